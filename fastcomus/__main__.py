@@ -1,0 +1,5 @@
+"""`python -m fastcomus`: the command line."""
+
+from fastcomus.cli import main
+
+main()

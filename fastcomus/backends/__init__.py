@@ -1,0 +1,85 @@
+"""The few heavy operations behind one interface, and the choice of who does them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from fastcomus.errors import InputError
+
+
+@dataclass(frozen=True)
+class ObjectMasks:
+    """The M objects that were kept in one image.
+
+    `masks`: (M, H, W) bool. `boxes`: (M, 4) int32, x0 y0 x1 y1 in pixels, half-open. `areas`: (M,) int64 pixels.
+    `scores`: (M,) float32, mean saliency inside the mask, in [0, 1]. `too_small`: whether a mask fell under the least
+    area, so that "nothing salient" and "too small" can be told apart.
+    """
+
+    masks: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    scores: np.ndarray
+    too_small: bool
+
+
+class Backend(Protocol):
+    """What a backend must do. Networks run on `device`; arrays at this border lie in host memory."""
+
+    @property
+    def name(self) -> str:
+        """What doctor and the log call it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+
+    def decode(self, path: str, max_pixels: int) -> np.ndarray:
+        """The image as (H, W, 3) uint8 RGB; raises images.UnreadableImage."""
+
+    def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
+        """Threshold saliency `maps` (M, H, W) float32 in [0, 1] ("otsu" or a number), keep those of `min_area` px."""
+
+    def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
+        """`boxes` (M, 4) of `pixels` (H, W, 3) uint8, stretched with antialiasing to (M, 3, size, size) uint8."""
+
+    def knn(self, embeddings: np.ndarray, n_neighbors: int) -> np.ndarray:
+        """(N, n) int64: every row's nearest rows in Euclidean distance, itself first, exact."""
+
+    def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The largest eigenvalues (c,) of D^-1/2 W D^-1/2, descending, with unit eigenvectors (N, c), float64."""
+
+    def kmeans(self, rows: np.ndarray, k: int, n_init: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (N,) int32 and centres (k, C) float32 of the best of `n_init` k-means runs."""
+
+    def assemble_masks(self, masks: Sequence[np.ndarray], labels: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
+        """Class map `shape` uint16: label + 1 inside each mask (H, W) bool, later masks over earlier, 0 elsewhere."""
+
+
+def select(device: str) -> Backend:
+    """The backend for `device`: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device when there is one).
+
+    Raises InputError when the device asked for is not there; only "auto" ever takes another.
+    """
+    from fastcomus.backends.cpu import CpuBackend
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}.")
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        raise InputError(
+            f"--device {device} was asked for and this machine has {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu or --device auto."
+        )
+    return CpuBackend(device=chosen)

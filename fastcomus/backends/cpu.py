@@ -1,0 +1,133 @@
+"""The CPU backend: Pillow and torchvision for pixels, FAISS, SciPy and scikit-learn for the clustering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import eigsh
+from torchvision.transforms.v2 import functional as F
+
+from fastcomus.backends import ObjectMasks
+from fastcomus.errors import InputError
+from fastcomus.images import read_image
+
+OTSU_BINS = 256
+# Below this many rows per eigenvector a dense solver is both faster and safer than Lanczos.
+_DENSE_ROWS_PER_COMPONENT = 4
+
+
+@dataclass(frozen=True)
+class CpuBackend:
+    """See `backends.Backend`. `device` is where the networks run; everything else here runs on the CPU."""
+
+    device: torch.device
+    name: str = "cpu"
+
+    def decode(self, path: str, max_pixels: int) -> np.ndarray:
+        return read_image(Path(path), max_pixels)
+
+    def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
+        masks = np.zeros(maps.shape, bool)
+        for mask, saliency in zip(masks, maps, strict=True):
+            np.greater(saliency, otsu_threshold(saliency) if theta == "otsu" else float(theta), out=mask)
+        areas = masks.sum(axis=(1, 2), dtype=np.int64)
+        kept = areas >= min_area
+        too_small = not kept.any() and bool(areas.any())
+        masks, areas = masks[kept], areas[kept]
+        boxes = np.array([_box(mask) for mask in masks], np.int32).reshape(-1, 4)
+        scores = np.array([s[m].mean() for s, m in zip(maps[kept], masks, strict=True)], np.float32)
+        return ObjectMasks(masks, boxes, areas, scores, too_small)
+
+    def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
+        # Channels last in memory is torchvision's fast path for uint8.
+        planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
+        crops = [
+            F.resize(planes[None, :, y0:y1, x0:x1], [size, size], antialias=True) for x0, y0, x1, y1 in boxes.tolist()
+        ]
+        return torch.cat(crops).contiguous() if crops else torch.empty((0, 3, size, size), dtype=torch.uint8)
+
+    def knn(self, embeddings: np.ndarray, n_neighbors: int) -> np.ndarray:
+        faiss = import_faiss()
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        _, neighbours = faiss.knn(rows, rows, n_neighbors)
+        return _itself_first(neighbours.astype(np.int64))
+
+    def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        n = affinity.shape[0]
+        scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
+        matrix = affinity.astype(np.float64)
+        matrix.data *= scale[matrix.indices] * np.repeat(scale, np.diff(matrix.indptr))
+        if n <= max(_DENSE_ROWS_PER_COMPONENT * n_components, 64):
+            values, vectors = np.linalg.eigh(matrix.toarray())
+            values, vectors = values[-n_components:], vectors[:, -n_components:]
+        else:
+            start = np.random.default_rng(seed).uniform(-1, 1, n)
+            # A wide basis: eigenvalues near 1 are as many as there are clusters, and a narrow one stalls on them.
+            ncv = min(n - 1, max(2 * n_components + 96, 3 * n_components))
+            values, vectors = eigsh(matrix, k=n_components, which="LA", v0=start, ncv=ncv, tol=1e-8)
+        order = np.argsort(-values, kind="stable")
+        return values[order], _signed(vectors[:, order])
+
+    def kmeans(self, rows: np.ndarray, k: int, n_init: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        from sklearn.cluster import KMeans
+
+        found = KMeans(k, n_init=n_init, random_state=seed).fit(rows)
+        return found.labels_.astype(np.int32), found.cluster_centers_.astype(np.float32)
+
+    def assemble_masks(self, masks: Sequence[np.ndarray], labels: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
+        class_map = np.zeros(shape, np.uint16)
+        for mask, label in zip(masks, labels, strict=True):
+            class_map[mask] = label + 1
+        return class_map
+
+
+def otsu_threshold(saliency: np.ndarray) -> float:
+    """Otsu's threshold of a map in [0, 1] on 256 equal bins; 1.0 (nothing lies above) for a constant map."""
+    counts = np.bincount((saliency * (OTSU_BINS - 1) + 0.5).astype(np.int64).ravel(), minlength=OTSU_BINS)
+    levels = np.arange(OTSU_BINS)
+    below = np.cumsum(counts)
+    above = counts.sum() - below
+    sums = np.cumsum(counts * levels)
+    inside = (below > 0) & (above > 0)
+    if not inside.any():
+        return 1.0
+    mean_below = np.divide(sums, below, where=below > 0, out=np.zeros(OTSU_BINS))
+    mean_above = np.divide(sums[-1] - sums, above, where=above > 0, out=np.zeros(OTSU_BINS))
+    between = np.where(inside, below * 1.0 * above * (mean_below - mean_above) ** 2, -1)
+    return float((np.argmax(between) + 0.5) / (OTSU_BINS - 1))
+
+
+def import_faiss():  # type: ignore[no-untyped-def]
+    """The faiss module; InputError naming the extras when neither build is installed."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise InputError('FAISS is not installed; run pip install "fastcomus[cpu]" (or [gpu]).') from error
+    return faiss
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _itself_first(neighbours: np.ndarray) -> np.ndarray:
+    """Move each row's own index to the front; among equal rows FAISS may put others before it or leave it out."""
+    own = np.arange(len(neighbours))[:, None]
+    is_own = neighbours == own
+    missing = ~is_own.any(axis=1)
+    neighbours[missing, -1] = own[missing, 0]
+    is_own = neighbours == own
+    order = np.argsort(~is_own, axis=1, kind="stable")
+    return np.take_along_axis(neighbours, order, axis=1)
+
+
+def _signed(vectors: np.ndarray) -> np.ndarray:
+    """Eigenvectors with their largest entry (in absolute value) positive, so that equal runs give equal signs."""
+    largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
+    return vectors * np.where(largest < 0, -1, 1)

@@ -1,0 +1,133 @@
+"""The command line: one command per stage, no arithmetic."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastcomus.command_options import Classes, Device, Images, Truth, stage_command
+from fastcomus.config import STAGES
+from fastcomus.errors import InputError
+
+if TYPE_CHECKING:
+    from fastcomus.pipeline import Run
+
+app = typer.Typer(
+    name="fastcomus",
+    help="Unlabelled photographs in; object clusters, a mask for every image and a trained segmentation network out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; bad input ends it with one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("fastcomus").setLevel(logging.INFO)
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"fastcomus: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("fastcomus: stopped; the same command goes on from here.", err=True)
+        sys.exit(130)
+
+
+@stage_command(app, "embed")
+def embed_command(run: "Run", given: dict[str, dict[str, Any]], images: Images) -> None:
+    """Find the objects in every image and embed them (steps 1 to 3)."""
+    run.embed(images, **given["embed"])
+
+
+@stage_command(app, "cluster")
+def cluster_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Cluster these rows instead: .npy (N, D), or Parquet with a column embedding.")
+    ] = None,
+) -> None:
+    """Cluster the objects and write the class maps of the clusters (steps 4 to 8)."""
+    run.cluster(embeddings, **given["cluster"])
+
+
+@stage_command(app, "train", "predict")
+def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
+    """Train the segmentation network on the class maps, iteration by iteration (steps 9 and 10)."""
+    run.train(**given["train"], **given["predict"])
+
+
+@stage_command(app, "predict")
+def predict_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    images: Images,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the masks; by default predictions/ in the run.")
+    ] = None,
+) -> None:
+    """Label other images with the newest network."""
+    run.predict(images, output or "", **given["predict"])
+
+
+@stage_command(app)
+def evaluate_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    truth: Truth,
+    classes: Classes = None,
+    iteration: Annotated[int | None, typer.Option(help="Iteration to score; by default the last.")] = None,
+) -> None:
+    """Score an iteration's masks against true ones: IoU per class by Hungarian and by majority matching (step 11)."""
+    from rich.console import Console
+
+    from fastcomus.evaluation import format_table
+
+    Console().print(format_table(run.evaluate(truth, classes or "", iteration)))
+
+
+@stage_command(app, *STAGES)
+def run_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    images: Images,
+    truth: Annotated[Path | None, typer.Option(help="Folder of true masks to score every iteration against.")] = None,
+    classes: Classes = None,
+) -> None:
+    """All stages in order, skipping what is up to date: embed, cluster, train and, given --truth, evaluate."""
+    from rich.console import Console
+
+    from fastcomus.evaluation import format_table
+
+    run.configure(given)
+    for evaluation in run.run(images, truth or "", classes or ""):
+        Console().print(format_table(evaluation))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Folder for the scenes and their run.")] = Path("comus-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the scenes and of the run.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Make scenes with exact masks from scikit-image's photographs and run everything on them, offline."""
+    from fastcomus.demo import run_demo
+
+    run_demo(folder, seed, device)
+
+
+@app.command()
+def doctor() -> None:
+    """Show devices, libraries, which weights are present, and what the preset auto would take and why."""
+    from fastcomus.doctor import examine
+
+    examine()
+
+
+if __name__ == "__main__":
+    main()

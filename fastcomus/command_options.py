@@ -1,0 +1,108 @@
+"""Command-line options made from the dataclasses in `config.py`, so that names, help and defaults live once."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastcomus.config import PRESETS, STAGES, Config, read_toml
+
+_HELP = {field.name: field.metadata["help"] for field in fields(Config) if "help" in field.metadata}
+
+Folder = Annotated[Path, typer.Option("--run", help="Run folder: everything a run makes lies in it.")]
+Preset = Annotated[str | None, typer.Option(help=f"{_HELP['preset']} (default: auto)", show_default=False)]
+Seed = Annotated[int | None, typer.Option(help=f"{_HELP['seed']} (default: 0)", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a CUDA device when there is one.")]
+Workers = Annotated[int, typer.Option(help="Threads that read images; 0 takes one per core.")]
+Settings = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win.")]
+Images = Annotated[
+    Path, typer.Argument(help="Folder of images (searched to any depth), or one image.", show_default=False)
+]
+Truth = Annotated[
+    Path, typer.Option(help="Folder of class masks (PNG: 0 background, 255 void), named like the images.")
+]
+Classes = Annotated[Path | None, typer.Option(help="File with a class name per line, background first.")]
+
+COMMON: dict[str, tuple[Any, Any]] = {
+    "folder": (Folder, Path("comus-run")),
+    "preset": (Preset, None),
+    "seed": (Seed, None),
+    "device": (Device, "auto"),
+    "workers": (Workers, 0),
+    "settings": (Settings, None),
+}
+
+
+def stage_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command of `app` with an option for every setting of `stages`, besides the common ones.
+
+    The function is called as `function(run, given settings by stage, **its own parameters)`.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(function).parameters.values() if p.name not in ("run", "given")]
+        options = _setting_options(stages)
+
+        def command(**values: Any) -> None:
+            run = _open_run(values)
+            given = {
+                stage: {f.name: values[f.name] for f in fields(STAGES[stage]) if values[f.name] is not None}
+                for stage in stages
+            }
+            function(run, given, **{p.name: values[p.name] for p in own})
+
+        common = [_parameter(name, *option) for name, option in COMMON.items()]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *options, *common)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        command.__doc__ = function.__doc__
+        app.command(function.__name__.removesuffix("_command"))(command)
+        return function
+
+    return register
+
+
+def _open_run(values: dict[str, Any]) -> Any:
+    from fastcomus.pipeline import Run
+
+    return Run(
+        values["folder"],
+        preset=values["preset"],
+        seed=values["seed"],
+        device=values["device"],
+        workers=values["workers"] or None,
+        settings=read_toml(values["settings"]) if values["settings"] else None,
+    )
+
+
+def _setting_options(stages: tuple[str, ...]) -> list[inspect.Parameter]:
+    """An option per setting of `stages`; a setting that two stages share is one option for both."""
+    options: dict[str, inspect.Parameter] = {}
+    for stage in stages:
+        for field in fields(STAGES[stage]):
+            options.setdefault(field.name, _setting_option(stage, field))
+    return list(options.values())
+
+
+def _setting_option(stage: str, field: "Field[Any]") -> inspect.Parameter:
+    """Not given means None, so that the preset's or the run folder's value stays."""
+    by_preset = {
+        name: preset[stage][field.name] for name, preset in PRESETS.items() if field.name in preset.get(stage, {})
+    }
+    shown = "; ".join([_shown(field.default), *(f"{name}: {_shown(value)}" for name, value in by_preset.items())])
+    kind = type(field.default)
+    flag = f"--{field.name.replace('_', '-')}"
+    names = (f"{flag}/--no-{flag.removeprefix('--')}",) if kind is bool else (flag,)
+    option = typer.Option(*names, help=f"{field.metadata['help']} (default: {shown})", show_default=False)
+    return _parameter(field.name, Annotated[kind | None, option], None)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _shown(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else "none" if value == "" else str(value)

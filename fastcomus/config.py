@@ -1,0 +1,271 @@
+"""Every setting, its default and its help sentence: one frozen dataclass per stage, the presets, TOML in and out.
+
+A default lives here and nowhere else. The command line is generated from these fields, a stage receives its own
+dataclass, and `run.json` stores all of them. Fields hold int, float, bool or str only, so that TOML can say them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fastcomus.errors import InputError
+
+PRECISIONS = ("float32", "bf16")
+CLUSTER_METHODS = ("spectral", "kmeans")
+
+
+def setting(default: Any, help: str) -> Any:
+    """A dataclass field with its default and its sentence of help."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """Images to objects: saliency, boxes, crops, embeddings (the paper's steps 1 to 3)."""
+
+    saliency: str = setting("background-prior", "How objects are found: background-prior.")
+    masks: str = setting("", "Folder of your own object masks (above 0 is object) to use instead of saliency.")
+    theta: str = setting("otsu", "Saliency above it is object: 'otsu' (a threshold per image) or a number in [0, 1).")
+    min_area: int = setting(400, "Objects of fewer pixels are left out.")
+    encoder: str = setting("vit_small_patch8_224.dino", "What embeds a crop: efficientnet-lite0 or any timm name.")
+    encoder_weights: str = setting("", "Checkpoint file for the encoder, instead of its published weights.")
+    crop_size: int = setting(256, "Side in pixels to which every object's box is stretched.")
+    normalize: bool = setting(False, "Scale every embedding to unit length.")
+    precision: str = setting(
+        "float32",
+        "float32, or bf16: about twice as fast on processors with bf16 instructions, slower without; "
+        "embeddings keep a cosine of 0.999 to float32, and a few objects in a hundred change cluster.",
+    )
+    embed_batch: int = setting(32, "Crops per pass of the encoder.")
+    shard_images: int = setting(256, "Images per Parquet file; a killed run goes on at the last whole file.")
+    max_pixels: int = setting(100_000_000, "Images of more pixels than this are skipped.")
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Objects to clusters (steps 4 to 7)."""
+
+    k: int = setting(0, "Number of clusters; must be given where the preset has none.")
+    method: str = setting("spectral", "spectral (the paper's) or kmeans (straight on the embeddings).")
+    n_neighbors: int = setting(30, "Neighbours of each object in the graph, itself included.")
+    n_components: int = setting(0, "Eigenvectors used; 0 takes as many as clusters.")
+    n_init: int = setting(10, "k-means restarts; the best is kept.")
+    filter: float = setting(0.2, "Share of each cluster, farthest from its centre, kept out of training; [0, 1).")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Class maps to a trained DeepLabv3, several times over (steps 9 and 10)."""
+
+    backbone: str = setting("dino_resnet50", "Backbone of DeepLabv3: dino_resnet50, efficientnet-lite0, any timm name.")
+    backbone_weights: str = setting("", "Checkpoint file for the backbone, instead of its published weights.")
+    output_stride: int = setting(8, "Pixels per step of the backbone's last feature map: 8, 16 or 32.")
+    iterations: int = setting(2, "Rounds of training; each starts from the backbone's own weights.")
+    epochs: int = setting(10, "Passes over the images in the first iteration.")
+    next_epochs: int = setting(5, "Passes over the images in every later iteration.")
+    extend: str = setting("", "Folder of more images for the iterations after the first.")
+    train_size: int = setting(512, "Side in pixels of the training crops.")
+    scale_min: float = setting(0.5, "Smallest area of a training crop, as a share of the image's.")
+    scale_max: float = setting(2.0, "Largest area of a training crop; above 1, such draws take the whole image.")
+    learning_rate: float = setting(6e-5, "Adam's learning rate, constant.")
+    head_learning_rate: float = setting(0.0, "Learning rate of the DeepLab head; 0 takes that of the backbone.")
+    batch_size: int = setting(56, "Images per training step.")
+    precision: str = setting("float32", "float32, or bf16: twice as fast on processors with bf16 instructions.")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Images to class maps by the trained network."""
+
+    predict_size: int = setting(512, "Shorter side in pixels at which the network sees an image.")
+    flip: bool = setting(False, "Average the prediction with that of the mirrored image.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    preset: str = setting("auto", "Set of defaults: auto, voc, coco (the paper's) or offline (needs no download).")
+    seed: int = setting(0, "Seed of everything random; the same seed gives the same bytes.")
+    embed: EmbedConfig = EmbedConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    train: TrainConfig = TrainConfig()
+    predict: PredictConfig = PredictConfig()
+
+
+STAGES: dict[str, type] = {
+    "embed": EmbedConfig,
+    "cluster": ClusterConfig,
+    "train": TrainConfig,
+    "predict": PredictConfig,
+}
+
+# What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "voc": {"cluster": {"k": 20}},
+    "coco": {
+        "cluster": {"k": 80},
+        "train": {"train_size": 256, "scale_min": 0.2, "scale_max": 1.0, "epochs": 1, "next_epochs": 1},
+        "predict": {"predict_size": 256},
+    },
+    # Models of `voc` for people's own folders: k is theirs to say, and 256 px keeps training bearable.
+    "dino": {"train": {"train_size": 256}, "predict": {"predict_size": 256}},
+    "offline": {
+        "embed": {"encoder": "efficientnet-lite0", "crop_size": 224, "normalize": True},
+        "train": {
+            "backbone": "efficientnet-lite0",
+            "output_stride": 16,
+            "train_size": 192,
+            "scale_max": 1.0,
+            "epochs": 4,
+            "next_epochs": 4,
+            "learning_rate": 3e-4,
+            "batch_size": 8,
+        },
+        "predict": {"predict_size": 192, "flip": True},
+    },
+}
+
+
+def preset_config(preset: str) -> Config:
+    """The configuration of a preset by name ('voc', 'coco', 'dino' or 'offline')."""
+    if preset not in PRESETS:
+        raise InputError(
+            f"preset must be one of {', '.join(['auto', *PRESETS])}; got {preset!r}{nearest(preset, PRESETS)}."
+        )
+    return with_settings(Config(preset=preset), PRESETS[preset])
+
+
+def resolve(
+    stored: Mapping[str, Any] | None,
+    preset: str | None,
+    seed: int | None,
+    settings: Mapping[str, Any],
+    choose_preset: Callable[[], str],
+) -> Config:
+    """A run's configuration: what its folder has `stored` (else the preset's), under what is given now.
+
+    `choose_preset` is asked when the preset is to be "auto". A preset other than the stored one starts afresh.
+    """
+    wanted = preset or settings.get("preset")
+    if stored is not None and wanted in (None, stored.get("preset")):
+        config = from_dict(stored)
+    else:
+        config = preset_config(choose_preset() if wanted in (None, "auto") else wanted)
+    given = {name: value for name, value in settings.items() if name != "preset"}
+    return with_settings(config, given if seed is None else {**given, "seed": seed})
+
+
+def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any]) -> Config:
+    """`config` with `settings` ({"cluster": {"k": 14}, "seed": 3}) laid over it, checked.
+
+    Raises InputError for a name that does not exist, a value of the wrong type or out of its range.
+    """
+    changed: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in STAGES:
+            if not isinstance(value, Mapping):
+                raise InputError(f"[{name}] must be a table of settings; got {value!r}.")
+            stage = getattr(config, name)
+            known = {f.name: f for f in dataclasses.fields(stage)}
+            for key, given in value.items():
+                if key not in known:
+                    raise InputError(f"{name} has no setting {key!r}{nearest(key, known)}.")
+                value = {**value, key: _typed(f"{name}.{key}", given, type(getattr(stage, key)))}
+            changed[name] = replace(stage, **value)
+        elif name in ("preset", "seed"):
+            changed[name] = _typed(name, value, type(getattr(config, name)))
+        else:
+            raise InputError(f"there is no setting {name!r}{nearest(name, [*STAGES, 'preset', 'seed'])}.")
+    result = replace(config, **changed)
+    check(result)
+    return result
+
+
+def check(config: Config) -> None:
+    """Raise InputError for the first value that is out of its range."""
+    embed, cluster, train, predict = config.embed, config.cluster, config.train, config.predict
+    if embed.theta != "otsu":
+        try:
+            theta_is_valid = 0 <= float(embed.theta) < 1
+        except ValueError:
+            theta_is_valid = False
+        _require(theta_is_valid, "theta", "be 'otsu' or a number in [0, 1)", embed.theta)
+    for stage, name, least in (
+        (embed, "min_area", 1),
+        (embed, "crop_size", 8),
+        (embed, "embed_batch", 1),
+        (embed, "shard_images", 1),
+        (embed, "max_pixels", 1),
+        (cluster, "n_neighbors", 2),
+        (cluster, "n_components", 0),
+        (cluster, "n_init", 1),
+        (train, "iterations", 1),
+        (train, "epochs", 1),
+        (train, "next_epochs", 1),
+        (train, "train_size", 32),
+        (train, "batch_size", 2),
+        (predict, "predict_size", 32),
+    ):
+        _require(getattr(stage, name) >= least, name, f"be at least {least}", getattr(stage, name))
+    for precision in (embed.precision, train.precision):
+        _require(precision in PRECISIONS, "precision", f"be one of {', '.join(PRECISIONS)}", precision)
+    _require(cluster.k == 0 or cluster.k >= 2, "k", "be at least 2", cluster.k)
+    _require(cluster.method in CLUSTER_METHODS, "method", f"be one of {', '.join(CLUSTER_METHODS)}", cluster.method)
+    _require(0 <= cluster.filter < 1, "filter", "lie in [0, 1): the share of each cluster to leave out", cluster.filter)
+    _require(train.output_stride in (8, 16, 32), "output_stride", "be 8, 16 or 32", train.output_stride)
+    _require(0 < train.scale_min <= train.scale_max, "scale_min", "be above 0 and at most scale_max", train.scale_min)
+    _require(train.learning_rate > 0, "learning_rate", "be above 0", train.learning_rate)
+    _require(train.head_learning_rate >= 0, "head_learning_rate", "be at least 0", train.head_learning_rate)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dictionary of every setting (for run.json)."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`."""
+    return with_settings(Config(), values)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings from a TOML file with the tables [embed], [cluster], [train], [predict]."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"the configuration file {path} cannot be read: {error}.") from error
+
+
+def to_toml(config: Config) -> str:
+    """Every setting as TOML, readable by `read_toml`."""
+    import tomli_w
+
+    return tomli_w.dumps(to_dict(config))
+
+
+def nearest(name: str, known: Any) -> str:
+    """'; did you mean X?' for the known names nearest to `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # theta = 0.5 in TOML
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise InputError(f"{name} must be of type {kind.__name__}; got {value!r}.")
+    return value
+
+
+def _require(holds: bool, name: str, rule: str, value: Any) -> None:
+    if not holds:
+        raise InputError(f"{name} must {rule}; got {value!r}.")

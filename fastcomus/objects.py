@@ -1,0 +1,171 @@
+"""Stage 1: images to saliency, boxes, crops and embeddings, a row per object (steps 1 to 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pycocotools import mask as coco_mask
+
+from fastcomus.backends import Backend
+from fastcomus.config import EmbedConfig
+from fastcomus.encoders import Encoder
+from fastcomus.images import UnreadableImage
+from fastcomus.read_ahead import read_ahead
+from fastcomus.saliency import Proposer
+
+SKIPPED_SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("width", pa.int32()),  # 0 where the image could not be read
+        ("height", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ObjectShard:
+    """What a run of images gave. `objects`: `object_schema`. `skipped`: `SKIPPED_SCHEMA`."""
+
+    objects: pa.Table
+    skipped: pa.Table
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """One image after the worker threads: its objects as rows without embeddings, and their crops."""
+
+    rows: list[dict]
+    crops: torch.Tensor  # (M, 3, S, S) uint8
+    skipped: list[dict]
+
+
+def object_schema(dimension: int) -> pa.Schema:
+    """Columns of `objects/part-*.parquet`: boxes in pixels, half-open; `mask` COCO run lengths at image size."""
+    pixels = [(name, pa.int32()) for name in ("width", "height", "x0", "y0", "x1", "y1", "area")]
+    return pa.schema(
+        [
+            ("image", pa.string()),
+            *pixels,
+            ("score", pa.float32()),
+            ("mask", pa.string()),
+            ("embedding", pa.list_(pa.float32(), dimension)),
+        ]
+    )
+
+
+def embed_shards(
+    root: Path,
+    shards: Iterable[Sequence[str]],
+    config: EmbedConfig,
+    proposer: Proposer,
+    encoder: Encoder,
+    backend: Backend,
+    workers: int,
+    on_images: Callable[[int], None],
+) -> Iterator[ObjectShard]:
+    """One ObjectShard per run of image names, in order, while worker threads prepare the next images.
+
+    `on_images` is told of every image done. Images that cannot be used are listed in `skipped` with their reason.
+    Memory is bounded by a few images per worker, a batch of crops and one shard of rows. Batches never straddle
+    shards, so a shard's bytes do not depend on its neighbours.
+    """
+
+    def prepare(name: str) -> _Proposal:
+        return _propose(root, name, config, proposer, backend)
+
+    collector = _Collector(config, encoder)
+    names = [(name, name is shard[-1]) for shard in shards for name in shard]
+    for (_, ends_shard), proposal in zip(names, read_ahead(prepare, (n for n, _ in names), workers), strict=True):
+        collector.add(proposal)
+        on_images(1)
+        if ends_shard:
+            yield collector.finish()
+
+
+class _Collector:
+    """Gathers proposals of one shard, embeds them a batch at a time."""
+
+    def __init__(self, config: EmbedConfig, encoder: Encoder) -> None:
+        self.config = config
+        self.encoder = encoder
+        self._reset()
+
+    def _reset(self) -> None:
+        self.rows: list[dict] = []
+        self.skipped: list[dict] = []
+        self.crops: list[torch.Tensor] = []
+        self.embeddings: list[np.ndarray] = []
+
+    def add(self, proposal: _Proposal) -> None:
+        self.rows += proposal.rows
+        self.skipped += proposal.skipped
+        self.crops += list(proposal.crops.split(1))
+        while len(self.crops) >= self.config.embed_batch:
+            self._embed(self.config.embed_batch)
+
+    def finish(self) -> ObjectShard:
+        if self.crops:
+            self._embed(len(self.crops))
+        dimension = self.encoder.dimension
+        embeddings = np.concatenate([np.empty((0, dimension), np.float32), *self.embeddings])
+        schema = object_schema(dimension)
+        columns = {name: [row[name] for row in self.rows] for name in schema.names if name != "embedding"}
+        embedding = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), dimension)
+        objects = pa.table({**columns, "embedding": embedding}, schema=schema)
+        skipped = pa.Table.from_pylist(self.skipped, schema=SKIPPED_SCHEMA)
+        self._reset()
+        return ObjectShard(objects, skipped)
+
+    def _embed(self, count: int) -> None:
+        batch, self.crops = self.crops[:count], self.crops[count:]
+        rows = self.encoder(torch.cat(batch)).numpy()
+        if self.config.normalize:
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        self.embeddings.append(rows)
+
+
+def _propose(root: Path, name: str, config: EmbedConfig, proposer: Proposer, backend: Backend) -> _Proposal:
+    """Decode, find objects, cut them out; runs in a worker thread and never raises for a bad image."""
+    nothing = torch.empty((0, 3, config.crop_size, config.crop_size), dtype=torch.uint8)
+    height = width = 0
+
+    def skipped(reason: str, detail: str) -> _Proposal:
+        row = {"image": name, "reason": reason, "detail": detail, "width": width, "height": height}
+        return _Proposal([], nothing, [row])
+
+    try:
+        pixels = backend.decode(str(root / name), config.max_pixels)
+        height, width = pixels.shape[:2]
+        found = backend.mask_boxes(proposer(name, pixels), config.theta, config.min_area)
+    except UnreadableImage as error:
+        return skipped(error.reason, error.detail)
+    if not len(found.masks):
+        if found.too_small:
+            return skipped("smaller than min_area", f"no object of {config.min_area} px or more")
+        return skipped("no salient region", "")
+    encoded = coco_mask.encode(np.asfortranarray(found.masks.transpose(1, 2, 0).astype(np.uint8)))
+    rows = [
+        {
+            "image": name,
+            "width": width,
+            "height": height,
+            **dict(zip(("x0", "y0", "x1", "y1"), box.tolist(), strict=True)),
+            "area": int(area),
+            "score": float(score),
+            "mask": run_lengths["counts"].decode("ascii"),
+        }
+        for box, area, score, run_lengths in zip(found.boxes, found.areas, found.scores, encoded, strict=True)
+    ]
+    return _Proposal(rows, backend.crop_resize(pixels, found.boxes, config.crop_size), [])
+
+
+def decode_mask(counts: str, height: int, width: int) -> np.ndarray:
+    """(H, W) bool from the `mask` column."""
+    return coco_mask.decode({"size": [height, width], "counts": counts.encode("ascii")}).astype(bool)

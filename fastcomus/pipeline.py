@@ -1,0 +1,391 @@
+"""The stages in order, on a run folder.
+
+`Run` is what the command line and Python users drive. Each method resolves the settings, checks the input before
+anything is written or loaded, skips what is up to date, calls the stage and stores what it returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastcomus import backends, weights
+from fastcomus.clustering import Clusters, cluster_rows
+from fastcomus.config import ClusterConfig, Config, resolve, to_dict, with_settings
+from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
+from fastcomus.errors import InputError
+from fastcomus.graph import knn_graph
+from fastcomus.images import find_images
+from fastcomus.progress import progress_bar
+from fastcomus.run_folder import RunFolder, fingerprint, mask_name
+from fastcomus.spectral import Eigenmaps, eigenmaps
+
+if TYPE_CHECKING:
+    from fastcomus.evaluation import Evaluation
+    from fastcomus.iterations import ImageSource
+
+log = logging.getLogger("fastcomus")
+
+
+class Run:
+    """One run folder and the stages on it: `embed`, `cluster`, `train`, `predict`, `evaluate`, or all by `run`.
+
+    `folder`: where results go (made when missing). `preset`: auto, voc, coco, dino or offline; `seed`: of everything
+    random; both are remembered in the folder. `device`: auto, cpu, cuda or cuda:N. `workers`: threads that read
+    images, by default one per core. `settings`: {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
+
+    Every stage takes settings by the names of its dataclass in `config.py`; they are remembered too. InputError (a
+    sentence for the user) is raised before anything is computed or written.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str = "comus-run",
+        *,
+        preset: str | None = None,
+        seed: int | None = None,
+        device: str = "auto",
+        workers: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = RunFolder(folder)
+        self.backend = backends.select(device)
+        self.workers = workers or os.cpu_count() or 1
+        state = self.folder.read_state() or {}
+        self._images = state.get("images", "")
+        self.config = resolve(state.get("config"), preset, seed, settings or {}, weights.choose_preset)
+
+    def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run, for the stages to come."""
+        self.config = with_settings(self.config, settings)
+
+    def embed(self, images: Path | str, **settings: Any) -> pa.Table:
+        """Find the objects of every image under `images` and embed them: a row per object (`objects.object_schema`)."""
+        from fastcomus.encoders import load_encoder
+        from fastcomus.objects import SKIPPED_SCHEMA, embed_shards
+        from fastcomus.saliency import load_proposer
+
+        config = with_settings(self.config, {"embed": settings})
+        chosen = config.embed
+        found = find_images(Path(images))
+        proposer = load_proposer(chosen.saliency, chosen.masks)
+        weights.check_name(chosen.encoder)
+
+        size = chosen.shard_images
+        shards = [found.names[i : i + size] for i in range(0, len(found.names), size)]
+        masks = Path(chosen.masks) if chosen.masks else None
+        prints = [fingerprint(config=asdict(chosen), images=_stamps(found.root, shard, masks)) for shard in shards]
+        whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
+        if self.folder.is_current("objects", whole):
+            self._remember(config, found.root)
+            log.info("embed: up to date, %d images", len(found.names))
+            return self.folder.read_shards()
+
+        encoder = load_encoder(
+            chosen.encoder, chosen.encoder_weights, chosen.crop_size, chosen.precision, self.backend.device
+        )
+        self._remember(config, found.root)
+        self.folder.remove("objects/manifest.json")
+        missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i])]
+        done = len(found.names) - sum(len(shards[i]) for i in missing)
+        with progress_bar("embed", len(found.names), "images", done) as advance:
+            todo = [shards[i] for i in missing]
+            made = embed_shards(found.root, todo, chosen, proposer, encoder, self.backend, self.workers, advance)
+            for i, shard in zip(missing, made, strict=True):
+                self.folder.write_shard(i, shard.objects, shard.skipped, prints[i])
+        listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
+        self.folder.finish_shards(len(shards), pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA), whole)
+        objects = self.folder.read_shards()
+        log.info(
+            "embed: %d objects in %d images; %d images without one, listed with their reasons in %s",
+            len(objects),
+            len(found.names),
+            len(self._skipped()),
+            self.folder.file("objects/skipped.parquet"),
+        )
+        return objects
+
+    def cluster(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> Clusters:
+        """Cluster the objects of `embed`, or rows of your own: an array (N, D), an .npy file, or Parquet with a column
+        `embedding`. With images, the class maps of the clusters are written too (iteration 0)."""
+        config = with_settings(self.config, {"cluster": settings})
+        if embeddings is None:
+            objects = self.folder.read_shards()
+            rows, source = embedding_matrix(objects), str((self.folder.manifest("objects") or {})["fingerprint"])
+        else:
+            objects = None
+            rows, source = read_embeddings(embeddings)
+        rows = checked_embeddings(rows)
+        k = _checked_k(config.cluster.k, len(rows))
+        self._remember(config)
+
+        whole = fingerprint(config=asdict(config.cluster), seed=config.seed, source=source)
+        if self.folder.is_current("clusters", whole):
+            log.info("cluster: up to date, %d objects in %d clusters", len(rows), k)
+            clusters = self._read_clusters(k)
+        else:
+            self.folder.begin("clusters", whole)
+            clusters, maps = clusters_and_eigenmaps(rows, config.cluster, config.seed, self.backend)
+            self._write_clusters(clusters, maps, objects)
+            self.folder.finish("clusters", whole, k=k, objects=len(rows), images=objects is not None)
+            log.info(
+                "cluster: %d objects in %d clusters of %d to %d", len(rows), k, clusters.sizes[-1], clusters.sizes[0]
+            )
+        if objects is not None:
+            self._write_cluster_masks(objects, clusters, whole)
+        return clusters
+
+    def train(self, **settings: Any) -> Path:
+        """Train DeepLabv3 on the class maps, `iterations` times, each network writing its own; the last one's folder.
+
+        The first iteration learns the clusters' class maps of the images that passed the filter, every later one the
+        maps of the network before it, with the images of `extend` as well. Takes PredictConfig's settings too.
+        """
+        from fastcomus.iterations import ImageSource, Sample, Surroundings, run_iteration
+        from fastcomus.pseudo_masks import training_images
+
+        config = with_settings(self.config, _by_stage(settings, "train", "predict"))
+        clusters, source = self._clusters_manifest(), self._image_source()
+        self._iterations()
+        weights.check_name(config.train.backbone)
+        sources = [source]
+        if config.train.extend:
+            more = find_images(Path(config.train.extend))
+            stamp = fingerprint(images=_stamps(more.root, more.names, None))
+            sources.append(ImageSource(more.root, more.names, "extend", stamp))
+        self._remember(config)
+
+        rows = self.folder.read_table("clusters/clusters.parquet", ["image", "is_core"])
+        core = training_images(rows["image"].to_pylist(), rows["is_core"].to_numpy(zero_copy_only=False))
+        samples = [Sample(source.root / name, mask_name("iteration-0", name)) for name in core]
+        follows = str((self.folder.manifest("iteration-0") or {})["fingerprint"])
+        at = Surroundings(self.folder, config, self.backend, self.workers)
+        for iteration in range(1, config.train.iterations + 1):
+            follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
+        return self.folder.path / f"iteration-{config.train.iterations}"
+
+    def predict(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
+        """Class maps of other images by the newest network, as `output`/NAME.png; by default in the run folder's
+        `predictions`."""
+        from fastcomus.iterations import Surroundings, load_segmenter, predictions
+
+        config = with_settings(self.config, {"predict": settings})
+        newest = self._iterations()[-1]
+        if newest == 0:
+            raise InputError(f"there is no trained network in {self.folder.path}; run fastcomus train first.")
+        found = find_images(Path(images))
+        target = RunFolder(output or self.folder.path / "predictions")
+        at = Surroundings(self.folder, config, self.backend, self.workers)
+        skipped = 0
+        segmenter = load_segmenter(self.folder, newest)
+        for prediction in predictions(segmenter, found.root, found.names, at, "predict"):
+            if prediction.labels is None:
+                log.warning("predict: skipped %s: %s", prediction.image, prediction.error)
+                skipped += 1
+            else:
+                target.write_class_map(f"{prediction.image}.png", prediction.labels)
+        log.info("predict: %d masks in %s, %d images skipped", len(found.names) - skipped, target.path, skipped)
+        return target.path
+
+    def evaluate(self, truth: Path | str, classes: Path | str = "", iteration: int | None = None) -> Evaluation:
+        """Score the class maps of an iteration (the last one by default) against a folder of masks."""
+        from fastcomus.datasets import read_truth
+        from fastcomus.evaluation import evaluate
+
+        done = self._iterations()
+        chosen = done[-1] if iteration is None else iteration
+        if chosen not in done:
+            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {chosen}.")
+        folder = f"iteration-{chosen}"
+        target = read_truth(Path(truth), Path(classes) if classes else None, self._image_source().names)
+        present = [name for name in target.masks if self.folder.file(mask_name(folder, name)).exists()]
+        with progress_bar("evaluate", len(present), "images") as advance:
+
+            def class_maps() -> Iterator[tuple[str, np.ndarray]]:
+                for name in present:
+                    yield name, self.folder.read_class_map(mask_name(folder, name))
+                    advance(1)
+
+            evaluation = evaluate(class_maps(), target, self._clusters_manifest()["k"])
+        self.folder.write_json(f"evaluation/{folder}.json", evaluation.to_json())
+        return evaluation
+
+    def run(self, images: Path | str, truth: Path | str = "", classes: Path | str = "") -> list[Evaluation]:
+        """All stages in order, skipping what is up to date; an evaluation of every iteration when `truth` is given."""
+        from fastcomus.datasets import read_truth
+
+        weights.check_name(self.config.train.backbone)
+        names = find_images(Path(images)).names
+        _checked_k(self.config.cluster.k, None)
+        if truth:
+            read_truth(Path(truth), Path(classes) if classes else None, names)
+        self.embed(images)
+        self.cluster()
+        self.train()
+        return [self.evaluate(truth, classes, iteration) for iteration in self._iterations()] if truth else []
+
+    # -- what the folder holds ---------------------------------------------------------------------------------
+
+    def _remember(self, config: Config, images: Path | None = None) -> None:
+        """Write the settings into run.json, with what a reader of the results must know about them."""
+        if images is not None:
+            self._images = str(images.resolve())
+        self.config = config
+        networks = {config.embed.encoder, config.train.backbone}
+        supervised = sorted(name for name in networks if weights.is_supervised(name))
+        notes = [f"{name} was trained with human labels (ImageNet's classes)." for name in supervised]
+        state = {"images": self._images, "config": to_dict(config), "notes": notes if self._images else []}
+        stored = self.folder.read_state() or {}
+        if {"format": stored.get("format"), **state} != stored:
+            self.folder.write_state(state)
+        for note in state["notes"]:
+            if note not in stored.get("notes", []):
+                log.warning("note: %s", note)
+
+    def _write_clusters(self, clusters: Clusters, maps: Eigenmaps | None, objects: pa.Table | None) -> None:
+        if maps is not None:
+            self.folder.write_array("clusters/eigenmaps.npy", maps.rows)
+            self.folder.write_array("clusters/eigenvalues.npy", maps.eigenvalues)
+        self.folder.write_array("clusters/centres.npy", clusters.centres)
+        columns = {"cluster": clusters.labels, "distance": clusters.distances, "is_core": clusters.is_core}
+        table = pa.table(columns)
+        if objects is not None:
+            table = table.add_column(0, "image", objects["image"])
+        self.folder.write_table("clusters/clusters.parquet", table)
+
+    def _read_clusters(self, k: int) -> Clusters:
+        table = self.folder.read_table("clusters/clusters.parquet")
+        labels = table["cluster"].to_numpy()
+        return Clusters(
+            labels,
+            table["distance"].to_numpy(),
+            table["is_core"].to_numpy(zero_copy_only=False),
+            self.folder.read_array("clusters/centres.npy"),
+            np.bincount(labels, minlength=k),
+        )
+
+    def _write_cluster_masks(self, objects: pa.Table, clusters: Clusters, follows: str) -> None:
+        """Iteration 0: the class maps of the clusters themselves."""
+        from fastcomus.pseudo_masks import class_maps
+
+        stage = fingerprint(follows=follows)
+        if self.folder.is_current("iteration-0", stage):
+            return
+        self.folder.begin("iteration-0", stage)
+        skipped = self._skipped()
+        with progress_bar("cluster masks", len(objects) + len(skipped), "images") as advance:
+            for class_map in class_maps(objects, clusters.labels, skipped, self.backend):
+                self.folder.write_class_map(mask_name("iteration-0", class_map.image), class_map.labels)
+                advance(1)
+        self.folder.finish("iteration-0", stage, follows=follows)
+
+    def _iterations(self) -> list[int]:
+        """Iterations whose masks follow from the clusters that are there now: [0, 1, ...]; InputError when none."""
+        follows = self._clusters_manifest()["fingerprint"]
+        done: list[int] = []
+        while (manifest := self.folder.manifest(f"iteration-{len(done)}")) and manifest["follows"] == follows:
+            follows = manifest["fingerprint"]
+            done.append(len(done))
+        if not done:
+            raise InputError(f"there are no masks in {self.folder.path}; run fastcomus embed, then fastcomus cluster.")
+        return done
+
+    def _clusters_manifest(self) -> dict[str, Any]:
+        manifest = self.folder.manifest("clusters")
+        if manifest is None:
+            raise InputError(f"there are no clusters in {self.folder.path}; run fastcomus cluster --k K first.")
+        return manifest
+
+    def _image_source(self) -> ImageSource:
+        """The images of `embed` that could be read; InputError when their folder is gone."""
+        from fastcomus.iterations import ImageSource
+
+        if not self._images:
+            raise InputError(f"{self.folder.path} holds no images, only embeddings; run fastcomus embed FOLDER first.")
+        root = Path(self._images)
+        if not root.is_dir():
+            raise InputError(f"the images of this run lay in {root}, which is no longer there; put them back.")
+        objects = self.folder.read_shards(["image"])["image"].to_pylist()
+        readable = [row["image"] for row in self._skipped().to_pylist() if row["width"]]
+        return ImageSource(root, tuple(sorted({*objects, *readable})))
+
+    def _skipped(self) -> pa.Table:
+        return self.folder.read_table("objects/skipped.parquet")
+
+
+def cluster(embeddings: np.ndarray, k: int, *, seed: int = 0, device: str = "auto", **settings: Any) -> Clusters:
+    """Cluster rows in memory: graph, eigenmaps, k-means, filter. Writes nothing.
+
+    `embeddings`: (N, D) floats, finite. `settings`: of `config.ClusterConfig`. Raises InputError for bad input.
+    """
+    rows = checked_embeddings(embeddings)
+    config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}})
+    _checked_k(k, len(rows))
+    return clusters_and_eigenmaps(rows, config.cluster, seed, backends.select(device))[0]
+
+
+def clusters_and_eigenmaps(
+    rows: np.ndarray, config: ClusterConfig, seed: int, backend: backends.Backend
+) -> tuple[Clusters, Eigenmaps | None]:
+    """Steps 4 to 7; no eigenmaps for method "kmeans"."""
+    if config.method == "kmeans":
+        return cluster_rows(rows, config.k, config.filter, config.n_init, seed, backend), None
+    graph = knn_graph(rows, config.n_neighbors, backend)
+    components = len(graph.component_sizes)
+    if components > 1:
+        sizes = ", ".join(map(str, graph.component_sizes[:5])) + (", ..." if components > 5 else "")
+        log.warning(
+            "cluster: the graph falls into %d parts (of %s objects); each becomes at least one cluster when k allows. "
+            "More --n-neighbors join them.",
+            components,
+            sizes,
+        )
+    maps = eigenmaps(graph.affinity, min(config.n_components or config.k, len(rows)), seed, backend)
+    return cluster_rows(maps.rows, config.k, config.filter, config.n_init, seed, backend), maps
+
+
+def _checked_k(k: int, n: int | None) -> int:
+    if k == 0:
+        raise InputError("the number of clusters is not set; give --k K (about the number of object kinds you expect).")
+    if n is not None and k > n:
+        raise InputError(f"k must lie in [2, N]; got k={k} with N={n} objects. Lower --k or add images.")
+    return k
+
+
+def _by_stage(settings: Mapping[str, Any], *stages: str) -> dict[str, dict[str, Any]]:
+    """Sort settings under the first of `stages` that has them; unknown ones under the first, which reports them."""
+    from dataclasses import fields
+
+    from fastcomus.config import STAGES
+
+    sorted_settings: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
+    for name, value in settings.items():
+        owner = next((s for s in stages if name in {f.name for f in fields(STAGES[s])}), stages[0])
+        sorted_settings[owner][name] = value
+    return sorted_settings
+
+
+def _stamps(root: Path, names: Sequence[str], masks: Path | None) -> list[list[Any]]:
+    """Name, size and time of change of every image (and of its own mask), to tell when a shard is stale."""
+    from fastcomus.saliency.mask_folder import mask_candidates
+
+    stamps: list[list[Any]] = []
+    for name in names:
+        files = [root / name, *(mask_candidates(masks, name) if masks else ())]
+        stamps.append([name, *(_stamp(file) for file in files)])
+    return stamps
+
+
+def _stamp(file: Path) -> list[int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]

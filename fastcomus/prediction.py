@@ -1,0 +1,104 @@
+"""Images to class maps by the trained segmenter (steps 10 and 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from fastcomus.backends import Backend
+from fastcomus.config import PredictConfig
+from fastcomus.encoders import autocast
+from fastcomus.images import UnreadableImage
+from fastcomus.read_ahead import read_ahead
+from fastcomus.segmenter import Segmenter
+
+_SIDE_MULTIPLE = 32
+_BAND_VALUES = 2**25  # logits held at once while enlarging: 128 MiB of float32, whatever the image's size
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image: `labels` (H, W) uint16 at the image's own size, or None with `error` where it could not be read."""
+
+    image: str
+    labels: np.ndarray | None
+    error: UnreadableImage | None = None
+
+
+def predict(
+    segmenter: Segmenter,
+    names: Sequence[str],
+    read: Callable[[str], np.ndarray],
+    config: PredictConfig,
+    precision: str,
+    backend: Backend,
+    workers: int,
+) -> Iterator[Prediction]:
+    """A Prediction per name, in order; `read(name)` gives pixels (H, W, 3) uint8 and runs ahead in threads."""
+    segmenter.eval().to(backend.device)
+
+    def prepare(name: str) -> tuple[torch.Tensor, tuple[int, int]] | UnreadableImage:
+        try:
+            pixels = read(name)
+        except UnreadableImage as error:
+            return error
+        return _resized(pixels, config.predict_size), pixels.shape[:2]
+
+    for name, ready in zip(names, read_ahead(prepare, names, workers), strict=True):
+        if isinstance(ready, UnreadableImage):
+            yield Prediction(name, None, ready)
+            continue
+        image, (height, width) = ready
+        logits = _coarse_logits(segmenter, image.to(backend.device), config.flip, precision)
+        yield Prediction(name, enlarged_argmax(logits, height, width).numpy())
+
+
+def enlarged_argmax(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """`logits` (C, h, w) enlarged bilinearly to (C, height, width), then argmax: (height, width) uint16, on the CPU.
+
+    The same as `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`, a band of rows at a time, so that
+    memory does not grow with the image.
+    """
+    y0, y1, fy = _source_positions(height, logits.shape[1], logits.device)
+    x0, x1, fx = _source_positions(width, logits.shape[2], logits.device)
+    rows = max(1, _BAND_VALUES // (logits.shape[0] * width))
+    bands = []
+    for start in range(0, height, rows):
+        band = slice(start, start + rows)
+        tall = torch.lerp(logits[:, y0[band]], logits[:, y1[band]], fy[band][:, None])
+        bands.append(torch.lerp(tall[:, :, x0], tall[:, :, x1], fx).argmax(0).to(torch.int32).cpu())
+    return torch.cat(bands).to(torch.uint16)
+
+
+@torch.inference_mode()
+def _coarse_logits(segmenter: Segmenter, image: torch.Tensor, flip: bool, precision: str) -> torch.Tensor:
+    """(C, h, w) logits of one image (3, H, W), averaged with those of its mirror image when `flip`."""
+    batch = torch.stack([image, image.flip(-1)]) if flip else image[None]
+    with autocast(image.device, precision):
+        logits = segmenter.coarse_logits(batch)
+    return (logits[0] + logits[1].flip(-1)) / 2 if flip else logits[0]
+
+
+def _resized(pixels: np.ndarray, shorter_side: int) -> torch.Tensor:
+    """(3, H, W) uint8 with the shorter side near `shorter_side`, both sides multiples of 32, the longer at most 4 x."""
+    height, width = pixels.shape[:2]
+    scale = shorter_side / min(height, width)
+    size = [
+        min(max(_SIDE_MULTIPLE, round(side * scale / _SIDE_MULTIPLE) * _SIDE_MULTIPLE), 4 * shorter_side)
+        for side in (height, width)
+    ]
+    planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
+    return transforms.resize(planes, size, antialias=True)[0]
+
+
+def _source_positions(
+    target: int, source: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """For each of `target` positions: the two source indices around it and the weight of the second."""
+    position = ((torch.arange(target, device=device, dtype=torch.float64) + 0.5) * (source / target) - 0.5).clamp(min=0)
+    first = position.long().clamp(max=source - 1)
+    return first, (first + 1).clamp(max=source - 1), (position - first).float()

@@ -1,0 +1,50 @@
+"""Labels and object masks to class maps (step 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from fastcomus.backends import Backend
+from fastcomus.objects import decode_mask
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The class map of one image: (H, W) uint16, 0 background, c + 1 cluster c."""
+
+    image: str
+    labels: np.ndarray
+
+
+def class_maps(objects: pa.Table, labels: np.ndarray, skipped: pa.Table, backend: Backend) -> Iterator[ClassMap]:
+    """One class map per readable image: object pixels get cluster + 1, everything else 0.
+
+    `objects`: rows of one image stand together; where masks overlap, the object of higher score wins. `labels`: (N,)
+    cluster of each object. Images of `skipped` that could be read get an empty map. The filter plays no part here: it
+    decides which images train (`training_images`).
+    """
+    table = objects.select(["image", "width", "height", "score", "mask"]).to_pydict()
+    images = table["image"]
+    changes = [i for i in range(1, len(images)) if images[i] != images[i - 1]]
+    starts = [0, *changes] if len(images) else []
+    for start, end in zip(starts, [*starts[1:], len(images)], strict=True):
+        rows = sorted(range(start, end), key=lambda i: (table["score"][i], i))
+        shape = (table["height"][start], table["width"][start])
+        masks = [decode_mask(table["mask"][i], *shape) for i in rows]
+        yield ClassMap(images[start], backend.assemble_masks(masks, [int(labels[i]) for i in rows], shape))
+    for row in skipped.to_pylist():
+        if row["width"]:
+            yield ClassMap(row["image"], np.zeros((row["height"], row["width"]), np.uint16))
+
+
+def training_images(images: Sequence[str], is_core: np.ndarray) -> list[str]:
+    """Names, sorted, of the images all of whose objects passed the filter; the paper trains on these alone.
+
+    `images`, `is_core`: (N,), of each object.
+    """
+    dropped = {image for image, kept in zip(images, is_core, strict=True) if not kept}
+    return sorted(set(images) - dropped)

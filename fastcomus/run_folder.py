@@ -1,0 +1,276 @@
+"""The run folder on disk: names, atomic writes, manifests, what is done and what is stale.
+
+Everything in it is written beside its place and renamed, so a file is whole or absent. A stage ends by writing its
+manifest (`manifest.json`), which holds a fingerprint: the stage's settings and a digest of its input. A stage whose
+manifest holds today's fingerprint is up to date. Nothing here depends on the clock, so equal runs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from fastcomus.errors import InputError
+
+FORMAT = 1
+_UNFINISHED = ".unfinished"
+
+
+class RunFolder:
+    """Paths and files of one run. Creating the object touches nothing on disk."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    # -- run.json ----------------------------------------------------------------------------------------------
+
+    def read_state(self) -> dict[str, Any] | None:
+        """What run.json holds, or None for a folder where no run was started.
+
+        Raises InputError for a folder of another format version, or one that is not a run folder.
+        """
+        file = self.path / "run.json"
+        if not file.exists():
+            if self.path.exists() and (not self.path.is_dir() or any(self._visible(self.path))):
+                raise InputError(
+                    f"{self.path} exists and is not a run folder (it has no run.json); choose another --run."
+                )
+            return None
+        state = read_json(file)
+        if state.get("format") != FORMAT:
+            raise InputError(
+                f"{self.path} was written in format {state.get('format')!r} and this fastcomus reads format {FORMAT}; "
+                "choose another --run, or use the fastcomus that made it."
+            )
+        return state
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        self.write_json("run.json", {"format": FORMAT, **state})
+
+    # -- stages ------------------------------------------------------------------------------------------------
+
+    def manifest(self, stage: str) -> dict[str, Any] | None:
+        """The manifest of a finished stage (`objects`, `clusters`, `iteration-1`, ...), or None."""
+        file = self.path / stage / "manifest.json"
+        return read_json(file) if file.exists() else None
+
+    def is_current(self, stage: str, fingerprint: str) -> bool:
+        manifest = self.manifest(stage)
+        return manifest is not None and manifest.get("fingerprint") == fingerprint
+
+    def finish(self, stage: str, fingerprint: str, **facts: Any) -> None:
+        self.write_json(f"{stage}/manifest.json", {"fingerprint": fingerprint, **facts})
+        self.remove(f"{stage}/started.json")
+
+    def begin(self, stage: str, fingerprint: str) -> None:
+        """Make ready to compute `stage`: keep the leavings of a killed attempt with this fingerprint, drop others."""
+        folder = self.path / stage
+        started = folder / "started.json"
+        (folder / "manifest.json").unlink(missing_ok=True)
+        if folder.exists() and not (started.exists() and _same_start(started, fingerprint)):
+            shutil.rmtree(folder)
+        self.write_json(f"{stage}/started.json", {"fingerprint": fingerprint})
+
+    def remove(self, name: str) -> None:
+        target = self.path / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def file(self, name: str) -> Path:
+        """`name` (POSIX, relative) inside the run folder; InputError for a name that would leave it."""
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise InputError(f"the name {name!r} leads out of the run folder; rename the file.")
+        return self.path / parts
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """A path to write to; renamed to `name` when the block ends, removed when it fails."""
+        target = self.file(name)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # A name of its own: the target's may already be as long as a file name can be.
+            unfinished = target.parent / f"{hashlib.sha1(target.name.encode()).hexdigest()[:16]}{_UNFINISHED}"
+            try:
+                yield unfinished
+                os.replace(unfinished, target)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{target} cannot be written ({error.strerror or error}); free space or choose another --run."
+            ) from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        with self.replacing(name) as path:
+            path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def write_text(self, name: str, text: str) -> None:
+        with self.replacing(name) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        with self.replacing(name) as path:
+            pq.write_table(table, path, compression="zstd")
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        file = self.file(name)
+        try:
+            return pq.read_table(file, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"{file} cannot be read ({_first_line(error)}); delete it and run the stage that made it again."
+            ) from error
+
+    def write_array(self, name: str, array: np.ndarray) -> None:
+        with self.replacing(name) as path, path.open("wb") as stream:
+            np.save(stream, array)
+
+    def read_array(self, name: str) -> np.ndarray:
+        file = self.file(name)
+        try:
+            return np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"{file} cannot be read ({_first_line(error)}); delete it and run the stage that made it again."
+            ) from error
+
+    # -- objects -----------------------------------------------------------------------------------------------
+
+    def has_shard(self, index: int, fingerprint: str) -> bool:
+        """Whether part `index` is there, whole, and was made from what `fingerprint` says."""
+        try:
+            metadata = pq.read_metadata(self.file(_part(index))).metadata or {}
+        except (OSError, pa.ArrowException):
+            return False
+        return metadata.get(b"fastcomus.fingerprint") == fingerprint.encode()
+
+    def write_shard(self, index: int, objects: pa.Table, skipped: pa.Table, fingerprint: str) -> None:
+        """One Parquet part. The images it skipped travel in its metadata, so that a shard is a single rename."""
+        metadata = {"fastcomus.fingerprint": fingerprint, "fastcomus.skipped": json.dumps(skipped.to_pylist())}
+        self.write_table(_part(index), objects.replace_schema_metadata(metadata))
+
+    def finish_shards(self, count: int, skipped: pa.Table, fingerprint: str) -> None:
+        """Write skipped.parquet (`skipped`, then what the shards skipped) and the manifest; drop surplus parts."""
+        rows = skipped.to_pylist()
+        for index in range(count):
+            metadata = pq.read_metadata(self.file(_part(index))).metadata
+            rows += json.loads(metadata[b"fastcomus.skipped"])
+        wanted = {self.file(_part(index)).name for index in range(count)}
+        for part in self.file("objects").glob("part-*.parquet"):
+            if part.name not in wanted:
+                part.unlink()
+        self.write_table("objects/skipped.parquet", pa.Table.from_pylist(rows, schema=skipped.schema))
+        digests = {name: file_digest(self.file(f"objects/{name}")) for name in sorted(wanted)}
+        self.finish("objects", fingerprint, parts=digests, skipped=len(rows))
+
+    def read_shards(self, columns: list[str] | None = None) -> pa.Table:
+        """The rows of every part, in order; InputError when there are none or one is damaged."""
+        manifest = self.manifest("objects")
+        if manifest is None:
+            raise InputError(f"there are no objects in {self.path}; run fastcomus embed FOLDER first.")
+        return pa.concat_tables(
+            self.read_table(f"objects/{name}", columns).replace_schema_metadata(None) for name in manifest["parts"]
+        )
+
+    # -- class maps --------------------------------------------------------------------------------------------
+
+    def write_class_map(self, name: str, class_map: np.ndarray) -> None:
+        """`class_map`: (H, W) integers in [0, 65535], as a palette PNG, or 16-bit grey."""
+        with self.replacing(name) as path:
+            path.write_bytes(encode_class_map(class_map))
+
+    def read_class_map(self, name: str) -> np.ndarray:
+        """(H, W) uint8 or uint16."""
+        file = self.file(name)
+        try:
+            with Image.open(file) as picture:
+                return np.asarray(picture)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InputError(
+                f"{file} is not a readable mask ({_first_line(error)}); delete it and run the stage that made it again."
+            ) from error
+
+    @staticmethod
+    def _visible(folder: Path) -> Iterator[Path]:
+        return (entry for entry in folder.iterdir() if not entry.name.endswith(_UNFINISHED))
+
+
+def _part(index: int) -> str:
+    return f"objects/part-{index:05d}.parquet"
+
+
+def fingerprint(**facts: Any) -> str:
+    """SHA-256 (hex) of JSON-able facts; the same facts give the same string on every machine."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; InputError when it is not one."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({_first_line(error)}); delete it or choose another --run.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{file} does not hold a JSON object; delete it or choose another --run.")
+    return value
+
+
+def encode_class_map(class_map: np.ndarray) -> bytes:
+    """PNG bytes of a class map: palette where every label is at most 254 (tools read 255 as void), else 16-bit grey."""
+    stream = io.BytesIO()
+    if int(class_map.max(initial=0)) <= 254:
+        picture = Image.fromarray(class_map.astype(np.uint8), mode="L")
+        picture.putpalette(palette().tobytes())
+    else:
+        picture = Image.fromarray(class_map.astype(np.uint16))
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def mask_name(folder: str, image: str) -> str:
+    """Where the mask of `image` lies: after its whole file name, so that a.jpg and a.png do not collide."""
+    return f"{folder}/masks/{image}.png"
+
+
+def palette() -> np.ndarray:
+    """(256, 3) uint8: PASCAL VOC's colours, background black."""
+    labels = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def _same_start(started: Path, fingerprint: str) -> bool:
+    try:
+        return json.loads(started.read_text(encoding="utf-8")).get("fingerprint") == fingerprint
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,55 @@
+"""Object masks that somebody already has, read from a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fastcomus.errors import InputError
+from fastcomus.images import UnreadableImage
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """Reads the mask of `sub/a.jpg` from `folder`/sub/a.jpg.png or `folder`/sub/a.png: above 0 is object.
+
+    Raises InputError when the folder is missing or holds no PNG.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise InputError(f"--masks must be a folder of PNG masks; {self.folder} is not a folder.")
+        if next(self.folder.rglob("*.[pP][nN][gG]"), None) is None:
+            raise InputError(f"--masks {self.folder} holds no PNG; masks are named like their image (a.jpg: a.png).")
+
+    def __call__(self, name: str, pixels: np.ndarray) -> np.ndarray:
+        """(1, H, W) float32 of 0 and 1; (0, H, W) for an image without a mask.
+
+        Raises UnreadableImage for a broken mask or one of another size than the image.
+        """
+        shape = pixels.shape[:2]
+        file = next((f for f in mask_candidates(self.folder, name) if f.is_file()), None)
+        if file is None:
+            return np.zeros((0, *shape), np.float32)
+        try:
+            with Image.open(file) as picture:
+                values = np.asarray(picture)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UnreadableImage("unreadable mask", f"{file.name}: {error}") from error
+        mask = np.any(values.reshape(*values.shape[:2], -1)[..., :3], axis=2)
+        if mask.shape != shape:
+            raise UnreadableImage(
+                "mask of another size",
+                f"{file.name} is {mask.shape[1]} x {mask.shape[0]}, its image {shape[1]} x {shape[0]}",
+            )
+        return mask.astype(np.float32)[None]
+
+
+def mask_candidates(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where the mask of image `name` may lie: after its whole file name, then after its stem."""
+    return folder / f"{name}.png", (folder / name).with_suffix(".png")

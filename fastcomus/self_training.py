@@ -1,0 +1,170 @@
+"""Class maps to a trained segmenter (steps 9 and 10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from fastcomus.backends import Backend
+from fastcomus.config import TrainConfig
+from fastcomus.encoders import autocast
+from fastcomus.read_ahead import read_ahead
+from fastcomus.segmenter import Segmenter, build_segmenter
+
+IGNORED = 255  # in the loss; class maps on disk have no void pixels
+ReadSample = Callable[[int], tuple[np.ndarray, np.ndarray]]
+_ASPECT = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """A line of training.csv. `agreement`: share of training pixels whose label the network gives, in [0, 1]."""
+
+    epoch: int
+    loss: float
+    agreement: float
+    learning_rate: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything training needs to go on after an epoch; `state` holds tensors and numbers only."""
+
+    history: tuple[EpochRow, ...]
+    state: dict[str, Any]
+
+
+def train_epochs(
+    read: ReadSample,
+    count: int,
+    k: int,
+    config: TrainConfig,
+    epochs: int,
+    seed: int,
+    backend: Backend,
+    workers: int,
+    resume: Checkpoint | None,
+    on_step: Callable[[int], None],
+) -> Iterator[tuple[Segmenter, Checkpoint]]:
+    """Train DeepLabv3 from its backbone's own weights; yields the segmenter and a checkpoint after every epoch.
+
+    Adam, plain cross-entropy, random resized crops and horizontal flips. Every random choice of an epoch comes from
+    (seed, epoch), so training that resumes from a checkpoint ends with the same weights as training that was never
+    interrupted.
+
+    `read(i)`, for i in [0, count): pixels (H, W, 3) uint8 and class map (H, W) with labels in [0, k]; it is called from
+    `workers` threads. `on_step` is told the number of images of each step.
+    """
+    torch.manual_seed(seed)
+    segmenter = build_segmenter(config.backbone, config.backbone_weights, k, config.output_stride).to(backend.device)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": segmenter.backbone.parameters(), "lr": config.learning_rate},
+            {"params": segmenter.head.parameters(), "lr": config.head_learning_rate or config.learning_rate},
+        ]
+    )
+    history: tuple[EpochRow, ...] = ()
+    if resume is not None:
+        history = resume.history
+        segmenter.load_state_dict(resume.state["segmenter"])
+        optimizer.load_state_dict(resume.state["optimizer"])
+    for epoch in range(len(history), epochs):
+        row = _train_one_epoch(segmenter, optimizer, read, count, config, epoch, seed, backend.device, workers, on_step)
+        history = (*history, row)
+        yield segmenter, Checkpoint(history, {"segmenter": segmenter.state_dict(), "optimizer": optimizer.state_dict()})
+
+
+def _train_one_epoch(
+    segmenter: Segmenter,
+    optimizer: torch.optim.Optimizer,
+    read: ReadSample,
+    count: int,
+    config: TrainConfig,
+    epoch: int,
+    seed: int,
+    device: torch.device,
+    workers: int,
+    on_step: Callable[[int], None],
+) -> EpochRow:
+    rng = np.random.default_rng([seed, epoch])
+    torch.manual_seed(int(rng.integers(2**31)))  # dropout
+    segmenter.train()
+    loss_sum = agreement_sum = 0.0
+    seen = 0
+    for images, labels in _batches(read, count, config, rng, workers):
+        images, labels = images.to(device), labels.to(device)
+        with autocast(device, config.precision):
+            logits = segmenter(images)
+        loss = F.cross_entropy(logits, labels, ignore_index=IGNORED)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            agreement_sum += float((logits.argmax(1) == labels).float().mean()) * len(images)
+        loss_sum += float(loss.detach()) * len(images)
+        seen += len(images)
+        on_step(len(images))
+    return EpochRow(epoch + 1, loss_sum / seen, agreement_sum / seen, config.learning_rate, seen)
+
+
+def _batches(
+    read: ReadSample, count: int, config: TrainConfig, rng: np.random.Generator, workers: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches in a random order, read and augmented by threads ahead of the network.
+
+    The last batch takes what is left, together with the batch before it when it would hold a single image (batch
+    statistics need two); a set smaller than the batch is one batch.
+    """
+    order = rng.permutation(count)
+    starts = list(range(0, len(order), config.batch_size))
+    if len(starts) > 1 and len(order) - starts[-1] == 1:
+        starts.pop()
+    seeds = rng.integers(2**63, size=len(order))
+
+    def sample(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels, class_map = read(index)
+        return augment(pixels, class_map, config, np.random.default_rng(seeds[index]))
+
+    samples = read_ahead(sample, order.tolist(), workers)
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        images, labels = zip(*(next(samples) for _ in range(start, end)), strict=True)
+        yield torch.stack(images), torch.stack(labels)
+
+
+def augment(
+    pixels: np.ndarray, class_map: np.ndarray, config: TrainConfig, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random resized crop, mirrored half of the time: (3, S, S) uint8 and (S, S) int64.
+
+    The crop covers `scale_min` to `scale_max` of the image's area at an aspect ratio of 3/4 to 4/3; as in torchvision,
+    a draw that does not fit ten times over takes the whole image.
+    """
+    height, width = class_map.shape
+    x, y, w, h = _crop_window(width, height, config, rng)
+    size = [config.train_size, config.train_size]
+    planes = torch.from_numpy(pixels[y : y + h, x : x + w]).permute(2, 0, 1)[None]
+    labels = torch.from_numpy(class_map[y : y + h, x : x + w].astype(np.int32))[None, None]
+    image = transforms.resize(planes, size, antialias=True)[0]
+    target = transforms.resize(labels, size, interpolation=InterpolationMode.NEAREST_EXACT)[0, 0].long()
+    if rng.random() < 0.5:
+        image, target = image.flip(-1), target.flip(-1)
+    return image.contiguous(), target.contiguous()
+
+
+def _crop_window(width: int, height: int, config: TrainConfig, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    for _ in range(10):
+        area = width * height * rng.uniform(config.scale_min, config.scale_max)
+        aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
+    return 0, 0, width, height

@@ -1,0 +1,405 @@
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from fastcomus.datasets import Truth, read_mask, read_truth
+from fastcomus.errors import InputError
+from fastcomus.evaluation import (
+    Evaluation,
+    Matching,
+    Score,
+    confusion_matrix,
+    evaluate,
+    format_table,
+    match_hungarian,
+    match_majority,
+    object_accuracy,
+    score,
+)
+
+MSRC14 = Path(__file__).parents[1] / "../shared/data/msrc14"
+needs_msrc14 = pytest.mark.skipif(not MSRC14.is_dir(), reason="the data set msrc14 is not here")
+
+
+# The plain reference: every pair of labels is compared on all pixels, as boolean masks.
+
+
+def reference_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
+    union = int((predicted | truth).sum())
+    return int((predicted & truth).sum()) / union if union else 0.0
+
+
+def reference_ious(predicted: np.ndarray, truth: np.ndarray, n_clusters: int, n_classes: int) -> np.ndarray:
+    predicted, truth = predicted[truth != 255], truth[truth != 255]
+    return np.array(
+        [[reference_iou(predicted == i, truth == j) for j in range(n_classes + 1)] for i in range(n_clusters + 1)]
+    )
+
+
+def reference_majority(predicted: np.ndarray, truth: np.ndarray, n_clusters: int, n_classes: int) -> list[int]:
+    predicted, truth = predicted[truth != 255], truth[truth != 255]
+    classes = []
+    for i in range(n_clusters + 1):
+        pixels = [int(((predicted == i) & (truth == j)).sum()) for j in range(n_classes + 1)]
+        classes.append(pixels.index(max(pixels)) if max(pixels) else -1)
+    return classes
+
+
+def reference_score(
+    predicted: np.ndarray, truth: np.ndarray, class_of_cluster: list[int], n_classes: int
+) -> tuple[float, list[float], float]:
+    """mIoU, IoU per class (NaN where the truth lacks the class), pixel accuracy."""
+    predicted, truth = predicted[truth != 255], truth[truth != 255]
+    renamed = np.array(class_of_cluster)[predicted]
+    per_class = [
+        reference_iou(renamed == j, truth == j) if (truth == j).any() else math.nan for j in range(n_classes + 1)
+    ]
+    present = [iou for iou in per_class if not math.isnan(iou)]
+    return math.fsum(present) / len(present), per_class, int((renamed == truth).sum()) / truth.size
+
+
+def best_sum_of_ious(ious: np.ndarray) -> float:
+    wide = ious if ious.shape[0] <= ious.shape[1] else ious.T
+    return max(
+        math.fsum(wide[row, column] for row, column in enumerate(columns))
+        for columns in itertools.permutations(range(wide.shape[1]), wide.shape[0])
+    )
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, int]:
+    n_clusters, n_classes = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = (draw(st.integers(1, 3)), draw(st.integers(2, 12)), draw(st.integers(2, 12)))
+    truth = rng.integers(0, n_classes + 1, shape)
+    # Partly a function of the truth, so that matchings are not pure chance.
+    predicted = rng.integers(0, n_clusters + 1, n_classes + 1)[truth]
+    noisy = rng.random(shape) < draw(st.sampled_from([0.0, 0.2, 0.6, 1.0]))
+    predicted = np.where(noisy, rng.integers(0, n_clusters + 1, shape), predicted)
+    truth[rng.random(shape) < draw(st.sampled_from([0.0, 0.1, 0.5]))] = 255
+    truth[0, 0, 0] = draw(st.integers(0, n_classes))
+    return predicted, truth, n_clusters, n_classes
+
+
+def confusion_of(predicted: np.ndarray, truth: np.ndarray, n_clusters: int, n_classes: int) -> np.ndarray:
+    confusion = np.zeros((n_clusters + 1, n_classes + 1), np.int64)
+    for p, t in zip(predicted, truth, strict=True):
+        confusion += confusion_matrix(p.astype(np.uint8), t, n_clusters, n_classes)
+    return confusion
+
+
+def assert_score_is(one: Score, expected: tuple[float, list[float], float]) -> None:
+    miou, per_class, pixel_accuracy = expected
+    assert one.miou == miou
+    np.testing.assert_array_equal(one.per_class, per_class)  # NaN equals NaN here, all else to the last digit
+    assert one.pixel_accuracy == pixel_accuracy
+    assert one.discovered == sum(iou >= 0.2 for iou in per_class)
+
+
+@given(maps())
+@settings(max_examples=150, deadline=None)
+def test_confusion_counts_every_pixel_that_is_not_void(case: tuple[np.ndarray, np.ndarray, int, int]) -> None:
+    predicted, truth, n_clusters, n_classes = case
+    confusion = confusion_of(*case)
+    assert confusion.shape == (n_clusters + 1, n_classes + 1) and confusion.dtype == np.int64
+    for i, j in np.ndindex(confusion.shape):
+        assert confusion[i, j] == ((predicted == i) & (truth == j)).sum()
+
+
+@given(maps())
+@settings(max_examples=150, deadline=None)
+def test_scores_equal_the_plain_reference_to_the_last_digit(
+    case: tuple[np.ndarray, np.ndarray, int, int],
+) -> None:
+    predicted, truth, _, n_classes = case
+    confusion = confusion_of(*case)
+
+    majority = match_majority(confusion)
+    assert majority.class_of_cluster.tolist() == reference_majority(*case)
+    hungarian = match_hungarian(confusion)
+    for matching in (majority, hungarian):
+        expected = reference_score(predicted, truth, matching.class_of_cluster.tolist(), n_classes)
+        assert_score_is(score(confusion, matching), expected)
+    assert score(confusion, majority).pixel_accuracy >= score(confusion, hungarian).pixel_accuracy
+
+
+@given(maps())
+@settings(max_examples=150, deadline=None)
+def test_hungarian_is_the_best_of_all_permutations(case: tuple[np.ndarray, np.ndarray, int, int]) -> None:
+    ious = reference_ious(*case)
+    confusion = confusion_of(*case)
+    class_of_cluster = match_hungarian(confusion).class_of_cluster
+    matched = np.flatnonzero(class_of_cluster >= 0)
+    classes = class_of_cluster[matched]
+    assert len(set(classes.tolist())) == len(classes), "a class was given twice"
+    best = best_sum_of_ious(ious)
+    assert math.fsum(ious[matched, classes]) == pytest.approx(best, rel=1e-12, abs=0)
+    present = np.isin(np.arange(ious.shape[1]), case[1])
+    assert score(confusion, Matching(class_of_cluster)).miou == pytest.approx(best / present.sum(), rel=1e-12)
+
+
+@given(maps())
+@settings(max_examples=60, deadline=None)
+def test_renaming_the_clusters_changes_no_score(case: tuple[np.ndarray, np.ndarray, int, int]) -> None:
+    predicted, truth, n_clusters, n_classes = case
+    renaming = np.random.default_rng(0).permutation(n_clusters + 1)
+    before, after = confusion_of(*case), confusion_of(renaming[predicted], truth, n_clusters, n_classes)
+    assert score(after, match_hungarian(after)).miou == pytest.approx(
+        score(before, match_hungarian(before)).miou, rel=1e-12
+    )
+    of_before, of_after = score(before, match_majority(before)), score(after, match_majority(after))
+    np.testing.assert_array_equal(of_after.per_class, of_before.per_class)
+    assert tuple(of_after.assignment[renaming[i]] for i in range(n_clusters + 1)) == of_before.assignment
+
+
+def test_a_perfect_prediction_under_a_permutation_scores_one() -> None:
+    truth = np.random.default_rng(1).integers(0, 7, (40, 30)).astype(np.uint8)
+    permutation = np.array([3, 0, 6, 1, 5, 2, 4], np.uint8)
+    confusion = confusion_matrix(permutation[truth], truth, 6, 6)
+    for matching in (match_hungarian(confusion), match_majority(confusion)):
+        np.testing.assert_array_equal(matching.class_of_cluster, permutation.argsort())
+        perfect = score(confusion, matching)
+        assert perfect.miou == 1.0 and perfect.per_class == (1.0,) * 7
+        assert perfect.pixel_accuracy == 1.0 and perfect.discovered == 7
+
+
+def test_worked_by_hand_with_more_clusters_than_classes() -> None:
+    """Background 60 + 0 + 5 + 0, cat 0 + 20 + 15 + 0, no dog in the truth; cluster 3 is empty."""
+    confusion = np.array([[60, 0, 0], [0, 20, 0], [5, 15, 0], [0, 0, 0]])
+
+    hungarian = score(confusion, match_hungarian(confusion))
+    assert hungarian.assignment == (0, 1, None, None)
+    # Cluster 2 belongs to no class: 5 pixels missed by background, 15 by cat, claimed by none.
+    np.testing.assert_array_equal(hungarian.per_class, [60 / 65, 20 / 35, math.nan])
+    assert hungarian.miou == math.fsum([60 / 65, 20 / 35]) / 2
+    assert hungarian.pixel_accuracy == 80 / 100
+    assert hungarian.discovered == 2
+
+    majority = score(confusion, match_majority(confusion))
+    assert majority.assignment == (0, 1, 1, None)
+    np.testing.assert_array_equal(majority.per_class, [60 / 65, 35 / 40, math.nan])
+    assert majority.pixel_accuracy == 95 / 100
+
+    # A matching of one's own may name the absent class: it stays out of the mean, its pixels are wrong.
+    own = score(confusion, Matching(np.array([0, 1, 2, -1])))
+    np.testing.assert_array_equal(own.per_class, hungarian.per_class)
+    assert (own.miou, own.pixel_accuracy) == (hungarian.miou, hungarian.pixel_accuracy)
+
+
+def test_worked_by_hand_with_fewer_clusters_than_classes() -> None:
+    """One cluster covers two classes; the other class gets 0, which counts in the mean."""
+    confusion = np.array([[50, 2, 3], [4, 21, 20]])
+    hungarian = score(confusion, match_hungarian(confusion))
+    assert hungarian.assignment == (0, 1)
+    assert hungarian.per_class == (50 / 59, 21 / 47, 0.0)
+    assert hungarian.miou == math.fsum([50 / 59, 21 / 47, 0.0]) / 3
+    assert hungarian.discovered == 2
+
+
+def test_majority_takes_the_lowest_of_equal_classes_and_hungarian_the_higher_iou() -> None:
+    confusion = np.array([[5, 5, 1], [0, 0, 2]])
+    assert match_majority(confusion).class_of_cluster.tolist() == [0, 2]
+    # Majority would leave class 1 to cluster 0 as well; one to one, IoU decides, not the count.
+    confusion = np.array([[100, 10], [40, 9]])
+    assert match_hungarian(confusion).class_of_cluster.tolist() == [0, 1]
+    assert match_majority(confusion).class_of_cluster.tolist() == [0, 0]
+
+
+def test_exactly_a_fifth_counts_as_discovered() -> None:
+    confusion = np.array([[80, 4], [0, 1]])
+    assert score(confusion, match_hungarian(confusion)).per_class[1] == 0.2
+    assert score(confusion, match_hungarian(confusion)).discovered == 2
+
+
+def test_void_is_ignored_whatever_is_predicted_there() -> None:
+    truth = np.array([[0, 1, 255], [1, 255, 255]])
+    for under_void in (0, 1, 2):
+        predicted = np.array([[0, 1, under_void], [2, under_void, under_void]])
+        assert confusion_matrix(predicted, truth, 2, 1).tolist() == [[1, 0], [0, 1], [0, 1]]
+
+
+def test_sixteen_bit_class_maps_of_many_clusters() -> None:
+    predicted = np.array([[0, 300, 700]], np.uint16)
+    confusion = confusion_matrix(predicted, np.array([[0, 1, 255]], np.uint8), 700, 1)
+    assert np.argwhere(confusion).tolist() == [[0, 0], [300, 1]]
+
+
+def test_labels_and_sizes_that_do_not_fit() -> None:
+    labels = np.zeros((4, 6), np.uint8)
+    with pytest.raises(InputError, match=r"4 x 6 pixels and the truth 6 x 4 \(width x height\)"):
+        confusion_matrix(labels.T, labels, 1, 1)
+    high = labels.copy()
+    high[1, 2] = 7
+    with pytest.raises(InputError, match="class map has the label 7 where k = 3"):
+        confusion_matrix(high, labels, 3, 3)
+    with pytest.raises(InputError, match="truth has the label 7 where the classes end at 3"):
+        confusion_matrix(labels, high, 3, 3)
+    with pytest.raises(InputError, match="truth has the label 900"):
+        confusion_matrix(labels, np.full((4, 6), 900, np.uint16), 3, 3)
+    with pytest.raises(InputError, match="class map has the label -1"):
+        confusion_matrix(labels.astype(int) - 1, labels, 3, 3)
+
+
+def save_truth(folder: Path, masks: dict[str, np.ndarray], classes: tuple[str, ...] = ()) -> Truth:
+    for name, labels in masks.items():
+        Image.fromarray(labels.astype(np.uint8)).save(folder / f"{name}.png")
+    return Truth(folder, classes, {name: folder / f"{name}.png" for name in masks})
+
+
+@given(maps())
+@settings(max_examples=25, deadline=None)
+def test_evaluate_pools_the_images(
+    tmp_path_factory: pytest.TempPathFactory, case: tuple[np.ndarray, np.ndarray, int, int]
+) -> None:
+    predicted, masks, n_clusters, n_classes = case
+    names = [f"{index}.jpg" for index in range(len(masks))]
+    classes = tuple(f"name {index}" for index in range(n_classes + 1))
+    truth = save_truth(tmp_path_factory.mktemp("truth"), dict(zip(names, masks, strict=True)), classes)
+    evaluation = evaluate(zip(names, predicted, strict=True), truth, n_clusters)
+
+    majority = reference_majority(*case)
+    assert_score_is(evaluation.majority, reference_score(predicted, masks, majority, n_classes))
+    assert evaluation.hungarian.miou == score(confusion_of(*case), match_hungarian(confusion_of(*case))).miou
+    assert evaluation.images == len(masks) and evaluation.missing == 0 and evaluation.classes == classes
+
+    per_image = []
+    for p, t in zip(predicted, masks, strict=True):
+        if ((p > 0) | (t > 0))[t != 255].any():
+            per_image.append(reference_iou((p > 0)[t != 255], (t > 0)[t != 255]))
+    if per_image:
+        pooled = reference_iou((predicted > 0)[masks != 255], (masks > 0)[masks != 255])
+        assert evaluation.foreground_iou == pooled
+        assert evaluation.mean_foreground_iou == math.fsum(per_image) / len(per_image)
+    else:
+        assert math.isnan(evaluation.foreground_iou) and math.isnan(evaluation.mean_foreground_iou)
+
+    read_back = Evaluation.from_json(json.loads(json.dumps(evaluation.to_json(), allow_nan=False)))
+    assert read_back == evaluation
+
+
+def test_json_has_the_keys_that_the_command_line_promises(tmp_path: Path) -> None:
+    truth = save_truth(tmp_path, {"a.jpg": np.array([[0, 1, 1, 255]])}, ("background", "cat", "dog"))
+    content = evaluate([("a.jpg", np.array([[0, 2, 2, 1]]))], truth, 2).to_json()
+    one = {
+        "miou": 1.0,
+        "per_class": {"background": 1.0, "cat": 1.0, "dog": None},
+        "pixel_accuracy": 1.0,
+        "discovered": 2,
+        "assignment": ["background", None, "cat"],
+    }
+    assert content == {
+        "hungarian": one,
+        "majority": one,
+        "classes": ["background", "cat", "dog"],
+        "images": 1,
+        "missing": 0,
+        "foreground_iou": 1.0,
+        "mean_foreground_iou": 1.0,
+    }
+
+
+def test_without_names_the_classes_are_numbered_to_the_highest_label(tmp_path: Path) -> None:
+    labels = np.array([[0, 2, 2, 255]])
+    evaluation = evaluate([("a.jpg", labels % 4)], save_truth(tmp_path, {"a.jpg": labels}), 3)
+    assert evaluation.classes == ("background", "class 1", "class 2")
+    assert evaluation.hungarian.miou == 1.0 and math.isnan(evaluation.hungarian.per_class[1])
+
+
+def test_images_without_truth_are_passed_over_and_missing_maps_are_counted(tmp_path: Path) -> None:
+    labels = np.array([[0, 1]])
+    truth = save_truth(tmp_path, {"a.jpg": labels, "b.jpg": labels})
+    evaluation = evaluate([("a.jpg", labels), ("no truth.jpg", np.ones((9, 9), int))], truth, 1)
+    assert (evaluation.images, evaluation.missing, evaluation.hungarian.miou) == (1, 1, 1.0)
+    with pytest.raises(InputError, match="None of the 2 images"):
+        evaluate([("no truth.jpg", labels)], truth, 1)
+
+
+def test_evaluate_names_the_file_that_does_not_fit(tmp_path: Path) -> None:
+    truth = save_truth(tmp_path, {"a.jpg": np.array([[0, 5]])}, ("background", "cat"))
+    with pytest.raises(InputError, match=r"a\.jpg\.png: The truth has the label 5 where .* end at 1"):
+        evaluate([("a.jpg", np.array([[0, 1]]))], truth, 1)
+    with pytest.raises(InputError, match=r"a\.jpg\.png: The class map is 3 x 1 pixels and the truth 2 x 1"):
+        evaluate([("a.jpg", np.array([[0, 1, 1]]))], truth, 1)
+    with pytest.raises(InputError, match="are void"):
+        evaluate([("v.jpg", np.array([[0]]))], save_truth(tmp_path, {"v.jpg": np.array([[255]])}), 1)
+
+
+def test_object_accuracy() -> None:
+    truth = np.array(["cat", "cat", "dog", "dog", "dog", "cow"])
+    assert object_accuracy(np.array([7, 7, 0, 0, 0, 3]), truth) == 1.0
+    assert object_accuracy(np.array([0, 0, 0, 0, 0, 0]), truth) == 3 / 6  # one cluster: the largest class
+    assert object_accuracy(np.array([0, 1, 2, 3, 4, 5]), truth) == 3 / 6  # one each: an object a class
+    assert object_accuracy(np.array([1, 1, 1, 0, 0, 0]), truth) == 4 / 6
+    assert object_accuracy(np.array([-1, 7, 0, 0, -1, -1]), truth) == 3 / 6  # noise is wrong, never a cluster
+    assert object_accuracy(np.full(6, -1), truth) == 0.0
+
+
+def test_the_table_shows_both_matchings_in_percent(tmp_path: Path) -> None:
+    truth = save_truth(tmp_path, {"a.jpg": np.array([[0, 0, 0, 1, 1]])}, ("background", "cat", "[red]"))
+    truth.masks["b.jpg"] = tmp_path / "b.jpg.png"
+    evaluation = evaluate([("a.jpg", np.array([[0, 0, 0, 1, 2]]))], truth, 2)
+    console = Console(width=100, record=True)
+    console.print(format_table(evaluation))
+    rows = {}
+    for line in console.export_text().splitlines():
+        cells = [cell.strip() for cell in line.replace("┃", "│").split("│") if cell.strip()]
+        if len(cells) == 3:
+            rows[cells[0]] = cells[1:]
+    assert rows == {
+        "class": ["Hungarian", "majority"],
+        "background": ["100.0", "100.0"],
+        "cat": ["50.0", "100.0"],
+        "[red]": ["-", "-"],
+        "mIoU": ["75.0", "100.0"],
+        "pixel accuracy": ["80.0", "100.0"],
+        "classes of IoU >= 20%": ["2", "2"],
+        "foreground IoU, pooled": ["100.0", "100.0"],
+        "foreground IoU, mean of images": ["100.0", "100.0"],
+    }
+
+
+@needs_msrc14
+def test_msrc14_masks_against_themselves() -> None:
+    names = [f"{line}.jpg" for line in (MSRC14 / "objects.txt").read_text().split()]
+    truth = read_truth(MSRC14 / "SegmentationClass", MSRC14 / "classes.txt", names)
+    swapped = np.arange(256, dtype=np.uint8)
+    swapped[:15] = np.roll(np.arange(15), 4)
+    swapped[255] = 0  # a class map has no void
+
+    evaluation = evaluate(((name, swapped[read_mask(path)]) for name, path in truth.masks.items()), truth, 14)
+    for one in (evaluation.hungarian, evaluation.majority):
+        assert one.per_class == (1.0,) * 15 and one.miou == 1.0 and one.pixel_accuracy == 1.0
+        assert one.assignment == tuple(int(cluster) for cluster in np.roll(np.arange(15), -4))
+    assert evaluation.images == 494
+
+
+@needs_msrc14
+def test_msrc14_saliency_masks_as_one_cluster() -> None:
+    """They are the true foreground, so they are moved by 15 pixels to leave something to count."""
+    names = [f"{line}.jpg" for line in (MSRC14 / "objects.txt").read_text().split()[::8]]
+    truth = read_truth(MSRC14 / "SegmentationClassBG", MSRC14 / "classes.txt", names)
+    saliency = {name: read_mask(MSRC14 / "Saliency" / f"{Path(name).stem}.png") // 255 for name in names}
+    predicted = {name: np.roll(mask, 15, axis=1) for name, mask in saliency.items()}
+    evaluation = evaluate(predicted.items(), truth, 1)
+
+    flat_predicted = np.concatenate([predicted[name].ravel() for name in names])
+    flat_truth = np.concatenate([read_mask(truth.masks[name]).ravel() for name in names])
+    for matched in (evaluation.hungarian, evaluation.majority):
+        classes = [-1 if index is None else index for index in matched.assignment]
+        assert_score_is(matched, reference_score(flat_predicted, flat_truth, classes, 14))
+    ious = reference_ious(flat_predicted, flat_truth, 1, 14)
+    best = max((ious[0, i] + ious[1, j], i, j) for i in range(15) for j in range(15) if i != j)
+    assert evaluation.hungarian.assignment == best[1:]
+    kept = flat_truth != 255
+    pooled = reference_iou((flat_predicted > 0)[kept], (flat_truth > 0)[kept])
+    assert evaluation.foreground_iou == pooled
+    assert 0.5 < pooled < 1.0
+    assert evaluate(saliency.items(), truth, 1).foreground_iou == 1.0
