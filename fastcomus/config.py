@@ -18,6 +18,7 @@ from fastcomus.errors import InputError
 
 PRECISIONS = ("float32", "bf16")
 CLUSTER_METHODS = ("spectral", "kmeans")
+SCHEDULES = ("constant", "cosine")
 
 
 def setting(default: Any, help: str) -> Any:
@@ -73,7 +74,8 @@ class TrainConfig:
     train_size: int = setting(512, "Side in pixels of the training crops.")
     scale_min: float = setting(0.5, "Smallest area of a training crop, as a share of the image's.")
     scale_max: float = setting(2.0, "Largest area of a training crop; above 1, such draws take the whole image.")
-    learning_rate: float = setting(6e-5, "Adam's learning rate, constant.")
+    learning_rate: float = setting(6e-5, "Adam's learning rate at the start.")
+    schedule: str = setting("constant", "Learning rate over an iteration: constant, or cosine (falling to 0).")
     head_learning_rate: float = setting(0.0, "Learning rate of the DeepLab head; 0 takes that of the backbone.")
     batch_size: int = setting(56, "Images per training step.")
     precision: str = setting("float32", "float32, or bf16: twice as fast on processors with bf16 instructions.")
@@ -115,7 +117,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "predict": {"predict_size": 256},
     },
     # Models of `voc` for people's own folders: k is theirs to say, and 256 px keeps training bearable.
-    "dino": {"train": {"train_size": 256}, "predict": {"predict_size": 256}},
+    "dino": {"train": {"train_size": 256}, "predict": {"predict_size": 320}},
     "offline": {
         "embed": {"encoder": "efficientnet-lite0", "crop_size": 224, "normalize": True},
         "train": {
@@ -123,12 +125,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "output_stride": 16,
             "train_size": 192,
             "scale_max": 1.0,
-            "epochs": 4,
-            "next_epochs": 4,
-            "learning_rate": 3e-4,
-            "batch_size": 8,
+            "epochs": 5,
+            "next_epochs": 5,
+            "learning_rate": 5e-4,
+            "schedule": "cosine",
+            "batch_size": 16,
         },
-        "predict": {"predict_size": 192, "flip": True},
+        # Half as large again as in training: random crops enlarge objects, and masks gain 3 points of mIoU by it.
+        "predict": {"predict_size": 288, "flip": True},
     },
 }
 
@@ -221,6 +225,7 @@ def check(config: Config) -> None:
     _require(0 <= cluster.filter < 1, "filter", "lie in [0, 1): the share of each cluster to leave out", cluster.filter)
     _require(train.output_stride in (8, 16, 32), "output_stride", "be 8, 16 or 32", train.output_stride)
     _require(0 < train.scale_min <= train.scale_max, "scale_min", "be above 0 and at most scale_max", train.scale_min)
+    _require(train.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", train.schedule)
     _require(train.learning_rate > 0, "learning_rate", "be above 0", train.learning_rate)
     _require(train.head_learning_rate >= 0, "head_learning_rate", "be at least 0", train.head_learning_rate)
 

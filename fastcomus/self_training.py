@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -19,14 +20,14 @@ from fastcomus.encoders import autocast
 from fastcomus.read_ahead import read_ahead
 from fastcomus.segmenter import Segmenter, build_segmenter
 
-IGNORED = 255  # in the loss; class maps on disk have no void pixels
 ReadSample = Callable[[int], tuple[np.ndarray, np.ndarray]]
 _ASPECT = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """A line of training.csv. `agreement`: share of training pixels whose label the network gives, in [0, 1]."""
+    """A line of training.csv. `agreement`: share of the training pixels whose label the network gave, in [0, 1];
+    `learning_rate`: the backbone's at the start of the epoch."""
 
     epoch: int
     loss: float
@@ -57,9 +58,9 @@ def train_epochs(
 ) -> Iterator[tuple[Segmenter, Checkpoint]]:
     """Train DeepLabv3 from its backbone's own weights; yields the segmenter and a checkpoint after every epoch.
 
-    Adam, plain cross-entropy, random resized crops and horizontal flips. Every random choice of an epoch comes from
-    (seed, epoch), so training that resumes from a checkpoint ends with the same weights as training that was never
-    interrupted.
+    Adam, plain cross-entropy, random resized crops and horizontal flips; a set smaller than the batch is one batch.
+    Every random choice of an epoch comes from (seed, epoch), so training that resumes from a checkpoint ends with the
+    same weights as training that was never interrupted.
 
     `read(i)`, for i in [0, count): pixels (H, W, 3) uint8 and class map (H, W) with labels in [0, k]; it is called from
     `workers` threads. `on_step` is told the number of images of each step.
@@ -77,57 +78,62 @@ def train_epochs(
         history = resume.history
         segmenter.load_state_dict(resume.state["segmenter"])
         optimizer.load_state_dict(resume.state["optimizer"])
+    steps = len(_batch_starts(count, config.batch_size))
+    scheduler = LambdaLR(
+        optimizer,
+        lambda step: _rate_factor(config.schedule, step / (steps * epochs)),
+        last_epoch=len(history) * steps - 1,
+    )
     for epoch in range(len(history), epochs):
-        row = _train_one_epoch(segmenter, optimizer, read, count, config, epoch, seed, backend.device, workers, on_step)
+        rng = np.random.default_rng([seed, epoch])
+        torch.manual_seed(int(rng.integers(2**31)))  # dropout
+        batches = _batches(read, count, config, rng, workers)
+        row = _train_one_epoch(segmenter, optimizer, scheduler, batches, epoch, config.precision, on_step)
         history = (*history, row)
         yield segmenter, Checkpoint(history, {"segmenter": segmenter.state_dict(), "optimizer": optimizer.state_dict()})
+
+
+def _rate_factor(schedule: str, progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1))) if schedule == "cosine" else 1.0
 
 
 def _train_one_epoch(
     segmenter: Segmenter,
     optimizer: torch.optim.Optimizer,
-    read: ReadSample,
-    count: int,
-    config: TrainConfig,
+    scheduler: LambdaLR,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     epoch: int,
-    seed: int,
-    device: torch.device,
-    workers: int,
+    precision: str,
     on_step: Callable[[int], None],
 ) -> EpochRow:
-    rng = np.random.default_rng([seed, epoch])
-    torch.manual_seed(int(rng.integers(2**31)))  # dropout
     segmenter.train()
+    device = segmenter.mean.device
+    learning_rate = float(scheduler.get_last_lr()[0])
     loss_sum = agreement_sum = 0.0
     seen = 0
-    for images, labels in _batches(read, count, config, rng, workers):
+    for images, labels in batches:
         images, labels = images.to(device), labels.to(device)
-        with autocast(device, config.precision):
+        with autocast(device, precision):
             logits = segmenter(images)
-        loss = F.cross_entropy(logits, labels, ignore_index=IGNORED)
+        loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        scheduler.step()
         with torch.no_grad():
             agreement_sum += float((logits.argmax(1) == labels).float().mean()) * len(images)
         loss_sum += float(loss.detach()) * len(images)
         seen += len(images)
         on_step(len(images))
-    return EpochRow(epoch + 1, loss_sum / seen, agreement_sum / seen, config.learning_rate, seen)
+    return EpochRow(epoch + 1, loss_sum / seen, agreement_sum / seen, learning_rate, seen)
 
 
 def _batches(
     read: ReadSample, count: int, config: TrainConfig, rng: np.random.Generator, workers: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches in a random order, read and augmented by threads ahead of the network.
-
-    The last batch takes what is left, together with the batch before it when it would hold a single image (batch
-    statistics need two); a set smaller than the batch is one batch.
-    """
+    """Every image once, in a random order, read and augmented by threads ahead of the network."""
     order = rng.permutation(count)
-    starts = list(range(0, len(order), config.batch_size))
-    if len(starts) > 1 and len(order) - starts[-1] == 1:
-        starts.pop()
+    starts = _batch_starts(count, config.batch_size)
     seeds = rng.integers(2**63, size=len(order))
 
     def sample(index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,6 +144,12 @@ def _batches(
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         images, labels = zip(*(next(samples) for _ in range(start, end)), strict=True)
         yield torch.stack(images), torch.stack(labels)
+
+
+def _batch_starts(count: int, batch_size: int) -> list[int]:
+    """Where each batch starts. A last one of a single image joins the one before it: batch statistics need two."""
+    starts = list(range(0, count, batch_size))
+    return starts[:-1] if len(starts) > 1 and count - starts[-1] == 1 else starts
 
 
 def augment(

@@ -1,0 +1,31 @@
+# make demo: set up and run the whole pipeline on scenes made on the spot, offline, on the CPU.
+# make test: set up and pass the tests.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test bench clean
+
+demo: $(READY)
+	$(BIN)/fastcomus demo
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+bench: $(READY)
+	$(BIN)/python bench/quality.py --data ../shared/data/msrc14
+
+# torch is pinned to the release that the project is tested with; the rest resolves from pyproject.toml.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.14.1 torchvision==0.29.1
+	$(BIN)/pip install --quiet -e ".[cpu,offline,dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) comus-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,193 @@
+"""Speed of `embed`: the saliency prior, the bare encoder, and what the pipeline costs beyond the two.
+
+    python bench/embed.py --data ../shared/data/msrc14/JPEGImages
+
+Three parts, each on the same images: the prior alone on decoded images, the encoder alone on crops in memory, and
+`Run.embed` end to end (reading JPEGs, saliency or own masks, crops, encoder, Parquet). The overhead is what the whole
+takes beyond its parts. The pipeline's embeddings are compared with the bare ones first. Then bfloat16 against float32,
+and peak memory and time per image on folders of two sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import adjusted_rand_score
+
+from fastcomus.backends import select
+from fastcomus.config import preset_config, with_settings
+from fastcomus.embeddings import embedding_matrix
+from fastcomus.encoders import Encoder, load_encoder
+from fastcomus.images import find_images
+from fastcomus.pipeline import Run, clusters_and_eigenmaps
+from fastcomus.run_folder import RunFolder
+from fastcomus.saliency import load_proposer
+
+REPEATS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
+    parser.add_argument("--count", type=int, default=256, help="images to use")
+    parser.add_argument("--memory", type=int, nargs="*", default=[1000, 4000], help="folder sizes for peak memory")
+    parser.add_argument("--json", type=Path, default=Path("bench/results/embed.json"))
+    parser.add_argument("--one-run", type=Path, help=argparse.SUPPRESS)  # in a process of its own: peak memory
+    arguments = parser.parse_args()
+    if arguments.one_run:
+        _one_run(arguments.data, arguments.one_run)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        images = _linked(arguments.data, arguments.count, Path(scratch) / "images")
+        numbers = {"machine": _machine(), **measure(images, Path(scratch))}
+        numbers["folders"] = [_folder_of(arguments.data, size, Path(scratch)) for size in arguments.memory]
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
+    Console().print(table(numbers))
+
+
+def measure(images: Path, scratch: Path) -> dict:
+    """Seconds of each part and of the whole: the best of several repeats, since other work only ever adds."""
+    config = preset_config("offline").embed
+    backend = select("cpu")
+    names = find_images(images).names
+    pixels = [backend.decode(str(images / name), config.max_pixels) for name in names]
+    proposer = load_proposer(config.saliency, "")
+    # `Run.embed` loads the network anew, so that this belongs to both sides.
+    load_s, encoder = _best(lambda: load_encoder(config.encoder, "", config.crop_size, "float32", backend.device))
+
+    workers = torch.get_num_threads()
+    with ThreadPoolExecutor(workers) as pool:
+        saliency_s, maps = _best(lambda: list(pool.map(proposer, names, pixels)))
+    found = [backend.mask_boxes(m, config.theta, config.min_area) for m in maps]
+    crops = torch.cat([backend.crop_resize(p, f.boxes, config.crop_size) for p, f in zip(pixels, found, strict=True)])
+    encoder_s, bare = _best(lambda: _encode(encoder, crops, config.embed_batch))
+    bare /= np.linalg.norm(bare, axis=1, keepdims=True)
+
+    masks = RunFolder(scratch / "masks")
+    for name, objects in zip(names, found, strict=True):
+        masks.write_class_map(f"{name}.png", objects.masks.any(axis=0).astype(np.uint8))
+
+    def end_to_end(**settings: str) -> tuple[float, np.ndarray]:
+        times = []
+        for repeat in range(REPEATS):
+            run = Run(scratch / f"run-{'-'.join(settings)}-{repeat}", preset="offline", device="cpu")
+            started = time.perf_counter()
+            table = run.embed(images, **settings)
+            times.append(time.perf_counter() - started)
+        return min(times), embedding_matrix(table)
+
+    whole_s, rows = end_to_end()
+    with_masks_s, mask_rows = end_to_end(masks=str(scratch / "masks"))
+    for embedded in (rows, mask_rows):
+        assert embedded.shape == bare.shape and np.abs(embedded - bare).max() < 1e-4
+    n = len(names)
+    return {
+        "images": n,
+        "objects": len(bare),
+        "encoder_load_s": load_s,
+        "saliency_images_per_s": n / saliency_s,
+        "encoder_crops_per_s": len(bare) / encoder_s,
+        "embed_images_per_s": n / whole_s,
+        "overhead_over_saliency_and_encoder": whole_s / (load_s + saliency_s + encoder_s) - 1,
+        "embed_own_masks_images_per_s": n / with_masks_s,
+        "overhead_own_masks_over_encoder": with_masks_s / (load_s + encoder_s) - 1,
+        **_bf16(crops, bare),
+    }
+
+
+def table(numbers: dict) -> Table:
+    made = Table("what", "measured", title=numbers["machine"])
+    percent = {name for name in numbers if name.startswith("overhead")}
+    for name, value in numbers.items():
+        if isinstance(value, int | float):
+            shown = f"{100 * value:+.1f} %" if name in percent else f"{value:.4g}"
+            made.add_row(name.replace("_per_s", "/s").replace("_", " "), shown)
+    for folder in numbers["folders"]:
+        shown = f"{folder['peak_memory_mib']:.0f} MiB, {folder['ms_per_image']:.1f} ms an image"
+        made.add_row(f"embed, folder of {folder['images']}", shown)
+    return made
+
+
+def _bf16(crops: torch.Tensor, float32: np.ndarray) -> dict:
+    """What bfloat16 does to embeddings and labels, and its speed here."""
+    settings = preset_config("offline")
+    embed = settings.embed
+    encoder = load_encoder(embed.encoder, "", embed.crop_size, "bf16", torch.device("cpu"))
+    elapsed_s, rows = _best(lambda: _encode(encoder, crops, embed.embed_batch), repeats=1)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    config = with_settings(settings, {"cluster": {"k": 14}}).cluster
+    labels = [clusters_and_eigenmaps(r, config, 0, select("cpu"))[0].labels for r in (float32, rows)]
+    return {
+        "bf16_crops_per_s": len(crops) / elapsed_s,
+        "bf16_least_cosine_to_float32": float((rows * float32).sum(axis=1).min()),
+        "bf16_labels_ari_to_float32": adjusted_rand_score(*labels),
+    }
+
+
+def _folder_of(data: Path, size: int, scratch: Path) -> dict:
+    """Peak memory and time per image of `embed` on a folder of `size` images, in a process of its own."""
+    images = _linked(data, size, scratch / f"images-{size}")
+    command = [sys.executable, __file__, "--data", str(images), "--one-run", str(scratch / f"memory-{size}")]
+    reply = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {"images": size, **json.loads(reply.stdout.splitlines()[-1])}
+
+
+def _one_run(images: Path, folder: Path) -> None:
+    run = Run(folder, preset="offline", device="cpu")
+    run.embed(_first_image(images, folder.with_name(folder.name + "-warm")))  # loads the libraries and the network
+    started = time.perf_counter()
+    objects = run.embed(images)
+    elapsed_s = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    ms = 1000 * elapsed_s / len(list(images.iterdir()))
+    print(json.dumps({"objects": len(objects), "peak_memory_mib": peak, "ms_per_image": ms}))
+
+
+def _first_image(images: Path, folder: Path) -> Path:
+    return _linked(images, 1, folder)
+
+
+def _linked(data: Path, count: int, folder: Path) -> Path:
+    """A folder of `count` hard copies of the photographs in `data`, repeated under other names when there are fewer."""
+    folder.mkdir(parents=True)
+    found = find_images(data)
+    for i in range(count):
+        source = found.root / found.names[i % len(found.names)]
+        (folder / f"{i:05d}{source.suffix}").write_bytes(source.read_bytes())
+    return folder
+
+
+def _encode(encoder: Encoder, crops: torch.Tensor, batch: int) -> np.ndarray:
+    return torch.cat([encoder(part) for part in crops.split(batch)]).numpy()
+
+
+def _best(work, repeats: int = REPEATS):  # type: ignore[no-untyped-def]
+    work()  # warm
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - started)
+    return min(times), result
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()
