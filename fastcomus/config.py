@@ -73,7 +73,7 @@ class TrainConfig:
     extend: str = setting("", "Folder of more images for the iterations after the first.")
     train_size: int = setting(512, "Side in pixels of the training crops.")
     scale_min: float = setting(0.5, "Smallest area of a training crop, as a share of the image's.")
-    scale_max: float = setting(2.0, "Largest area of a training crop; above 1, such draws take the whole image.")
+    scale_max: float = setting(2.0, "Largest area of a training crop; draws that do not fit give the largest window.")
     learning_rate: float = setting(6e-5, "Adam's learning rate at the start.")
     schedule: str = setting("constant", "Learning rate over an iteration: constant, or cosine (falling to 0).")
     head_learning_rate: float = setting(0.0, "Learning rate of the DeepLab head; 0 takes that of the backbone.")

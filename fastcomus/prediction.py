@@ -14,9 +14,8 @@ from fastcomus.config import PredictConfig
 from fastcomus.encoders import autocast
 from fastcomus.images import UnreadableImage
 from fastcomus.read_ahead import read_ahead
-from fastcomus.segmenter import Segmenter
+from fastcomus.segmenter import Segmenter, aligned_side
 
-_SIDE_MULTIPLE = 32
 _BAND_VALUES = 2**25  # logits held at once while enlarging: 128 MiB of float32, whatever the image's size
 
 
@@ -46,7 +45,7 @@ def predict(
             pixels = read(name)
         except UnreadableImage as error:
             return error
-        return _resized(pixels, config.predict_size), pixels.shape[:2]
+        return _resized(pixels, config.predict_size, segmenter.output_stride), pixels.shape[:2]
 
     for name, ready in zip(names, read_ahead(prepare, names, workers), strict=True):
         if isinstance(ready, UnreadableImage):
@@ -54,17 +53,18 @@ def predict(
             continue
         image, (height, width) = ready
         logits = _coarse_logits(segmenter, image.to(backend.device), config.flip, precision)
-        yield Prediction(name, enlarged_argmax(logits, height, width).numpy())
+        yield Prediction(name, enlarged_argmax(logits, height, width, segmenter.output_stride).numpy())
 
 
-def enlarged_argmax(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def enlarged_argmax(logits: torch.Tensor, height: int, width: int, output_stride: int) -> torch.Tensor:
     """`logits` (C, h, w) enlarged bilinearly to (C, height, width), then argmax: (height, width) uint16, on the CPU.
 
-    The same as `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`, a band of rows at a time, so that
-    memory does not grow with the image.
+    Logit i belongs to pixel i * output_stride of the network's input, which is the image resized. With an output
+    stride of 1 this is `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`. A band of rows is done at a
+    time, so that memory does not grow with the image.
     """
-    y0, y1, fy = _source_positions(height, logits.shape[1], logits.device)
-    x0, x1, fx = _source_positions(width, logits.shape[2], logits.device)
+    y0, y1, fy = _source_positions(height, logits.shape[1], output_stride, logits.device)
+    x0, x1, fx = _source_positions(width, logits.shape[2], output_stride, logits.device)
     rows = max(1, _BAND_VALUES // (logits.shape[0] * width))
     bands = []
     for start in range(0, height, rows):
@@ -83,22 +83,21 @@ def _coarse_logits(segmenter: Segmenter, image: torch.Tensor, flip: bool, precis
     return (logits[0] + logits[1].flip(-1)) / 2 if flip else logits[0]
 
 
-def _resized(pixels: np.ndarray, shorter_side: int) -> torch.Tensor:
-    """(3, H, W) uint8 with the shorter side near `shorter_side`, both sides multiples of 32, the longer at most 4 x."""
+def _resized(pixels: np.ndarray, shorter_side: int, output_stride: int) -> torch.Tensor:
+    """(3, H, W) uint8, the shorter side near `shorter_side`, the longer at most 4 times that, both aligned."""
     height, width = pixels.shape[:2]
     scale = shorter_side / min(height, width)
-    size = [
-        min(max(_SIDE_MULTIPLE, round(side * scale / _SIDE_MULTIPLE) * _SIDE_MULTIPLE), 4 * shorter_side)
-        for side in (height, width)
-    ]
+    size = [aligned_side(min(side * scale, 4 * shorter_side), output_stride) for side in (height, width)]
     planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
     return transforms.resize(planes, size, antialias=True)[0]
 
 
 def _source_positions(
-    target: int, source: int, device: torch.device
+    target: int, source: int, output_stride: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """For each of `target` positions: the two source indices around it and the weight of the second."""
-    position = ((torch.arange(target, device=device, dtype=torch.float64) + 0.5) * (source / target) - 0.5).clamp(min=0)
-    first = position.long().clamp(max=source - 1)
+    """For each of `target` pixels: the two logits around it and the weight of the second."""
+    input_side = (source - 1) * output_stride + 1
+    pixels = torch.arange(target, device=device, dtype=torch.float64)
+    position = (((pixels + 0.5) * (input_side / target) - 0.5) / output_stride).clamp(0, source - 1)
+    first = position.long()
     return first, (first + 1).clamp(max=source - 1), (position - first).float()

@@ -11,26 +11,39 @@ from fastcomus import weights
 
 
 class Segmenter(nn.Module):
-    """Backbone and DeepLabv3 head: (B, 3, H, W) uint8 images -> (B, k + 1, H, W) float32 logits."""
+    """Backbone and DeepLabv3 head: (B, 3, H, W) uint8 images -> (B, k + 1, H, W) float32 logits.
 
-    def __init__(self, backbone: nn.Module, k: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    H and W should be sides that `aligned_side` gives: a strided convolution samples pixels 0, s, 2 s, ..., so that with
+    sides of n s + 1 the first and last samples lie on the first and last pixel (DeepLab's 513). Any other side shifts
+    the logits against the image by up to half a stride.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, k: int, output_stride: int, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
         super().__init__()
         self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]
         self.std: torch.Tensor
         self.backbone = backbone
+        self.output_stride = output_stride
         self.head = DeepLabHead(backbone.feature_info.channels()[-1], k + 1)  # type: ignore[operator, union-attr]
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits at the images' size, by bilinear interpolation of `coarse_logits`."""
-        return F.interpolate(self.coarse_logits(images), images.shape[-2:], mode="bilinear", align_corners=False)
+        return F.interpolate(self.coarse_logits(images), images.shape[-2:], mode="bilinear", align_corners=True)
 
     def coarse_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, k + 1, H / output stride, W / output stride) float32."""
+        """(B, k + 1, (H - 1) / output stride + 1, (W - 1) / output stride + 1) float32."""
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         features = self.backbone((pixels - self.mean) / self.std)[-1]
         return self.head(features).float()
+
+
+def aligned_side(side: float, output_stride: int) -> int:
+    """The side in pixels nearest to `side` that is a multiple of the output stride plus one; at least two steps."""
+    return max(2, round((side - 1) / output_stride)) * output_stride + 1
 
 
 def build_segmenter(backbone: str, weights_file: str, k: int, output_stride: int, pretrained: bool = True) -> Segmenter:
@@ -45,5 +58,5 @@ def build_segmenter(backbone: str, weights_file: str, k: int, output_stride: int
     else:
         network = weights.architecture(backbone, **options)
     configuration = network.pretrained_cfg
-    segmenter = Segmenter(network, k, configuration["mean"], configuration["std"])
+    segmenter = Segmenter(network, k, output_stride, configuration["mean"], configuration["std"])
     return segmenter.to(memory_format=torch.channels_last)

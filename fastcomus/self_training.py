@@ -18,7 +18,7 @@ from fastcomus.backends import Backend
 from fastcomus.config import TrainConfig
 from fastcomus.encoders import autocast
 from fastcomus.read_ahead import read_ahead
-from fastcomus.segmenter import Segmenter, build_segmenter
+from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter
 
 ReadSample = Callable[[int], tuple[np.ndarray, np.ndarray]]
 _ASPECT = (3 / 4, 4 / 3)
@@ -155,14 +155,14 @@ def _batch_starts(count: int, batch_size: int) -> list[int]:
 def augment(
     pixels: np.ndarray, class_map: np.ndarray, config: TrainConfig, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random resized crop, mirrored half of the time: (3, S, S) uint8 and (S, S) int64.
+    """A random resized crop, mirrored half of the time: (3, S, S) uint8 and (S, S) int64, S the aligned `train_size`.
 
-    The crop covers `scale_min` to `scale_max` of the image's area at an aspect ratio of 3/4 to 4/3; as in torchvision,
-    a draw that does not fit ten times over takes the whole image.
+    The crop covers `scale_min` to `scale_max` of the image's area at an aspect ratio (width to height) of 3/4 to 4/3;
+    where ten draws do not fit, it is the largest such window that does.
     """
     height, width = class_map.shape
     x, y, w, h = _crop_window(width, height, config, rng)
-    size = [config.train_size, config.train_size]
+    size = [aligned_side(config.train_size, config.output_stride)] * 2
     planes = torch.from_numpy(pixels[y : y + h, x : x + w]).permute(2, 0, 1)[None]
     labels = torch.from_numpy(class_map[y : y + h, x : x + w].astype(np.int32))[None, None]
     image = transforms.resize(planes, size, antialias=True)[0]
@@ -179,4 +179,6 @@ def _crop_window(width: int, height: int, config: TrainConfig, rng: np.random.Ge
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
-    return 0, 0, width, height
+    # None fitted: the largest window of an allowed shape, anywhere along the longer side.
+    w, h = min(width, round(height * _ASPECT[1])), min(height, round(width / _ASPECT[0]))
+    return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +62,7 @@ def test_a_large_photograph_is_worked_at_reduced_size_and_found_at_its_own() -> 
 
 
 @pytest.mark.parametrize("flip", [np.fliplr, np.flipud])
-def test_a_mirrored_image_has_the_mirrored_map(flip) -> None:
+def test_a_mirrored_image_has_the_mirrored_map(flip: Callable[[np.ndarray], np.ndarray]) -> None:
     pixels, _ = scene((80, 90))
     prior = BackgroundPrior()
     straight = prior("a", pixels)[0]
@@ -152,7 +155,7 @@ def test_the_papers_quantities_are_those_of_plain_loops() -> None:
 
     background = []
     for i in range(count):
-        belongs = [math.exp(-geodesic[i][j] ** 2 / (2 * sigma_clr**2)) for j in range(count)]
+        belongs = [math.exp(-(geodesic[i][j] ** 2) / (2 * sigma_clr**2)) for j in range(count)]
         area = sum(belongs)
         length = sum(b for b, border in zip(belongs, regions.on_border, strict=True) if border)
         background.append(1 - math.exp(-((length / math.sqrt(area)) ** 2) / (2 * sigma_bnd**2)))
@@ -163,7 +166,7 @@ def test_the_papers_quantities_are_those_of_plain_loops() -> None:
     contrast = [
         sum(
             float(regions.colour_distance[i, j])
-            * math.exp(-math.dist(regions.position[i], regions.position[j]) ** 2 / (2 * sigma_spa**2))
+            * math.exp(-(math.dist(regions.position[i], regions.position[j]) ** 2) / (2 * sigma_spa**2))
             * background[j]
             for j in range(count)
         )
@@ -219,9 +222,9 @@ def test_second_neighbours_are_neighbours_of_touching_superpixels() -> None:
         ("working_side_px", 100),
     ],
 )
-def test_every_field_has_an_effect(field: str, value: float) -> None:
+def test_every_field_has_an_effect(field: str, value: Any) -> None:
     pixels, _ = scene((80, 90))
-    changed = BackgroundPrior(**{field: value})("x", pixels)
+    changed = replace(BackgroundPrior(), **{field: value})("x", pixels)
     assert np.abs(changed - BackgroundPrior()("x", pixels)).max() > 1e-3
 
 

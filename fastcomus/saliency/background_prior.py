@@ -117,9 +117,7 @@ def _shrunk(pixels: np.ndarray, longest_side_px: int) -> np.ndarray:
 
 _CODES = np.arange(256) / 255.0
 _LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)
-_XYZ_OF_RGB = np.array(
-    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
-)
+_XYZ_OF_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 # Rows sum to 1: white becomes (1, 1, 1), so the division by the white point is in the matrix.
 _XYZ_OF_RGB = (_XYZ_OF_RGB / _XYZ_OF_RGB.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -215,9 +213,7 @@ def _with_second_neighbours(regions: _Regions) -> np.ndarray:
     return joined
 
 
-def _smoothness(
-    colour_distance: np.ndarray, joined: np.ndarray, sigma_colour: float, mu: float
-) -> np.ndarray:
+def _smoothness(colour_distance: np.ndarray, joined: np.ndarray, sigma_colour: float, mu: float) -> np.ndarray:
     """w_ij = exp(-d_app^2 / (2 sigma_clr^2)) + mu, (N, N), 0 where superpixels are not joined."""
     return np.where(joined, np.exp(colour_distance**2 / (-2.0 * sigma_colour**2)) + mu, 0.0)
 
