@@ -86,9 +86,9 @@ def measure(images: Path, scratch: Path) -> dict:
         for repeat in range(REPEATS):
             run = Run(scratch / f"run-{'-'.join(settings)}-{repeat}", preset="offline", device="cpu")
             started = time.perf_counter()
-            table = run.embed(images, **settings)
+            run.embed(images, **settings)
             times.append(time.perf_counter() - started)
-        return min(times), embedding_matrix(table)
+        return min(times), embedding_matrix(run.objects())
 
     whole_s, rows = end_to_end()
     with_masks_s, mask_rows = end_to_end(masks=str(scratch / "masks"))
@@ -154,7 +154,7 @@ def _one_run(images: Path, folder: Path) -> None:
     elapsed_s = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     ms = 1000 * elapsed_s / len(list(images.iterdir()))
-    print(json.dumps({"objects": len(objects), "peak_memory_mib": peak, "ms_per_image": ms}))
+    print(json.dumps({"objects": objects.objects, "peak_memory_mib": peak, "ms_per_image": ms}))
 
 
 def _first_image(images: Path, folder: Path) -> Path:

@@ -55,7 +55,8 @@ def measure(data: Path, folder: Path, seed: int, with_training: bool) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         images = _image_folder(data, names, folder.with_name(folder.name + "-images"), Path(scratch))
         run = Run(folder, preset="offline", seed=seed, device="cpu", settings={"cluster": {"k": k}})
-        objects = run.embed(images)
+        run.embed(images)
+        objects = run.objects()
         numbers: dict = {"images": len(names), "k": k, "seed": seed, **_saliency(objects, data)}
         numbers.update(_clusterings(objects, data, k))
         run.cluster()

@@ -77,8 +77,8 @@ def run_iteration(
     else:
         if len(samples) < 2:
             raise InputError(
-                f"{name} needs at least 2 images with an object to train on; got {len(samples)}. Add images, or lower "
-                "--filter."
+                f"{name} needs at least 2 images with an object to train on; got {len(samples)}. Add images"
+                + (", or lower --filter." if iteration == 1 else ", or give the first network more --epochs.")
             )
         at.folder.begin(name, stage)
         segmenter = _trained(iteration, name, samples, k, at)

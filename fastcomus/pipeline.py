@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from fastcomus import backends, weights
 from fastcomus.clustering import Clusters, cluster_rows
-from fastcomus.config import ClusterConfig, Config, resolve, to_dict, with_settings
+from fastcomus.config import STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
 from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
 from fastcomus.errors import InputError
 from fastcomus.graph import knn_graph
@@ -32,6 +32,15 @@ if TYPE_CHECKING:
     from fastcomus.iterations import ImageSource
 
 log = logging.getLogger("fastcomus")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `embed` did: images looked at, objects found, files without an object or that could not be used."""
+
+    images: int
+    objects: int
+    skipped: int
 
 
 class Run:
@@ -66,8 +75,8 @@ class Run:
         """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run, for the stages to come."""
         self.config = with_settings(self.config, settings)
 
-    def embed(self, images: Path | str, **settings: Any) -> pa.Table:
-        """Find the objects of every image under `images` and embed them: a row per object (`objects.object_schema`)."""
+    def embed(self, images: Path | str, **settings: Any) -> Embedded:
+        """Find the objects of every image under `images` and embed them; `objects()` gives the rows."""
         from fastcomus.encoders import load_encoder
         from fastcomus.objects import SKIPPED_SCHEMA, embed_shards
         from fastcomus.saliency import load_proposer
@@ -86,7 +95,7 @@ class Run:
         if self.folder.is_current("objects", whole):
             self._remember(config, found.root)
             log.info("embed: up to date, %d images", len(found.names))
-            return self.folder.read_shards()
+            return self._embedded(len(found.names))
 
         encoder = load_encoder(
             chosen.encoder, chosen.encoder_weights, chosen.crop_size, chosen.precision, self.backend.device
@@ -102,15 +111,19 @@ class Run:
                 self.folder.write_shard(i, shard.objects, shard.skipped, prints[i])
         listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
         self.folder.finish_shards(len(shards), pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA), whole)
-        objects = self.folder.read_shards()
+        embedded = self._embedded(len(found.names))
         log.info(
-            "embed: %d objects in %d images; %d images without one, listed with their reasons in %s",
-            len(objects),
-            len(found.names),
-            len(self._skipped()),
+            "embed: %d objects in %d images; %d files left out, with their reasons in %s",
+            embedded.objects,
+            embedded.images,
+            embedded.skipped,
             self.folder.file("objects/skipped.parquet"),
         )
-        return objects
+        return embedded
+
+    def objects(self) -> pa.Table:
+        """What `embed` found, a row per object: `objects.object_schema`."""
+        return self.folder.read_shards()
 
     def cluster(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own: an array (N, D), an .npy file, or Parquet with a column
@@ -316,6 +329,9 @@ class Run:
         readable = [row["image"] for row in self._skipped().to_pylist() if row["width"]]
         return ImageSource(root, tuple(sorted({*objects, *readable})))
 
+    def _embedded(self, images: int) -> Embedded:
+        return Embedded(images, self.folder.count_shard_rows(), len(self._skipped()))
+
     def _skipped(self) -> pa.Table:
         return self.folder.read_table("objects/skipped.parquet")
 
@@ -361,9 +377,6 @@ def _checked_k(k: int, n: int | None) -> int:
 
 def _by_stage(settings: Mapping[str, Any], *stages: str) -> dict[str, dict[str, Any]]:
     """Sort settings under the first of `stages` that has them; unknown ones under the first, which reports them."""
-    from dataclasses import fields
-
-    from fastcomus.config import STAGES
 
     sorted_settings: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
     for name, value in settings.items():

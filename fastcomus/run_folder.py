@@ -180,6 +180,11 @@ class RunFolder:
         digests = {name: file_digest(self.file(f"objects/{name}")) for name in sorted(wanted)}
         self.finish("objects", fingerprint, parts=digests, skipped=len(rows))
 
+    def count_shard_rows(self) -> int:
+        """Number of objects, from the parts' metadata alone."""
+        parts = (self.manifest("objects") or {}).get("parts", {})
+        return sum(pq.read_metadata(self.file(f"objects/{name}")).num_rows for name in parts)
+
     def read_shards(self, columns: list[str] | None = None) -> pa.Table:
         """The rows of every part, in order; InputError when there are none or one is damaged."""
         manifest = self.manifest("objects")

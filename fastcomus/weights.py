@@ -73,6 +73,8 @@ def load(name: str, weights_file: str = "", **options: Any) -> Any:
     """
     import timm
 
+    # timm lists every layer that a trimmed network leaves out, at a level that Python prints by default.
+    logging.getLogger("timm").setLevel(logging.ERROR)
     check_name(name)
     if weights_file:
         options["pretrained_cfg_overlay"] = {"file": weights_file}

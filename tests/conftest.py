@@ -1,0 +1,90 @@
+"""A small folder of made photographs with exact masks, and one finished run on it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from fastcomus.pipeline import Run
+
+MSRC14 = Path(__file__).resolve().parents[2] / "shared" / "data" / "msrc14"
+REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+
+KINDS = ("circle", "square", "stripes")
+TINY = {
+    "embed": {"crop_size": 32, "shard_images": 8, "min_area": 100, "embed_batch": 5},
+    "cluster": {"k": 3, "n_neighbors": 6, "n_init": 3},
+    "train": {"train_size": 65, "epochs": 2, "next_epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
+    "predict": {"predict_size": 65},
+}
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """`images`/*.png, `truth`/*.png and `classes` (a file), 24 images of 96 x 80 px, 3 kinds of objects."""
+
+    root: Path
+    images: Path
+    truth: Path
+    classes: Path
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTCOMUS_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
+    return make_photographs(tmp_path_factory.mktemp("photographs"), 24)
+
+
+@pytest.fixture(scope="session")
+def finished_run(photographs: Photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of all stages; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    Run(folder, preset="offline", settings=TINY).run(photographs.images, photographs.truth, photographs.classes)
+    return folder
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def make_photographs(root: Path, count: int) -> Photographs:
+    made = Photographs(root, root / "images", root / "truth", root / "classes.txt")
+    made.images.mkdir(parents=True)
+    made.truth.mkdir()
+    made.classes.write_text("\n".join(["background", *KINDS]))
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        pixels, mask = _photograph(index % len(KINDS), rng)
+        Image.fromarray(pixels).save(made.images / f"{index:02d}.png")
+        Image.fromarray(mask).save(made.truth / f"{index:02d}.png")
+    return made
+
+
+def _photograph(kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    width, height, radius = 96, 80, int(rng.integers(16, 24))
+    x, y = int(rng.integers(30, 66)), int(rng.integers(28, 52))
+    shape = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(shape)
+    (draw.ellipse if kind == 0 else draw.rectangle)((x - radius, y - radius, x + radius, y + radius), fill=255)
+    mask = np.asarray(shape) > 0
+    colour = np.array([(220, 40, 30), (30, 60, 220), (240, 230, 60)][kind])
+    stripes = (np.arange(width) // 4 % 2 == 0) if kind == 2 else np.ones(width, bool)
+    pixels = np.full((height, width, 3), (90, 120, 90), float)
+    pixels[mask] = np.where(np.broadcast_to(stripes, mask.shape)[mask][:, None], colour, 20)
+    pixels += rng.normal(0, 6, pixels.shape)
+    return pixels.clip(0, 255).astype(np.uint8), np.where(mask, kind + 1, 0).astype(np.uint8)
+
+
+def tree_bytes(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
