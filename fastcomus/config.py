@@ -41,7 +41,7 @@ class EmbedConfig:
     precision: str = setting(
         "float32",
         "float32, or bf16: about twice as fast on processors with bf16 instructions, slower without; "
-        "embeddings keep a cosine of 0.999 to float32, and a few objects in a hundred change cluster.",
+        "embeddings change slightly, and objects between two clusters may change theirs (bench/embed.py measures it).",
     )
     embed_batch: int = setting(32, "Crops per pass of the encoder.")
     shard_images: int = setting(256, "Images per Parquet file; a killed run goes on at the last whole file.")
