@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -159,6 +160,8 @@ def resolve(
     `choose_preset` is asked when the preset is to be "auto". A preset other than the stored one starts afresh.
     """
     wanted = preset or settings.get("preset")
+    if wanted is not None:
+        _typed("preset", wanted, str)
     if stored is not None and wanted in (None, stored.get("preset")):
         config = from_dict(stored)
     else:
@@ -196,6 +199,8 @@ def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any
 def check(config: Config) -> None:
     """Raise InputError for the first value that is out of its range."""
     embed, cluster, train, predict = config.embed, config.cluster, config.train, config.predict
+    # NumPy, scikit-learn and torch each take their seed from it; every iteration adds its number.
+    _require(0 <= config.seed < 2**31, "seed", "lie in [0, 2147483647]", config.seed)
     if embed.theta != "otsu":
         try:
             theta_is_valid = 0 <= float(embed.theta) < 1
@@ -226,6 +231,8 @@ def check(config: Config) -> None:
     _require(0 <= cluster.filter < 1, "filter", "lie in [0, 1): the share of each cluster to leave out", cluster.filter)
     _require(train.output_stride in (8, 16, 32), "output_stride", "be 8, 16 or 32", train.output_stride)
     _require(0 < train.scale_min <= train.scale_max, "scale_min", "be above 0 and at most scale_max", train.scale_min)
+    for name in ("scale_max", "learning_rate", "head_learning_rate"):
+        _require(math.isfinite(getattr(train, name)), name, "be a finite number", getattr(train, name))
     _require(train.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", train.schedule)
     _require(train.learning_rate > 0, "learning_rate", "be above 0", train.learning_rate)
     _require(train.head_learning_rate >= 0, "head_learning_rate", "be at least 0", train.head_learning_rate)

@@ -27,8 +27,12 @@ class Encoder:
     def __call__(self, crops: torch.Tensor) -> torch.Tensor:
         """`crops`: (N, 3, S, S) uint8, on any device -> (N, D) float32 on the CPU."""
         pixels = crops.to(self.mean.device, torch.float32, memory_format=torch.channels_last, non_blocking=True)
+        return self.embed_normalised((pixels - self.mean) / self.std)
+
+    @torch.inference_mode()
+    def embed_normalised(self, normalised: torch.Tensor) -> torch.Tensor:
+        """`normalised`: (N, 3, S, S) float32 as the network was trained on -> (N, D) float32 on the CPU."""
         with autocast(self.mean.device, self.precision):
-            normalised = (pixels - self.mean) / self.std
             if self.has_class_token:
                 rows = self.network.forward_features(normalised)[:, 0]  # type: ignore[operator]
             else:
@@ -42,9 +46,8 @@ def load_encoder(name: str, weights_file: str, crop_size: int, precision: str, d
     A ViT's position embedding is resampled to the crop size. `precision`: "float32" or "bf16" (autocast).
     Raises InputError for an unknown name or weights that cannot be had.
     """
-    # Networks of fixed input size (ViTs) are built for the crop size; the others take any.
-    has_fixed_size = "vit_" in name or "deit" in name or "eva" in name or "swin" in name or "beit" in name
-    options = {"img_size": crop_size} if has_fixed_size else {}
+    # Networks of fixed input size (ViTs, for instance) are built for the crop size; the others take any.
+    options = {"img_size": crop_size} if weights.has_fixed_input_size(name) else {}
     network = weights.load(name, weights_file, num_classes=0, **options).eval().to(device)
     network = network.to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) * 255 for values in pixel_statistics(network))

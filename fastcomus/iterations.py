@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from fastcomus.backends import Backend
 from fastcomus.config import Config
 from fastcomus.errors import InputError
+from fastcomus.images import UnreadableImage
 from fastcomus.prediction import Prediction, predict
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
@@ -84,8 +85,8 @@ def run_iteration(
         segmenter = _trained(iteration, name, samples, k, at)
         empty = _label_images(segmenter, name, sources, at)
         facts = {"k": k, "backbone": config.train.backbone, "output_stride": config.train.output_stride}
-        at.folder.finish(name, stage, follows=follows, images=len(samples), empty=empty, **facts)
         at.folder.remove(f"{name}/checkpoint.pt")
+        at.folder.finish(name, stage, follows=follows, images=len(samples), empty=empty, **facts)
     is_empty = set((at.folder.manifest(name) or {})["empty"])
     masks = ((source, image, _mask(name, source, image)) for source in sources for image in source.names)
     labelled = [
@@ -132,7 +133,12 @@ def _trained(iteration: int, name: str, samples: Sequence[Sample], k: int, at: S
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = samples[index]
-        pixels = at.backend.decode(str(sample.image), at.config.embed.max_pixels)
+        try:
+            pixels = at.backend.decode(str(sample.image), at.config.embed.max_pixels)
+        except UnreadableImage as error:
+            raise InputError(
+                f"{sample.image} can no longer be read ({error}); put it back, or run fastcomus embed and cluster."
+            ) from error
         class_map = at.folder.read_class_map(sample.mask)
         if class_map.shape != pixels.shape[:2]:
             raise InputError(

@@ -106,7 +106,7 @@ class _Collector:
     def add(self, proposal: _Proposal) -> None:
         self.rows += proposal.rows
         self.skipped += proposal.skipped
-        self.crops += list(proposal.crops.split(1))
+        self.crops += [crop[None] for crop in proposal.crops]
         while len(self.crops) >= self.config.embed_batch:
             self._embed(self.config.embed_batch)
 

@@ -24,7 +24,7 @@ from fastcomus.errors import InputError
 from fastcomus.graph import knn_graph
 from fastcomus.images import find_images
 from fastcomus.progress import progress_bar
-from fastcomus.run_folder import RunFolder, fingerprint, mask_name
+from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
 from fastcomus.spectral import Eigenmaps, eigenmaps
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ class Run:
     ) -> None:
         self.folder = RunFolder(folder)
         self.backend = backends.select(device)
+        if workers is not None and workers < 0:
+            raise InputError(f"workers must be at least 1, or 0 for one per core; got {workers}.")
         self.workers = workers or os.cpu_count() or 1
         state = self.folder.read_state() or {}
-        self._images = state.get("images", "")
+        self._images: str = state.get("images", "")
         self.config = resolve(state.get("config"), preset, seed, settings or {}, weights.choose_preset)
 
     def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -92,7 +94,8 @@ class Run:
         masks = Path(chosen.masks) if chosen.masks else None
         prints = [fingerprint(config=asdict(chosen), images=_stamps(found.root, shard, masks)) for shard in shards]
         whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
-        if self.folder.is_current("objects", whole):
+        missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i])]
+        if self.folder.is_current("objects", whole) and not missing:
             self._remember(config, found.root)
             log.info("embed: up to date, %d images", len(found.names))
             return self._embedded(len(found.names))
@@ -102,7 +105,6 @@ class Run:
         )
         self._remember(config, found.root)
         self.folder.remove("objects/manifest.json")
-        missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i])]
         done = len(found.names) - sum(len(shards[i]) for i in missing)
         with progress_bar("embed", len(found.names), "images", done) as advance:
             todo = [shards[i] for i in missing]
@@ -147,7 +149,7 @@ class Run:
             self.folder.begin("clusters", whole)
             clusters, maps = clusters_and_eigenmaps(rows, config.cluster, config.seed, self.backend)
             self._write_clusters(clusters, maps, objects)
-            self.folder.finish("clusters", whole, k=k, objects=len(rows), images=objects is not None)
+            self.folder.finish("clusters", whole, k=k, objects=len(rows), images=objects is not None, source=source)
             log.info(
                 "cluster: %d objects in %d clusters of %d to %d", len(rows), k, clusters.sizes[-1], clusters.sizes[0]
             )
@@ -166,6 +168,11 @@ class Run:
 
         config = with_settings(self.config, _by_stage(settings, "train", "predict"))
         clusters, source = self._clusters_manifest(), self._image_source()
+        now = (self.folder.manifest("objects") or {})["fingerprint"]
+        if clusters.get("source", now) != now:
+            raise InputError(
+                f"the clusters in {self.folder.path} are not of the objects that are there now; run fastcomus cluster."
+            )
         self._iterations()
         weights.check_name(config.train.backbone)
         sources = [source]
@@ -203,7 +210,7 @@ class Run:
                 log.warning("predict: skipped %s: %s", prediction.image, prediction.error)
                 skipped += 1
             else:
-                target.write_class_map(f"{prediction.image}.png", prediction.labels)
+                target.write_class_map(mask_file(prediction.image), prediction.labels)
         log.info("predict: %d masks in %s, %d images skipped", len(found.names) - skipped, target.path, skipped)
         return target.path
 
@@ -237,6 +244,8 @@ class Run:
         weights.check_name(self.config.train.backbone)
         names = find_images(Path(images)).names
         _checked_k(self.config.cluster.k, None)
+        if self.config.train.extend:
+            find_images(Path(self.config.train.extend))
         if truth:
             read_truth(Path(truth), Path(classes) if classes else None, names)
         self.embed(images)
@@ -363,7 +372,10 @@ def clusters_and_eigenmaps(
             components,
             sizes,
         )
-    maps = eigenmaps(graph.affinity, min(config.n_components or config.k, len(rows)), seed, backend)
+    try:
+        maps = eigenmaps(graph.affinity, min(config.n_components or config.k, len(rows)), seed, backend)
+    except ArithmeticError as error:
+        raise InputError(f"{error}.") from error
     return cluster_rows(maps.rows, config.k, config.filter, config.n_init, seed, backend), maps
 
 

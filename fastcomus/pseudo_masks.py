@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +30,8 @@ def class_maps(objects: pa.Table, labels: np.ndarray, skipped: pa.Table, backend
     """
     table = objects.select(["image", "width", "height", "score", "mask"]).to_pydict()
     images = table["image"]
-    changes = [i for i in range(1, len(images)) if images[i] != images[i - 1]]
-    starts = [0, *changes] if len(images) else []
-    for start, end in zip(starts, [*starts[1:], len(images)], strict=True):
+    starts = [i for i in range(len(images)) if i == 0 or images[i] != images[i - 1]]
+    for start, end in pairwise([*starts, len(images)]):
         rows = sorted(range(start, end), key=lambda i: (table["score"][i], i))
         shape = (table["height"][start], table["width"][start])
         masks = [decode_mask(table["mask"][i], *shape) for i in rows]

@@ -26,6 +26,7 @@ from fastcomus.errors import InputError
 
 FORMAT = 1
 _UNFINISHED = ".unfinished"
+_LONGEST_NAME = 255  # bytes of a file name, on every common file system
 
 
 class RunFolder:
@@ -42,18 +43,25 @@ class RunFolder:
         Raises InputError for a folder of another format version, or one that is not a run folder.
         """
         file = self.path / "run.json"
-        if not file.exists():
-            if self.path.exists() and (not self.path.is_dir() or any(self._visible(self.path))):
-                raise InputError(
-                    f"{self.path} exists and is not a run folder (it has no run.json); choose another --run."
-                )
-            return None
-        state = read_json(file)
+        try:
+            if not file.exists():
+                if self.path.exists() and (not self.path.is_dir() or any(self._visible(self.path))):
+                    raise InputError(
+                        f"{self.path} exists and is not a run folder (it has no run.json); choose another --run."
+                    )
+                return None
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be used ({error.strerror or error}); choose another --run."
+            ) from error
+        state = read_json(file, "choose another --run, or delete the whole folder")
         if state.get("format") != FORMAT:
             raise InputError(
                 f"{self.path} was written in format {state.get('format')!r} and this fastcomus reads format {FORMAT}; "
                 "choose another --run, or use the fastcomus that made it."
             )
+        if not isinstance(state.get("config"), dict) or not isinstance(state.get("images"), str):
+            raise InputError(f"{file} lacks its settings; choose another --run, or delete the whole folder.")
         return state
 
     def write_state(self, state: dict[str, Any]) -> None:
@@ -71,24 +79,36 @@ class RunFolder:
         return manifest is not None and manifest.get("fingerprint") == fingerprint
 
     def finish(self, stage: str, fingerprint: str, **facts: Any) -> None:
-        self.write_json(f"{stage}/manifest.json", {"fingerprint": fingerprint, **facts})
-        self.remove(f"{stage}/started.json")
+        """Declare `stage` done. What `begin` wrote becomes the manifest, in one step: a kill leaves one of them."""
+        self._drop_unfinished(stage)
+        self.write_json(f"{stage}/started.json", {"fingerprint": fingerprint, **facts})
+        started, manifest = (self.path / stage / name for name in ("started.json", "manifest.json"))
+        try:
+            os.replace(started, manifest)
+        except OSError as error:
+            raise _unwritable(manifest, error) from error
 
     def begin(self, stage: str, fingerprint: str) -> None:
         """Make ready to compute `stage`: keep the leavings of a killed attempt with this fingerprint, drop others."""
         folder = self.path / stage
         started = folder / "started.json"
-        (folder / "manifest.json").unlink(missing_ok=True)
-        if folder.exists() and not (started.exists() and _same_start(started, fingerprint)):
-            shutil.rmtree(folder)
+        try:
+            (folder / "manifest.json").unlink(missing_ok=True)
+            if folder.exists() and not (started.exists() and _same_start(started, fingerprint)):
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         self.write_json(f"{stage}/started.json", {"fingerprint": fingerprint})
 
     def remove(self, name: str) -> None:
         target = self.path / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+        try:
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(target, error) from error
 
     # -- files -------------------------------------------------------------------------------------------------
 
@@ -113,13 +133,13 @@ class RunFolder:
             finally:
                 unfinished.unlink(missing_ok=True)
         except OSError as error:
-            raise InputError(
-                f"{target} cannot be written ({error.strerror or error}); free space or choose another --run."
-            ) from error
+            raise _unwritable(target, error) from error
 
     def write_json(self, name: str, value: Any) -> None:
         with self.replacing(name) as path:
-            path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            # A path may hold bytes that are no UTF-8; they come back from `read_json` as they were.
+            text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+            path.write_bytes(text.encode("utf-8", errors="surrogateescape"))
 
     def write_text(self, name: str, text: str) -> None:
         with self.replacing(name) as path:
@@ -134,9 +154,7 @@ class RunFolder:
         try:
             return pq.read_table(file, columns=columns)
         except (OSError, pa.ArrowException) as error:
-            raise InputError(
-                f"{file} cannot be read ({_first_line(error)}); delete it and run the stage that made it again."
-            ) from error
+            raise InputError(f"{file} cannot be read ({_first_line(error)}); {self._mending(name)}.") from error
 
     def write_array(self, name: str, array: np.ndarray) -> None:
         with self.replacing(name) as path, path.open("wb") as stream:
@@ -147,14 +165,13 @@ class RunFolder:
         try:
             return np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(
-                f"{file} cannot be read ({_first_line(error)}); delete it and run the stage that made it again."
-            ) from error
+            raise InputError(f"{file} cannot be read ({_first_line(error)}); {self._mending(name)}.") from error
 
     # -- objects -----------------------------------------------------------------------------------------------
 
     def has_shard(self, index: int, fingerprint: str) -> bool:
-        """Whether part `index` is there, whole, and was made from what `fingerprint` says."""
+        """Whether part `index` is there, was made from what `fingerprint` says and has its end (read last, so that a
+        part cut short is seen)."""
         try:
             metadata = pq.read_metadata(self.file(_part(index))).metadata or {}
         except (OSError, pa.ArrowException):
@@ -208,9 +225,18 @@ class RunFolder:
             with Image.open(file) as picture:
                 return np.asarray(picture)
         except (OSError, ValueError, SyntaxError) as error:
-            raise InputError(
-                f"{file} is not a readable mask ({_first_line(error)}); delete it and run the stage that made it again."
-            ) from error
+            raise InputError(f"{file} is not a readable mask ({_first_line(error)}); {self._mending(name)}.") from error
+
+    def _mending(self, name: str) -> str:
+        """What to do about the damaged file `name`. Parts of `objects` are looked at one by one, other stages whole."""
+        if name.startswith("objects/part-"):
+            return "delete it and run fastcomus embed again"
+        return f"delete the folder {self.path / PurePosixPath(name).parts[0]} and run what made it again"
+
+    def _drop_unfinished(self, stage: str) -> None:
+        """Remove what killed writers left at the top and in `stage`."""
+        for leaving in [*self.path.glob(f"*{_UNFINISHED}"), *(self.path / stage).rglob(f"*{_UNFINISHED}")]:
+            leaving.unlink(missing_ok=True)
 
     @staticmethod
     def _visible(folder: Path) -> Iterator[Path]:
@@ -232,14 +258,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; InputError when it is not one."""
+def read_json(file: Path, mending: str = "delete it and run the stage that made it again") -> dict[str, Any]:
+    """The object in a JSON file; InputError, which ends with `mending`, when it is not one."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file} cannot be read ({_first_line(error)}); delete it or choose another --run.") from error
+        value = json.loads(file.read_bytes().decode("utf-8", errors="surrogateescape"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read ({_first_line(error)}); {mending}.") from error
     if not isinstance(value, dict):
-        raise InputError(f"{file} does not hold a JSON object; delete it or choose another --run.")
+        raise InputError(f"{file} does not hold a JSON object; {mending}.")
     return value
 
 
@@ -257,7 +283,17 @@ def encode_class_map(class_map: np.ndarray) -> bytes:
 
 def mask_name(folder: str, image: str) -> str:
     """Where the mask of `image` lies: after its whole file name, so that a.jpg and a.png do not collide."""
-    return f"{folder}/masks/{image}.png"
+    return f"{folder}/masks/{mask_file(image)}"
+
+
+def mask_file(image: str) -> str:
+    """`image`.png; where that is too long for a file name, a digest stands for the end of the image's name."""
+    folder, slash, name = image.rpartition("/")
+    name_bytes = name.encode()
+    if len(name_bytes) + len(".png") > _LONGEST_NAME:
+        digest = hashlib.sha1(name_bytes).hexdigest()[:16]
+        name = name_bytes[: _LONGEST_NAME - len(f"~{digest}.png")].decode(errors="ignore") + f"~{digest}"
+    return f"{folder}{slash}{name}.png"
 
 
 def palette() -> np.ndarray:
@@ -275,6 +311,10 @@ def _same_start(started: Path, fingerprint: str) -> bool:
         return json.loads(started.read_text(encoding="utf-8")).get("fingerprint") == fingerprint
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _unwritable(target: Path, error: OSError) -> InputError:
+    return InputError(f"{target} cannot be written ({error.strerror or error}); free space or choose another --run.")
 
 
 def _first_line(error: BaseException) -> str:

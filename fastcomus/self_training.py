@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as transforms
 from fastcomus.backends import Backend
 from fastcomus.config import TrainConfig
 from fastcomus.encoders import autocast
+from fastcomus.errors import InputError
 from fastcomus.read_ahead import read_ahead
 from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter
 
@@ -65,6 +66,8 @@ def train_epochs(
     `read(i)`, for i in [0, count): pixels (H, W, 3) uint8 and class map (H, W) with labels in [0, k]; it is called from
     `workers` threads. `on_step` is told the number of images of each step.
     """
+    if count < 2:
+        raise InputError(f"training needs at least 2 images (batch statistics come from several); got {count}.")
     torch.manual_seed(seed)
     segmenter = build_segmenter(config.backbone, config.backbone_weights, k, config.output_stride).to(backend.device)
     optimizer = torch.optim.Adam(

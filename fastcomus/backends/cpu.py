@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from torchvision.transforms.v2 import functional as F
 
@@ -53,25 +54,25 @@ class CpuBackend:
 
     def knn(self, embeddings: np.ndarray, n_neighbors: int) -> np.ndarray:
         faiss = import_faiss()
-        rows = np.ascontiguousarray(embeddings, np.float32)
+        rows = _centred(embeddings)
         _, neighbours = faiss.knn(rows, rows, n_neighbors)
         return _itself_first(neighbours.astype(np.int64))
 
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        n = affinity.shape[0]
         scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
         matrix = affinity.astype(np.float64)
         matrix.data *= scale[matrix.indices] * np.repeat(scale, np.diff(matrix.indptr))
-        if n <= max(_DENSE_ROWS_PER_COMPONENT * n_components, 64):
-            values, vectors = np.linalg.eigh(matrix.toarray())
-            values, vectors = values[-n_components:], vectors[:, -n_components:]
-        else:
-            start = np.random.default_rng(seed).uniform(-1, 1, n)
-            # A wide basis: eigenvalues near 1 are as many as there are clusters, and a narrow one stalls on them.
-            ncv = min(n - 1, max(2 * n_components + 96, 3 * n_components))
-            values, vectors = eigsh(matrix, k=n_components, which="LA", v0=start, ncv=ncv, tol=1e-8)
-        order = np.argsort(-values, kind="stable")
-        return values[order], _signed(vectors[:, order])
+        # Part by part, the largest first: each has an eigenvalue 1, and Lanczos overlooks copies of an eigenvalue.
+        parts = _connected_parts(matrix)
+        found = [_largest_eigenpairs(matrix[rows][:, rows], n_components, seed) for rows in parts]
+        values = np.concatenate([part_values for part_values, _ in found])
+        owners = np.repeat(np.arange(len(parts)), [len(part_values) for part_values, _ in found])
+        columns = np.concatenate([np.arange(len(part_values)) for part_values, _ in found])
+        order = np.argsort(-values, kind="stable")[:n_components]
+        vectors = np.zeros((len(scale), len(order)))
+        for target, (owner, column) in enumerate(zip(owners[order], columns[order], strict=True)):
+            vectors[parts[owner], target] = found[owner][1][:, column]
+        return values[order], _signed(vectors)
 
     def kmeans(self, rows: np.ndarray, k: int, n_init: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.cluster import KMeans
@@ -116,6 +117,19 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def _centred(embeddings: np.ndarray) -> np.ndarray:
+    """Rows with the same neighbours that FAISS can square in float32: their mean at 0, their largest number near 1.
+
+    FAISS takes distances as |x|^2 + |y|^2 - 2 x.y, where a large common mean cancels all digits that matter, and
+    numbers above 1e19 overflow.
+    """
+    if not embeddings.size:
+        return np.ascontiguousarray(embeddings, np.float32)
+    rows = embeddings - embeddings.mean(axis=0, dtype=np.float64)
+    rows = np.ldexp(rows, -np.frexp(np.abs(rows).max())[1])  # a power of two keeps every digit
+    return np.ascontiguousarray(rows, np.float32)
+
+
 def _itself_first(neighbours: np.ndarray) -> np.ndarray:
     """Move each row's own index to the front; among equal rows FAISS may put others before it or leave it out."""
     own = np.arange(len(neighbours))[:, None]
@@ -125,6 +139,31 @@ def _itself_first(neighbours: np.ndarray) -> np.ndarray:
     is_own = neighbours == own
     order = np.argsort(~is_own, axis=1, kind="stable")
     return np.take_along_axis(neighbours, order, axis=1)
+
+
+def _connected_parts(affinity: csr_array) -> list[np.ndarray]:
+    """Rows of every connected part of a graph, the largest part first."""
+    _, part = connected_components(affinity, directed=False)
+    sizes = np.bincount(part)
+    rows = np.split(np.argsort(part, kind="stable"), np.cumsum(sizes)[:-1])
+    return [rows[i] for i in np.argsort(-sizes, kind="stable")]
+
+
+def _largest_eigenpairs(matrix: csr_array, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `count` eigenvalues of D^-1/2 W D^-1/2 of a connected graph, descending from 1, and their vectors."""
+    n = matrix.shape[0]
+    if n <= max(_DENSE_ROWS_PER_COMPONENT * count, 64):
+        values, vectors = np.linalg.eigh(matrix.toarray())
+        values, vectors = values[-count:], vectors[:, -count:]
+    else:
+        start = np.random.default_rng(seed).uniform(-1, 1, n)
+        # A wide basis: eigenvalues near 1 are as many as there are clusters, and a narrow one stalls on them.
+        ncv = min(n - 1, max(2 * count + 96, 3 * count))
+        values, vectors = eigsh(matrix, k=count, which="LA", v0=start, ncv=ncv, tol=1e-8)
+    order = np.argsort(-values, kind="stable")
+    values = values[order]
+    values[0] = 1  # up to rounding, which must not decide between parts
+    return values, vectors[:, order]
 
 
 def _signed(vectors: np.ndarray) -> np.ndarray:

@@ -1,0 +1,186 @@
+"""Encoders against DINO's reference values, timm's own forward, photographs; loading of weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from fastcomus.encoders import Encoder, load_encoder
+from fastcomus.errors import InputError
+
+PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "msrc14"
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+CPU = torch.device("cpu")
+
+needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs shared/reference")
+
+
+@pytest.fixture(scope="module")
+def closed_form() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("closed_form", REFERENCE / "closed_form.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["closed_form"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Encoder:
+    return load_encoder("efficientnet-lite0", "", 96, "float32", CPU)
+
+
+@pytest.fixture(scope="module")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("small") / "mobilenet.safetensors"
+    save_file(timm.create_model("mobilenetv3_small_050").state_dict(), file)
+    return str(file)
+
+
+def crops_of(count: int, size: int, seed: int = 0) -> torch.Tensor:
+    """Smooth random pictures, (count, 3, size, size) uint8."""
+    noise = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return (F.interpolate(noise, (size, size), mode="bicubic") * 255).clamp(0, 255).to(torch.uint8)
+
+
+def dino_file(closed_form: ModuleType, patch: int, folder: Path, ending: str) -> str:
+    """DINO's ViT-S filled in closed form, saved as a downloaded checkpoint would be."""
+    network = closed_form.fill(timm.create_model(f"vit_small_patch{patch}_224", num_classes=0))
+    file = folder / f"dino{patch}{ending}"
+    if ending == ".safetensors":
+        save_file(network.state_dict(), file)
+    else:
+        torch.save(network.state_dict(), file)
+    return str(file)
+
+
+@needs_reference
+@pytest.mark.parametrize(("patch", "ending"), [(8, ".pth"), (16, ".safetensors")])
+def test_dino_gives_the_reference_values(closed_form: ModuleType, patch: int, ending: str, tmp_path: Path) -> None:
+    file = dino_file(closed_form, patch, tmp_path, ending)
+    reference = np.load(REFERENCE / f"dino_vits{patch}.npz")
+    for size, tolerance in ((224, 1e-5), (256, 1e-3)):
+        encoder = load_encoder(f"vit_small_patch{patch}_224.dino", file, size, "float32", CPU)
+        rows = encoder.embed_normalised(closed_form.image(size, size)).numpy()
+        assert encoder.has_class_token and rows.shape == (1, 384)
+        assert np.abs(rows[0] - reference[f"cls_{size}x{size}"]).max() < tolerance
+
+
+@needs_reference
+def test_pixels_are_normalised_as_dino_expects(closed_form: ModuleType, tmp_path: Path) -> None:
+    file = dino_file(closed_form, 16, tmp_path, ".pth")
+    encoder = load_encoder("vit_small_patch16_224.dino", file, 64, "float32", CPU)
+    crops = crops_of(2, 64)
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    by_hand = encoder.embed_normalised((crops.float() / 255 - mean) / std)
+    assert torch.allclose(encoder(crops), by_hand, atol=1e-5)
+
+
+def test_pooled_features_equal_timms_own(small_checkpoint: str) -> None:
+    encoder = load_encoder("mobilenetv3_small_050", small_checkpoint, 80, "float32", CPU)
+    theirs = timm.create_model("mobilenetv3_small_050", checkpoint_path=small_checkpoint).eval()
+    theirs.reset_classifier(0)
+    statistics = timm.data.resolve_data_config({}, model=theirs)
+    mean, std = (torch.tensor(statistics[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+    crops = crops_of(3, 80)
+    with torch.inference_mode():
+        expected = theirs((crops.float() / 255 - mean) / std)
+    assert encoder.dimension == expected.shape[1]
+    assert torch.allclose(encoder(crops), expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_lite0_gives_1280_numbers_whatever_the_batch(lite0: Encoder) -> None:
+    crops = crops_of(5, 96)
+    together = lite0(crops)
+    assert together.shape == (5, 1280) and together.dtype == torch.float32 and lite0.dimension == 1280
+    alone = torch.cat([lite0(crop[None]) for crop in crops])
+    turned = lite0(crops.flip(0)).flip(0)
+    for other in (alone, turned):
+        assert torch.allclose(together, other, atol=1e-4 * float(together.abs().max()))
+
+
+def test_bf16_stays_near_float32(lite0: Encoder) -> None:
+    crops = crops_of(4, 96)
+    low = load_encoder("efficientnet-lite0", "", 96, "bf16", CPU)(crops)
+    assert low.dtype == torch.float32 and not torch.equal(low, lite0(crops))
+    assert F.cosine_similarity(low, lite0(crops)).min() > 0.99
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="needs shared/data/msrc14")
+def test_lite0_separates_classes_of_photographs() -> None:
+    encoder = load_encoder("efficientnet-lite0", "", 224, "float32", CPU)
+    crops, classes = [], []
+    by_class: dict[str, list[str]] = {}
+    for file in sorted((PHOTOGRAPHS / "JPEGImages").iterdir()):
+        by_class.setdefault(file.name.split("_")[0], []).append(file.name)
+    for name in sorted(by_class, key=lambda c: (-len(by_class[c]), c))[:5]:
+        for file in by_class[name][:6]:
+            with Image.open(PHOTOGRAPHS / "JPEGImages" / file) as picture:
+                pixels = np.array(picture.convert("RGB").resize((224, 224)))
+            crops.append(torch.from_numpy(pixels).permute(2, 0, 1))
+            classes.append(name)
+    rows = F.normalize(torch.cat([encoder(torch.stack(crops[i : i + 6])) for i in range(0, len(crops), 6)]))
+    similarity = (rows @ rows.T).fill_diagonal_(-2)
+    nearest = [classes[i] for i in similarity.argmax(1).tolist()]
+    assert np.mean([a == b for a, b in zip(nearest, classes, strict=True)]) > 0.8
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_tiny_patch16_224", "fastvit_t8", "mobilevit_xxs", "xcit_nano_12_p16_224", "test_vit3", "coat_lite_tiny"],
+)
+def test_kinds_of_networks_take_the_crop_size(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = tmp_path / "weights.pth"
+    network = timm.create_model(name).eval()
+    torch.save(network.state_dict(), file)
+    encoder = load_encoder(name, str(file), 192, "float32", CPU)
+    rows = encoder(crops_of(2, 192))
+    assert rows.shape == (2, network.num_features) and rows.isfinite().all() and (rows[0] - rows[1]).abs().max() > 1e-6
+
+
+def test_network_that_cannot_change_its_size_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(timm.create_model("mixer_s32_224").state_dict(), file)
+    assert load_encoder("mixer_s32_224", str(file), 224, "float32", CPU).dimension == 512
+    with pytest.raises(InputError, match=r"could not be loaded"):
+        load_encoder("mixer_s32_224", str(file), 192, "float32", CPU)
+
+
+def test_class_token_is_what_the_head_would_see(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224").eval()
+    torch.save(network.state_dict(), tmp_path / "vit.pth")
+    encoder = load_encoder("vit_tiny_patch16_224", str(tmp_path / "vit.pth"), 224, "float32", CPU)
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network.forward_head(network.forward_features(pixels), pre_logits=True)
+    assert torch.allclose(encoder.embed_normalised(pixels), expected, atol=1e-5)
+
+
+def test_unknown_names_list_near_ones() -> None:
+    with pytest.raises(InputError, match=r"vit_smal_patch8_224.*did you mean .*vit_small_patch8_224"):
+        load_encoder("vit_smal_patch8_224", "", 224, "float32", CPU)
+    with pytest.raises(InputError, match=r"'dinno'.*vit_small_patch8_224\.dino"):
+        load_encoder("vit_small_patch8_224.dinno", "", 224, "float32", CPU)
+    with pytest.raises(InputError, match="efficientnet-lite0"):
+        load_encoder("efficientnet-lite", "", 224, "float32", CPU)
+
+
+def test_files_of_other_networks_are_refused(small_checkpoint: str, tmp_path: Path) -> None:
+    for name in ("mobilenetv3_small_075", "resnet18", "vit_tiny_patch16_224"):
+        with pytest.raises(InputError, match="weights"):
+            load_encoder(name, small_checkpoint, 64, "float32", CPU)
+    with pytest.raises(InputError, match=r"missing.pth"):
+        load_encoder("resnet18", str(tmp_path / "missing.pth"), 64, "float32", CPU)

@@ -1,0 +1,103 @@
+"""Eigenmaps against scikit-learn's, up to their symmetry; graphs in parts, few rows, equal runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import planted
+import pytest
+from scipy.linalg import subspace_angles
+from scipy.sparse import csr_array
+from sklearn.manifold import spectral_embedding
+
+from fastcomus.backends import select
+from fastcomus.graph import knn_graph
+from fastcomus.spectral import eigenmaps
+
+CPU = select("cpu")
+
+
+def dense_eigenvalues(affinity: csr_array) -> np.ndarray:
+    """All eigenvalues of the normalised Laplacian without loops, ascending."""
+    weights = affinity.toarray().astype(np.float64)
+    np.fill_diagonal(weights, 0)
+    scale = 1 / np.sqrt(weights.sum(axis=1))
+    return np.linalg.eigvalsh(np.eye(len(weights)) - scale[:, None] * weights * scale)
+
+
+def assert_equals_scikit_learns(affinity: csr_array, n_components: int) -> None:
+    maps = eigenmaps(affinity, n_components, 0, CPU)
+    theirs = spectral_embedding(
+        affinity.toarray().astype(np.float64), n_components=n_components, drop_first=False, random_state=0
+    )
+    assert maps.rows.shape == (affinity.shape[0], n_components) and maps.rows.dtype == np.float32
+    assert subspace_angles(maps.rows.astype(np.float64), theirs).max() < 1e-3
+    # Rescaled by D^-1/2, the first eigenvector is constant; the others are scaled as scikit-learn's are.
+    assert np.ptp(maps.rows[:, 0]) < 1e-5 * np.abs(maps.rows[:, 0]).max()
+    assert np.allclose(np.linalg.norm(maps.rows, axis=0), np.linalg.norm(theirs, axis=0), rtol=1e-3)
+    assert np.abs(maps.eigenvalues - dense_eigenvalues(affinity)[:n_components]).max() < 1e-6
+    assert abs(maps.eigenvalues[0]) < 1e-9 and (np.diff(maps.eigenvalues) >= 0).all()
+    assert -1e-9 < maps.eigenvalues.min() and maps.eigenvalues.max() < 2 + 1e-9 and maps.residual < 1e-6
+
+
+@pytest.mark.skipif(not planted.REFERENCE.is_file(), reason="needs shared/reference")
+def test_eigenmaps_of_planted_embeddings_span_scikit_learns_subspace() -> None:
+    rows, _ = planted.dino_like(1500, 20, 0.605)
+    assert_equals_scikit_learns(knn_graph(rows, 30, CPU).affinity, 20)
+
+
+@pytest.mark.parametrize("n_components", [2, 5, 100])  # the last by the dense solver
+def test_eigenmaps_span_scikit_learns_subspace(n_components: int) -> None:
+    rows, _ = planted.gaussian(spread=2.0)
+    assert_equals_scikit_learns(knn_graph(rows, 20, CPU).affinity, n_components)
+
+
+@pytest.mark.parametrize("parts", [2, 5, 12])
+def test_every_part_of_the_graph_is_a_vector(parts: int) -> None:
+    rows, classes = planted.gaussian(50 * parts, parts, spread=0.01)
+    graph = knn_graph(rows, 10, CPU)
+    assert len(graph.component_sizes) == parts
+    maps = eigenmaps(graph.affinity, parts + 1, 0, CPU)
+    assert np.abs(maps.eigenvalues[:parts]).max() < 1e-9 and maps.eigenvalues[parts] > 1e-3
+    indicators = np.eye(parts)[classes]  # D^-1/2 times the eigenvectors of 0: constant on every part
+    assert subspace_angles(maps.rows[:, :parts].astype(np.float64), indicators).max() < 1e-3
+
+
+def test_fewer_vectors_than_parts_go_to_the_largest_parts() -> None:
+    rows, _ = planted.gaussian(60, 3, spread=0.01)
+    rows = np.concatenate([rows, rows[:12:3] + 100])
+    graph = knn_graph(rows, 4, CPU)
+    assert graph.component_sizes[-1] == 4
+    maps = eigenmaps(graph.affinity, len(graph.component_sizes) - 1, 0, CPU)
+    assert (maps.rows[-4:] == 0).all() and (np.abs(maps.rows[:60]).max(axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_as_many_vectors_as_rows(n: int) -> None:
+    rows, _ = planted.gaussian(n)
+    graph = knn_graph(rows, 30, CPU)
+    for n_components in range(1, n + 1):
+        maps = eigenmaps(graph.affinity, n_components, 0, CPU)
+        # A complete graph without loops has eigenvalues 0 and n / (n - 1).
+        assert np.allclose(maps.eigenvalues, [0, *[n / (n - 1)] * (n_components - 1)], atol=1e-9)
+        assert np.linalg.matrix_rank(maps.rows) == n_components
+
+
+@pytest.mark.parametrize("n_components", [5, 100])
+def test_equal_runs_give_equal_bytes(n_components: int) -> None:
+    rows, _ = planted.gaussian(spread=2.0)
+    affinity = knn_graph(rows, 20, CPU).affinity
+    first, second, other = (eigenmaps(affinity, n_components, seed, CPU) for seed in (3, 3, 4))
+    assert first.rows.tobytes() == second.rows.tobytes()
+    assert first.eigenvalues.tobytes() == second.eigenvalues.tobytes()
+    # Signs are fixed, so another start of the solver changes nothing but the last digits.
+    assert np.abs(first.rows - other.rows).max() < 1e-4 * np.abs(first.rows).max()
+
+
+def test_graph_is_left_as_it_was_and_loops_do_not_count() -> None:
+    rows, _ = planted.gaussian(spread=2.0)
+    affinity = knn_graph(rows, 20, CPU).affinity
+    before = affinity.toarray()
+    maps = eigenmaps(affinity, 4, 0, CPU)
+    assert (affinity.toarray() == before).all()
+    heavier = csr_array(before + 5 * np.eye(len(before), dtype=np.float32))
+    assert np.allclose(eigenmaps(heavier, 4, 0, CPU).rows, maps.rows, atol=1e-6)
