@@ -10,17 +10,17 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD_PER_WORKER = 3
+AHEAD = 32  # results that wait: a batch, so that the next one is ready when the network has done its own
 
 
 def read_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """`work(item)` for every item, in order, by `workers` threads; few results wait, so memory stays bounded."""
+    """`work(item)` for every item, in order, by `workers` threads; at most AHEAD results wait, whatever the input."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="read-ahead") as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > AHEAD_PER_WORKER * workers:
+                if len(waiting) > AHEAD + workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -25,6 +25,7 @@ import platformdirs
 
 from fastcomus.config import nearest, preset_config
 from fastcomus.errors import InputError
+from fastcomus.run_folder import file_digest
 
 log = logging.getLogger("fastcomus")
 
@@ -263,7 +264,7 @@ def _fetched(name: str) -> Path:
                 f"the weights of {name} could not be downloaded ({error}); put the file from {_address(name)} "
                 f"at {target}, or take --preset offline."
             ) from error
-    if pin.exists() and pin.read_text().strip() != _sha256(target):
+    if pin.exists() and pin.read_text().strip() != file_digest(target):
         raise InputError(f"{target} has changed since it was downloaded; delete it and run again.")
     return target
 
@@ -279,7 +280,7 @@ def _download(url: str, target: Path, pin: Path) -> None:
             promised = reply.headers.get("Content-Length")
             if promised is not None and file.tell() != int(promised):
                 raise OSError(f"the connection ended after {file.tell()} of {promised} bytes")
-        pin.write_text(_sha256(part))
+        pin.write_text(file_digest(part))
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -318,8 +319,3 @@ def _answers(url: str, seconds: float) -> bool:
             return bool(reply.status < 400)
     except (OSError, ValueError, http.client.HTTPException):
         return False
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

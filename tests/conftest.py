@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
 
 from fastcomus.pipeline import Run
 
@@ -37,6 +40,15 @@ class Photographs:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTCOMUS_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of timm's mobilenetv3_small_050, made on the spot."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("checkpoint") / "mobilenet.safetensors"
+    save_file(timm.create_model("mobilenetv3_small_050").state_dict(), file)
+    return str(file)
 
 
 @pytest.fixture(scope="session")

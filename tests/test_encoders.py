@@ -40,14 +40,6 @@ def lite0() -> Encoder:
     return load_encoder("efficientnet-lite0", "", 96, "float32", CPU)
 
 
-@pytest.fixture(scope="module")
-def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("small") / "mobilenet.safetensors"
-    save_file(timm.create_model("mobilenetv3_small_050").state_dict(), file)
-    return str(file)
-
-
 def crops_of(count: int, size: int, seed: int = 0) -> torch.Tensor:
     """Smooth random pictures, (count, 3, size, size) uint8."""
     noise = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
@@ -87,9 +79,9 @@ def test_pixels_are_normalised_as_dino_expects(closed_form: ModuleType, tmp_path
     assert torch.allclose(encoder(crops), by_hand, atol=1e-5)
 
 
-def test_pooled_features_equal_timms_own(small_checkpoint: str) -> None:
-    encoder = load_encoder("mobilenetv3_small_050", small_checkpoint, 80, "float32", CPU)
-    theirs = timm.create_model("mobilenetv3_small_050", checkpoint_path=small_checkpoint).eval()
+def test_pooled_features_equal_timms_own(mobilenet: str) -> None:
+    encoder = load_encoder("mobilenetv3_small_050", mobilenet, 80, "float32", CPU)
+    theirs = timm.create_model("mobilenetv3_small_050", checkpoint_path=mobilenet).eval()
     theirs.reset_classifier(0)
     statistics = timm.data.resolve_data_config({}, model=theirs)
     mean, std = (torch.tensor(statistics[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
@@ -178,9 +170,9 @@ def test_unknown_names_list_near_ones() -> None:
         load_encoder("efficientnet-lite", "", 224, "float32", CPU)
 
 
-def test_files_of_other_networks_are_refused(small_checkpoint: str, tmp_path: Path) -> None:
+def test_files_of_other_networks_are_refused(mobilenet: str, tmp_path: Path) -> None:
     for name in ("mobilenetv3_small_075", "resnet18", "vit_tiny_patch16_224"):
         with pytest.raises(InputError, match="weights"):
-            load_encoder(name, small_checkpoint, 64, "float32", CPU)
+            load_encoder(name, mobilenet, 64, "float32", CPU)
     with pytest.raises(InputError, match=r"missing.pth"):
         load_encoder("resnet18", str(tmp_path / "missing.pth"), 64, "float32", CPU)

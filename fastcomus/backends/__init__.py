@@ -67,7 +67,7 @@ def select(device: str) -> Backend:
 
     Raises InputError when the device asked for is not there; only "auto" ever takes another.
     """
-    from fastcomus.backends.cpu import CpuBackend
+    from fastcomus.backends.cpu import CpuBackend, keep_freed_memory
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,4 +82,5 @@ def select(device: str) -> Backend:
             f"--device {device} was asked for and this machine has {torch.cuda.device_count()} CUDA devices; "
             "use --device cpu or --device auto."
         )
+    keep_freed_memory()
     return CpuBackend(device=chosen)

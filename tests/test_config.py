@@ -1,0 +1,277 @@
+"""Every setting has an effect; settings are checked, and survive run.json and TOML."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from conftest import TINY, Photographs, make_photographs, tree_bytes
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from fastcomus import InputError, Run, cluster
+from fastcomus.backends import select
+from fastcomus.config import (
+    PRESETS,
+    STAGES,
+    Config,
+    from_dict,
+    preset_config,
+    read_toml,
+    resolve,
+    to_dict,
+    to_toml,
+    with_settings,
+)
+from fastcomus.iterations import Surroundings, predictions
+from fastcomus.run_folder import RunFolder
+from fastcomus.segmenter import build_segmenter
+
+# A value for every setting that a run with TINY does not have. None: made by the test.
+CHANGES: dict[str, dict[str, Any]] = {
+    "embed": {
+        "saliency": "no-such-method",
+        "masks": None,
+        "theta": "0.9",
+        "min_area": 1500,
+        "encoder": "mobilenetv3_small_050",  # with encoder_weights
+        "encoder_weights": None,
+        "crop_size": 48,
+        "normalize": False,
+        "precision": "bf16",
+        "embed_batch": 3,
+        "shard_images": 4,
+        "max_pixels": 1000,
+    },
+    "cluster": {
+        "k": 5,
+        "method": "kmeans",
+        "n_neighbors": 12,
+        "n_components": 2,
+        "n_init": 1,
+        "filter": 0.4,
+    },
+    "train": {
+        "backbone": "mobilenetv3_small_050",  # with backbone_weights
+        "backbone_weights": None,
+        "output_stride": 8,
+        "iterations": 2,
+        "epochs": 2,
+        "next_epochs": 2,
+        "extend": None,
+        "train_size": 49,
+        "scale_min": 0.7,
+        "scale_max": 0.6,
+        "learning_rate": 1e-4,
+        "schedule": "constant",
+        "head_learning_rate": 1e-2,
+        "batch_size": 6,
+        "precision": "bf16",
+    },
+    "predict": {"predict_size": 97, "flip": False},
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_change_is_tried_for_every_setting(stage: str) -> None:
+    assert set(CHANGES[stage]) == {field.name for field in fields(STAGES[stage])}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
+    return make_photographs(tmp_path_factory.mktemp("small"), 9)
+
+
+@pytest.fixture(scope="module")
+def usual_objects(small: Photographs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return embedded(small, tmp_path_factory.mktemp("usual") / "run", {})
+
+
+@pytest.mark.parametrize("name", CHANGES["embed"])
+def test_every_setting_of_embed_has_an_effect(
+    name: str, small: Photographs, usual_objects: dict[str, Any], mobilenet: str, tmp_path: Path
+) -> None:
+    changed = {name: CHANGES["embed"][name]}
+    if name == "masks":
+        changed[name] = str(small.truth)
+    if name == "encoder":
+        changed["encoder_weights"] = mobilenet
+    if name == "encoder_weights":
+        changed[name] = random_lite0(tmp_path)
+    if name == "saliency":
+        with pytest.raises(InputError, match="no-such-method"):
+            embedded(small, tmp_path / "run", changed)
+        return
+    assert embedded(small, tmp_path / "run", changed) != usual_objects
+
+
+@pytest.mark.parametrize("name", CHANGES["cluster"])
+def test_every_setting_of_cluster_has_an_effect(name: str) -> None:
+    rows = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
+    usual = {"k": 4, "n_neighbors": 6, "n_init": 10}
+    before, after = cluster(rows, **usual), cluster(rows, **{**usual, name: CHANGES["cluster"][name]})
+    same = [np.array_equal(getattr(before, field.name), getattr(after, field.name)) for field in fields(before)]
+    assert not all(same)
+
+
+@pytest.fixture(scope="module")
+def clustered(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is ready to train, two short iterations at most."""
+    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("clustered") / "run"))
+    for iteration in (1, 2):
+        shutil.rmtree(folder / f"iteration-{iteration}")
+    short = {"iterations": 1, "epochs": 1, "next_epochs": 1, "scale_max": 0.8}
+    Run(folder, settings={"train": short}).cluster()  # remembers the settings
+    return folder
+
+
+@pytest.fixture(scope="module")
+def usual_networks(clustered: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, bytes]]:
+    """Files of a training of one and of two iterations."""
+    folder = tmp_path_factory.mktemp("usual-networks")
+    return {
+        iterations: trained(clustered, folder / str(iterations), {"iterations": iterations}) for iterations in (1, 2)
+    }
+
+
+@pytest.mark.parametrize("name", CHANGES["train"])
+def test_every_setting_of_train_has_an_effect(
+    name: str, clustered: Path, usual_networks: dict[int, dict[str, bytes]], mobilenet: str, tmp_path: Path
+) -> None:
+    changed = {name: CHANGES["train"][name]}
+    if name == "backbone":
+        changed["backbone_weights"] = mobilenet
+    if name == "backbone_weights":
+        changed[name] = random_lite0(tmp_path)
+    if name == "extend":
+        changed[name] = str(make_photographs(tmp_path / "more", 3).images)
+    if name == "scale_max":
+        changed["scale_min"] = 0.4
+    iterations = 2 if name in ("next_epochs", "extend") else 1
+    files = trained(clustered, tmp_path / "run", {"iterations": iterations, **changed})
+    usual = usual_networks[iterations]
+    if name == "iterations":
+        assert set(files) > set(usual)
+    else:
+        weights = f"iteration-{iterations}/segmenter.safetensors"
+        assert files[weights] != usual[weights]
+
+
+@pytest.mark.parametrize("name", CHANGES["predict"])
+def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    segmenter = build_segmenter("efficientnet-lite0", "", 3, 16)  # a fresh head: many labels in every image
+
+    def class_maps(**settings: Any) -> list[bytes]:
+        config = with_settings(preset_config("offline"), {**TINY, "predict": {**TINY["predict"], **settings}})
+        at = Surroundings(RunFolder(tmp_path), config, select("cpu"), 1)
+        names = [path.name for path in sorted(small.images.iterdir())]
+        found = predictions(segmenter, small.images, names, at, "predict")
+        return [one.labels.tobytes() for one in found if one.labels is not None]
+
+    assert class_maps(**{name: CHANGES["predict"][name]}) != class_maps()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_survive_run_json_and_toml(preset: str, tmp_path: Path) -> None:
+    config = with_settings(preset_config(preset), {"seed": 7, "embed": {"masks": 'a "quoted" näme'}})
+    assert from_dict(to_dict(config)) == config
+    file = tmp_path / "settings.toml"
+    file.write_text(to_toml(config), encoding="utf-8")
+    assert resolve(None, None, None, read_toml(file), lambda: "offline") == config
+
+
+@given(
+    st.sampled_from([(stage, field.name) for stage, kind in STAGES.items() for field in fields(kind)]), st.booleans()
+)
+def test_a_value_of_another_type_is_refused_by_name(setting: tuple[str, str], as_list: bool) -> None:
+    stage, name = setting
+    with pytest.raises(InputError, match=name):
+        with_settings(Config(), {stage: {name: [1] if as_list else None}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cluster": {"k": 1}}, "k must be at least 2; got 1"),
+        ({"cluster": {"filter": 1.0}}, r"filter must lie in \[0, 1\)"),
+        ({"cluster": {"neighbors": 3}}, "did you mean n_neighbors"),
+        ({"clusters": {}}, "did you mean cluster"),
+        ({"embed": {"theta": "1.5"}}, "theta must be 'otsu' or a number"),
+        ({"train": {"scale_min": 2.5}}, "scale_min must be above 0 and at most scale_max"),
+        ({"train": {"learning_rate": float("nan")}}, "learning_rate must be a finite number"),
+        ({"seed": -1}, "seed must lie in"),
+        ({"embed": 3}, r"\[embed\] must be a table"),
+    ],
+)
+def test_values_out_of_range_and_unknown_names(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        with_settings(Config(), settings)
+
+
+def test_what_a_run_folder_holds_stays_unless_another_preset_is_asked_for() -> None:
+    stored = to_dict(with_settings(preset_config("offline"), {"seed": 5, "cluster": {"k": 9}}))
+
+    def unasked() -> str:
+        raise AssertionError("the preset is known")
+
+    assert resolve(stored, None, None, {}, unasked).cluster.k == 9
+    assert resolve(stored, "offline", 6, {"cluster": {"n_init": 2}}, unasked) == with_settings(
+        from_dict(stored), {"seed": 6, "cluster": {"n_init": 2}}
+    )
+    assert resolve(stored, "voc", None, {}, unasked) == preset_config("voc")
+    assert resolve(None, "auto", None, {}, lambda: "offline") == preset_config("offline")
+
+
+def embedded(photographs: Photographs, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What `embed` makes: its rows, what it left out, its files, and the sizes of its encoder's batches."""
+    run = Run(folder, preset="offline", settings={**TINY, "embed": {**TINY["embed"], "embed_batch": 4}})
+    with batch_sizes() as sizes:
+        run.embed(photographs.images, **settings)
+    return {
+        "objects": run.objects().to_pylist(),
+        "skipped": pq.read_table(folder / "objects/skipped.parquet").to_pylist(),
+        "parts": sorted(path.name for path in folder.glob("objects/part-*")),
+        "batches": sizes,
+    }
+
+
+def random_lite0(folder: Path) -> str:
+    """A checkpoint of the offline network with other weights than its package holds."""
+    torch.manual_seed(0)
+    file = folder / "lite0.safetensors"
+    save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), file)
+    return str(file)
+
+
+@contextmanager
+def batch_sizes() -> Iterator[set[int]]:
+    """Collects the batch sizes that reach any torch convolution."""
+    sizes: set[int] = set()
+
+    def note(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, torch.nn.Conv2d):
+            sizes.add(len(given[0]))
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        yield sizes
+    finally:
+        hook.remove()
+
+
+def trained(clustered: Path, folder: Path, settings: dict[str, Any]) -> dict[str, bytes]:
+    """The files of every iteration of a training with `settings`."""
+    shutil.copytree(clustered, folder)
+    Run(folder).train(**settings)
+    return {name: content for name, content in tree_bytes(folder).items() if name.startswith("iteration-")}
