@@ -28,11 +28,12 @@ from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
 
 from fastcomus.backends import select
+from fastcomus.cluster_embeddings import cluster_embeddings
 from fastcomus.config import preset_config, with_settings
 from fastcomus.embeddings import embedding_matrix
 from fastcomus.encoders import Encoder, load_encoder
 from fastcomus.images import find_images
-from fastcomus.pipeline import Run, clusters_and_eigenmaps
+from fastcomus.pipeline import Run
 from fastcomus.run_folder import RunFolder
 from fastcomus.saliency import load_proposer
 
@@ -130,7 +131,7 @@ def _bf16(crops: torch.Tensor, float32: np.ndarray) -> dict:
     elapsed_s, rows = _best(lambda: _encode(encoder, crops, embed.embed_batch), repeats=1)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     config = with_settings(settings, {"cluster": {"k": 14}}).cluster
-    labels = [clusters_and_eigenmaps(r, config, 0, select("cpu"))[0].labels for r in (float32, rows)]
+    labels = [cluster_embeddings(r, config, 0, select("cpu")).clusters.labels for r in (float32, rows)]
     return {
         "bf16_crops_per_s": len(crops) / elapsed_s,
         "bf16_least_cosine_to_float32": float((rows * float32).sum(axis=1).min()),

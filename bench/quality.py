@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fastcomus.backends import select
+from fastcomus.cluster_embeddings import cluster_embeddings
 from fastcomus.config import preset_config, with_settings
 from fastcomus.datasets import read_mask
 from fastcomus.embeddings import embedding_matrix
 from fastcomus.evaluation import Evaluation, object_accuracy
 from fastcomus.objects import decode_mask
-from fastcomus.pipeline import Run, clusters_and_eigenmaps
+from fastcomus.pipeline import Run
 
 SEEDS = 5
 
@@ -115,7 +116,7 @@ def _clusterings(objects, data: Path, k: int) -> dict:  # type: ignore[no-untype
     accuracies: dict[str, list[float]] = {}
     for method in ("spectral", "kmeans"):
         config = with_settings(preset_config("offline"), {"cluster": {"k": k, "method": method}}).cluster
-        found = [clusters_and_eigenmaps(rows, config, seed, select("cpu"))[0].labels for seed in range(SEEDS)]
+        found = [cluster_embeddings(rows, config, seed, select("cpu")).clusters.labels for seed in range(SEEDS)]
         accuracies[f"{method}_object_accuracy"] = [100 * object_accuracy(labels, truth) for labels in found]
     return accuracies
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
+from scipy.sparse import csr_array
 
 from fastcomus.backends import Backend
+from fastcomus.config import ClusterConfig
+
+_PIVOT_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -24,28 +29,79 @@ class Clusters:
     sizes: np.ndarray
 
 
-def cluster_rows(rows: np.ndarray, k: int, filter: float, n_init: int, seed: int, backend: Backend) -> Clusters:
-    """k-means on `rows` ((N, C) float32: eigenmaps or embeddings), then the filter.
+def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
+    """Labels of `rows` ((N, C) float32: eigenmaps or embeddings), then the filter.
 
-    `filter` in [0, 1): of each cluster, this share (rounded down, so a cluster never empties) with the largest cosine
-    distance to the cluster's centre is not core. Ties go by row number.
+    `assign`: "kmeans" (the paper's: `config.n_init` runs), "normalized" (k-means on rows scaled to unit length, from
+    one start that QR gives) or "qr" (no k-means at all). The last two are for eigenmaps.
     """
-    labels, centres = backend.kmeans(rows, k, n_init, seed)
+    if assign == "kmeans":
+        labels, _ = backend.kmeans(rows, k, config.n_init, seed)
+        return clusters_of(rows, labels, k, config.filter)
+    rows = unit_rows(rows)
+    pivots = _pivots(rows, k, seed)
+    if assign == "normalized":
+        # Too few directions for a start: k-means++ instead.
+        start = rows[pivots] if len(pivots) == k else None
+        labels, _ = backend.kmeans(rows, k, config.n_init, seed, start)
+    else:
+        labels = _qr_labels(rows, pivots)
+    return clusters_of(rows, labels, k, config.filter)
+
+
+def clusters_of(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) -> Clusters:
+    """Clusters with their centres (the means of `rows` (N, C)), numbered by falling size, and their core.
+
+    `labels`: (N,) integers in [0, k). `filter` in [0, 1): of each cluster, this share (rounded down, so a cluster never
+    empties) with the largest cosine distance to the cluster's centre is not core. Ties go by row number.
+    """
     by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
     rank = np.empty(k, np.int32)
     rank[by_size] = np.arange(k)
-    labels, centres = rank[labels], centres[by_size]
+    labels = rank[labels]
     sizes = np.bincount(labels, minlength=k)
+    membership = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
+    centres = (membership @ rows.astype(np.float64) / np.maximum(sizes, 1)[:, None]).astype(np.float32)
     distances = _cosine_distance(rows, centres, labels)
     return Clusters(labels, distances, _core(labels, distances, sizes, filter), centres, sizes)
 
 
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """(N, C) float32, every row scaled to length 1; rows of zeros stay."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, where=norms > 0, out=np.zeros_like(rows, np.float32))
+
+
+def _pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Rows that point in k directions as different as can be: the pivots of a QR factorisation of rows^T.
+
+    (Damle, Minden and Ying, "Simple, direct and efficient multi-way spectral clustering", 2019.) Among many rows a
+    sample is enough. Fewer than k where there are fewer directions.
+    """
+    among = np.arange(len(rows))
+    if len(rows) > _PIVOT_ROWS:
+        among = np.sort(np.random.default_rng(seed).choice(len(rows), _PIVOT_ROWS, replace=False))
+    triangle, order = scipy.linalg.qr(rows[among].T, mode="r", pivoting=True, check_finite=False)
+    strength = np.abs(triangle.diagonal())
+    directions = int((strength > 1e-5 * strength[0]).sum())
+    return among[order[: min(k, directions)]]
+
+
+def _qr_labels(rows: np.ndarray, pivots: np.ndarray) -> np.ndarray:
+    """The pivot that each row points to, after the pivots were made orthogonal to one another."""
+    left, _, right = scipy.linalg.svd(rows[pivots].T.astype(np.float64), full_matrices=False)
+    return np.abs(rows @ (left @ right)).argmax(axis=1)
+
+
 def _cosine_distance(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """1 - cosine between every row and its own centre; 1 where either is zero."""
-    own = centres[labels].astype(np.float64)
-    wide = rows.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(own, axis=1)
-    cosine = np.divide(np.einsum("nc,nc->n", wide, own), norms, where=norms > 0, out=np.zeros(len(rows)))
+    """1 - cosine between every row and its own centre, (N,) float32; 1 where either is zero."""
+    own = unit_rows(centres).astype(np.float64)
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    products = np.empty(len(rows))
+    for start in range(0, len(rows), 65_536):  # in float64, a slice at a time
+        part = slice(start, start + 65_536)
+        products[part] = np.einsum("nc,nc->n", rows[part].astype(np.float64), own[labels[part]])
+    cosine = np.divide(products, norms, where=norms > 0, out=np.zeros(len(rows)))
     return (1 - np.clip(cosine, -1, 1)).astype(np.float32)
 
 

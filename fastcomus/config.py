@@ -18,7 +18,10 @@ from typing import Any
 from fastcomus.errors import InputError
 
 PRECISIONS = ("float32", "bf16")
-CLUSTER_METHODS = ("spectral", "kmeans")
+CLUSTER_METHODS = ("spectral", "kmeans", "leiden")
+METRICS = ("euclidean", "cosine")
+ASSIGNMENTS = ("normalized", "kmeans", "qr")
+COUNT_CRITERIA = ("leiden", "modularity", "eigengap")
 SCHEDULES = ("constant", "cosine")
 
 
@@ -53,11 +56,27 @@ class EmbedConfig:
 class ClusterConfig:
     """Objects to clusters (steps 4 to 7)."""
 
-    k: int = setting(0, "Number of clusters; must be given where the preset has none.")
-    method: str = setting("spectral", "spectral (the paper's) or kmeans (straight on the embeddings).")
+    k: int = setting(0, "Number of clusters; 0 finds one, as choose_k says.")
+    choose_k: str = setting(
+        "leiden",
+        "How k is found when it is 0: leiden (communities of the graph), modularity (the k whose clusters have the "
+        "highest) or eigengap (the largest step in the eigenvalues).",
+    )
+    max_k: int = setting(60, "Most clusters that modularity and eigengap look at.")
+    method: str = setting(
+        "spectral", "spectral (the paper's), kmeans (straight on the embeddings) or leiden (communities of the graph)."
+    )
+    resolution: float = setting(1.0, "Leiden's: above 1 gives more communities, below 1 fewer.")
+    metric: str = setting("euclidean", "Distance between embeddings in the graph: euclidean or cosine.")
     n_neighbors: int = setting(30, "Neighbours of each object in the graph, itself included.")
+    recall: float = setting(0.95, "Share of true neighbours that the search among many objects must reach; 1 is exact.")
     n_components: int = setting(0, "Eigenvectors used; 0 takes as many as clusters.")
-    n_init: int = setting(10, "k-means restarts; the best is kept.")
+    assign: str = setting(
+        "normalized",
+        "Labels from the eigenvectors: normalized (k-means on rows of unit length, started by qr), kmeans (the "
+        "paper's) or qr (column-pivoted QR).",
+    )
+    n_init: int = setting(10, "Restarts of kmeans; the best is kept.")
     filter: float = setting(0.2, "Share of each cluster, farthest from its centre, kept out of training; [0, 1).")
 
 
@@ -87,6 +106,7 @@ class PredictConfig:
     """Images to class maps by the trained network."""
 
     predict_size: int = setting(512, "Shorter side in pixels at which the network sees an image.")
+    scales: str = setting("1", "Sizes to predict at and average, as multiples of predict_size: '1' or '0.75, 1, 1.5'.")
     flip: bool = setting(False, "Average the prediction with that of the mirrored image.")
 
 
@@ -111,9 +131,9 @@ STAGES: dict[str, type] = {
 
 # What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "voc": {"cluster": {"k": 20}},
+    "voc": {"cluster": {"k": 20, "assign": "kmeans"}},
     "coco": {
-        "cluster": {"k": 80},
+        "cluster": {"k": 80, "assign": "kmeans"},
         "train": {"train_size": 256, "scale_min": 0.2, "scale_max": 1.0, "epochs": 1, "next_epochs": 1},
         "predict": {"predict_size": 256},
     },
@@ -133,8 +153,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "schedule": "cosine",
             "batch_size": 16,
         },
-        # Half as large again as in training: random crops enlarge objects, and masks gain 3 points of mIoU by it.
-        "predict": {"predict_size": 288, "flip": True},
+        # Larger than in training, where random crops enlarge objects; the coarse size knows the object, the fine one
+        # its outline.
+        "predict": {"predict_size": 256, "scales": "1, 1.5", "flip": True},
     },
 }
 
@@ -213,6 +234,7 @@ def check(config: Config) -> None:
         (embed, "embed_batch", 1),
         (embed, "shard_images", 1),
         (embed, "max_pixels", 1),
+        (cluster, "max_k", 2),
         (cluster, "n_neighbors", 2),
         (cluster, "n_components", 0),
         (cluster, "n_init", 1),
@@ -227,15 +249,36 @@ def check(config: Config) -> None:
     for precision in (embed.precision, train.precision):
         _require(precision in PRECISIONS, "precision", f"be one of {', '.join(PRECISIONS)}", precision)
     _require(cluster.k == 0 or cluster.k >= 2, "k", "be at least 2", cluster.k)
-    _require(cluster.method in CLUSTER_METHODS, "method", f"be one of {', '.join(CLUSTER_METHODS)}", cluster.method)
+    for name, choices in (
+        ("method", CLUSTER_METHODS),
+        ("metric", METRICS),
+        ("assign", ASSIGNMENTS),
+        ("choose_k", COUNT_CRITERIA),
+    ):
+        given = getattr(cluster, name)
+        _require(given in choices, name, f"be one of {', '.join(choices)}{nearest(given, choices)}", given)
+    _require(0 < cluster.recall <= 1, "recall", "lie in (0, 1]", cluster.recall)
+    _require(0 < cluster.resolution < math.inf, "resolution", "be above 0", cluster.resolution)
     _require(0 <= cluster.filter < 1, "filter", "lie in [0, 1): the share of each cluster to leave out", cluster.filter)
     _require(train.output_stride in (8, 16, 32), "output_stride", "be 8, 16 or 32", train.output_stride)
     _require(0 < train.scale_min <= train.scale_max, "scale_min", "be above 0 and at most scale_max", train.scale_min)
     for name in ("scale_max", "learning_rate", "head_learning_rate"):
         _require(math.isfinite(getattr(train, name)), name, "be a finite number", getattr(train, name))
     _require(train.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", train.schedule)
+    prediction_scales(predict)
     _require(train.learning_rate > 0, "learning_rate", "be above 0", train.learning_rate)
     _require(train.head_learning_rate >= 0, "head_learning_rate", "be at least 0", train.head_learning_rate)
+
+
+def prediction_scales(config: PredictConfig) -> list[float]:
+    """The numbers in `config.scales`; InputError unless each is a number in [0.1, 10]."""
+    try:
+        scales = [float(one) for one in config.scales.split(",")]
+    except ValueError:
+        scales = []
+    valid = bool(scales) and all(0.1 <= scale <= 10 for scale in scales)
+    _require(valid, "scales", "be numbers in [0.1, 10] with commas between them", config.scales)
+    return scales
 
 
 def to_dict(config: Config) -> dict[str, Any]:

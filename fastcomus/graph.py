@@ -13,23 +13,38 @@ from fastcomus.backends import Backend
 
 @dataclass(frozen=True)
 class KnnGraph:
-    """`affinity`: (N, N) float32 CSR, symmetric, entries 0.5 or 1. `component_sizes`: descending, sums to N."""
+    """`affinity`: (N, N) float32 CSR, symmetric, entries 0.5 or 1. `component_sizes`: descending, sums to N.
+    `recall`: share of the true neighbours in it, in [0, 1]; 1 where the search was exact."""
 
     affinity: csr_array
     component_sizes: tuple[int, ...]
+    recall: float
 
 
-def knn_graph(embeddings: np.ndarray, n_neighbors: int, backend: Backend) -> KnnGraph:
+def knn_graph(
+    embeddings: np.ndarray, n_neighbors: int, metric: str, recall: float, seed: int, backend: Backend
+) -> KnnGraph:
     """`A` has a 1 from every row to its `n_neighbors` nearest (itself included); the graph is (A + A^T) / 2.
 
     `embeddings`: (N, D) float32, finite. With fewer than `n_neighbors` rows every row is every other's neighbour.
+    `metric`: "euclidean" or "cosine" (a row of zeros is then as far from all). `recall` in (0, 1]: what an approximate
+    search must reach; 1 searches exactly.
     """
     n = len(embeddings)
-    neighbours = backend.knn(embeddings, min(n_neighbors, n))
-    indptr = np.arange(n + 1, dtype=np.int64) * neighbours.shape[1]
-    directed = csr_array((np.ones(neighbours.size, np.float32), neighbours.ravel(), indptr), shape=(n, n))
-    affinity = ((directed + directed.T) * np.float32(0.5)).tocsr()
+    if metric == "cosine":
+        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        embeddings = np.divide(embeddings, norms, where=norms > 0, out=np.zeros_like(embeddings))
+    neighbors = backend.knn(embeddings, min(n_neighbors, n), recall, seed)
+    count = neighbors.indices.shape[1]
+    # 32-bit positions while they fit, also those of the sum of both directions.
+    kind = np.int32 if 2 * neighbors.indices.size < 2**31 else np.int64
+    indptr = np.arange(0, (n + 1) * count, count, dtype=kind)
+    ones = np.ones(neighbors.indices.size, np.float32)
+    directed = csr_array((ones, neighbors.indices.ravel().astype(kind, copy=False), indptr), shape=(n, n))
+    directed.sum_duplicates()  # rows that a search left with fewer neighbours name themselves again
+    directed.data[:] = 1
+    affinity = (directed + directed.T.tocsr()) * np.float32(0.5)
     affinity.sort_indices()
     _, component = connected_components(affinity, directed=False)
     sizes = np.sort(np.bincount(component))[::-1]
-    return KnnGraph(affinity, tuple(sizes.tolist()))
+    return KnnGraph(affinity, tuple(sizes.tolist()), neighbors.recall)

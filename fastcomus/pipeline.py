@@ -17,15 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from fastcomus import backends, weights
-from fastcomus.clustering import Clusters, cluster_rows
-from fastcomus.config import STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
+from fastcomus.cluster_embeddings import check_count, cluster_embeddings
+from fastcomus.clustering import Clusters
+from fastcomus.config import STAGES, Config, resolve, to_dict, with_settings
 from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
 from fastcomus.errors import InputError
-from fastcomus.graph import knn_graph
 from fastcomus.images import find_images
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
-from fastcomus.spectral import Eigenmaps, eigenmaps
+from fastcomus.spectral import Eigenmaps
 
 if TYPE_CHECKING:
     from fastcomus.evaluation import Evaluation
@@ -138,20 +138,26 @@ class Run:
             objects = None
             rows, source = read_embeddings(embeddings)
         rows = checked_embeddings(rows)
-        k = _checked_k(config.cluster.k, len(rows))
+        check_count(config.cluster, len(rows))
         self._remember(config)
 
         whole = fingerprint(config=asdict(config.cluster), seed=config.seed, source=source)
         if self.folder.is_current("clusters", whole):
-            log.info("cluster: up to date, %d objects in %d clusters", len(rows), k)
-            clusters = self._read_clusters(k)
+            clusters = self._read_clusters()
+            log.info("cluster: up to date, %d objects in %d clusters", len(rows), len(clusters.sizes))
         else:
             self.folder.begin("clusters", whole)
-            clusters, maps = clusters_and_eigenmaps(rows, config.cluster, config.seed, self.backend)
-            self._write_clusters(clusters, maps, objects)
-            self.folder.finish("clusters", whole, k=k, objects=len(rows), images=objects is not None, source=source)
+            found = cluster_embeddings(rows, config.cluster, config.seed, self.backend)
+            clusters = found.clusters
+            self._write_clusters(clusters, found.maps, objects)
+            facts = {"k": len(clusters.sizes), "objects": len(rows), "images": objects is not None, "source": source}
+            self.folder.finish("clusters", whole, **facts, **found.facts())
             log.info(
-                "cluster: %d objects in %d clusters of %d to %d", len(rows), k, clusters.sizes[-1], clusters.sizes[0]
+                "cluster: %d objects in %d clusters of %d to %d",
+                len(rows),
+                len(clusters.sizes),
+                clusters.sizes[-1],
+                clusters.sizes[0],
             )
         if objects is not None:
             self._write_cluster_masks(objects, clusters, whole)
@@ -243,7 +249,6 @@ class Run:
 
         weights.check_name(self.config.train.backbone)
         names = find_images(Path(images)).names
-        _checked_k(self.config.cluster.k, None)
         if self.config.train.extend:
             find_images(Path(self.config.train.extend))
         if truth:
@@ -282,15 +287,16 @@ class Run:
             table = table.add_column(0, "image", objects["image"])
         self.folder.write_table("clusters/clusters.parquet", table)
 
-    def _read_clusters(self, k: int) -> Clusters:
+    def _read_clusters(self) -> Clusters:
+        centres = self.folder.read_array("clusters/centres.npy")
         table = self.folder.read_table("clusters/clusters.parquet")
         labels = table["cluster"].to_numpy()
         return Clusters(
             labels,
             table["distance"].to_numpy(),
             table["is_core"].to_numpy(zero_copy_only=False),
-            self.folder.read_array("clusters/centres.npy"),
-            np.bincount(labels, minlength=k),
+            centres,
+            np.bincount(labels, minlength=len(centres)),
         )
 
     def _write_cluster_masks(self, objects: pa.Table, clusters: Clusters, follows: str) -> None:
@@ -345,46 +351,16 @@ class Run:
         return self.folder.read_table("objects/skipped.parquet")
 
 
-def cluster(embeddings: np.ndarray, k: int, *, seed: int = 0, device: str = "auto", **settings: Any) -> Clusters:
+def cluster(embeddings: np.ndarray, k: int = 0, *, seed: int = 0, device: str = "auto", **settings: Any) -> Clusters:
     """Cluster rows in memory: graph, eigenmaps, k-means, filter. Writes nothing.
 
-    `embeddings`: (N, D) floats, finite. `settings`: of `config.ClusterConfig`. Raises InputError for bad input.
+    `embeddings`: (N, D) floats, finite. `k`: 0 finds the number of clusters. `settings`: of `config.ClusterConfig`.
+    Raises InputError for bad input.
     """
     rows = checked_embeddings(embeddings)
-    config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}})
-    _checked_k(k, len(rows))
-    return clusters_and_eigenmaps(rows, config.cluster, seed, backends.select(device))[0]
-
-
-def clusters_and_eigenmaps(
-    rows: np.ndarray, config: ClusterConfig, seed: int, backend: backends.Backend
-) -> tuple[Clusters, Eigenmaps | None]:
-    """Steps 4 to 7; no eigenmaps for method "kmeans"."""
-    if config.method == "kmeans":
-        return cluster_rows(rows, config.k, config.filter, config.n_init, seed, backend), None
-    graph = knn_graph(rows, config.n_neighbors, backend)
-    components = len(graph.component_sizes)
-    if components > 1:
-        sizes = ", ".join(map(str, graph.component_sizes[:5])) + (", ..." if components > 5 else "")
-        log.warning(
-            "cluster: the graph falls into %d parts (of %s objects); each becomes at least one cluster when k allows. "
-            "More --n-neighbors join them.",
-            components,
-            sizes,
-        )
-    try:
-        maps = eigenmaps(graph.affinity, min(config.n_components or config.k, len(rows)), seed, backend)
-    except ArithmeticError as error:
-        raise InputError(f"{error}.") from error
-    return cluster_rows(maps.rows, config.k, config.filter, config.n_init, seed, backend), maps
-
-
-def _checked_k(k: int, n: int | None) -> int:
-    if k == 0:
-        raise InputError("the number of clusters is not set; give --k K (about the number of object kinds you expect).")
-    if n is not None and k > n:
-        raise InputError(f"k must lie in [2, N]; got k={k} with N={n} objects. Lower --k or add images.")
-    return k
+    config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}}).cluster
+    check_count(config, len(rows))
+    return cluster_embeddings(rows, config, seed, backends.select(device)).clusters
 
 
 def _by_stage(settings: Mapping[str, Any], *stages: str) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus.backends import Backend
-from fastcomus.config import PredictConfig
+from fastcomus.config import PredictConfig, prediction_scales
 from fastcomus.encoders import autocast
 from fastcomus.images import UnreadableImage
 from fastcomus.read_ahead import read_ahead
@@ -40,37 +40,43 @@ def predict(
     """A Prediction per name, in order; `read(name)` gives pixels (H, W, 3) uint8 and runs ahead in threads."""
     segmenter.eval().to(backend.device)
 
-    def prepare(name: str) -> tuple[torch.Tensor, tuple[int, int]] | UnreadableImage:
+    def prepare(name: str) -> tuple[list[torch.Tensor], tuple[int, int]] | UnreadableImage:
         try:
             pixels = read(name)
         except UnreadableImage as error:
             return error
-        return _resized(pixels, config.predict_size, segmenter.output_stride), pixels.shape[:2]
+        sizes = [scale * config.predict_size for scale in prediction_scales(config)]
+        return [_resized(pixels, size, segmenter.output_stride) for size in sizes], pixels.shape[:2]
 
     for name, ready in zip(names, read_ahead(prepare, names, workers), strict=True):
         if isinstance(ready, UnreadableImage):
             yield Prediction(name, None, ready)
             continue
-        image, (height, width) = ready
-        logits = _coarse_logits(segmenter, image.to(backend.device), config.flip, precision)
+        images, (height, width) = ready
+        logits = [_coarse_logits(segmenter, one.to(backend.device), config.flip, precision) for one in images]
         yield Prediction(name, enlarged_argmax(logits, height, width, segmenter.output_stride).numpy())
 
 
-def enlarged_argmax(logits: torch.Tensor, height: int, width: int, output_stride: int) -> torch.Tensor:
-    """`logits` (C, h, w) enlarged bilinearly to (C, height, width), then argmax: (height, width) uint16, on the CPU.
+def enlarged_argmax(logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int) -> torch.Tensor:
+    """Every one of `logits` (C, h, w) enlarged bilinearly to (C, height, width), then argmax: (height, width) uint16.
 
-    Logit i belongs to pixel i * output_stride of the network's input, which is the image resized. With an output
-    stride of 1 this is `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`. A band of rows is done at a
-    time, so that memory does not grow with the image.
+    Several (the same image at several sizes) are averaged as probabilities. Logit i belongs to pixel i * output_stride
+    of the network's input, which is the image resized. One with an output stride of 1 is
+    `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`. A band of rows is done at a time, so that
+    memory does not grow with the image; the result lies on the CPU.
     """
-    y0, y1, fy = _source_positions(height, logits.shape[1], output_stride, logits.device)
-    x0, x1, fx = _source_positions(width, logits.shape[2], output_stride, logits.device)
-    rows = max(1, _BAND_VALUES // (logits.shape[0] * width))
+    down = [_source_positions(height, one.shape[1], output_stride, one.device) for one in logits]
+    across = [_source_positions(width, one.shape[2], output_stride, one.device) for one in logits]
+    rows = max(1, _BAND_VALUES // (len(logits) * len(logits[0]) * width))
     bands = []
     for start in range(0, height, rows):
         band = slice(start, start + rows)
-        tall = torch.lerp(logits[:, y0[band]], logits[:, y1[band]], fy[band][:, None])
-        bands.append(torch.lerp(tall[:, :, x0], tall[:, :, x1], fx).argmax(0).to(torch.int32).cpu())
+        enlarged = []
+        for one, (y0, y1, fy), (x0, x1, fx) in zip(logits, down, across, strict=True):
+            tall = torch.lerp(one[:, y0[band]], one[:, y1[band]], fy[band][:, None])
+            enlarged.append(torch.lerp(tall[:, :, x0], tall[:, :, x1], fx))
+        scores = enlarged[0] if len(logits) == 1 else torch.stack([one.softmax(0) for one in enlarged]).mean(0)
+        bands.append(scores.argmax(0).to(torch.int32).cpu())
     return torch.cat(bands).to(torch.uint16)
 
 
@@ -83,7 +89,7 @@ def _coarse_logits(segmenter: Segmenter, image: torch.Tensor, flip: bool, precis
     return (logits[0] + logits[1].flip(-1)) / 2 if flip else logits[0]
 
 
-def _resized(pixels: np.ndarray, shorter_side: int, output_stride: int) -> torch.Tensor:
+def _resized(pixels: np.ndarray, shorter_side: float, output_stride: int) -> torch.Tensor:
     """(3, H, W) uint8, the shorter side near `shorter_side`, the longer at most 4 times that, both aligned."""
     height, width = pixels.shape[:2]
     scale = shorter_side / min(height, width)

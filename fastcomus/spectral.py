@@ -12,27 +12,39 @@ from fastcomus.backends import Backend
 
 @dataclass(frozen=True)
 class Eigenmaps:
-    """`rows`: (N, C) float32, an object a row. `eigenvalues`: (C,) float64 of the normalised Laplacian, ascending."""
+    """`rows`: (N, C) float32, an object a row. `eigenvalues`: (C,) float64 of the normalised Laplacian, ascending.
+
+    `residual`: the largest |W' v - mu v| over the eigenpairs, where W' = D^-1/2 W D^-1/2. `orthonormality`: the largest
+    entry of |V^T V - I|.
+    """
 
     rows: np.ndarray
     eigenvalues: np.ndarray
     residual: float
+    orthonormality: float
 
 
 def eigenmaps(affinity: csr_array, n_components: int, seed: int, backend: Backend) -> Eigenmaps:
     """The first eigenvectors of L = I - D^-1/2 W D^-1/2, the constant one kept, rescaled by D^-1/2.
 
-    `affinity`: W, (N, N) symmetric, every row linked to another; the diagonal plays no part. `n_components` in [1, N].
-    `residual`: the largest |W' v - mu v| over the eigenpairs, where W' = D^-1/2 W D^-1/2; about 1e-8 when solved.
-    Raises ArithmeticError when the solver stopped short (residual above 1e-4).
+    `affinity`: W, (N, N) symmetric; the diagonal plays no part. `n_components` in [1, N]. Raises ArithmeticError when
+    the solver stopped short (a residual or a deviation from orthonormality above 1e-3).
     """
     # As in scikit-learn, which the original program calls, loops do not count: neither in W nor in the degrees.
     affinity = (affinity - diags_array(affinity.diagonal())).tocsr()
     affinity.eliminate_zeros()
+    degrees = np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64)
+    # As in scikit-learn too, a row without any link counts as of degree 1.
+    scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
     values, vectors = backend.eigenmaps(affinity, n_components, seed)
-    scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
-    applied = scale[:, None] * (affinity @ (scale[:, None] * vectors))
-    residual = float(np.linalg.norm(applied - vectors * values, axis=0).max())
-    if not residual < 1e-4:
-        raise ArithmeticError(f"the eigensolver stopped at residual {residual:.1e}; raise n_neighbors or change seed")
-    return Eigenmaps((scale[:, None] * vectors).astype(np.float32), 1 - values, residual)
+    scale_of_kind = scale.astype(vectors.dtype)[:, None]
+    residual = float(
+        np.linalg.norm(scale_of_kind * (affinity @ (scale_of_kind * vectors)) - vectors * values, axis=0).max()
+    )
+    orthonormality = float(np.abs(vectors.T @ vectors - np.eye(vectors.shape[1])).max())
+    if not max(residual, orthonormality) < 1e-3:
+        raise ArithmeticError(
+            f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}; "
+            "raise n_neighbors or change the seed"
+        )
+    return Eigenmaps((scale_of_kind * vectors).astype(np.float32), 1 - values, residual, orthonormality)

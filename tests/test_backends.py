@@ -163,8 +163,8 @@ def test_no_box_gives_no_crop_and_pixels_stay_as_they_were() -> None:
 
 def assert_knn_equals_scikit_learns(rows: np.ndarray, n: int) -> None:
     """The same distances at every rank (so ties may differ), each row first, no row twice."""
-    ours = CPU.knn(rows, n)
-    assert ours.dtype == np.int64 and ours.shape == (len(rows), n)
+    ours = CPU.knn(rows, n, 1.0, 0).indices
+    assert ours.dtype == np.int32 and ours.shape == (len(rows), n)
     assert (ours[:, 0] == np.arange(len(rows))).all()
     assert all(len(set(row)) == n for row in ours.tolist())
     wide = rows.astype(np.float64)
@@ -189,14 +189,14 @@ def test_duplicates_come_after_the_row_itself() -> None:
     rows, _ = planted.gaussian(40)
     assert_knn_equals_scikit_learns(np.repeat(rows, 6, axis=0), 4)
     assert_knn_equals_scikit_learns(np.repeat(rows, 3, axis=0), 12)
-    equal = CPU.knn(np.ones((50, 4), np.float32), 5)
+    equal = CPU.knn(np.ones((50, 4), np.float32), 5, 1.0, 0).indices
     assert (equal[:, 0] == np.arange(50)).all() and all(len(set(row)) == 5 for row in equal.tolist())
 
 
 def test_as_many_neighbours_as_rows() -> None:
     rows, _ = planted.gaussian(7)
-    assert (np.sort(CPU.knn(rows, 7), axis=1) == np.arange(7)).all()
-    assert CPU.knn(rows[:1], 1).tolist() == [[0]]
+    assert (np.sort(CPU.knn(rows, 7, 1.0, 0).indices, axis=1) == np.arange(7)).all()
+    assert CPU.knn(rows[:1], 1, 1.0, 0).indices.tolist() == [[0]]
 
 
 # -- class maps -------------------------------------------------------------------------------------------------

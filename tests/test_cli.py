@@ -66,7 +66,7 @@ BAD = {
     "no images": (["embed", "{empty}", "--run", "{new}"], "no image"),
     "no folder": (["embed", "{empty}/absent", "--run", "{new}"], "absent"),
     "k below 2": (["cluster", "--run", "{run}", "--k", "1"], "k must be at least 2; got 1"),
-    "k missing": (["run", "{images}", "--run", "{new}"], "--k"),
+    "kmeans without k": (["cluster", "--run", "{run}", "--method", "kmeans", "--k", "0"], "give --k K"),
     "filter of 1": (["cluster", "--run", "{run}", "--filter", "1"], r"\[0, 1\).*got 1.0"),
     "filter below 0": (["cluster", "--run", "{run}", "--filter", "-0.1"], r"\[0, 1\).*got -0.1"),
     "another version": (["cluster", "--run", "{other}", "--k", "3"], "format 99"),

@@ -13,9 +13,16 @@ from sklearn.metrics import adjusted_rand_score
 import fastcomus
 from fastcomus import InputError
 from fastcomus.backends import select
+from fastcomus.cluster_count import eigengap_count, leiden_communities, modularity
 from fastcomus.clustering import Clusters, cluster_rows
+from fastcomus.config import ASSIGNMENTS, COUNT_CRITERIA, ClusterConfig
+from fastcomus.graph import knn_graph
 
 CPU = select("cpu")
+
+
+def by_kmeans(rows: np.ndarray, k: int, share: float, n_init: int) -> Clusters:
+    return cluster_rows(rows, k, "kmeans", ClusterConfig(filter=share, n_init=n_init), 0, CPU)
 
 
 def assert_is_consistent(found: Clusters, n: int, k: int, share: float) -> None:
@@ -37,7 +44,7 @@ def assert_is_consistent(found: Clusters, n: int, k: int, share: float) -> None:
 @given(st.integers(0, 1000), st.floats(0, 0.99), st.integers(2, 6), st.integers(6, 40))
 def test_filter_drops_the_farthest_of_each_cluster(seed: int, share: float, k: int, n: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
-    found = cluster_rows(rows, k, share, 1, 0, CPU)
+    found = by_kmeans(rows, k, share, 1)
     assert_is_consistent(found, n, k, share)
     theirs = [
         cosine(row.astype(float), found.centres[c].astype(float)) for row, c in zip(rows, found.labels, strict=True)
@@ -49,14 +56,14 @@ def test_filter_drops_the_farthest_of_each_cluster(seed: int, share: float, k: i
 def test_share_of_the_filter_is_rounded_down(share: float, of_ten: int) -> None:
     rows = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
     rows += np.random.default_rng(0).normal(0, 0.01, rows.shape).astype(np.float32)
-    found = cluster_rows(rows, 3, share, 3, 0, CPU)
+    found = by_kmeans(rows, 3, share, 3)
     assert found.sizes.tolist() == [10, 10, 10]
     assert [int((~found.is_core[found.labels == c]).sum()) for c in range(3)] == [of_ten] * 3
 
 
 def test_zero_rows_lie_at_distance_one() -> None:
     rows = np.array([[0, 0], [1, 0], [1.1, 0], [5, 5]], np.float32)
-    found = cluster_rows(rows, 2, 0, 5, 0, CPU)
+    found = by_kmeans(rows, 2, 0, 5)
     assert found.distances[0] == 1 and np.isfinite(found.distances).all()
 
 
@@ -67,6 +74,76 @@ def test_planted_clusters_are_found(method: str, share: float) -> None:
     found = fastcomus.cluster(rows, 5, method=method, filter=share)
     assert adjusted_rand_score(truth, found.labels) > 0.98
     assert_is_consistent(found, 300, 5, share)
+
+
+@pytest.mark.parametrize("assign", ASSIGNMENTS)
+def test_every_assignment_finds_planted_clusters(assign: str) -> None:
+    rows, truth = planted.gaussian()
+    found = fastcomus.cluster(rows, 5, assign=assign)
+    assert adjusted_rand_score(truth, found.labels) > 0.98
+    assert_is_consistent(found, 300, 5, 0.2)
+
+
+@pytest.mark.skipif(not planted.REFERENCE.is_file(), reason="needs shared/reference")
+def test_unit_rows_and_qr_keep_unbalanced_classes_that_kmeans_splits() -> None:
+    rows, truth = planted.dino_like(11_000, 20, 0.43)
+    scores = {
+        assign: adjusted_rand_score(truth, fastcomus.cluster(rows, 20, assign=assign).labels) for assign in ASSIGNMENTS
+    }
+    assert scores["normalized"] > scores["kmeans"] + 0.05 and scores["qr"] > scores["kmeans"] + 0.05, scores
+
+
+def test_qr_labels_equal_scikit_learns() -> None:
+    from sklearn.cluster import SpectralClustering
+
+    rows, _ = planted.gaussian(spread=1.5)
+    affinity = knn_graph(rows, 20, "euclidean", 1.0, 0, CPU).affinity.toarray().astype(np.float64)
+    theirs = SpectralClustering(5, affinity="precomputed", assign_labels="cluster_qr", random_state=0).fit(affinity)
+    ours = fastcomus.cluster(rows, 5, n_neighbors=20, assign="qr").labels
+    assert adjusted_rand_score(theirs.labels_, ours) > 0.98
+
+
+@pytest.mark.parametrize("criterion", COUNT_CRITERIA)
+@pytest.mark.parametrize("k", [3, 5, 8])
+def test_the_number_of_planted_clusters_is_found(criterion: str, k: int) -> None:
+    rows, truth = planted.gaussian(60 * k, k, spread=0.5)
+    found = fastcomus.cluster(rows, choose_k=criterion, max_k=20)
+    assert len(found.sizes) == k and adjusted_rand_score(truth, found.labels) > 0.98
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_few_objects_get_a_number_of_clusters_too(n: int) -> None:
+    rows, _ = planted.gaussian(n)
+    for criterion in COUNT_CRITERIA:
+        assert 2 <= len(fastcomus.cluster(rows, choose_k=criterion).sizes) <= n
+
+
+def test_leiden_finds_communities_and_more_at_higher_resolution() -> None:
+    rows, truth = planted.gaussian()
+    found = fastcomus.cluster(rows, method="leiden")
+    assert adjusted_rand_score(truth, found.labels) > 0.98
+    assert_is_consistent(found, 300, 5, 0.2)
+    assert len(fastcomus.cluster(rows, method="leiden", resolution=8.0).sizes) > 5
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(2, 5))
+def test_modularity_equals_its_definition(seed: int, k: int) -> None:
+    random = np.random.default_rng(seed)
+    affinity = knn_graph(random.normal(size=(30, 2)).astype(np.float32), 5, "euclidean", 1.0, 0, CPU).affinity
+    labels = random.integers(0, k, 30)
+    weights = affinity.toarray().astype(float)
+    np.fill_diagonal(weights, 0)
+    degrees = weights.sum(axis=1)
+    expected = ((weights - np.outer(degrees, degrees) / weights.sum()) * (labels[:, None] == labels)).sum()
+    assert abs(modularity(affinity, labels) - expected / weights.sum()) < 1e-6
+    best = leiden_communities(affinity, 1.0, 0)
+    assert modularity(affinity, best) >= modularity(affinity, labels)
+
+
+def test_eigengap_is_the_largest_step_after_the_first() -> None:
+    assert eigengap_count(np.array([0, 0.9, 1.0, 1.01])) == 2
+    assert eigengap_count(np.array([0, 0.01, 0.02, 0.5, 0.51])) == 3
 
 
 @pytest.mark.skipif(not planted.REFERENCE.is_file(), reason="needs shared/reference")
@@ -122,6 +199,11 @@ def test_bad_input_is_named() -> None:
         (lambda: fastcomus.cluster(rows.astype(str), 5), "real numbers"),
         (lambda: fastcomus.cluster(rows, 301), "k=301 with N=300"),
         (lambda: fastcomus.cluster(rows, 1), "k must be at least 2; got 1"),
+        (lambda: fastcomus.cluster(rows, 5, method="leiden"), "leiden finds the number of clusters itself; got k=5"),
+        (lambda: fastcomus.cluster(rows, method="kmeans"), "kmeans needs the number of clusters"),
+        (lambda: fastcomus.cluster(rows, 5, assign="normalised"), "did you mean normalized"),
+        (lambda: fastcomus.cluster(rows, 5, recall=0.0), r"recall must lie in \(0, 1\]"),
+        (lambda: fastcomus.cluster(rows[:1]), "k must lie in"),
         (lambda: fastcomus.cluster(rows, 5, filter=1.0), r"filter must lie in \[0, 1\)"),
         (lambda: fastcomus.cluster(rows, 5, n_neighbours=10), "did you mean n_neighbors"),
         (lambda: fastcomus.cluster(rows, 5, device="cuda:99"), "--device cuda:99"),

@@ -5,15 +5,21 @@ from __future__ import annotations
 import numpy as np
 import planted
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.neighbors import kneighbors_graph
 
-from fastcomus.backends import select
-from fastcomus.graph import knn_graph
+from fastcomus.backends import nearest_neighbors, select
+from fastcomus.backends.cpu import CpuBackend
+from fastcomus.graph import KnnGraph, knn_graph
 
 CPU = select("cpu")
+
+
+def exact_graph(rows: np.ndarray, n_neighbors: int, metric: str = "euclidean") -> KnnGraph:
+    return knn_graph(rows, n_neighbors, metric, 1.0, 0, CPU)
 
 
 def scikit_learns(rows: np.ndarray, n_neighbors: int) -> np.ndarray:
@@ -24,7 +30,7 @@ def scikit_learns(rows: np.ndarray, n_neighbors: int) -> np.ndarray:
 @pytest.mark.skipif(not planted.REFERENCE.is_file(), reason="needs shared/reference")
 def test_graph_of_planted_embeddings_equals_scikit_learns_entry_for_entry() -> None:
     rows, _ = planted.dino_like(1500, 20, 0.605)
-    difference = knn_graph(rows, 30, CPU).affinity.toarray() - scikit_learns(rows, 30)
+    difference = exact_graph(rows, 30).affinity.toarray() - scikit_learns(rows, 30)
     # float32 distances order a few near ties otherwise than float64 ones.
     assert (difference != 0).sum() <= 8 and np.abs(difference).max() <= 1
 
@@ -32,7 +38,7 @@ def test_graph_of_planted_embeddings_equals_scikit_learns_entry_for_entry() -> N
 @pytest.mark.parametrize("n_neighbors", [2, 3, 30, 299])
 def test_graph_equals_scikit_learns_entry_for_entry(n_neighbors: int) -> None:
     rows, _ = planted.gaussian()
-    affinity = knn_graph(rows, n_neighbors, CPU).affinity
+    affinity = exact_graph(rows, n_neighbors).affinity
     assert isinstance(affinity, csr_array) and affinity.dtype == np.float32 and affinity.has_sorted_indices
     assert (affinity.toarray() == scikit_learns(rows, n_neighbors)).all()
 
@@ -41,15 +47,15 @@ def test_graph_equals_scikit_learns_entry_for_entry(n_neighbors: int) -> None:
 def test_few_rows_are_all_neighbours(n: int) -> None:
     rows, _ = planted.gaussian(n)
     for n_neighbors in (n, n + 1, 1000):
-        graph = knn_graph(rows, n_neighbors, CPU)
+        graph = exact_graph(rows, n_neighbors)
         assert (graph.affinity.toarray() == 1).all() and graph.component_sizes == (n,)
 
 
 def test_parts_of_the_graph_are_counted() -> None:
     rows, _ = planted.gaussian(spread=0.01)
-    assert knn_graph(rows, 10, CPU).component_sizes == (60,) * 5
-    assert knn_graph(np.concatenate([rows, rows[:20] + 100]), 10, CPU).component_sizes == (60,) * 5 + (20,)
-    assert knn_graph(rows, 300, CPU).component_sizes == (300,)
+    assert exact_graph(rows, 10).component_sizes == (60,) * 5
+    assert exact_graph(np.concatenate([rows, rows[:20] + 100]), 10).component_sizes == (60,) * 5 + (20,)
+    assert exact_graph(rows, 300).component_sizes == (300,)
 
 
 @settings(max_examples=30, deadline=None)
@@ -57,10 +63,46 @@ def test_parts_of_the_graph_are_counted() -> None:
 def test_any_graph_is_symmetric_with_every_row_linked(seed: int, n: int, n_neighbors: int) -> None:
     # Whole numbers in one dimension: many duplicates and ties.
     rows = np.random.default_rng(seed).integers(0, 6, (n, 1)).astype(np.float32)
-    graph = knn_graph(rows, n_neighbors, CPU)
+    graph = exact_graph(rows, n_neighbors)
     affinity = graph.affinity.toarray()
     assert (affinity == affinity.T).all() and (affinity.diagonal() == 1).all()
     assert set(np.unique(affinity)) <= {0, 0.5, 1}
     assert affinity.sum() == n * min(n, n_neighbors)
     assert ((affinity > 0).sum(axis=1) >= min(n, n_neighbors)).all()
     assert sum(graph.component_sizes) == n and list(graph.component_sizes) == sorted(graph.component_sizes)[::-1]
+
+
+def test_cosine_graph_is_the_euclidean_one_of_unit_rows() -> None:
+    rows, _ = planted.gaussian()
+    rows *= np.random.default_rng(0).uniform(0.1, 10, (len(rows), 1)).astype(np.float32)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine = exact_graph(rows, 20, "cosine").affinity
+    assert (cosine != exact_graph(unit, 20).affinity).nnz == 0
+    assert (cosine != exact_graph(rows, 20).affinity).nnz > 0
+    rows[:3] = 0  # no direction
+    assert np.isfinite(exact_graph(rows, 20, "cosine").affinity.data).all()
+
+
+@pytest.mark.skipif(not planted.REFERENCE.is_file(), reason="needs shared/reference")
+def test_approximate_search_reaches_the_recall_that_it_reports() -> None:
+    rows, _ = planted.dino_like(3000, 20, 0.605)
+    backend = CpuBackend(torch.device("cpu"), exact_rows=1000)
+    exact = scikit_learns(rows, 30)
+    for wanted in (0.9, 0.97):
+        graph = knn_graph(rows, 30, "euclidean", wanted, 0, backend)
+        affinity = graph.affinity.toarray()
+        assert (affinity == affinity.T).all() and (affinity.diagonal() == 1).all()
+        # Weight shared with the exact graph: half of it for an edge found from one end only.
+        shared = np.minimum(affinity, exact).sum() / exact.sum()
+        assert graph.recall >= wanted and abs(shared - graph.recall) < 0.02
+    noise = np.random.default_rng(0).standard_normal((3000, 60)).astype(np.float32)
+    least, most = (knn_graph(noise, 20, "euclidean", wanted, 0, backend).recall for wanted in (0.1, 0.95))
+    assert 0.5 < least < 0.95 <= most  # few neighbours asked for, then more until recall is reached
+
+
+def test_a_recall_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = planted.gaussian(2000)
+    found = nearest_neighbors.nearest_neighbors
+    monkeypatch.setattr(nearest_neighbors, "_descended", lambda rows, count, *_: np.zeros((len(rows), count), np.int32))
+    neighbors = found(rows, 10, 0.95, 0, 1, exact_rows=100)
+    assert neighbors.recall < 0.2 and (neighbors.indices[:, 0] == np.arange(2000)).all()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 from skimage import data
 from torch.nn import functional as F
 
@@ -21,12 +19,10 @@ CPU = select("cpu")
 
 
 @pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
+def segmenter(mobilenet: str) -> Segmenter:
     """A network at random whose class maps of photographs hold several labels."""
     torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("backbone") / "mobilenet.safetensors"
-    save_file(timm.create_model("mobilenetv3_small_050").state_dict(), file)
-    made = build_segmenter("mobilenetv3_small_050", str(file), 6, 16)
+    made = build_segmenter("mobilenetv3_small_050", mobilenet, 6, 16)
     images = torch.from_numpy(np.stack([data.astronaut()[:257, :257], data.coffee()[:257, :257]])).permute(0, 3, 1, 2)
     with torch.no_grad():
         for _ in range(30):  # batch statistics, without which random networks answer with one label
@@ -37,7 +33,7 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
 
 
 def assert_equals_torchs(logits: torch.Tensor, height: int, width: int, output_stride: int = 1) -> None:
-    ours = enlarged_argmax(logits, height, width, output_stride)
+    ours = enlarged_argmax([logits], height, width, output_stride)
     assert ours.shape == (height, width) and ours.dtype == torch.uint16
     wide = logits[None].double()
     if output_stride > 1:  # logits at pixels 0, s, 2 s, ... of the network's input, which is the image resized
@@ -65,7 +61,7 @@ def test_enlarging_equals_torchs(source: tuple[int, int], band_values: int, monk
 def test_strided_logits_lie_on_their_own_pixels(output_stride: int) -> None:
     logits = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
     height, width = 2 * output_stride + 1, 4 * output_stride + 1
-    same_size = enlarged_argmax(logits, height, width, output_stride)
+    same_size = enlarged_argmax([logits], height, width, output_stride)
     assert (same_size[::output_stride, ::output_stride].int() == logits.argmax(0)).all()
     aligned = F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=True)[0].argmax(0)
     assert (same_size.int() == aligned).float().mean() > 0.999
@@ -73,10 +69,22 @@ def test_strided_logits_lie_on_their_own_pixels(output_stride: int) -> None:
     assert_equals_torchs(logits, 2 * height, 2 * width, output_stride)
 
 
+@pytest.mark.parametrize("band_values", [1, 500, 2**25])
+def test_several_sizes_are_averaged_as_probabilities(band_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction, "_BAND_VALUES", band_values)
+    random = torch.Generator().manual_seed(0)
+    logits = [3 * torch.randn(5, *size, generator=random) for size in ((4, 5), (8, 9), (13, 17))]
+    ours = enlarged_argmax(logits, 40, 50, 1)
+    enlarged = [F.interpolate(one[None], (40, 50), mode="bilinear", align_corners=False)[0] for one in logits]
+    mean = torch.stack([one.softmax(0) for one in enlarged]).mean(0)
+    assert (ours.int() == mean.argmax(0)).float().mean() > 0.999
+    assert all((ours != enlarged_argmax([one], 40, 50, 1)).float().mean() > 0.1 for one in logits)
+
+
 def test_more_labels_than_a_byte_holds() -> None:
     logits = torch.zeros(400, 2, 2)
     logits[399] = 1
-    assert (enlarged_argmax(logits, 3, 3, 1).int() == 399).all()
+    assert (enlarged_argmax([logits], 3, 3, 1).int() == 399).all()
 
 
 def predictions(

@@ -9,7 +9,7 @@ from scipy.linalg import subspace_angles
 from scipy.sparse import csr_array
 from sklearn.manifold import spectral_embedding
 
-from fastcomus.backends import select
+from fastcomus.backends import cpu, select
 from fastcomus.graph import knn_graph
 from fastcomus.spectral import eigenmaps
 
@@ -42,19 +42,44 @@ def assert_equals_scikit_learns(affinity: csr_array, n_components: int) -> None:
 @pytest.mark.skipif(not planted.REFERENCE.is_file(), reason="needs shared/reference")
 def test_eigenmaps_of_planted_embeddings_span_scikit_learns_subspace() -> None:
     rows, _ = planted.dino_like(1500, 20, 0.605)
-    assert_equals_scikit_learns(knn_graph(rows, 30, CPU).affinity, 20)
+    assert_equals_scikit_learns(knn_graph(rows, 30, "euclidean", 1.0, 0, CPU).affinity, 20)
 
 
 @pytest.mark.parametrize("n_components", [2, 5, 100])  # the last by the dense solver
 def test_eigenmaps_span_scikit_learns_subspace(n_components: int) -> None:
     rows, _ = planted.gaussian(spread=2.0)
-    assert_equals_scikit_learns(knn_graph(rows, 20, CPU).affinity, n_components)
+    assert_equals_scikit_learns(knn_graph(rows, 20, "euclidean", 1.0, 0, CPU).affinity, n_components)
+
+
+@pytest.mark.skipif(not planted.REFERENCE.is_file(), reason="needs shared/reference")
+@pytest.mark.parametrize("n_components", [3, 20, 60])
+def test_the_block_solver_agrees_with_arpack(n_components: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = planted.dino_like(3000, 20, 0.605)
+    affinity = knn_graph(rows, 30, "euclidean", 1.0, 0, CPU).affinity
+    exact = eigenmaps(affinity, n_components, 0, CPU)
+    monkeypatch.setattr(cpu, "_DOUBLE_ROWS", 100)
+    maps = eigenmaps(affinity, n_components, 0, CPU)
+    assert np.abs(maps.eigenvalues - exact.eigenvalues).max() < 1e-5
+    assert subspace_angles(maps.rows.astype(np.float64), exact.rows.astype(np.float64)).max() < 1e-2
+    assert maps.residual < 2e-4 and maps.orthonormality < 1e-5
+    again = eigenmaps(affinity, n_components, 0, CPU)
+    assert again.rows.tobytes() == maps.rows.tobytes()
+
+
+def test_a_solver_that_stops_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = planted.gaussian(1500, spread=2.0)
+    affinity = knn_graph(rows, 20, "euclidean", 1.0, 0, CPU).affinity
+    monkeypatch.setattr(cpu, "_DOUBLE_ROWS", 100)
+    solve = cpu.largest_eigenpairs
+    monkeypatch.setattr(cpu, "largest_eigenpairs", lambda *given: solve(*given, max_restarts=0))
+    with pytest.raises(ArithmeticError, match="stopped at residual"):
+        eigenmaps(affinity, 40, 0, CPU)
 
 
 @pytest.mark.parametrize("parts", [2, 5, 12])
 def test_every_part_of_the_graph_is_a_vector(parts: int) -> None:
     rows, classes = planted.gaussian(50 * parts, parts, spread=0.01)
-    graph = knn_graph(rows, 10, CPU)
+    graph = knn_graph(rows, 10, "euclidean", 1.0, 0, CPU)
     assert len(graph.component_sizes) == parts
     maps = eigenmaps(graph.affinity, parts + 1, 0, CPU)
     assert np.abs(maps.eigenvalues[:parts]).max() < 1e-9 and maps.eigenvalues[parts] > 1e-3
@@ -65,7 +90,7 @@ def test_every_part_of_the_graph_is_a_vector(parts: int) -> None:
 def test_fewer_vectors_than_parts_go_to_the_largest_parts() -> None:
     rows, _ = planted.gaussian(60, 3, spread=0.01)
     rows = np.concatenate([rows, rows[:12:3] + 100])
-    graph = knn_graph(rows, 4, CPU)
+    graph = knn_graph(rows, 4, "euclidean", 1.0, 0, CPU)
     assert graph.component_sizes[-1] == 4
     maps = eigenmaps(graph.affinity, len(graph.component_sizes) - 1, 0, CPU)
     assert (maps.rows[-4:] == 0).all() and (np.abs(maps.rows[:60]).max(axis=1) > 0).all()
@@ -74,7 +99,7 @@ def test_fewer_vectors_than_parts_go_to_the_largest_parts() -> None:
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_as_many_vectors_as_rows(n: int) -> None:
     rows, _ = planted.gaussian(n)
-    graph = knn_graph(rows, 30, CPU)
+    graph = knn_graph(rows, 30, "euclidean", 1.0, 0, CPU)
     for n_components in range(1, n + 1):
         maps = eigenmaps(graph.affinity, n_components, 0, CPU)
         # A complete graph without loops has eigenvalues 0 and n / (n - 1).
@@ -85,7 +110,7 @@ def test_as_many_vectors_as_rows(n: int) -> None:
 @pytest.mark.parametrize("n_components", [5, 100])
 def test_equal_runs_give_equal_bytes(n_components: int) -> None:
     rows, _ = planted.gaussian(spread=2.0)
-    affinity = knn_graph(rows, 20, CPU).affinity
+    affinity = knn_graph(rows, 20, "euclidean", 1.0, 0, CPU).affinity
     first, second, other = (eigenmaps(affinity, n_components, seed, CPU) for seed in (3, 3, 4))
     assert first.rows.tobytes() == second.rows.tobytes()
     assert first.eigenvalues.tobytes() == second.eigenvalues.tobytes()
@@ -95,7 +120,7 @@ def test_equal_runs_give_equal_bytes(n_components: int) -> None:
 
 def test_graph_is_left_as_it_was_and_loops_do_not_count() -> None:
     rows, _ = planted.gaussian(spread=2.0)
-    affinity = knn_graph(rows, 20, CPU).affinity
+    affinity = knn_graph(rows, 20, "euclidean", 1.0, 0, CPU).affinity
     before = affinity.toarray()
     maps = eigenmaps(affinity, 4, 0, CPU)
     assert (affinity.toarray() == before).all()

@@ -29,6 +29,15 @@ class ObjectMasks:
     too_small: bool
 
 
+@dataclass(frozen=True)
+class Neighbors:
+    """`indices`: (N, n) int32, each row's nearest rows, itself first. `recall`: the share of the true ones, in [0, 1]:
+    1 for an exact search, else measured on a sample."""
+
+    indices: np.ndarray
+    recall: float
+
+
 class Backend(Protocol):
     """What a backend must do. Networks run on `device`; arrays at this border lie in host memory."""
 
@@ -49,14 +58,16 @@ class Backend(Protocol):
     def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
         """`boxes` (M, 4) of `pixels` (H, W, 3) uint8, stretched with antialiasing to (M, 3, size, size) uint8."""
 
-    def knn(self, embeddings: np.ndarray, n_neighbors: int) -> np.ndarray:
-        """(N, n) int64: every row's nearest rows in Euclidean distance, itself first, exact."""
+    def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+        """Nearest rows of every row of (N, D) float32 in Euclidean distance; exact for few rows or a recall of 1."""
 
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The largest eigenvalues (c,) of D^-1/2 W D^-1/2, descending, with unit eigenvectors (N, c), float64."""
 
-    def kmeans(self, rows: np.ndarray, k: int, n_init: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (N,) int32 and centres (k, C) float32 of the best of `n_init` k-means runs."""
+    def kmeans(
+        self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (N,) int32 and centres (k, C) float32 of the best of `n_init` k-means runs, or of one from `start`."""
 
     def assemble_masks(self, masks: Sequence[np.ndarray], labels: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
         """Class map `shape` uint16: label + 1 inside each mask (H, W) bool, later masks over earlier, 0 elsewhere."""

@@ -15,13 +15,16 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from torchvision.transforms.v2 import functional as F
 
-from fastcomus.backends import ObjectMasks
-from fastcomus.errors import InputError
+from fastcomus.backends import Neighbors, ObjectMasks
+from fastcomus.backends.block_krylov import basis_columns, largest_eigenpairs
+from fastcomus.backends.nearest_neighbors import EXACT_ROWS, nearest_neighbors
 from fastcomus.images import read_image
 
 OTSU_BINS = 256
 # Below this many rows per eigenvector a dense solver is both faster and safer than Lanczos.
 _DENSE_ROWS_PER_COMPONENT = 4
+# Up to here ARPACK in float64 is quick; beyond it the block solver in float32 takes a quarter of its time.
+_DOUBLE_ROWS = 5_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class CpuBackend:
 
     device: torch.device
     name: str = "cpu"
+    exact_rows: int = EXACT_ROWS
 
     def decode(self, path: str, max_pixels: int) -> np.ndarray:
         return read_image(Path(path), max_pixels)
@@ -54,32 +58,39 @@ class CpuBackend:
         ]
         return torch.cat(crops).contiguous() if crops else torch.empty((0, 3, size, size), dtype=torch.uint8)
 
-    def knn(self, embeddings: np.ndarray, n_neighbors: int) -> np.ndarray:
-        faiss = import_faiss()
-        rows = _centred(embeddings)
-        _, neighbours = faiss.knn(rows, rows, n_neighbors)
-        return _itself_first(neighbours.astype(np.int64))
+    def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+        return nearest_neighbors(embeddings, n_neighbors, recall, seed, torch.get_num_threads(), self.exact_rows)
 
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
-        matrix = affinity.astype(np.float64)
+        # Small problems in float64; in large ones the solver works in float32 anyway.
+        matrix = affinity.astype(np.float64 if affinity.shape[0] <= _DOUBLE_ROWS else np.float32)
         matrix.data *= scale[matrix.indices] * np.repeat(scale, np.diff(matrix.indptr))
         # Part by part, the largest first: each has an eigenvalue 1, and Lanczos overlooks copies of an eigenvalue.
-        parts = _connected_parts(matrix)
-        found = [_largest_eigenpairs(matrix[rows][:, rows], n_components, seed) for rows in parts]
+        # As many parts as vectors are enough: each has that eigenvalue.
+        parts = _connected_parts(matrix)[:n_components]
+        found = [
+            _largest_eigenpairs(
+                matrix if len(rows) == len(scale) else matrix[rows][:, rows], n_components, seed, self.device
+            )
+            for rows in parts
+        ]
         values = np.concatenate([part_values for part_values, _ in found])
         owners = np.repeat(np.arange(len(parts)), [len(part_values) for part_values, _ in found])
         columns = np.concatenate([np.arange(len(part_values)) for part_values, _ in found])
         order = np.argsort(-values, kind="stable")[:n_components]
-        vectors = np.zeros((len(scale), len(order)))
+        vectors = np.zeros((len(scale), len(order)), matrix.dtype)
         for target, (owner, column) in enumerate(zip(owners[order], columns[order], strict=True)):
             vectors[parts[owner], target] = found[owner][1][:, column]
-        return values[order], _signed(vectors)
+        return values[order].astype(np.float64), _signed(vectors)
 
-    def kmeans(self, rows: np.ndarray, k: int, n_init: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def kmeans(
+        self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.cluster import KMeans
 
-        found = KMeans(k, n_init=n_init, random_state=seed).fit(rows)
+        settings = {"n_init": n_init} if start is None else {"n_init": 1, "init": start}
+        found = KMeans(k, random_state=seed, **settings).fit(rows)
         return found.labels_.astype(np.int32), found.cluster_centers_.astype(np.float32)
 
     def assemble_masks(self, masks: Sequence[np.ndarray], labels: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
@@ -119,42 +130,9 @@ def otsu_threshold(saliency: np.ndarray) -> float:
     return float((np.argmax(between) + 0.5) / (OTSU_BINS - 1))
 
 
-def import_faiss():  # type: ignore[no-untyped-def]
-    """The faiss module; InputError naming the extras when neither build is installed."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise InputError('FAISS is not installed; run pip install "fastcomus[cpu]" (or [gpu]).') from error
-    return faiss
-
-
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _centred(embeddings: np.ndarray) -> np.ndarray:
-    """Rows with the same neighbours that FAISS can square in float32: their mean at 0, their largest number near 1.
-
-    FAISS takes distances as |x|^2 + |y|^2 - 2 x.y, where a large common mean cancels all digits that matter, and
-    numbers above 1e19 overflow.
-    """
-    if not embeddings.size:
-        return np.ascontiguousarray(embeddings, np.float32)
-    rows = embeddings - embeddings.mean(axis=0, dtype=np.float64)
-    rows = np.ldexp(rows, -np.frexp(np.abs(rows).max())[1])  # a power of two keeps every digit
-    return np.ascontiguousarray(rows, np.float32)
-
-
-def _itself_first(neighbours: np.ndarray) -> np.ndarray:
-    """Move each row's own index to the front; among equal rows FAISS may put others before it or leave it out."""
-    own = np.arange(len(neighbours))[:, None]
-    is_own = neighbours == own
-    missing = ~is_own.any(axis=1)
-    neighbours[missing, -1] = own[missing, 0]
-    is_own = neighbours == own
-    order = np.argsort(~is_own, axis=1, kind="stable")
-    return np.take_along_axis(neighbours, order, axis=1)
 
 
 def _connected_parts(affinity: csr_array) -> list[np.ndarray]:
@@ -165,17 +143,22 @@ def _connected_parts(affinity: csr_array) -> list[np.ndarray]:
     return [rows[i] for i in np.argsort(-sizes, kind="stable")]
 
 
-def _largest_eigenpairs(matrix: csr_array, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _largest_eigenpairs(
+    matrix: csr_array, count: int, seed: int, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
     """Up to `count` eigenvalues of D^-1/2 W D^-1/2 of a connected graph, descending from 1, and their vectors."""
     n = matrix.shape[0]
     if n <= max(_DENSE_ROWS_PER_COMPONENT * count, 64):
         values, vectors = np.linalg.eigh(matrix.toarray())
         values, vectors = values[-count:], vectors[:, -count:]
-    else:
+    elif n <= _DOUBLE_ROWS:
         start = np.random.default_rng(seed).uniform(-1, 1, n)
         # A wide basis: eigenvalues near 1 are as many as there are clusters, and a narrow one stalls on them.
-        ncv = min(n - 1, max(2 * count + 96, 3 * count))
+        ncv = min(n - 1, basis_columns(count))
         values, vectors = eigsh(matrix, k=count, which="LA", v0=start, ncv=ncv, tol=1e-8)
+    else:
+        pairs = largest_eigenpairs(matrix, count, seed, device)
+        values, vectors = pairs.values, pairs.vectors
     order = np.argsort(-values, kind="stable")
     values = values[order]
     values[0] = 1  # up to rounding, which must not decide between parts

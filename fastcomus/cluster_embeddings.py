@@ -1,0 +1,107 @@
+"""Embeddings to clusters: graph, number of clusters, eigenmaps, labels, filter, in this order (steps 4 to 7)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastcomus.backends import Backend
+from fastcomus.cluster_count import eigengap_count, leiden_communities, modularity
+from fastcomus.clustering import Clusters, cluster_rows, clusters_of
+from fastcomus.config import ClusterConfig
+from fastcomus.errors import InputError
+from fastcomus.graph import KnnGraph, knn_graph
+from fastcomus.spectral import Eigenmaps, eigenmaps
+
+log = logging.getLogger("fastcomus")
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """`maps` and `graph` are None where the method needs none."""
+
+    clusters: Clusters
+    maps: Eigenmaps | None = None
+    graph: KnnGraph | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the result should know about how it was found."""
+        facts: dict[str, Any] = {}
+        if self.graph is not None:
+            facts.update(recall=self.graph.recall, components=list(self.graph.component_sizes[:100]))
+        if self.maps is not None:
+            facts.update(residual=self.maps.residual, orthonormality=self.maps.orthonormality)
+        return facts
+
+
+def check_count(config: ClusterConfig, n: int) -> None:
+    """Raise InputError when `config` asks for a number of clusters that N = `n` objects cannot give."""
+    if n < 2 or config.k > n:
+        raise InputError(f"k must lie in [2, N]; got k={config.k} with N={n} objects. Lower --k or add images.")
+    if config.method == "leiden" and config.k:
+        raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k 0.")
+    if config.method == "kmeans" and not config.k:
+        raise InputError("method kmeans needs the number of clusters; give --k K, or --method spectral.")
+
+
+def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clustered:
+    """Cluster `rows` ((N, D) float32, finite); `check_count` holds.
+
+    Raises InputError when the eigenvectors cannot be found.
+    """
+    if config.method == "kmeans":
+        return Clustered(cluster_rows(rows, config.k, "kmeans", config, seed, backend))
+    graph = knn_graph(rows, config.n_neighbors, config.metric, config.recall, seed, backend)
+    _tell(graph, config)
+    if config.method == "leiden":
+        labels = leiden_communities(graph.affinity, config.resolution, seed)
+        return Clustered(clusters_of(rows, labels, int(labels.max()) + 1, config.filter), None, graph)
+    k = config.k or _chosen_k(graph, config, seed, backend)
+    maps = _eigenmaps(graph, min(config.n_components or k, len(rows)), seed, backend)
+    return Clustered(cluster_rows(maps.rows, k, config.assign, config, seed, backend), maps, graph)
+
+
+def _chosen_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> int:
+    """The number of clusters by `config.choose_k`, at least 2."""
+    n = graph.affinity.shape[0]
+    if config.choose_k == "leiden":
+        k = max(2, int(leiden_communities(graph.affinity, config.resolution, seed).max()) + 1)
+    elif n < 4:
+        k = 2
+    else:
+        most = min(config.max_k, n - 2)
+        maps = _eigenmaps(graph, most + 1, seed, backend)
+        if config.choose_k == "eigengap":
+            k = eigengap_count(maps.eigenvalues)
+        else:
+            # Every k at first, then steps of a twentieth: one more cluster among forty changes little.
+            tried = sorted({min(most, max(k, round(k * 1.05))) for k in range(2, most + 1)})
+            labels = {k: cluster_rows(maps.rows[:, :k], k, "qr", config, seed, backend).labels for k in tried}
+            k = max(tried, key=lambda k: modularity(graph.affinity, labels[k]))
+    log.info("cluster: %d clusters, by %s; --k sets another number", k, config.choose_k)
+    return k
+
+
+def _eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) -> Eigenmaps:
+    try:
+        return eigenmaps(graph.affinity, count, seed, backend)
+    except ArithmeticError as error:
+        raise InputError(f"{error}.") from error
+
+
+def _tell(graph: KnnGraph, config: ClusterConfig) -> None:
+    """Say what the graph's parts and its recall mean for the clusters."""
+    sizes = graph.component_sizes
+    if len(sizes) > 1:
+        shown = ", ".join(map(str, sizes[:5])) + (", ..." if len(sizes) > 5 else "")
+        log.warning(
+            "cluster: the graph falls into %d parts (of %s objects); each becomes at least one cluster when k allows. "
+            "More --n-neighbors join them.",
+            len(sizes),
+            shown,
+        )
+    if graph.recall < config.recall:
+        log.warning("cluster: the search found %.3f of the true neighbours, not %.3f", graph.recall, config.recall)
