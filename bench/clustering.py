@@ -1,0 +1,189 @@
+"""The clustering core against the recipe that people use, stage by stage, on planted embeddings.
+
+    python bench/clustering.py --planted ../shared/reference/planted.py --sizes 1500 11000
+
+The recipe: scikit-learn's `kneighbors_graph` + `spectral_embedding` + `k_means`, which is what the original program
+runs, with its solvers `arpack` (the default), `lobpcg` and `amg` (needs pyamg). Every side runs in a process of its own
+on the same rows, with one thread by default, and reports CPU-seconds and wall-clock seconds of each stage, peak memory,
+and the adjusted Rand index of its labels to the planted classes. Embeddings of your own: `--embeddings FILE --k K`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+SIDES = ("fastcomus", "arpack", "lobpcg", "amg")
+STAGES = ("graph", "eigenmaps", "labels")
+NEIGHBORS = 30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--planted", type=Path, help="planted.py: planted(n, k, separation), SEPARATION")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1500, 11_000], help="numbers of planted rows")
+    parser.add_argument("--embeddings", type=Path, help=".npy (N, D) to cluster instead of planted rows")
+    parser.add_argument("--k", type=int, default=0, help="number of clusters of --embeddings")
+    parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--seeds", type=int, default=1, help="planted sets per size, and seeds of the labels")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--recall", type=float, default=0.95, help="fastcomus --recall")
+    parser.add_argument("--limit", type=float, default=600, help="seconds after which a side is given up")
+    parser.add_argument("--json", type=Path, default=Path("bench/results/clustering.json"))
+    parser.add_argument("--one-side", help=argparse.SUPPRESS)  # in a process of its own
+    arguments = parser.parse_args()
+    if arguments.one_side:
+        print(json.dumps(_one_side(**json.loads(arguments.one_side))))
+        return
+    numbers = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, rows, classes, k, seed in _inputs(arguments, Path(scratch)):
+            for side in arguments.sides:
+                given = {"side": side, "rows": rows, "classes": classes, "k": k, "seed": seed}
+                measured = _in_process({**given, "recall": arguments.recall}, arguments.threads, arguments.limit)
+                numbers.append({"input": name, "seed": seed, "side": side, "k": k, **measured})
+                Console(stderr=True).print(numbers[-1])
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
+    Console(width=130).print(table(numbers, arguments.threads))
+
+
+def table(numbers: list[dict[str, Any]], threads: int) -> Table:
+    """A row per input and side, means over the seeds."""
+    made = Table(title=f"CPU-seconds, {threads} thread(s), n_neighbors {NEIGHBORS}; means over the seeds")
+    for column in ("input", "side", *STAGES, "total", "wall s", "peak MiB", "recall", "ARI to truth", "ratio"):
+        made.add_column(column, justify="left" if column in ("input", "side") else "right")
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in numbers:
+        groups.setdefault((row["input"], row["side"]), []).append(row)
+    ours = {name: _mean(rows, "total") for (name, side), rows in groups.items() if side == "fastcomus"}
+    for (name, side), rows in groups.items():
+        if any("gave_up" in row for row in rows):
+            made.add_row(name, side, *["-"] * 9, rows[0]["gave_up"] if "gave_up" in rows[0] else "gave up")
+            continue
+        total = _mean(rows, "total")
+        ratio = f"{total / ours[name]:.1f} x" if name in ours else "-"
+        stages = [f"{_mean(rows, stage):.2f}" for stage in STAGES]
+        rest = [f"{total:.2f}", f"{_mean(rows, 'wall'):.2f}", f"{_mean(rows, 'peak_mib'):.0f}"]
+        made.add_row(name, side, *stages, *rest, f"{_mean(rows, 'recall'):.3f}", f"{_mean(rows, 'ari'):.3f}", ratio)
+    return made
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean([row[name] for row in rows]))
+
+
+def _inputs(arguments: argparse.Namespace, scratch: Path):  # type: ignore[no-untyped-def]
+    """(name, file of rows, file of classes, k, seed) of every input."""
+    if arguments.embeddings:
+        for seed in range(arguments.seeds):
+            yield arguments.embeddings.name, str(arguments.embeddings), "", arguments.k, seed
+        return
+    spec = importlib.util.spec_from_file_location("planted", arguments.planted)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for size in arguments.sizes:
+        # Sets without a separation of their own are as hard as the nearest that has one.
+        nearest = min(module.SEPARATION, key=lambda known: abs(np.log(known[0] / size)))
+        k = nearest[1]
+        for seed in range(arguments.seeds):
+            rows, classes = module.planted(size, k, module.SEPARATION[nearest], seed=seed)
+            files = [scratch / f"{kind}-{size}-{seed}.npy" for kind in ("rows", "classes")]
+            for file, array in zip(files, (rows, classes), strict=True):
+                np.save(file, array)
+            yield f"planted {size:,}, k {k}", str(files[0]), str(files[1]), k, seed
+            for file in files:
+                file.unlink()
+
+
+def _in_process(given: dict[str, Any], threads: int, limit_s: float) -> dict[str, Any]:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    environment = {**os.environ, **dict.fromkeys(names, str(threads))}
+    line = [sys.executable, __file__, "--one-side", json.dumps(given)]
+    try:
+        reply = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return {"gave_up": f"over {limit_s:.0f} s"}
+    if reply.returncode:
+        return {"gave_up": reply.stderr.strip().splitlines()[-1][:80]}
+    return dict(json.loads(reply.stdout.splitlines()[-1]))
+
+
+def _one_side(side: str, rows: str, classes: str, k: int, seed: int, recall: float) -> dict[str, Any]:
+    from sklearn.metrics import adjusted_rand_score
+
+    embeddings = np.load(rows)
+    times: dict[str, float] = {}
+    started = time.perf_counter()
+    labels, reached = (_ours if side == "fastcomus" else _recipe)(embeddings, k, seed, side, recall, times)
+    measured = {**times, "total": sum(times.values()), "wall": time.perf_counter() - started, "recall": reached}
+    measured["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    measured["ari"] = adjusted_rand_score(np.load(classes), labels) if classes else float("nan")
+    return measured
+
+
+def _ours(
+    rows: np.ndarray, k: int, seed: int, side: str, recall: float, times: dict[str, float]
+) -> tuple[np.ndarray, float]:
+    from fastcomus.backends import select
+    from fastcomus.clustering import cluster_rows
+    from fastcomus.config import ClusterConfig
+    from fastcomus.graph import knn_graph
+    from fastcomus.spectral import eigenmaps
+
+    backend, config = select("cpu"), ClusterConfig(k=k, recall=recall)
+    with _timed(times, "graph"):
+        graph = knn_graph(rows, NEIGHBORS, config.metric, recall, seed, backend)
+    with _timed(times, "eigenmaps"):
+        maps = eigenmaps(graph.affinity, k, seed, backend)
+    with _timed(times, "labels"):
+        labels = cluster_rows(maps.rows, k, config.assign, config, seed, backend).labels
+    return labels, graph.recall
+
+
+def _recipe(
+    rows: np.ndarray, k: int, seed: int, side: str, recall: float, times: dict[str, float]
+) -> tuple[np.ndarray, float]:
+    from sklearn.cluster import k_means
+    from sklearn.manifold import spectral_embedding
+    from sklearn.neighbors import kneighbors_graph
+
+    with _timed(times, "graph"):
+        directed = kneighbors_graph(rows, NEIGHBORS, include_self=True)
+        affinity = 0.5 * (directed + directed.T)
+    with _timed(times, "eigenmaps"):
+        maps = spectral_embedding(affinity, n_components=k, eigen_solver=side, random_state=seed, drop_first=False)
+    with _timed(times, "labels"):
+        labels = k_means(maps, k, random_state=seed, n_init=10)[1]
+    return labels, 1.0
+
+
+class _timed:
+    """Adds the CPU-seconds of a block to `times`."""
+
+    def __init__(self, times: dict[str, float], stage: str) -> None:
+        self.times, self.stage = times, stage
+
+    def __enter__(self) -> None:
+        self.started = time.process_time()
+
+    def __exit__(self, *failure: object) -> None:
+        self.times[self.stage] = time.process_time() - self.started
+
+
+if __name__ == "__main__":
+    main()
