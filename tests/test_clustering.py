@@ -227,6 +227,25 @@ def test_equal_rows_are_clustered_without_failing(method: str) -> None:
     assert_is_consistent(found, 50, 3, 0.5)
 
 
+@pytest.mark.parametrize("assign", ASSIGNMENTS)
+def test_equal_rows_by_the_thousand(assign: str) -> None:
+    equal = fastcomus.cluster(np.ones((6000, 8), np.float32), 4, assign=assign)
+    assert_is_consistent(equal, 6000, 4, 0.2)
+    random = np.random.default_rng(0)
+    three = np.repeat(random.normal(size=(3, 16)), 2000, axis=0)
+    found = fastcomus.cluster(np.concatenate([three, random.normal(size=(500, 16))]), 5, assign=assign)
+    assert len(set(found.labels[:6000:2000])) == 3 and all(len(set(found.labels[i : i + 2000])) == 1 for i in (0, 2000))
+
+
+def test_parts_smaller_than_k_and_more_parts_than_k() -> None:
+    random = np.random.default_rng(0)
+    far = np.concatenate([random.normal(size=(300, 4)), 0.01 * random.normal(size=(4, 4)) + 1000])
+    found = fastcomus.cluster(far, 8, n_neighbors=3)
+    assert len(set(found.labels[-4:])) == 1 and not set(found.labels[:-4]) & set(found.labels[-4:])
+    tiny = np.repeat(100 * random.normal(size=(300, 8)), 3, axis=0) + 1e-3 * random.normal(size=(900, 8))
+    assert_is_consistent(fastcomus.cluster(tiny, 7, n_neighbors=3), 900, 7, 0.2)
+
+
 def test_one_dimension_is_enough() -> None:
     values = np.concatenate([np.linspace(0, 1, 40), np.linspace(10, 11, 40), np.linspace(30, 31, 40)])
     found = fastcomus.cluster(values[:, None], 3, n_neighbors=10)

@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 
 _BLOCK = 16  # vectors in a product
 _LEAST_SPARE = 96  # columns beyond 2 k; a basis of 60 columns for k = 20 stagnated
+_LEAST_CONDITION = 1e-3  # below it rounding (1e-7) would be enlarged until the rows lean on the basis
 _KEPT_SHARE = 0.4  # of the basis beyond k, at a restart
 _ROWS_AT_ONCE = 16_384
 
@@ -44,7 +45,7 @@ def largest_eigenpairs(
     basis = torch.empty((columns + _BLOCK, n), device=device)  # a vector a row: contiguous
     projected = torch.zeros((columns + _BLOCK, columns + _BLOCK), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    basis[:_BLOCK] = _orthonormal(torch.randn((_BLOCK, n), generator=generator).to(device))[0]
+    basis[:_BLOCK] = _orthonormal(torch.randn((_BLOCK, n), generator=generator).to(device), basis[:0])[0]
     size = _BLOCK
     for restart in range(max_restarts + 1):
         size, following, coupling = _extended(operator, basis, projected, size, columns)
@@ -87,7 +88,7 @@ def _extended(
         inner = (coefficients + correction).double().cpu()
         projected[:size, size - _BLOCK : size] = inner
         projected[size - _BLOCK : size, :size] = inner.T
-        following, coupling = _orthonormal(product)
+        following, coupling = _orthonormal(product, basis[:size])
         if size + _BLOCK > columns:
             block = projected[:size, :size]
             projected[:size, :size] = (block + block.T) / 2
@@ -98,16 +99,32 @@ def _extended(
         size += _BLOCK
 
 
-def _orthonormal(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows made orthonormal, twice by Cholesky of their Gram matrix, and R (float64) with rows = R^T @ result."""
+def _orthonormal(rows: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (b, n), already orthogonal to `basis`, made orthonormal: the result and R (float64), rows = R^T @ result.
+
+    Twice by Cholesky of their Gram matrix. Rows that depend on one another (the basis has met an invariant subspace,
+    as in graphs of equal objects) go through Householder's QR, which puts any other direction in their place; that one
+    is made orthogonal to the basis, and R holds nothing of it.
+    """
     total = torch.eye(len(rows), dtype=torch.float64)
-    for _ in range(2):
-        gram = (rows @ rows.T).double().cpu()
-        shift = 1e-10 * gram.trace() * torch.eye(len(gram), dtype=torch.float64)
-        factor = torch.linalg.cholesky(gram + shift)
-        rows = torch.linalg.inv(factor).to(rows) @ rows
-        total = factor.T @ total
-    return rows, total
+    try:
+        result = rows
+        for _ in range(2):
+            gram = (result @ result.T).double().cpu()
+            shift = 1e-10 * gram.trace() * torch.eye(len(gram), dtype=torch.float64)
+            factor = torch.linalg.cholesky(gram + shift)
+            if factor.diagonal().min() < _LEAST_CONDITION * factor.diagonal().max():
+                raise torch.linalg.LinAlgError
+            result = torch.linalg.inv(factor).to(rows) @ result
+            total = factor.T @ total
+        return result, total
+    except torch.linalg.LinAlgError:
+        columns, triangle = torch.linalg.qr(rows.T)
+        for _ in range(2):
+            columns = columns - basis.T @ (basis @ columns)
+            columns, factor = torch.linalg.qr(columns)
+            triangle = factor @ triangle
+        return columns.T.contiguous(), triangle.double().cpu()
 
 
 def _rotated(basis: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
