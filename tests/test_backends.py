@@ -103,6 +103,14 @@ def test_masks_boxes_areas_and_scores_of_planted_rectangles() -> None:
     assert CPU.mask_boxes(maps, "0.5", 51).areas.tolist() == [600]
 
 
+def test_masks_are_taken_as_they_are_even_full_ones() -> None:
+    masks = np.zeros((3, 10, 12), bool)
+    masks[0], masks[1, 2:5, 3:9] = True, True
+    found = CPU.mask_boxes(masks, "otsu", 1)
+    assert (found.masks == masks[:2]).all() and found.scores.tolist() == [1, 1]
+    assert found.boxes.tolist() == [[0, 0, 12, 10], [3, 2, 9, 5]]
+
+
 def test_too_small_is_told_from_nothing() -> None:
     maps = np.zeros((1, 10, 10), np.float32)
     assert not CPU.mask_boxes(maps, "0.5", 5).too_small

@@ -171,7 +171,7 @@ def test_masks_are_read_from_a_folder(tmp_path: Path) -> None:
     pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     for name in ("sub/a.jpg", "b.jpg", "c.jpg", "d.tif", "e.png"):
         maps = proposer(name, pixels)
-        assert maps.dtype == np.float32 and (maps == (mask > 0)[None]).all(), name
+        assert maps.dtype == bool and (maps == (mask > 0)[None]).all(), name
     assert proposer("nothing.jpg", pixels).shape == (0, HEIGHT, WIDTH)
 
 

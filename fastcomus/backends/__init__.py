@@ -53,7 +53,10 @@ class Backend(Protocol):
         """The image as (H, W, 3) uint8 RGB; raises images.UnreadableImage."""
 
     def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
-        """Threshold saliency `maps` (M, H, W) float32 in [0, 1] ("otsu" or a number), keep those of `min_area` px."""
+        """Threshold saliency `maps` (M, H, W) float32 in [0, 1] ("otsu" or a number), keep those of `min_area` px.
+
+        Masks, (M, H, W) bool, are taken as they are.
+        """
 
     def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
         """`boxes` (M, 4) of `pixels` (H, W, 3) uint8, stretched with antialiasing to (M, 3, size, size) uint8."""

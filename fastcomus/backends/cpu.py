@@ -39,9 +39,10 @@ class CpuBackend:
         return read_image(Path(path), max_pixels)
 
     def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
-        masks = np.zeros(maps.shape, bool)
-        for mask, saliency in zip(masks, maps, strict=True):
-            np.greater(saliency, otsu_threshold(saliency) if theta == "otsu" else float(theta), out=mask)
+        masks = maps if maps.dtype == bool else np.zeros(maps.shape, bool)
+        if maps.dtype != bool:
+            for mask, saliency in zip(masks, maps, strict=True):
+                np.greater(saliency, otsu_threshold(saliency) if theta == "otsu" else float(theta), out=mask)
         areas = masks.sum(axis=(1, 2), dtype=np.int64)
         kept = areas >= min_area
         too_small = not kept.any() and bool(areas.any())

@@ -1,8 +1,8 @@
 """How objects are found in an image: a table of names, one file per family of methods.
 
 A proposer is called as `proposer(name, pixels)`, with the image's name in its folder and its pixels (H, W, 3) uint8,
-and returns saliency maps (M, H, W) float32 in [0, 1], one per object hypothesis (most methods: M = 1). It is called
-from several threads at once and must depend on that image alone.
+and returns saliency maps (M, H, W) float32 in [0, 1], one per object hypothesis (most methods: M = 1), or masks
+(M, H, W) bool that need no threshold. It is called from several threads at once and must depend on that image alone.
 """
 
 from __future__ import annotations

@@ -28,26 +28,26 @@ class MaskFolder:
             raise InputError(f"--masks {self.folder} holds no PNG; masks are named like their image (a.jpg: a.png).")
 
     def __call__(self, name: str, pixels: np.ndarray) -> np.ndarray:
-        """(1, H, W) float32 of 0 and 1; (0, H, W) for an image without a mask.
+        """(1, H, W) bool; (0, H, W) for an image without a mask.
 
         Raises UnreadableImage for a broken mask or one of another size than the image.
         """
         shape = pixels.shape[:2]
         file = next((f for f in mask_candidates(self.folder, name) if f.is_file()), None)
         if file is None:
-            return np.zeros((0, *shape), np.float32)
+            return np.zeros((0, *shape), bool)
         try:
             with Image.open(file) as picture:
                 values = np.asarray(picture)
         except (OSError, ValueError, SyntaxError) as error:
             raise UnreadableImage("unreadable mask", f"{file.name}: {error}") from error
-        mask = np.any(values.reshape(*values.shape[:2], -1)[..., :3], axis=2)
+        mask = values > 0 if values.ndim == 2 else np.any(values[..., :3], axis=2)
         if mask.shape != shape:
             raise UnreadableImage(
                 "mask of another size",
                 f"{file.name} is {mask.shape[1]} x {mask.shape[0]}, its image {shape[1]} x {shape[0]}",
             )
-        return mask.astype(np.float32)[None]
+        return mask[None]
 
 
 def mask_candidates(folder: Path, name: str) -> tuple[Path, Path]:
