@@ -40,7 +40,7 @@ def main() -> None:
 
 @stage_command(app, "embed")
 def embed_command(run: "Run", given: dict[str, dict[str, Any]], images: Images) -> None:
-    """Find the objects in every image and embed them (steps 1 to 3)."""
+    """Find the objects in every image and embed them."""
     run.embed(images, **given["embed"])
 
 
@@ -52,13 +52,13 @@ def cluster_command(
         Path | None, typer.Option(help="Cluster these rows instead: .npy (N, D), or Parquet with a column embedding.")
     ] = None,
 ) -> None:
-    """Cluster the objects and write the class maps of the clusters (steps 4 to 8)."""
+    """Cluster the objects and write the class maps of the clusters."""
     run.cluster(embeddings, **given["cluster"])
 
 
 @stage_command(app, "train", "predict")
 def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
-    """Train the segmentation network on the class maps, iteration by iteration (steps 9 and 10)."""
+    """Train the segmentation network on the class maps, iteration by iteration."""
     run.train(**given["train"], **given["predict"])
 
 
@@ -83,7 +83,7 @@ def evaluate_command(
     classes: Classes = None,
     iteration: Annotated[int | None, typer.Option(help="Iteration to score; by default the last.")] = None,
 ) -> None:
-    """Score an iteration's masks against true ones: IoU per class by Hungarian and by majority matching (step 11)."""
+    """Score an iteration's masks against true ones: IoU per class by Hungarian and by majority matching."""
     from rich.console import Console
 
     from fastcomus.evaluation import format_table

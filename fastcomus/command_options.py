@@ -96,7 +96,9 @@ def _setting_option(stage: str, field: "Field[Any]") -> inspect.Parameter:
     kind = type(field.default)
     flag = f"--{field.name.replace('_', '-')}"
     names = (f"{flag}/--no-{flag.removeprefix('--')}",) if kind is bool else (flag,)
-    option = typer.Option(*names, help=f"{field.metadata['help']} (default: {shown})", show_default=False)
+    panel = f"Settings of {stage}, remembered in the run folder"
+    text = f"{field.metadata['help']} (default: {shown})"
+    option = typer.Option(*names, help=text, show_default=False, rich_help_panel=panel)
     return _parameter(field.name, Annotated[kind | None, option], None)
 
 

@@ -114,7 +114,10 @@ class PredictConfig:
 class Config:
     """All settings of a run."""
 
-    preset: str = setting("auto", "Set of defaults: auto, voc, coco (the paper's) or offline (needs no download).")
+    preset: str = setting(
+        "auto",
+        "Set of defaults: auto, dino (the paper's models), voc, coco (the paper's recipes) or offline (no download).",
+    )
     seed: int = setting(0, "Seed of everything random; the same seed gives the same bytes.")
     embed: EmbedConfig = EmbedConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -164,7 +167,7 @@ def preset_config(preset: str) -> Config:
     """The configuration of a preset by name ('voc', 'coco', 'dino' or 'offline')."""
     if preset not in PRESETS:
         raise InputError(
-            f"preset must be one of {', '.join(['auto', *PRESETS])}; got {preset!r}{nearest(preset, PRESETS)}."
+            f"preset must be one of {', '.join(['auto', *PRESETS])}; got {preset!r}{nearest(preset, PRESETS)}"
         )
     return with_settings(Config(preset=preset), PRESETS[preset])
 
@@ -205,13 +208,13 @@ def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any
             known = {f.name: f for f in dataclasses.fields(stage)}
             for key, given in value.items():
                 if key not in known:
-                    raise InputError(f"{name} has no setting {key!r}{nearest(key, known)}.")
+                    raise InputError(f"{name} has no setting {key!r}{nearest(key, known)}")
                 value = {**value, key: _typed(f"{name}.{key}", given, type(getattr(stage, key)))}
             changed[name] = replace(stage, **value)
         elif name in ("preset", "seed"):
             changed[name] = _typed(name, value, type(getattr(config, name)))
         else:
-            raise InputError(f"there is no setting {name!r}{nearest(name, [*STAGES, 'preset', 'seed'])}.")
+            raise InputError(f"there is no setting {name!r}{nearest(name, [*STAGES, 'preset', 'seed'])}")
     result = replace(config, **changed)
     check(result)
     return result
@@ -256,7 +259,8 @@ def check(config: Config) -> None:
         ("choose_k", COUNT_CRITERIA),
     ):
         given = getattr(cluster, name)
-        _require(given in choices, name, f"be one of {', '.join(choices)}{nearest(given, choices)}", given)
+        if given not in choices:
+            raise InputError(f"{name} must be one of {', '.join(choices)}; got {given!r}{nearest(given, choices)}")
     _require(0 < cluster.recall <= 1, "recall", "lie in (0, 1]", cluster.recall)
     _require(0 < cluster.resolution < math.inf, "resolution", "be above 0", cluster.resolution)
     _require(0 <= cluster.filter < 1, "filter", "lie in [0, 1): the share of each cluster to leave out", cluster.filter)
@@ -307,9 +311,9 @@ def to_toml(config: Config) -> str:
 
 
 def nearest(name: str, known: Any) -> str:
-    """'; did you mean X?' for the known names nearest to `name`, or nothing."""
+    """How a sentence ends: '; did you mean X?' for the known names nearest to `name`, else '.'."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"; did you mean {' or '.join(close)}?" if close else "."
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:

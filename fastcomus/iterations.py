@@ -87,6 +87,7 @@ def run_iteration(
         facts = {"k": k, "backbone": config.train.backbone, "output_stride": config.train.output_stride}
         at.folder.remove(f"{name}/checkpoint.pt")
         at.folder.finish(name, stage, follows=follows, images=len(samples), empty=empty, **facts)
+        log.info("%s: masks in %s", name, at.folder.path / name / "masks")
     is_empty = set((at.folder.manifest(name) or {})["empty"])
     masks = ((source, image, _mask(name, source, image)) for source in sources for image in source.names)
     labelled = [
@@ -130,6 +131,7 @@ def _trained(iteration: int, name: str, samples: Sequence[Sample], k: int, at: S
     epochs = config.epochs if iteration == 1 else config.next_epochs
     resume = _read_checkpoint(at.folder, name)
     done = len(resume.history) if resume else 0
+    log.info("%s: training on %d images, %d of %d epochs are done", name, len(samples), done, epochs)
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = samples[index]
@@ -177,6 +179,7 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
                 missing.append(image)
             elif not at.folder.read_class_map(mask).any():
                 empty.append(mask)
+        log.info("%s: labelling %d images, %d are done", name, len(missing), len(source.names) - len(missing))
         for prediction in predictions(segmenter, source.root, missing, at, f"{name} masks"):
             if prediction.labels is None:
                 log.warning("%s: skipped %s: %s", name, prediction.image, prediction.error)

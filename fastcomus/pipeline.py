@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -114,13 +115,8 @@ class Run:
         listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
         self.folder.finish_shards(len(shards), pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA), whole)
         embedded = self._embedded(len(found.names))
-        log.info(
-            "embed: %d objects in %d images; %d files left out, with their reasons in %s",
-            embedded.objects,
-            embedded.images,
-            embedded.skipped,
-            self.folder.file("objects/skipped.parquet"),
-        )
+        log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
+        self._tell_skipped()
         return embedded
 
     def objects(self) -> pa.Table:
@@ -205,7 +201,7 @@ class Run:
         config = with_settings(self.config, {"predict": settings})
         newest = self._iterations()[-1]
         if newest == 0:
-            raise InputError(f"there is no trained network in {self.folder.path}; run fastcomus train first.")
+            raise InputError(f"training has not finished an iteration in {self.folder.path}; run fastcomus train.")
         found = find_images(Path(images))
         target = RunFolder(output or self.folder.path / "predictions")
         at = Surroundings(self.folder, config, self.backend, self.workers)
@@ -217,7 +213,7 @@ class Run:
                 skipped += 1
             else:
                 target.write_class_map(mask_file(prediction.image), prediction.labels)
-        log.info("predict: %d masks in %s, %d images skipped", len(found.names) - skipped, target.path, skipped)
+        log.info("predict: masks of %d images in %s, %d skipped", len(found.names) - skipped, target.path, skipped)
         return target.path
 
     def evaluate(self, truth: Path | str, classes: Path | str = "", iteration: int | None = None) -> Evaluation:
@@ -276,6 +272,18 @@ class Run:
             if note not in stored.get("notes", []):
                 log.warning("note: %s", note)
 
+    def _tell_skipped(self) -> None:
+        """Say which images are left out and why: each one of a few, the counts of many."""
+        skipped = self._skipped().to_pylist()
+        if len(skipped) <= 5:
+            for row in skipped:
+                detail = f" ({row['detail']})" if row["detail"] else ""
+                log.info("embed: left out %s: %s%s", row["image"], row["reason"], detail)
+            return
+        for reason, count in Counter(row["reason"] for row in skipped).most_common():
+            log.info("embed: left out %d images: %s", count, reason)
+        log.info("embed: their names are in %s", self.folder.file("objects/skipped.parquet"))
+
     def _write_clusters(self, clusters: Clusters, maps: Eigenmaps | None, objects: pa.Table | None) -> None:
         if maps is not None:
             self.folder.write_array("clusters/eigenmaps.npy", maps.rows)
@@ -327,6 +335,8 @@ class Run:
 
     def _clusters_manifest(self) -> dict[str, Any]:
         manifest = self.folder.manifest("clusters")
+        if manifest is None and not self.folder.path.exists():
+            raise InputError(f"there is no run folder {self.folder.path}; run fastcomus run FOLDER, or check --run.")
         if manifest is None:
             raise InputError(f"there are no clusters in {self.folder.path}; run fastcomus cluster --k K first.")
         return manifest

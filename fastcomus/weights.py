@@ -147,10 +147,11 @@ def check_name(name: str) -> None:
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
         known = [*SOURCES, *timm.list_pretrained(), *timm.list_models()]
-        raise InputError(f"there is no network {name!r}{nearest(name, known) or '; see timm.list_models().'}")
+        ending = nearest(name, known)
+        raise InputError(f"there is no network {name!r}{'; see timm.list_models().' if ending == '.' else ending}")
     tagged = timm.list_pretrained(f"{base}.*")
     if tag and name not in tagged:
-        raise InputError(f"{base} has no weights {tag!r}{nearest(name, tagged) or '.'}")
+        raise InputError(f"{base} has no weights {tag!r}{nearest(name, tagged)}")
 
 
 def is_supervised(name: str) -> bool:

@@ -42,6 +42,6 @@ def load_proposer(saliency: str, masks: str) -> Proposer:
         return MaskFolder(Path(masks))
     if saliency not in PROPOSERS:
         raise InputError(
-            f"saliency must be one of {', '.join(PROPOSERS)}; got {saliency!r}{nearest(saliency, PROPOSERS) or '.'}"
+            f"saliency must be one of {', '.join(PROPOSERS)}; got {saliency!r}{nearest(saliency, PROPOSERS)}"
         )
     return PROPOSERS[saliency]()
