@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_array, csr_matrix, diags_array
+from scipy.sparse import csr_array, csr_matrix
+
+from fastcomus.graph import without_loops
 
 
 def leiden_communities(affinity: csr_array, resolution: float, seed: int) -> np.ndarray:
@@ -13,7 +15,7 @@ def leiden_communities(affinity: csr_array, resolution: float, seed: int) -> np.
     """
     from sknetwork.clustering import Leiden
 
-    found = Leiden(resolution=resolution, random_state=seed).fit_predict(_without_loops(affinity))
+    found = Leiden(resolution=resolution, random_state=seed).fit_predict(csr_matrix(without_loops(affinity)))
     return np.asarray(found, np.int64)
 
 
@@ -21,16 +23,9 @@ def modularity(affinity: csr_array, labels: np.ndarray) -> float:
     """Newman's modularity of a partition of W, in [-0.5, 1). `labels`: (N,) integers from 0; loops play no part."""
     from sknetwork.clustering import get_modularity
 
-    return float(get_modularity(_without_loops(affinity), labels))
+    return float(get_modularity(csr_matrix(without_loops(affinity)), labels))
 
 
 def eigengap_count(eigenvalues: np.ndarray) -> int:
     """k >= 2 before the largest step; `eigenvalues`: (C,) of the normalised Laplacian, ascending, C >= 3."""
     return int(np.argmax(np.diff(eigenvalues)[1:])) + 2
-
-
-def _without_loops(affinity: csr_array) -> csr_matrix:
-    """In the form that scikit-network takes."""
-    bare = csr_matrix(affinity - diags_array(affinity.diagonal()))
-    bare.eliminate_zeros()
-    return bare

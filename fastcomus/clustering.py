@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 
 from fastcomus.backends import Backend
 from fastcomus.config import ClusterConfig
+from fastcomus.embeddings import unit_rows
 
 _PIVOT_ROWS = 50_000
 
@@ -64,12 +65,6 @@ def clusters_of(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) -> 
     centres = (membership @ rows.astype(np.float64) / np.maximum(sizes, 1)[:, None]).astype(np.float32)
     distances = _cosine_distance(rows, centres, labels)
     return Clusters(labels, distances, _core(labels, distances, sizes, filter), centres, sizes)
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """(N, C) float32, every row scaled to length 1; rows of zeros stay."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, where=norms > 0, out=np.zeros_like(rows, np.float32))
 
 
 def _pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:

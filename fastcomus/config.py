@@ -249,16 +249,17 @@ def check(config: Config) -> None:
         (predict, "predict_size", 32),
     ):
         _require(getattr(stage, name) >= least, name, f"be at least {least}", getattr(stage, name))
-    for precision in (embed.precision, train.precision):
-        _require(precision in PRECISIONS, "precision", f"be one of {', '.join(PRECISIONS)}", precision)
     _require(cluster.k == 0 or cluster.k >= 2, "k", "be at least 2", cluster.k)
-    for name, choices in (
-        ("method", CLUSTER_METHODS),
-        ("metric", METRICS),
-        ("assign", ASSIGNMENTS),
-        ("choose_k", COUNT_CRITERIA),
+    for stage, name, choices in (
+        (embed, "precision", PRECISIONS),
+        (train, "precision", PRECISIONS),
+        (cluster, "method", CLUSTER_METHODS),
+        (cluster, "metric", METRICS),
+        (cluster, "assign", ASSIGNMENTS),
+        (cluster, "choose_k", COUNT_CRITERIA),
+        (train, "schedule", SCHEDULES),
     ):
-        given = getattr(cluster, name)
+        given = getattr(stage, name)
         if given not in choices:
             raise InputError(f"{name} must be one of {', '.join(choices)}; got {given!r}{nearest(given, choices)}")
     _require(0 < cluster.recall <= 1, "recall", "lie in (0, 1]", cluster.recall)
@@ -268,7 +269,6 @@ def check(config: Config) -> None:
     _require(0 < train.scale_min <= train.scale_max, "scale_min", "be above 0 and at most scale_max", train.scale_min)
     for name in ("scale_max", "learning_rate", "head_learning_rate"):
         _require(math.isfinite(getattr(train, name)), name, "be a finite number", getattr(train, name))
-    _require(train.schedule in SCHEDULES, "schedule", f"be one of {', '.join(SCHEDULES)}", train.schedule)
     prediction_scales(predict)
     _require(train.learning_rate > 0, "learning_rate", "be above 0", train.learning_rate)
     _require(train.head_learning_rate >= 0, "head_learning_rate", "be at least 0", train.head_learning_rate)

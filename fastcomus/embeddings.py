@@ -64,3 +64,9 @@ def checked_embeddings(rows: np.ndarray) -> np.ndarray:
         shown = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
         raise InputError(f"embeddings must be finite; {len(broken)} rows hold NaN or infinity (rows {shown}).")
     return rows
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """(N, C) float32, every row scaled to length 1; rows of zeros stay."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, where=norms > 0, out=np.zeros_like(rows, np.float32))

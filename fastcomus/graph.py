@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components
 
 from fastcomus.backends import Backend
+from fastcomus.embeddings import unit_rows
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ def knn_graph(
     """
     n = len(embeddings)
     if metric == "cosine":
-        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        embeddings = np.divide(embeddings, norms, where=norms > 0, out=np.zeros_like(embeddings))
+        embeddings = unit_rows(embeddings)
     neighbors = backend.knn(embeddings, min(n_neighbors, n), recall, seed)
     count = neighbors.indices.shape[1]
     # 32-bit positions while they fit, also those of the sum of both directions.
@@ -48,3 +48,10 @@ def knn_graph(
     _, component = connected_components(affinity, directed=False)
     sizes = np.sort(np.bincount(component))[::-1]
     return KnnGraph(affinity, tuple(sizes.tolist()), neighbors.recall)
+
+
+def without_loops(affinity: csr_array) -> csr_array:
+    """W with an empty diagonal: a row's link to itself tells nothing of eigenvectors or communities."""
+    bare = (affinity - diags_array(affinity.diagonal())).tocsr()
+    bare.eliminate_zeros()
+    return bare

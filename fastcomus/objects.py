@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from fastcomus.backends import Backend
 from fastcomus.config import EmbedConfig
+from fastcomus.embeddings import unit_rows
 from fastcomus.encoders import Encoder
 from fastcomus.images import UnreadableImage
 from fastcomus.read_ahead import read_ahead
@@ -127,7 +128,7 @@ class _Collector:
         batch, self.crops = self.crops[:count], self.crops[count:]
         rows = self.encoder(torch.cat(batch)).numpy()
         if self.config.normalize:
-            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+            rows = unit_rows(rows)
         self.embeddings.append(rows)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array
 
 from fastcomus.backends import Backend
+from fastcomus.graph import without_loops
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ def eigenmaps(affinity: csr_array, n_components: int, seed: int, backend: Backen
     the solver stopped short (a residual or a deviation from orthonormality above 1e-3).
     """
     # As in scikit-learn, which the original program calls, loops do not count: neither in W nor in the degrees.
-    affinity = (affinity - diags_array(affinity.diagonal())).tocsr()
-    affinity.eliminate_zeros()
+    affinity = without_loops(affinity)
     degrees = np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64)
     # As in scikit-learn too, a row without any link counts as of degree 1.
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))

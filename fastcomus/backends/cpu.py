@@ -39,8 +39,9 @@ class CpuBackend:
         return read_image(Path(path), max_pixels)
 
     def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
-        masks = maps if maps.dtype == bool else np.zeros(maps.shape, bool)
+        masks = maps
         if maps.dtype != bool:
+            masks = np.zeros(maps.shape, bool)
             for mask, saliency in zip(masks, maps, strict=True):
                 np.greater(saliency, otsu_threshold(saliency) if theta == "otsu" else float(theta), out=mask)
         areas = masks.sum(axis=(1, 2), dtype=np.int64)
