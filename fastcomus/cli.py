@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcomus.command_options import Classes, Device, Images, Truth, stage_command
-from fastcomus.config import STAGES
 from fastcomus.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +74,27 @@ def predict_command(
     run.predict(images, output or "", **given["predict"])
 
 
+@stage_command(app, "assign")
+def assign_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of new images (searched to any depth).", show_default=False)
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Assign these rows instead: .npy (N, D), or Parquet with a column embedding.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of object masks of the new images, where the run had such of its own.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for assigned.parquet; by default assigned/ in the run.")
+    ] = None,
+) -> None:
+    """Put the objects of other images into the clusters that are there, without clustering again."""
+    run.assign(images or "", output or "", embeddings=embeddings or "", masks=masks or "", **given["assign"])
+
+
 @stage_command(app)
 def evaluate_command(
     run: "Run",
@@ -91,7 +111,7 @@ def evaluate_command(
     Console().print(format_table(run.evaluate(truth, classes or "", iteration)))
 
 
-@stage_command(app, *STAGES)
+@stage_command(app, "embed", "cluster", "train", "predict")
 def run_command(
     run: "Run",
     given: dict[str, dict[str, Any]],

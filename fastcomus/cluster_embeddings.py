@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fastcomus.backends import Backend
 from fastcomus.cluster_count import eigengap_count, leiden_communities, modularity
-from fastcomus.clustering import Clusters, cluster_rows, clusters_of
+from fastcomus.clustering import Clusters, cluster_rows, clusters_of, ward_labels
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
 from fastcomus.graph import KnnGraph, knn_graph
@@ -59,13 +59,19 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
     if config.method == "leiden":
         labels = leiden_communities(graph.affinity, config.resolution, seed)
         return Clustered(clusters_of(rows, labels, int(labels.max()) + 1, config.filter), None, graph)
-    k = config.k or _chosen_k(graph, config, seed, backend)
-    maps = _eigenmaps(graph, min(config.n_components or k, len(rows)), seed, backend)
+    k, maps = (config.k, None) if config.k else _chosen_k(graph, config, seed, backend)
+    if config.method == "agglomerative":
+        return Clustered(clusters_of(rows, ward_labels(rows, k, graph.affinity), k, config.filter), None, graph)
+    wanted = min(config.n_components or k, len(rows))
+    if maps is None or maps.rows.shape[1] < wanted:
+        maps = _eigenmaps(graph, wanted, seed, backend)
+    maps = replace(maps, rows=np.ascontiguousarray(maps.rows[:, :wanted]), eigenvalues=maps.eigenvalues[:wanted])
     return Clustered(cluster_rows(maps.rows, k, config.assign, config, seed, backend), maps, graph)
 
 
-def _chosen_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> int:
-    """The number of clusters by `config.choose_k`, at least 2."""
+def _chosen_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> tuple[int, Eigenmaps | None]:
+    """The number of clusters by `config.choose_k`, at least 2, and the eigenmaps that it took to find it."""
+    maps = None
     n = graph.affinity.shape[0]
     if config.choose_k == "leiden":
         k = max(2, int(leiden_communities(graph.affinity, config.resolution, seed).max()) + 1)
@@ -82,7 +88,7 @@ def _chosen_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backen
             labels = {k: cluster_rows(maps.rows[:, :k], k, "qr", config, seed, backend).labels for k in tried}
             k = max(tried, key=lambda k: modularity(graph.affinity, labels[k]))
     log.info("cluster: %d clusters, by %s; --k sets another number", k, config.choose_k)
-    return k
+    return k, maps
 
 
 def _eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) -> Eigenmaps:

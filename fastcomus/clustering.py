@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 
 from fastcomus.backends import Backend
 from fastcomus.config import ClusterConfig
@@ -63,8 +64,29 @@ def clusters_of(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) -> 
     sizes = np.bincount(labels, minlength=k)
     membership = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
     centres = (membership @ rows.astype(np.float64) / np.maximum(sizes, 1)[:, None]).astype(np.float32)
-    distances = _cosine_distance(rows, centres, labels)
+    distances = cosine_distances(rows, centres, labels)
     return Clusters(labels, distances, _core(labels, distances, sizes, filter), centres, sizes)
+
+
+def ward_labels(rows: np.ndarray, k: int, affinity: csr_array) -> np.ndarray:
+    """(N,) labels by Ward's agglomeration of `rows` (N, D), where only neighbours in `affinity` (N, N) join."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    with warnings.catch_warnings():  # parts of a graph in several are joined by their nearest rows
+        warnings.filterwarnings("ignore", message="the number of connected components")
+        return AgglomerativeClustering(k, connectivity=csr_matrix(affinity)).fit_predict(rows)
+
+
+def cosine_distances(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """1 - cosine between every row and its own centre, (N,) float32; 1 where either is zero."""
+    own = unit_rows(centres).astype(np.float64)
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    products = np.empty(len(rows))
+    for start in range(0, len(rows), 65_536):  # in float64, a slice at a time
+        part = slice(start, start + 65_536)
+        products[part] = np.einsum("nc,nc->n", rows[part].astype(np.float64), own[labels[part]])
+    cosine = np.divide(products, norms, where=norms > 0, out=np.zeros(len(rows)))
+    return (1 - np.clip(cosine, -1, 1)).astype(np.float32)
 
 
 def _pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -86,18 +108,6 @@ def _qr_labels(rows: np.ndarray, pivots: np.ndarray) -> np.ndarray:
     """The pivot that each row points to, after the pivots were made orthogonal to one another."""
     left, _, right = scipy.linalg.svd(rows[pivots].T.astype(np.float64), full_matrices=False)
     return np.abs(rows @ (left @ right)).argmax(axis=1)
-
-
-def _cosine_distance(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """1 - cosine between every row and its own centre, (N,) float32; 1 where either is zero."""
-    own = unit_rows(centres).astype(np.float64)
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    products = np.empty(len(rows))
-    for start in range(0, len(rows), 65_536):  # in float64, a slice at a time
-        part = slice(start, start + 65_536)
-        products[part] = np.einsum("nc,nc->n", rows[part].astype(np.float64), own[labels[part]])
-    cosine = np.divide(products, norms, where=norms > 0, out=np.zeros(len(rows)))
-    return (1 - np.clip(cosine, -1, 1)).astype(np.float32)
 
 
 def _core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 from fastcomus.errors import InputError
 
 PRECISIONS = ("float32", "bf16")
-CLUSTER_METHODS = ("spectral", "kmeans", "leiden")
+CLUSTER_METHODS = ("spectral", "kmeans", "leiden", "agglomerative")
 METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("normalized", "kmeans", "qr")
 COUNT_CRITERIA = ("leiden", "modularity", "eigengap")
@@ -64,7 +64,9 @@ class ClusterConfig:
     )
     max_k: int = setting(60, "Most clusters that modularity and eigengap look at.")
     method: str = setting(
-        "spectral", "spectral (the paper's), kmeans (straight on the embeddings) or leiden (communities of the graph)."
+        "spectral",
+        "spectral (the paper's), kmeans (straight on the embeddings), leiden (communities of the graph) or "
+        "agglomerative (Ward's, joining neighbours in the graph).",
     )
     resolution: float = setting(1.0, "Leiden's: above 1 gives more communities, below 1 fewer.")
     metric: str = setting("euclidean", "Distance between embeddings in the graph: euclidean or cosine.")
@@ -111,6 +113,17 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class AssignConfig:
+    """New objects to clusters that are there already."""
+
+    outliers: float = setting(
+        0.01,
+        "A new object farther from its neighbours than all but this share of the clustered objects are from theirs is "
+        "flagged as unlike anything; [0, 1).",
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of a run."""
 
@@ -123,6 +136,7 @@ class Config:
     cluster: ClusterConfig = ClusterConfig()
     train: TrainConfig = TrainConfig()
     predict: PredictConfig = PredictConfig()
+    assign: AssignConfig = AssignConfig()
 
 
 STAGES: dict[str, type] = {
@@ -130,6 +144,7 @@ STAGES: dict[str, type] = {
     "cluster": ClusterConfig,
     "train": TrainConfig,
     "predict": PredictConfig,
+    "assign": AssignConfig,
 }
 
 # What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
@@ -265,6 +280,7 @@ def check(config: Config) -> None:
     _require(0 < cluster.recall <= 1, "recall", "lie in (0, 1]", cluster.recall)
     _require(0 < cluster.resolution < math.inf, "resolution", "be above 0", cluster.resolution)
     _require(0 <= cluster.filter < 1, "filter", "lie in [0, 1): the share of each cluster to leave out", cluster.filter)
+    _require(0 <= config.assign.outliers < 1, "outliers", "lie in [0, 1)", config.assign.outliers)
     _require(train.output_stride in (8, 16, 32), "output_stride", "be 8, 16 or 32", train.output_stride)
     _require(0 < train.scale_min <= train.scale_max, "scale_min", "be above 0 and at most scale_max", train.scale_min)
     for name in ("scale_max", "learning_rate", "head_learning_rate"):

@@ -20,7 +20,7 @@ import pyarrow as pa
 from fastcomus import backends, weights
 from fastcomus.cluster_embeddings import check_count, cluster_embeddings
 from fastcomus.clustering import Clusters
-from fastcomus.config import STAGES, Config, resolve, to_dict, with_settings
+from fastcomus.config import STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
 from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
 from fastcomus.errors import InputError
 from fastcomus.images import find_images
@@ -46,6 +46,8 @@ class Embedded:
 
 class Run:
     """One run folder and the stages on it: `embed`, `cluster`, `train`, `predict`, `evaluate`, or all by `run`.
+
+    `assign` puts new objects into the clusters.
 
     `folder`: where results go (made when missing). `preset`: auto, voc, coco, dino or offline; `seed`: of everything
     random; both are remembered in the folder. `device`: auto, cpu, cuda or cuda:N. `workers`: threads that read
@@ -146,7 +148,9 @@ class Run:
             found = cluster_embeddings(rows, config.cluster, config.seed, self.backend)
             clusters = found.clusters
             self._write_clusters(clusters, found.maps, objects)
+            file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
             facts = {"k": len(clusters.sizes), "objects": len(rows), "images": objects is not None, "source": source}
+            facts.update(config=asdict(config.cluster), embeddings=file)
             self.folder.finish("clusters", whole, **facts, **found.facts())
             log.info(
                 "cluster: %d objects in %d clusters of %d to %d",
@@ -170,11 +174,7 @@ class Run:
 
         config = with_settings(self.config, _by_stage(settings, "train", "predict"))
         clusters, source = self._clusters_manifest(), self._image_source()
-        now = (self.folder.manifest("objects") or {})["fingerprint"]
-        if clusters.get("source", now) != now:
-            raise InputError(
-                f"the clusters in {self.folder.path} are not of the objects that are there now; run fastcomus cluster."
-            )
+        self._check_source(clusters, str((self.folder.manifest("objects") or {})["fingerprint"]))
         self._iterations()
         weights.check_name(config.train.backbone)
         sources = [source]
@@ -215,6 +215,85 @@ class Run:
                 target.write_class_map(mask_file(prediction.image), prediction.labels)
         log.info("predict: masks of %d images in %s, %d skipped", len(found.names) - skipped, target.path, skipped)
         return target.path
+
+    def assign(
+        self,
+        images: Path | str = "",
+        output: Path | str = "",
+        *,
+        embeddings: Path | str = "",
+        masks: Path | str = "",
+        **settings: Any,
+    ) -> Path:
+        """Clusters of objects that were not there when the clusters were made, without clustering again.
+
+        `images`: a folder whose objects are found and embedded as this run's were, with `masks` where the run had
+        masks of its own; or `embeddings`: rows of your own, as in `cluster`. Writes `output`/assigned.parquet (by
+        default in the run folder's `assigned`), a row per object: image and box where there are any, cluster,
+        distance, novelty, is_outlier (see `assignment.Assigned`).
+        """
+        from fastcomus.assignment import assign_embeddings
+
+        config = with_settings(self.config, {"assign": settings})
+        if bool(images) == bool(embeddings):
+            raise InputError("give either a folder of images or --embeddings FILE.")
+        if bool(config.embed.masks and images) != bool(masks):
+            raise InputError(
+                "the objects of this run come from masks of your own; give those of the new images with --masks DIR."
+                if images and not masks
+                else "--masks is for new images of a run whose own objects came from masks; leave it out."
+            )
+        manifest = self._clusters_manifest()
+        rows = self._clustered_rows(manifest)
+        target = RunFolder(output or self.folder.path / "assigned")
+        if images:
+            new = Run(
+                target.path,
+                preset=self.config.preset,
+                device=str(self.backend.device),
+                workers=self.workers,
+                settings=to_dict(self.config),
+            )
+            new.embed(images, masks=str(masks))
+            objects = target.read_shards()
+            table, wanted = objects.select(["image", "x0", "y0", "x1", "y1"]), embedding_matrix(objects)
+        else:
+            wanted = read_embeddings(embeddings)[0]
+            table = pa.table({"row": np.arange(len(wanted))})
+        wanted = checked_embeddings(wanted)
+        if len(wanted) and wanted.shape[1] != rows.shape[1]:
+            raise InputError(
+                f"the clustered embeddings have {rows.shape[1]} numbers each and the new ones {wanted.shape[1]}; "
+                "both must come from the same encoder."
+            )
+        self._remember(config)
+        clustered_by = ClusterConfig(**manifest["config"])
+        found = assign_embeddings(
+            wanted,
+            rows,
+            self._read_clusters(),
+            self._read_eigenmaps(manifest) if clustered_by.method == "spectral" else None,
+            clustered_by,
+            config.assign.outliers,
+            config.seed,
+            self.backend,
+        )
+        for name, column in (
+            ("cluster", found.labels),
+            ("distance", found.distances),
+            ("novelty", found.novelty),
+            ("is_outlier", found.is_outlier),
+        ):
+            table = table.append_column(name, pa.array(column))
+        target.write_table("assigned.parquet", table)
+        log.info(
+            "assign: %d objects in %d clusters, %d unlike anything; %s",
+            len(table),
+            len(np.unique(found.labels)),
+            int(found.is_outlier.sum()),
+            target.file("assigned.parquet"),
+        )
+        return target.file("assigned.parquet")
 
     def evaluate(self, truth: Path | str, classes: Path | str = "", iteration: int | None = None) -> Evaluation:
         """Score the class maps of an iteration (the last one by default) against a folder of masks."""
@@ -306,6 +385,29 @@ class Run:
             centres,
             np.bincount(labels, minlength=len(centres)),
         )
+
+    def _read_eigenmaps(self, manifest: Mapping[str, Any]) -> Eigenmaps:
+        rows = self.folder.read_array("clusters/eigenmaps.npy")
+        eigenvalues = self.folder.read_array("clusters/eigenvalues.npy")
+        return Eigenmaps(rows, eigenvalues, manifest["residual"], manifest["orthonormality"])
+
+    def _clustered_rows(self, manifest: Mapping[str, Any]) -> np.ndarray:
+        """The embeddings (N, D) that the clusters were made of; InputError when they changed since."""
+        if manifest["images"]:
+            rows = embedding_matrix(self.folder.read_shards(["embedding"]))
+            source = str((self.folder.manifest("objects") or {})["fingerprint"])
+        elif manifest["embeddings"]:
+            rows, source = read_embeddings(manifest["embeddings"])
+        else:
+            raise InputError("these clusters were made of an array in memory; cluster an .npy file to assign to them.")
+        self._check_source(manifest, source)
+        return checked_embeddings(rows)
+
+    def _check_source(self, clusters: Mapping[str, Any], now: str) -> None:
+        if clusters["source"] != now:
+            raise InputError(
+                f"the clusters in {self.folder.path} are not of the objects that are there now; run fastcomus cluster."
+            )
 
     def _write_cluster_masks(self, objects: pa.Table, clusters: Clusters, follows: str) -> None:
         """Iteration 0: the class maps of the clusters themselves."""

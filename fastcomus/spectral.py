@@ -48,3 +48,15 @@ def eigenmaps(affinity: csr_array, n_components: int, seed: int, backend: Backen
             "raise n_neighbors or change the seed"
         )
     return Eigenmaps((scale_of_kind * vectors).astype(np.float32), 1 - values, residual, orthonormality)
+
+
+def extended_rows(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Eigenmaps (M, C) float32 of new objects by Nystroem's extension: each column the mean over an object's neighbours
+    divided by 1 - eigenvalue.
+
+    `rows`: (N, C) eigenmaps. `eigenvalues`: (C,) of the normalised Laplacian; none is near 1, where eigenvectors tell
+    nothing of clusters. `neighbours`: (M, n) rows nearest to each new object. (W y = mu D y, with mu = 1 - eigenvalue,
+    says the same of every row that was there: Bengio et al., "Out-of-sample extensions", 2003.)
+    """
+    means = np.stack([rows[near].mean(axis=0) for near in neighbours]) if len(neighbours) else rows[:0]
+    return (means / np.maximum(1 - eigenvalues, 1e-3)).astype(np.float32)

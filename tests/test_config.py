@@ -74,7 +74,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "iterations": 2,
         "epochs": 2,
         "next_epochs": 2,
-        "extend": None,
+        "extend": None,  # a test of its own
         "train_size": 49,
         "scale_min": 0.7,
         "scale_max": 0.6,
@@ -85,6 +85,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "precision": "bf16",
     },
     "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": False},
+    "assign": {"outliers": 0.5},
 }
 
 
@@ -119,6 +120,16 @@ def test_every_setting_of_embed_has_an_effect(
             embedded(small, tmp_path / "run", changed)
         return
     assert embedded(small, tmp_path / "run", changed) != usual_objects
+
+
+@pytest.mark.parametrize("name", CHANGES["assign"])
+def test_every_setting_of_assign_has_an_effect(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.npy"
+    np.save(file, np.random.default_rng(0).standard_normal((200, 8)))
+    run = Run(tmp_path / "run", preset="offline", settings={"cluster": {"k": 4}})
+    run.cluster(file)
+    usual = run.assign(embeddings=file).read_bytes()
+    assert run.assign(embeddings=file, **{name: CHANGES["assign"][name]}).read_bytes() != usual
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES["cluster"].keys() - {"recall"}))
@@ -156,7 +167,17 @@ def usual_networks(clustered: Path, tmp_path_factory: pytest.TempPathFactory) ->
     }
 
 
-@pytest.mark.parametrize("name", CHANGES["train"])
+def test_setting_extend_has_an_effect(clustered: Path, tmp_path: Path) -> None:
+    """On the second iteration; the first is trained long enough to see the objects of the added images."""
+    images = make_photographs(tmp_path / "more", 3).images
+    settings = {"iterations": 2, "epochs": 12, "next_epochs": 1}
+    without = trained(clustered, tmp_path / "without", settings)
+    files = trained(clustered, tmp_path / "run", {**settings, "extend": str(images)})
+    assert files["iteration-1/segmenter.safetensors"] == without["iteration-1/segmenter.safetensors"]
+    assert files["iteration-2/segmenter.safetensors"] != without["iteration-2/segmenter.safetensors"]
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES["train"].keys() - {"extend"}))
 def test_every_setting_of_train_has_an_effect(
     name: str, clustered: Path, usual_networks: dict[int, dict[str, bytes]], mobilenet: str, tmp_path: Path
 ) -> None:
@@ -165,11 +186,9 @@ def test_every_setting_of_train_has_an_effect(
         changed["backbone_weights"] = mobilenet
     if name == "backbone_weights":
         changed[name] = random_lite0(tmp_path)
-    if name == "extend":
-        changed[name] = str(make_photographs(tmp_path / "more", 3).images)
     if name == "scale_max":
         changed["scale_min"] = 0.4
-    iterations = 2 if name in ("next_epochs", "extend") else 1
+    iterations = 2 if name == "next_epochs" else 1
     files = trained(clustered, tmp_path / "run", {"iterations": iterations, **changed})
     usual = usual_networks[iterations]
     if name == "iterations":

@@ -64,6 +64,12 @@ class Backend(Protocol):
     def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         """Nearest rows of every row of (N, D) float32 in Euclidean distance; exact for few rows or a recall of 1."""
 
+    def nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of (N, D), the `count` rows nearest to each of (M, D) queries, nearest first, searched exactly.
+
+        Indices (M, count) int64 and Euclidean distances (M, count) float32.
+        """
+
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The largest eigenvalues (c,) of D^-1/2 W D^-1/2, descending, with unit eigenvectors (N, c), float64."""
 

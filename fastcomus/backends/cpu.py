@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fastcomus.backends import Neighbors, ObjectMasks
 from fastcomus.backends.block_krylov import basis_columns, largest_eigenpairs
-from fastcomus.backends.nearest_neighbors import EXACT_ROWS, nearest_neighbors
+from fastcomus.backends.nearest_neighbors import EXACT_ROWS, nearest_neighbors, nearest_rows
 from fastcomus.images import read_image
 
 OTSU_BINS = 256
@@ -62,6 +62,9 @@ class CpuBackend:
 
     def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         return nearest_neighbors(embeddings, n_neighbors, recall, seed, torch.get_num_threads(), self.exact_rows)
+
+    def nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return nearest_rows(queries, rows, count)
 
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))

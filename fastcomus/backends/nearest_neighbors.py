@@ -24,7 +24,8 @@ def nearest_neighbors(
     `embeddings`: (N, D) float32. `recall` in (0, 1]: the share of true neighbours to reach, measured on a sample; 1, or
     N up to `exact_rows`, searches exactly. The measured recall comes with the result, also where it falls short.
     """
-    rows = _centred(embeddings)
+    mean, scale = _centring(embeddings)
+    rows = _centred(embeddings, mean, scale)
     if recall >= 1 or len(rows) <= exact_rows:
         _, found = import_faiss().knn(rows, rows, count)
         return Neighbors(_itself_first(found), 1.0)
@@ -38,6 +39,20 @@ def nearest_neighbors(
             break
         wanted = math.ceil(_WIDENING * wanted)
     return Neighbors(found, reached)
+
+
+def nearest_rows(queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` of `rows` (N, D) nearest to each of `queries` (M, D), nearest first: indices (M, count) int64 and
+    Euclidean distances (M, count) float32, by exact search."""
+    mean, scale = _centring(rows)
+    rows, queries = _centred(rows, mean, scale), _centred(queries, mean, scale)
+    _, found = import_faiss().knn(queries, rows, count)
+    # Again by differences: a difference of squares has too few digits for rows that lie close together.
+    distances = np.empty(found.shape, np.float32)
+    for query, neighbours, out in zip(queries, found, distances, strict=True):
+        out[:] = np.linalg.norm(rows[neighbours] - query, axis=1)
+    order = np.argsort(distances, axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1), np.take_along_axis(distances, order, axis=1) / np.float32(scale)
 
 
 def import_faiss():  # type: ignore[no-untyped-def]
@@ -72,22 +87,26 @@ def _recall(rows: np.ndarray, sample: np.ndarray, found: np.ndarray, farthest: n
     return hits / found.size
 
 
-def _centred(embeddings: np.ndarray) -> np.ndarray:
-    """Rows with the same neighbours that FAISS can square in float32: their mean at 0, their largest number near 1.
+def _centring(rows: np.ndarray) -> tuple[np.ndarray, float]:
+    """Mean (D,) and scale by which FAISS can square rows in float32: their mean at 0, their largest number near 1.
 
     FAISS takes distances as |x|^2 + |y|^2 - 2 x.y, where a large common mean cancels all digits that matter, and
-    numbers above 1e19 overflow.
+    numbers above 1e19 overflow. The scale is a power of two, which keeps every digit.
     """
-    if not embeddings.size:
-        return np.ascontiguousarray(embeddings, np.float32)
-    mean = embeddings.mean(axis=0, dtype=np.float64)
-    largest = max(np.abs(embeddings.max(axis=0) - mean).max(), np.abs(embeddings.min(axis=0) - mean).max())
-    scale = np.ldexp(1.0, -int(np.frexp(largest)[1]))  # a power of two keeps every digit
-    rows = np.empty(embeddings.shape, np.float32)
+    if not rows.size:
+        return np.zeros(rows.shape[1]), 1.0
+    mean = rows.mean(axis=0, dtype=np.float64)
+    largest = max(np.abs(rows.max(axis=0) - mean).max(), np.abs(rows.min(axis=0) - mean).max())
+    return mean, float(np.ldexp(1.0, -int(np.frexp(largest)[1])))
+
+
+def _centred(rows: np.ndarray, mean: np.ndarray, scale: float) -> np.ndarray:
+    """(rows - mean) * scale, float32."""
+    result = np.empty(rows.shape, np.float32)
     for start in range(0, len(rows), 65_536):  # in float64, a slice at a time
         part = slice(start, start + 65_536)
-        rows[part] = (embeddings[part] - mean) * scale
-    return rows
+        result[part] = (rows[part] - mean) * scale
+    return result
 
 
 def _itself_first(found: np.ndarray) -> np.ndarray:
