@@ -11,7 +11,6 @@ and the adjusted Rand index of its labels to the planted classes. Embeddings of 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import resource
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import inputs
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -92,19 +92,13 @@ def _inputs(arguments: argparse.Namespace, scratch: Path):  # type: ignore[no-un
         for seed in range(arguments.seeds):
             yield arguments.embeddings.name, str(arguments.embeddings), "", arguments.k, seed
         return
-    spec = importlib.util.spec_from_file_location("planted", arguments.planted)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     for size in arguments.sizes:
-        # Sets without a separation of their own are as hard as the nearest that has one.
-        nearest = min(module.SEPARATION, key=lambda known: abs(np.log(known[0] / size)))
-        k = nearest[1]
         for seed in range(arguments.seeds):
-            rows, classes = module.planted(size, k, module.SEPARATION[nearest], seed=seed)
+            rows, classes, k = inputs.planted(arguments.planted, size, seed)
             files = [scratch / f"{kind}-{size}-{seed}.npy" for kind in ("rows", "classes")]
             for file, array in zip(files, (rows, classes), strict=True):
                 np.save(file, array)
+            del rows
             yield f"planted {size:,}, k {k}", str(files[0]), str(files[1]), k, seed
             for file in files:
                 file.unlink()
@@ -142,7 +136,7 @@ def _ours(
     import sklearn.cluster  # noqa: F401  libraries are loaded before the clock starts, on every side
 
     from fastcomus.backends import select
-    from fastcomus.backends.nearest_neighbors import import_faiss
+    from fastcomus.backends.nearest_neighbors import import_faiss, nearest_neighbors
     from fastcomus.clustering import cluster_rows
     from fastcomus.config import ClusterConfig
     from fastcomus.graph import knn_graph
@@ -150,10 +144,12 @@ def _ours(
 
     import_faiss()
     backend, config = select("cpu"), ClusterConfig(k=k, recall=recall)
+    for exact_rows in (0, 10_000):  # compiled code is loaded, or made once for all processes to come
+        nearest_neighbors(rows[:1_000], NEIGHBORS, 0.99, seed, 1, exact_rows)
     with _timed(times, "graph"):
         graph = knn_graph(rows, NEIGHBORS, config.metric, recall, seed, backend)
     with _timed(times, "eigenmaps"):
-        maps = eigenmaps(graph.affinity, k, seed, backend)
+        maps = eigenmaps(graph.affinity, k, seed, backend, graph.order)
     with _timed(times, "labels"):
         labels = cluster_rows(maps.rows, k, config.assign, config, seed, backend).labels
     return labels, graph.recall

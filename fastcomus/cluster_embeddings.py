@@ -93,7 +93,7 @@ def _chosen_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backen
 
 def _eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) -> Eigenmaps:
     try:
-        return eigenmaps(graph.affinity, count, seed, backend)
+        return eigenmaps(graph.affinity, count, seed, backend, graph.order)
     except ArithmeticError as error:
         raise InputError(f"{error}.") from error
 

@@ -25,14 +25,20 @@ class Eigenmaps:
     orthonormality: float
 
 
-def eigenmaps(affinity: csr_array, n_components: int, seed: int, backend: Backend) -> Eigenmaps:
+def eigenmaps(
+    affinity: csr_array, n_components: int, seed: int, backend: Backend, order: np.ndarray | None = None
+) -> Eigenmaps:
     """The first eigenvectors of L = I - D^-1/2 W D^-1/2, the constant one kept, rescaled by D^-1/2.
 
-    `affinity`: W, (N, N) symmetric; the diagonal plays no part. `n_components` in [1, N]. Raises ArithmeticError when
+    `affinity`: W, (N, N) symmetric; the diagonal plays no part. `n_components` in [1, N]. `order`: (N,)
+    integers, rows in the order to work in, which changes nothing but the time. Raises ArithmeticError when
     the solver stopped short (a residual or a deviation from orthonormality above 1e-3).
     """
     # As in scikit-learn, which the original program calls, loops do not count: neither in W nor in the degrees.
     affinity = without_loops(affinity)
+    if order is not None:
+        affinity = affinity[order][:, order]
+        affinity.sort_indices()
     degrees = np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64)
     # As in scikit-learn too, a row without any link counts as of degree 1.
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
@@ -47,7 +53,9 @@ def eigenmaps(affinity: csr_array, n_components: int, seed: int, backend: Backen
             f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}; "
             "raise n_neighbors or change the seed"
         )
-    return Eigenmaps((scale_of_kind * vectors).astype(np.float32), 1 - values, residual, orthonormality)
+    rows = np.empty(vectors.shape, np.float32)
+    rows[slice(None) if order is None else order] = scale_of_kind * vectors
+    return Eigenmaps(rows, 1 - values, residual, orthonormality)
 
 
 def extended_rows(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray) -> np.ndarray:

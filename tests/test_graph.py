@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.neighbors import kneighbors_graph
 
-from fastcomus.backends import nearest_neighbors, select
+from fastcomus.backends import nearest_neighbors, neighbor_descent, select
 from fastcomus.backends.cpu import CpuBackend
 from fastcomus.graph import KnnGraph, knn_graph
 
@@ -95,14 +95,39 @@ def test_approximate_search_reaches_the_recall_that_it_reports() -> None:
         # Weight shared with the exact graph: half of it for an edge found from one end only.
         shared = np.minimum(affinity, exact).sum() / exact.sum()
         assert graph.recall >= wanted and abs(shared - graph.recall) < 0.02
+
+
+def test_passes_go_on_until_the_recall_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbor_descent, "_PROBES", 4)
+    backend = CpuBackend(torch.device("cpu"), exact_rows=1000)
     noise = np.random.default_rng(0).standard_normal((3000, 60)).astype(np.float32)
-    least, most = (knn_graph(noise, 20, "euclidean", wanted, 0, backend).recall for wanted in (0.1, 0.95))
-    assert 0.5 < least < 0.95 <= most  # few neighbours asked for, then more until recall is reached
+    recalls = [knn_graph(noise, 20, "euclidean", wanted, 0, backend).recall for wanted in (0.1, 0.7, 0.95)]
+    assert 0.2 < recalls[0] < 0.7 <= recalls[1] < 0.95 <= recalls[2]
 
 
 def test_a_recall_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, _ = planted.gaussian(2000)
-    found = nearest_neighbors.nearest_neighbors
-    monkeypatch.setattr(nearest_neighbors, "_descended", lambda rows, count, *_: np.zeros((len(rows), count), np.int32))
-    neighbors = found(rows, 10, 0.95, 0, 1, exact_rows=100)
-    assert neighbors.recall < 0.2 and (neighbors.indices[:, 0] == np.arange(2000)).all()
+    monkeypatch.setattr(neighbor_descent, "_PROBES", 1)
+    monkeypatch.setattr(neighbor_descent, "_compare_surroundings", lambda *_: None)
+    rows = np.random.default_rng(0).standard_normal((2000, 30)).astype(np.float32)
+    neighbors = nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, exact_rows=100)
+    _, exact = nearest_neighbors.nearest_rows(rows, rows, 10)
+    reached = np.linalg.norm(rows[neighbors.indices] - rows[:, None], axis=2) <= exact[:, -1:] * 1.0001
+    assert neighbors.recall < 0.7 and abs(reached[:, 1:].mean() - neighbors.recall) < 0.03
+    assert (neighbors.indices[:, 0] == np.arange(2000)).all()
+
+
+def test_rows_that_bfloat16_cannot_tell_apart_are_told_apart() -> None:
+    """Five classes a million times farther from one another than their rows: rounding swallows all differences."""
+    rows, _ = planted.gaussian(1500, spread=1e-6)
+    neighbors = nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, exact_rows=100)
+    assert neighbors.recall > 0.3  # float32 squares have no more digits
+    rows, _ = planted.gaussian(1500, spread=1e-2)
+    assert nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, exact_rows=100).recall > 0.95
+
+
+def test_search_does_not_depend_on_the_number_of_threads() -> None:
+    rows, _ = planted.gaussian(1500)
+    for exact_rows in (100, 10_000):
+        one, three = (nearest_neighbors.nearest_neighbors(rows, 12, 0.99, 0, n, exact_rows) for n in (1, 3))
+        assert (one.indices == three.indices).all() and one.recall == three.recall
+        assert sorted(one.order.tolist()) == list(range(1500)) and (one.order == three.order).all()

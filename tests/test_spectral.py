@@ -118,6 +118,14 @@ def test_equal_runs_give_equal_bytes(n_components: int) -> None:
     assert np.abs(first.rows - other.rows).max() < 1e-4 * np.abs(first.rows).max()
 
 
+def test_the_order_to_work_in_changes_nothing() -> None:
+    affinity = knn_graph(planted.gaussian()[0], 10, "euclidean", 1, 0, CPU).affinity
+    order = np.random.default_rng(0).permutation(300)
+    usual, ordered = eigenmaps(affinity, 6, 0, CPU), eigenmaps(affinity, 6, 0, CPU, order)
+    assert np.abs(usual.eigenvalues - ordered.eigenvalues).max() < 1e-9
+    assert subspace_angles(usual.rows.astype(np.float64), ordered.rows.astype(np.float64)).max() < 1e-4
+
+
 def test_graph_is_left_as_it_was_and_loops_do_not_count() -> None:
     rows, _ = planted.gaussian(spread=2.0)
     affinity = knn_graph(rows, 20, "euclidean", 1.0, 0, CPU).affinity

@@ -32,10 +32,12 @@ class ObjectMasks:
 @dataclass(frozen=True)
 class Neighbors:
     """`indices`: (N, n) int32, each row's nearest rows, itself first. `recall`: the share of the true ones, in [0, 1]:
-    1 for an exact search, else measured on a sample."""
+    1 for an exact search, else measured on a sample. `order`: (N,) int64, the rows in an order where near ones stand
+    together, as far as the search found one."""
 
     indices: np.ndarray
     recall: float
+    order: np.ndarray
 
 
 class Backend(Protocol):

@@ -16,6 +16,8 @@ from scipy.sparse import csr_array
 _BLOCK = 16  # vectors in a product
 _LEAST_SPARE = 96  # columns beyond 2 k; a basis of 60 columns for k = 20 stagnated
 _LEAST_CONDITION = 1e-3  # below it rounding (1e-7) would be enlarged until the rows lean on the basis
+_MOST_CORRECTIONS = 3
+_CLOSE = 300  # times the tolerance: from there on the residual is looked at after every block
 _KEPT_SHARE = 0.4  # of the basis beyond k, at a restart
 _ROWS_AT_ONCE = 16_384
 
@@ -46,26 +48,34 @@ def largest_eigenpairs(
     projected = torch.zeros((columns + _BLOCK, columns + _BLOCK), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     basis[:_BLOCK] = _orthonormal(torch.randn((_BLOCK, n), generator=generator).to(device), basis[:0])[0]
-    size = _BLOCK
-    for restart in range(max_restarts + 1):
-        size, following, coupling = _extended(operator, basis, projected, size, columns)
-        values, rotation = torch.linalg.eigh(projected[:size, :size])
-        values, rotation = values.flip(0), rotation.flip(1)
-        residuals = torch.linalg.norm(coupling @ rotation[size - _BLOCK :], dim=0)
-        residual = float(residuals[:count].max())
-        if residual < tolerance or restart == max_restarts:
-            vectors = _rotated(basis[:size], rotation[:, :count])
-            return Eigenpairs(values[:count].numpy(), vectors.T.cpu().numpy(), residual, restart)
-        kept = min(count + int((size - count) * _KEPT_SHARE), size - 2 * _BLOCK)
-        basis[:kept] = _rotated(basis[:size], rotation[:, :kept])
-        basis[kept : kept + _BLOCK] = following
-        link = coupling @ rotation[size - _BLOCK :, :kept]
-        projected.zero_()
-        projected[:kept, :kept] = torch.diag(values[:kept])
-        projected[kept : kept + _BLOCK, :kept] = link
-        projected[:kept, kept : kept + _BLOCK] = link.T
-        size = kept + _BLOCK
-    raise AssertionError("unreachable")
+    size, overlapped, restarts, is_close = _BLOCK, 0, 0, False
+    while True:
+        following, coupling = _expanded(operator, basis, projected, size, overlapped)
+        is_full = size + _BLOCK > columns
+        if is_full or is_close:
+            block = projected[:size, :size]
+            values, rotation = torch.linalg.eigh((block + block.T) / 2)
+            values, rotation = values.flip(0), rotation.flip(1)
+            residuals = torch.linalg.norm(coupling @ rotation[size - _BLOCK :], dim=0)
+            residual = float(residuals[:count].max())
+            if residual < tolerance or (is_full and restarts == max_restarts):
+                vectors = _rotated(basis[:size], rotation[:, :count])
+                return Eigenpairs(values[:count].numpy(), vectors.T.cpu().numpy(), residual, restarts)
+            is_close = residual < _CLOSE * tolerance
+        if is_full:
+            kept = min(count + int((size - count) * _KEPT_SHARE), size - 2 * _BLOCK)
+            basis[:kept] = _rotated(basis[:size], rotation[:, :kept])
+            projected.zero_()
+            projected[:kept, :kept] = torch.diag(values[:kept])
+            coupling = coupling @ rotation[size - _BLOCK :, :kept]
+            size, overlapped, restarts = kept, 0, restarts + 1
+        else:
+            overlapped = size - _BLOCK
+        coupled = slice(size - coupling.shape[1], size)
+        basis[size : size + _BLOCK] = following
+        projected[size : size + _BLOCK, coupled] = coupling
+        projected[coupled, size : size + _BLOCK] = coupling.T
+        size += _BLOCK
 
 
 def basis_columns(count: int) -> int:
@@ -73,30 +83,32 @@ def basis_columns(count: int) -> int:
     return max(3 * count, 2 * count + _LEAST_SPARE)
 
 
-def _extended(
-    operator: torch.Tensor, basis: torch.Tensor, projected: torch.Tensor, size: int, columns: int
-) -> tuple[int, torch.Tensor, torch.Tensor]:
-    """Grow the basis block by block until it is full: its size, the block that would follow, and its coupling."""
-    while True:
-        newest = basis[size - _BLOCK : size]
-        product = (operator @ newest.T.contiguous()).T.contiguous()
-        # Against the whole basis, twice: in float32 once is not enough.
-        coefficients = basis[:size] @ product.T
-        product -= coefficients.T @ basis[:size]
+def _expanded(
+    operator: torch.Tensor, basis: torch.Tensor, projected: torch.Tensor, size: int, overlapped: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multiply the newest block of `basis`[:size] and write its inner products into `projected`: the block (b, n) that
+    follows, orthonormal, and its coupling (b, b) to the newest.
+
+    In exact arithmetic the product overlaps no vector before `overlapped`.
+    """
+    newest = basis[size - _BLOCK : size]
+    product = (operator @ newest.T.contiguous()).T.contiguous()
+    recent = slice(overlapped, size)
+    coefficients = basis[recent] @ product.T
+    product -= coefficients.T @ basis[recent]
+    inner = torch.zeros((size, _BLOCK), device=product.device)
+    inner[recent] = coefficients
+    # Then against the whole basis: in float32 once is not enough; and again while that takes much away.
+    for _ in range(_MOST_CORRECTIONS):
+        before = torch.linalg.norm(product, dim=1)
         correction = basis[:size] @ product.T
         product -= correction.T @ basis[:size]
-        inner = (coefficients + correction).double().cpu()
-        projected[:size, size - _BLOCK : size] = inner
-        projected[size - _BLOCK : size, :size] = inner.T
-        following, coupling = _orthonormal(product, basis[:size])
-        if size + _BLOCK > columns:
-            block = projected[:size, :size]
-            projected[:size, :size] = (block + block.T) / 2
-            return size, following, coupling
-        basis[size : size + _BLOCK] = following
-        projected[size : size + _BLOCK, size - _BLOCK : size] = coupling
-        projected[size - _BLOCK : size, size : size + _BLOCK] = coupling.T
-        size += _BLOCK
+        inner += correction
+        if (torch.linalg.norm(product, dim=1) > 0.7 * before).all():
+            break
+    projected[:size, size - _BLOCK : size] = inner.double().cpu()
+    projected[size - _BLOCK : size, :size] = projected[:size, size - _BLOCK : size].T
+    return _orthonormal(product, basis[:size])
 
 
 def _orthonormal(rows: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

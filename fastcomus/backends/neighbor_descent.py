@@ -1,0 +1,202 @@
+"""Nearest neighbours by matrix products: of all pairs of rows, or of those likely to be near (NN-descent by blocks)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import torch
+
+from fastcomus.backends.neighbor_lists import NeighborLists
+
+_TILE = 512  # rows of a block of all pairs
+_CHUNK = 128  # rows that are searched together
+_PROBES = 24  # chunks whose rows are looked at first
+_BATCH = 64  # rows whose surroundings are compared at once
+_WIDENING = 1.6  # length of the lists over the neighbours wanted: more ways to others, and rounding pushes none out
+_FULL_SURROUNDINGS = 4 / 3  # rows compared around a row, over its list's length, when all pairs are
+_SURROUNDINGS = 5 / 3  # the same, when only pairs with a new row are
+_FRESH = 1.25  # rows that count as new in a pass, over their mean number; the others wait for the next one
+_MOST_PARTITIONS = 10
+_LEAST_GAIN = 0.045  # of recall by a pass, to let another follow: a new partition into chunks gains more than a third
+_LEAST_GAIN_OF_PARTITION = 0.002
+_LEAST_TOLD_APART = 0.99  # of the true neighbours in lists from all rows' products in bfloat16, to use it
+_AT_ONCE = 4_096  # rows converted at once
+
+
+def all_pairs(rows: np.ndarray, count: int, threads: int) -> np.ndarray:
+    """The `count` other rows nearest to each of (N, D) float32, exactly: (N, count) int32, nearest first.
+
+    Every product serves both of its rows. -1 where there are fewer than `count` others.
+    """
+    n = len(rows)
+    lists = NeighborLists(n, count, threads)
+    vectors, squared = _padded(rows, np.arange(n), _TILE, torch.float32)
+    numbers = _numbers(n, len(vectors))
+    tiles = [slice(start, start + _TILE) for start in range(0, len(vectors), _TILE)]
+    for i, one in enumerate(tiles):
+        for other in tiles[i:]:
+            products = vectors[one] @ vectors[other].T
+            lists.offer(products.numpy()[None], numbers[None, one], numbers[None, other], squared[None, other])
+            if other is not one:
+                turned = products.T.contiguous().numpy()[None]
+                lists.offer(turned, numbers[None, other], numbers[None, one], squared[None, one])
+    return lists.nearest(rows, np.arange(n), count)
+
+
+def likely_pairs(
+    rows: np.ndarray,
+    count: int,
+    recall: float,
+    sample: np.ndarray,
+    recall_of: Callable[[np.ndarray], float],
+    seed: int,
+    threads: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Like `all_pairs`, but of pairs that are likely to be near only, until `recall` is reached or nothing is gained;
+    and (N,) int64, the rows in an order where near ones stand together.
+
+    `recall_of`: the share of true neighbours in candidates (S, L) of the rows `sample` (S,), -1 for none.
+
+    The rows are ordered by k-means and cut into chunks; each is compared with the rows of the nearest chunks; then the
+    same in another order. Then the rows around each row (those in its list, those whose lists it is in) are compared
+    with one another, again and again (Dong et al., "Efficient k-nearest neighbor graph construction for generic
+    similarity measures", 2011), with further orders when that gains little. Products are taken in bfloat16 where the
+    processor has instructions for it and they tell the rows apart, else in float32.
+    """
+    order = _order(rows, seed)
+    places = np.empty(len(rows), np.int64)
+    places[order] = np.arange(len(rows))
+    lists = NeighborLists(len(rows), _rounded(_WIDENING * count), threads)
+
+    def reached() -> float:
+        ids = lists.ids[places[sample]]
+        return recall_of(np.where(ids >= 0, order[ids], -1))
+
+    vectors, squared = _padded(rows, order, _CHUNK, torch.bfloat16 if _has_bfloat16() else torch.float32)
+    if vectors.dtype == torch.bfloat16:
+        _compare_sample(lists, vectors, squared, sample, order)
+        if reached() < _LEAST_TOLD_APART:
+            vectors, squared = _padded(rows, order, _CHUNK, torch.float32)
+        lists = NeighborLists(len(rows), _rounded(_WIDENING * count), threads)
+    _compare_chunks(lists, vectors, squared, places[order])
+    now = reached()
+    for partition in range(1, _MOST_PARTITIONS):
+        if now >= recall:
+            break
+        at_first, gain = now, 1.0
+        _compare_chunks(lists, vectors, squared, places[_order(rows, seed + partition)])
+        now = reached()
+        while now < recall and gain > _LEAST_GAIN:
+            before = now
+            _compare_surroundings(lists, vectors, squared, is_full=partition == 1 and gain == 1.0)
+            now = reached()
+            gain = now - before
+        if now - at_first < _LEAST_GAIN_OF_PARTITION:
+            break
+    nearest = lists.nearest(rows, order, count)
+    found = np.empty((len(rows), count), np.int32)
+    found[order] = np.where(nearest >= 0, order[nearest], -1)
+    return found, order
+
+
+def _order(rows: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) int64: the rows in an order where those of a k-means cluster of a k-means cluster stand together."""
+    coarse = _kmeans(rows, max(1, round(math.sqrt(len(rows) / _CHUNK))), seed)
+    order = np.argsort(coarse, kind="stable")
+    for members in np.split(order, np.cumsum(np.bincount(coarse))[:-1]):
+        fine = _kmeans(np.ascontiguousarray(rows[members]), max(1, round(len(members) / _CHUNK)), seed)
+        members[:] = members[np.argsort(fine, kind="stable")]
+    return order
+
+
+def _kmeans(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """(N,) labels of a quick k-means: it only has to bring near rows together."""
+    if k == 1 or len(rows) <= k:
+        return np.zeros(len(rows), np.int64)
+    found = faiss.Kmeans(rows.shape[1], k, niter=8, seed=seed, max_points_per_centroid=64, min_points_per_centroid=1)
+    found.train(rows)
+    return np.asarray(found.index.search(rows, 1)[1][:, 0])
+
+
+def _padded(rows: np.ndarray, order: np.ndarray, multiple: int, kind: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
+    """`rows`[order] as `kind`, rows of zeros behind them up to a multiple of `multiple`, and the squared norms (P,)
+    float32 of what it holds, infinite for the padding."""
+    n = len(rows)
+    vectors = torch.zeros((-(-n // multiple) * multiple, rows.shape[1]), dtype=kind)
+    squared = np.full(len(vectors), np.inf, np.float32)
+    for start in range(0, n, _AT_ONCE):
+        part = slice(start, min(start + _AT_ONCE, n))
+        vectors[part] = torch.from_numpy(rows[order[part]])
+        squared[part] = (vectors[part].float() ** 2).sum(1)
+    return vectors, squared
+
+
+def _numbers(n: int, padded: int) -> np.ndarray:
+    """0, 1, ..., n - 1, then -1 up to the length `padded`; int32."""
+    numbers = np.full(padded, -1, np.int32)
+    numbers[:n] = np.arange(n)
+    return numbers
+
+
+def _compare_chunks(lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, arrangement: np.ndarray) -> None:
+    """Every row with the rows of the chunks whose means lie nearest to its own chunk's; `arrangement` (N,): the rows in
+    an order to cut into chunks."""
+    numbers = _numbers(len(arrangement), len(vectors))
+    numbers[: len(arrangement)] = arrangement
+    numbers = numbers.reshape(-1, _CHUNK)
+    squares = np.where(numbers >= 0, squared[numbers], np.float32(np.inf))
+    chosen = torch.from_numpy(numbers.clip(0))
+    means = torch.stack([vectors.index_select(0, chunk).float().mean(0) for chunk in chosen]).numpy()
+    _, probes = faiss.knn(means, means, min(_PROBES, len(means)))
+    for chunk, near in enumerate(probes):
+        # Indexing takes eight times as long as index_select.
+        pool = vectors.index_select(0, chosen[torch.from_numpy(near)].flatten())
+        products = (vectors.index_select(0, chosen[chunk]) @ pool.T).float().numpy()
+        lists.offer(products[None], numbers[None, chunk], numbers[near].reshape(1, -1), squares[near].reshape(1, -1))
+
+
+def _compare_sample(
+    lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, sample: np.ndarray, order: np.ndarray
+) -> None:
+    """The rows `sample` with all rows."""
+    places = np.flatnonzero(np.isin(order, sample)).astype(np.int32)
+    chosen = vectors[torch.from_numpy(places)]
+    numbers = _numbers(len(order), len(vectors))
+    for start in range(0, len(vectors), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        products = (chosen @ vectors[part].T).float().numpy()
+        lists.offer(products[None], places[None], numbers[None, part], squared[None, part])
+
+
+def _compare_surroundings(lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, is_full: bool) -> None:
+    """For each row, the rows in its list and some of those that have it in theirs, with one another: all pairs
+    (`is_full`), or those with a row that came since the last pass."""
+    length = lists.ids.shape[1]
+    total = _rounded((_FULL_SURROUNDINGS if is_full else _SURROUNDINGS) * length)
+    linking, is_fresh = lists.linking_rows(total - length)
+    fresh_count = total
+    if not is_full:
+        fresh_count = min(total, _rounded(_FRESH * (lists.fresh.sum() + is_fresh.sum()) / len(linking)))
+    for first in range(0, len(linking), _BATCH):
+        around = lists.around(first, min(first + _BATCH, len(linking)), linking, is_fresh, fresh_count)
+        squares = np.where(around >= 0, squared[around], np.float32(np.inf))
+        members = vectors.index_select(0, torch.from_numpy(around.clip(0)).flatten()).view(*around.shape, -1)
+        products = torch.bmm(members[:, :fresh_count], members.transpose(1, 2)).float()
+        lists.offer(products.numpy(), around[:, :fresh_count], around, squares)
+        if fresh_count < total:
+            turned = products[:, :, fresh_count:].transpose(1, 2).contiguous().numpy()
+            lists.offer(turned, around[:, fresh_count:], around[:, :fresh_count], squares[:, :fresh_count])
+
+
+def _rounded(number: float) -> int:
+    """To a multiple of 16, upwards."""
+    return -(-math.ceil(number) // 16) * 16
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 faster than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,180 @@
+"""Lists of the nearest rows found so far, to which blocks of matrix products are offered; compiled by numba."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+_STEP = 16  # candidates compared at once
+# The place of the one set bit of a 32-bit number: its product with a de Bruijn sequence has another top for each.
+_DE_BRUIJN = np.uint32(0x077CB531)
+_PLACE_OF_BIT = np.array([((0x077CB531 << i) & 0xFFFFFFFF) >> 27 for i in range(32)]).argsort()
+
+
+class NeighborLists:
+    """For each of N rows the `length` nearest other rows among those offered so far, nearest first.
+
+    `ids`: (N, length) int32, -1 where none. `scores`: (N, length) float32, squared distance less the row's own squared
+    norm. `fresh`: (N, length) bool, whether an entry came since the flag was last cleared. What a list ends with does
+    not depend on the number of threads.
+    """
+
+    def __init__(self, rows: int, length: int, threads: int) -> None:
+        self.ids = np.full((rows, length), -1, np.int32)
+        self.scores = np.full((rows, length), np.inf, np.float32)
+        self.fresh = np.zeros((rows, length), bool)
+        self._bounds = np.full(rows, np.inf, np.float32)  # each list's last score, packed: read for every offer
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads)
+
+    def offer(self, products: np.ndarray, targets: np.ndarray, candidates: np.ndarray, squared: np.ndarray) -> None:
+        """Offer to row `targets[b, r]` each of the rows `candidates[b, :]`.
+
+        `products`: (B, R, C) float32, their scalar products; C a multiple of 16. `targets` (B, R) and `candidates`
+        (B, C): int32, -1 for none. `squared`: (B, C) float32, squared norms of the candidates, infinite for none.
+        """
+        assert products.shape[2] % _STEP == 0, products.shape
+
+        def offer(owner: int) -> None:
+            state = self.ids, self.scores, self.fresh, self._bounds
+            _offer(products, targets, candidates, squared, *state, owner, self._threads)
+
+        self._in_threads(offer)
+
+    def linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each row up to `count` others that have it in their lists and are not in its own: ids (N, count) int32,
+        -1 for none, and whether their link is fresh. Those who rank it first come first."""
+        return _linking_rows(self.ids, self.fresh, count)
+
+    def around(self, first: int, last: int, linking: np.ndarray, is_fresh: np.ndarray, fresh_count: int) -> np.ndarray:
+        """The rows in the lists of [first, last) and those `linking` to them: (last - first, L) int32, -1 for none.
+
+        Up to `fresh_count` fresh entries come first; their flags are cleared.
+        """
+        around = np.empty((last - first, self.ids.shape[1] + linking.shape[1]), np.int32)
+        _around(self.ids, self.fresh, linking, is_fresh, first, fresh_count, around)
+        return around
+
+    def nearest(self, rows: np.ndarray, numbers: np.ndarray, count: int) -> np.ndarray:
+        """(N, count) int32: the best of each list by distances taken anew from the differences of `rows`[numbers]."""
+        found = np.empty((len(self.ids), count), np.int32)
+        bounds = np.linspace(0, len(self.ids), self._threads + 1).astype(int)
+
+        def rank(thread: int) -> None:
+            _rank(rows, numbers, self.ids, found, bounds[thread], bounds[thread + 1])
+
+        self._in_threads(rank)
+        return found
+
+    def _in_threads(self, work) -> None:  # type: ignore[no-untyped-def]
+        if self._threads == 1:
+            work(0)
+        else:
+            list(self._pool.map(work, range(self._threads)))
+
+
+@_compiled
+def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, owner, owners):  # type: ignore[no-untyped-def]
+    length = ids.shape[1]
+    for block in range(targets.shape[0]):
+        for row in range(targets.shape[1]):
+            target = targets[block, row]
+            if target < 0 or target % owners != owner:
+                continue
+            bound = bounds[target]
+            for start in range(0, products.shape[2], _STEP):
+                better = np.uint32(0)  # a bit for each, without a branch: all at once
+                for step in range(_STEP):
+                    score = squared[block, start + step] - 2 * products[block, row, start + step]
+                    better |= np.uint32(score < bound) << np.uint32(step)
+                while better:
+                    bit = better & (~better + np.uint32(1))
+                    better ^= bit
+                    column = start + _PLACE_OF_BIT[((bit * _DE_BRUIJN) & np.uint32(0xFFFFFFFF)) >> np.uint32(27)]
+                    score = squared[block, column] - 2 * products[block, row, column]
+                    if not score < bound:
+                        continue
+                    candidate = candidates[block, column]
+                    if candidate == target:
+                        continue
+                    is_known = False
+                    for place in range(length):
+                        is_known |= ids[target, place] == candidate
+                    if is_known:
+                        continue
+                    place = length - 1
+                    while place > 0 and scores[target, place - 1] > score:
+                        scores[target, place] = scores[target, place - 1]
+                        ids[target, place] = ids[target, place - 1]
+                        fresh[target, place] = fresh[target, place - 1]
+                        place -= 1
+                    scores[target, place] = score
+                    ids[target, place] = candidate
+                    fresh[target, place] = True
+                    bound = scores[target, length - 1]
+                    bounds[target] = bound
+
+
+@_compiled
+def _linking_rows(ids, fresh, count):  # type: ignore[no-untyped-def]
+    rows, length = ids.shape
+    linking = np.full((rows, count), -1, np.int32)
+    is_fresh = np.zeros((rows, count), np.bool_)
+    used = np.zeros(rows, np.int32)
+    for place in range(length):
+        for row in range(rows):
+            target = ids[row, place]
+            if target < 0 or used[target] == count:
+                continue
+            is_known = False
+            for other in range(length):
+                is_known |= ids[target, other] == row
+            if not is_known:
+                linking[target, used[target]] = row
+                is_fresh[target, used[target]] = fresh[row, place]
+                used[target] += 1
+    return linking, is_fresh
+
+
+@_compiled
+def _around(ids, fresh, linking, link_is_fresh, first, fresh_count, around):  # type: ignore[no-untyped-def]
+    length = ids.shape[1]
+    for block in range(around.shape[0]):
+        row = first + block
+        front, back = 0, around.shape[1] - 1
+        for place in range(around.shape[1]):
+            if place < length:
+                entry, is_fresh = ids[row, place], fresh[row, place]
+            else:
+                entry, is_fresh = linking[row, place - length], link_is_fresh[row, place - length]
+            if entry >= 0 and is_fresh and front < fresh_count:
+                around[block, front] = entry
+                front += 1
+                if place < length:
+                    fresh[row, place] = False
+            else:
+                around[block, back] = entry
+                back -= 1
+
+
+@_compiled
+def _rank(rows, numbers, ids, found, first, last):  # type: ignore[no-untyped-def]
+    length, count, size = ids.shape[1], found.shape[1], rows.shape[1]
+    distances = np.empty(length, np.float32)
+    for row in range(first, last):
+        own = numbers[row]
+        for place in range(length):
+            distances[place] = np.inf
+            if ids[row, place] >= 0:
+                other = numbers[ids[row, place]]
+                total = np.float32(0)
+                for column in range(size):
+                    difference = rows[own, column] - rows[other, column]
+                    total += difference * difference
+                distances[place] = total
+        order = np.argsort(distances, kind="mergesort")
+        for place in range(count):
+            found[row, place] = ids[row, order[place]]
