@@ -22,6 +22,7 @@ def nearest_neighbors(
     """
     faiss = import_faiss()
     from fastcomus.backends.neighbor_descent import all_pairs, likely_pairs
+    from fastcomus.backends.threads import threads_of_their_own
 
     mean, scale = _centring(embeddings)
     rows = _centred(embeddings, mean, scale)
@@ -29,7 +30,8 @@ def nearest_neighbors(
     if not others:
         found = np.empty((len(rows), 0), np.int32)
     elif recall >= 1 or len(rows) <= exact_rows:
-        found = all_pairs(rows, others, threads)
+        with threads_of_their_own(threads) as workers:
+            found = all_pairs(rows, others, workers)
     else:
         sample = np.sort(np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
         farthest = faiss.knn(rows[sample], rows, count)[0][:, -1]
@@ -37,7 +39,8 @@ def nearest_neighbors(
         def recall_of(candidates: np.ndarray) -> float:
             return _recall(rows, sample, candidates, farthest, others)
 
-        found, order = likely_pairs(rows, others, recall, sample, recall_of, seed, threads)
+        with threads_of_their_own(threads) as workers:
+            found, order = likely_pairs(rows, others, recall, sample, recall_of, seed, workers)
         reached = recall_of(found[sample])
     own = np.arange(len(rows), dtype=np.int32)[:, None]
     return Neighbors(np.concatenate([own, np.where(found >= 0, found, own)], axis=1), reached, order)

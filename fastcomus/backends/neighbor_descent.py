@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import faiss
 import numpy as np
 import torch
 
-from fastcomus.backends.neighbor_lists import NeighborLists
+from fastcomus.backends.neighbor_lists import NeighborLists, Offer
+from fastcomus.backends.threads import Threads
 
 _TILE = 512  # rows of a block of all pairs
 _CHUNK = 128  # rows that are searched together
@@ -26,24 +28,27 @@ _LEAST_TOLD_APART = 0.99  # of the true neighbours in lists from all rows' produ
 _AT_ONCE = 4_096  # rows converted at once
 
 
-def all_pairs(rows: np.ndarray, count: int, threads: int) -> np.ndarray:
+def all_pairs(rows: np.ndarray, count: int, threads: Threads) -> np.ndarray:
     """The `count` other rows nearest to each of (N, D) float32, exactly: (N, count) int32, nearest first.
 
     Every product serves both of its rows. -1 where there are fewer than `count` others.
     """
     n = len(rows)
-    lists = NeighborLists(n, count, threads)
+    lists = NeighborLists(n, count)
     vectors, squared = _padded(rows, np.arange(n), _TILE, torch.float32)
     numbers = _numbers(n, len(vectors))
+
+    def compare(one: slice, other: slice) -> list[Offer]:
+        products = vectors[one] @ vectors[other].T
+        offers = [Offer(products.numpy()[None], numbers[None, one], numbers[None, other], squared[None, other])]
+        if other != one:
+            turned = products.T.contiguous().numpy()[None]
+            offers.append(Offer(turned, numbers[None, other], numbers[None, one], squared[None, one]))
+        return offers
+
     tiles = [slice(start, start + _TILE) for start in range(0, len(vectors), _TILE)]
-    for i, one in enumerate(tiles):
-        for other in tiles[i:]:
-            products = vectors[one] @ vectors[other].T
-            lists.offer(products.numpy()[None], numbers[None, one], numbers[None, other], squared[None, other])
-            if other is not one:
-                turned = products.T.contiguous().numpy()[None]
-                lists.offer(turned, numbers[None, other], numbers[None, one], squared[None, one])
-    return lists.nearest(rows, np.arange(n), count)
+    lists.take((partial(compare, one, other) for i, one in enumerate(tiles) for other in tiles[i:]), threads)
+    return lists.nearest(rows, np.arange(n), count, threads)
 
 
 def likely_pairs(
@@ -53,7 +58,7 @@ def likely_pairs(
     sample: np.ndarray,
     recall_of: Callable[[np.ndarray], float],
     seed: int,
-    threads: int,
+    threads: Threads,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Like `all_pairs`, but of pairs that are likely to be near only, until `recall` is reached or nothing is gained;
     and (N,) int64, the rows in an order where near ones stand together.
@@ -66,10 +71,10 @@ def likely_pairs(
     similarity measures", 2011), with further orders when that gains little. Products are taken in bfloat16 where the
     processor has instructions for it and they tell the rows apart, else in float32.
     """
-    order = _order(rows, seed)
+    order = _order(rows, seed, threads)
     places = np.empty(len(rows), np.int64)
     places[order] = np.arange(len(rows))
-    lists = NeighborLists(len(rows), _rounded(_WIDENING * count), threads)
+    lists = NeighborLists(len(rows), _rounded(_WIDENING * count))
 
     def reached() -> float:
         ids = lists.ids[places[sample]]
@@ -77,38 +82,41 @@ def likely_pairs(
 
     vectors, squared = _padded(rows, order, _CHUNK, torch.bfloat16 if _has_bfloat16() else torch.float32)
     if vectors.dtype == torch.bfloat16:
-        _compare_sample(lists, vectors, squared, sample, order)
+        _compare_sample(lists, vectors, squared, places[sample], threads)
         if reached() < _LEAST_TOLD_APART:
             vectors, squared = _padded(rows, order, _CHUNK, torch.float32)
-        lists = NeighborLists(len(rows), _rounded(_WIDENING * count), threads)
-    _compare_chunks(lists, vectors, squared, places[order])
+        lists = NeighborLists(len(rows), _rounded(_WIDENING * count))
+    _compare_chunks(lists, vectors, squared, places[order], threads)
     now = reached()
     for partition in range(1, _MOST_PARTITIONS):
         if now >= recall:
             break
         at_first, gain = now, 1.0
-        _compare_chunks(lists, vectors, squared, places[_order(rows, seed + partition)])
+        _compare_chunks(lists, vectors, squared, places[_order(rows, seed + partition, threads)], threads)
         now = reached()
         while now < recall and gain > _LEAST_GAIN:
             before = now
-            _compare_surroundings(lists, vectors, squared, is_full=partition == 1 and gain == 1.0)
+            _compare_surroundings(lists, vectors, squared, partition == 1 and gain == 1.0, threads)
             now = reached()
             gain = now - before
         if now - at_first < _LEAST_GAIN_OF_PARTITION:
             break
-    nearest = lists.nearest(rows, order, count)
+    nearest = lists.nearest(rows, order, count, threads)
     found = np.empty((len(rows), count), np.int32)
     found[order] = np.where(nearest >= 0, order[nearest], -1)
     return found, order
 
 
-def _order(rows: np.ndarray, seed: int) -> np.ndarray:
+def _order(rows: np.ndarray, seed: int, threads: Threads) -> np.ndarray:
     """(N,) int64: the rows in an order where those of a k-means cluster of a k-means cluster stand together."""
     coarse = _kmeans(rows, max(1, round(math.sqrt(len(rows) / _CHUNK))), seed)
     order = np.argsort(coarse, kind="stable")
-    for members in np.split(order, np.cumsum(np.bincount(coarse))[:-1]):
-        fine = _kmeans(np.ascontiguousarray(rows[members]), max(1, round(len(members) / _CHUNK)), seed)
+
+    def arrange(members: np.ndarray) -> None:
+        fine = _kmeans(rows[members], max(1, round(len(members) / _CHUNK)), seed)
         members[:] = members[np.argsort(fine, kind="stable")]
+
+    threads.map(arrange, np.split(order, np.cumsum(np.bincount(coarse))[:-1]))
     return order
 
 
@@ -141,7 +149,9 @@ def _numbers(n: int, padded: int) -> np.ndarray:
     return numbers
 
 
-def _compare_chunks(lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, arrangement: np.ndarray) -> None:
+def _compare_chunks(
+    lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, arrangement: np.ndarray, threads: Threads
+) -> None:
     """Every row with the rows of the chunks whose means lie nearest to its own chunk's; `arrangement` (N,): the rows in
     an order to cut into chunks."""
     numbers = _numbers(len(arrangement), len(vectors))
@@ -151,27 +161,36 @@ def _compare_chunks(lists: NeighborLists, vectors: torch.Tensor, squared: np.nda
     chosen = torch.from_numpy(numbers.clip(0))
     means = torch.stack([vectors.index_select(0, chunk).float().mean(0) for chunk in chosen]).numpy()
     _, probes = faiss.knn(means, means, min(_PROBES, len(means)))
-    for chunk, near in enumerate(probes):
+
+    def compare(chunk: int) -> list[Offer]:
+        near = probes[chunk]
         # Indexing takes eight times as long as index_select.
         pool = vectors.index_select(0, chosen[torch.from_numpy(near)].flatten())
         products = (vectors.index_select(0, chosen[chunk]) @ pool.T).float().numpy()
-        lists.offer(products[None], numbers[None, chunk], numbers[near].reshape(1, -1), squares[near].reshape(1, -1))
+        candidates, candidate_squares = numbers[near].reshape(1, -1), squares[near].reshape(1, -1)
+        return [Offer(products[None], numbers[None, chunk], candidates, candidate_squares)]
+
+    lists.take((partial(compare, chunk) for chunk in range(len(probes))), threads)
 
 
 def _compare_sample(
-    lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, sample: np.ndarray, order: np.ndarray
+    lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, sample: np.ndarray, threads: Threads
 ) -> None:
-    """The rows `sample` with all rows."""
-    places = np.flatnonzero(np.isin(order, sample)).astype(np.int32)
-    chosen = vectors[torch.from_numpy(places)]
-    numbers = _numbers(len(order), len(vectors))
-    for start in range(0, len(vectors), _AT_ONCE):
+    """The rows `sample` (S,) with all rows."""
+    chosen, targets = vectors[torch.from_numpy(sample)], sample[None].astype(np.int32)
+    numbers = _numbers(len(lists.ids), len(vectors))
+
+    def compare(start: int) -> list[Offer]:
         part = slice(start, start + _AT_ONCE)
         products = (chosen @ vectors[part].T).float().numpy()
-        lists.offer(products[None], places[None], numbers[None, part], squared[None, part])
+        return [Offer(products[None], targets, numbers[None, part], squared[None, part])]
+
+    lists.take((partial(compare, start) for start in range(0, len(vectors), _AT_ONCE)), threads)
 
 
-def _compare_surroundings(lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, is_full: bool) -> None:
+def _compare_surroundings(
+    lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, is_full: bool, threads: Threads
+) -> None:
     """For each row, the rows in its list and some of those that have it in theirs, with one another: all pairs
     (`is_full`), or those with a row that came since the last pass."""
     length = lists.ids.shape[1]
@@ -180,15 +199,24 @@ def _compare_surroundings(lists: NeighborLists, vectors: torch.Tensor, squared: 
     fresh_count = total
     if not is_full:
         fresh_count = min(total, _rounded(_FRESH * (lists.fresh.sum() + is_fresh.sum()) / len(linking)))
-    for first in range(0, len(linking), _BATCH):
-        around = lists.around(first, min(first + _BATCH, len(linking)), linking, is_fresh, fresh_count)
+
+    def compare(around: np.ndarray) -> list[Offer]:
         squares = np.where(around >= 0, squared[around], np.float32(np.inf))
         members = vectors.index_select(0, torch.from_numpy(around.clip(0)).flatten()).view(*around.shape, -1)
         products = torch.bmm(members[:, :fresh_count], members.transpose(1, 2)).float()
-        lists.offer(products.numpy(), around[:, :fresh_count], around, squares)
+        offers = [Offer(products.numpy(), around[:, :fresh_count], around, squares)]
         if fresh_count < total:
             turned = products[:, :, fresh_count:].transpose(1, 2).contiguous().numpy()
-            lists.offer(turned, around[:, fresh_count:], around[:, :fresh_count], squares[:, :fresh_count])
+            offers.append(Offer(turned, around[:, fresh_count:], around[:, :fresh_count], squares[:, :fresh_count]))
+        return offers
+
+    lists.take(
+        (
+            partial(compare, lists.around(first, min(first + _BATCH, len(linking)), linking, is_fresh, fresh_count))
+            for first in range(0, len(linking), _BATCH)
+        ),
+        threads,
+    )
 
 
 def _rounded(number: float) -> int:

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import numba
 import numpy as np
 
+from fastcomus.backends.threads import Threads
+
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+_GROUP = 8  # jobs whose offers are held at once; another number gives other lists
 _STEP = 16  # candidates compared at once
 # The place of the one set bit of a 32-bit number: its product with a de Bruijn sequence has another top for each.
 _DE_BRUIJN = np.uint32(0x077CB531)
 _PLACE_OF_BIT = np.array([((0x077CB531 << i) & 0xFFFFFFFF) >> 27 for i in range(32)]).argsort()
 
 
+@dataclass(frozen=True)
+class Offer:
+    """To row `targets[b, r]` each of the rows `candidates[b, :]`.
+
+    `products`: (B, R, C) float32, their scalar products; C a multiple of 16. `targets` (B, R) and `candidates` (B, C):
+    int32, -1 for none. `squared`: (B, C) float32, squared norms of the candidates, infinite for none.
+    """
+
+    products: np.ndarray
+    targets: np.ndarray
+    candidates: np.ndarray
+    squared: np.ndarray
+
+
 class NeighborLists:
     """For each of N rows the `length` nearest other rows among those offered so far, nearest first.
 
     `ids`: (N, length) int32, -1 where none. `scores`: (N, length) float32, squared distance less the row's own squared
-    norm. `fresh`: (N, length) bool, whether an entry came since the flag was last cleared. What a list ends with does
-    not depend on the number of threads.
+    norm. `fresh`: (N, length) bool, whether an entry came since the flag was last cleared.
     """
 
-    def __init__(self, rows: int, length: int, threads: int) -> None:
+    def __init__(self, rows: int, length: int) -> None:
         self.ids = np.full((rows, length), -1, np.int32)
         self.scores = np.full((rows, length), np.inf, np.float32)
         self.fresh = np.zeros((rows, length), bool)
         self._bounds = np.full(rows, np.inf, np.float32)  # each list's last score, packed: read for every offer
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads)
 
-    def offer(self, products: np.ndarray, targets: np.ndarray, candidates: np.ndarray, squared: np.ndarray) -> None:
-        """Offer to row `targets[b, r]` each of the rows `candidates[b, :]`.
+    def take(self, jobs: Iterable[Callable[[], Sequence[Offer]]], threads: Threads) -> None:
+        """Take the offers that `jobs` make.
 
-        `products`: (B, R, C) float32, their scalar products; C a multiple of 16. `targets` (B, R) and `candidates`
-        (B, C): int32, -1 for none. `squared`: (B, C) float32, squared norms of the candidates, infinite for none.
+        A group of jobs is drawn and run in threads, then each thread takes all their offers in order, for the rows that
+        are its own: what the lists end with does not depend on the number of threads.
         """
-        assert products.shape[2] % _STEP == 0, products.shape
+        waiting = iter(jobs)
+        while group := list(islice(waiting, _GROUP)):
+            offers = [offer for made in threads.map(lambda job: job(), group) for offer in made]
 
-        def offer(owner: int) -> None:
-            state = self.ids, self.scores, self.fresh, self._bounds
-            _offer(products, targets, candidates, squared, *state, owner, self._threads)
+            def take(owner: int, offers: list[Offer] = offers) -> None:
+                for offer in offers:
+                    assert offer.products.shape[2] % _STEP == 0, offer.products.shape
+                    state = self.ids, self.scores, self.fresh, self._bounds
+                    _offer(offer.products, offer.targets, offer.candidates, offer.squared, *state, owner, threads.count)
 
-        self._in_threads(offer)
+            threads.map(take, range(threads.count))
 
     def linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """For each row up to `count` others that have it in their lists and are not in its own: ids (N, count) int32,
@@ -58,22 +78,12 @@ class NeighborLists:
         _around(self.ids, self.fresh, linking, is_fresh, first, fresh_count, around)
         return around
 
-    def nearest(self, rows: np.ndarray, numbers: np.ndarray, count: int) -> np.ndarray:
+    def nearest(self, rows: np.ndarray, numbers: np.ndarray, count: int, threads: Threads) -> np.ndarray:
         """(N, count) int32: the best of each list by distances taken anew from the differences of `rows`[numbers]."""
         found = np.empty((len(self.ids), count), np.int32)
-        bounds = np.linspace(0, len(self.ids), self._threads + 1).astype(int)
-
-        def rank(thread: int) -> None:
-            _rank(rows, numbers, self.ids, found, bounds[thread], bounds[thread + 1])
-
-        self._in_threads(rank)
+        bounds = np.linspace(0, len(self.ids), threads.count + 1).astype(int)
+        threads.map(lambda i: _rank(rows, numbers, self.ids, found, bounds[i], bounds[i + 1]), range(threads.count))
         return found
-
-    def _in_threads(self, work) -> None:  # type: ignore[no-untyped-def]
-        if self._threads == 1:
-            work(0)
-        else:
-            list(self._pool.map(work, range(self._threads)))
 
 
 @_compiled

@@ -1,0 +1,44 @@
+"""Threads that each do their own matrix products, instead of sharing every product among all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+import torch
+
+
+class Threads:
+    """`count` threads; `map(function, items)` gives the results in order. One works in the caller's own thread."""
+
+    def __init__(self, count: int, pool: ThreadPoolExecutor | None) -> None:
+        self.count = count
+        self._pool = pool
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        return [function(item) for item in items] if self._pool is None else list(self._pool.map(function, items))
+
+
+@contextmanager
+def threads_of_their_own(count: int) -> Iterator[Threads]:
+    """`Threads` in which torch and FAISS use one thread each.
+
+    Small products are shared at a loss, and a thread that waits for its share takes time from those that work.
+    """
+    if count == 1:
+        yield Threads(1, None)
+        return
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, initializer=_work_alone) as pool:
+            yield Threads(count, pool)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _work_alone() -> None:
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
