@@ -20,7 +20,7 @@ from fastcomus.errors import InputError
 PRECISIONS = ("float32", "bf16")
 CLUSTER_METHODS = ("spectral", "kmeans", "leiden", "agglomerative")
 METRICS = ("euclidean", "cosine")
-ASSIGNMENTS = ("normalized", "kmeans", "qr")
+ASSIGNMENTS = ("qr", "normalized", "kmeans")
 COUNT_CRITERIA = ("leiden", "modularity", "eigengap")
 SCHEDULES = ("constant", "cosine")
 
@@ -74,9 +74,9 @@ class ClusterConfig:
     recall: float = setting(0.95, "Share of true neighbours that the search among many objects must reach; 1 is exact.")
     n_components: int = setting(0, "Eigenvectors used; 0 takes as many as clusters.")
     assign: str = setting(
-        "normalized",
-        "Labels from the eigenvectors: normalized (k-means on rows of unit length, started by qr), kmeans (the "
-        "paper's) or qr (column-pivoted QR).",
+        "qr",
+        "Labels from the eigenvectors: qr (column-pivoted QR), normalized (k-means on rows of unit length, started by "
+        "qr) or kmeans (the paper's).",
     )
     n_init: int = setting(10, "Restarts of kmeans; the best is kept.")
     filter: float = setting(0.2, "Share of each cluster, farthest from its centre, kept out of training; [0, 1).")

@@ -63,7 +63,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "n_neighbors": 12,
         "recall": None,  # tests/test_graph.py: the approximate search takes half a minute to compile
         "n_components": 2,
-        "assign": "qr",
+        "assign": "normalized",
         "n_init": 1,
         "filter": 0.4,
     },

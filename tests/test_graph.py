@@ -86,7 +86,7 @@ def test_cosine_graph_is_the_euclidean_one_of_unit_rows() -> None:
 @pytest.mark.skipif(not planted.REFERENCE.is_file(), reason="needs shared/reference")
 def test_approximate_search_reaches_the_recall_that_it_reports() -> None:
     rows, _ = planted.dino_like(3000, 20, 0.605)
-    backend = CpuBackend(torch.device("cpu"), exact_rows=1000)
+    backend = CpuBackend(torch.device("cpu"), all_pairs_rows=1000)
     exact = scikit_learns(rows, 30)
     for wanted in (0.9, 0.97):
         graph = knn_graph(rows, 30, "euclidean", wanted, 0, backend)
@@ -99,7 +99,7 @@ def test_approximate_search_reaches_the_recall_that_it_reports() -> None:
 
 def test_passes_go_on_until_the_recall_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbor_descent, "_PROBES", 4)
-    backend = CpuBackend(torch.device("cpu"), exact_rows=1000)
+    backend = CpuBackend(torch.device("cpu"), all_pairs_rows=1000)
     noise = np.random.default_rng(0).standard_normal((3000, 60)).astype(np.float32)
     recalls = [knn_graph(noise, 20, "euclidean", wanted, 0, backend).recall for wanted in (0.1, 0.7, 0.95)]
     assert 0.2 < recalls[0] < 0.7 <= recalls[1] < 0.95 <= recalls[2]
@@ -110,7 +110,7 @@ def test_a_recall_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbor_descent, "_MOST_PARTITIONS", 2)
     monkeypatch.setattr(neighbor_descent, "_compare_surroundings", lambda *_: None)
     rows = np.random.default_rng(0).standard_normal((2000, 30)).astype(np.float32)
-    neighbors = nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, exact_rows=100)
+    neighbors = nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, all_pairs_rows=100)
     _, exact = nearest_neighbors.nearest_rows(rows, rows, 10)
     reached = np.linalg.norm(rows[neighbors.indices] - rows[:, None], axis=2) <= exact[:, -1:] * 1.0001
     assert neighbors.recall < 0.7 and abs(reached[:, 1:].mean() - neighbors.recall) < 0.03
@@ -120,15 +120,26 @@ def test_a_recall_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_that_bfloat16_cannot_tell_apart_are_told_apart() -> None:
     """Five classes a million times farther from one another than their rows: rounding swallows all differences."""
     rows, _ = planted.gaussian(1500, spread=1e-6)
-    neighbors = nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, exact_rows=100)
+    neighbors = nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, all_pairs_rows=100)
     assert neighbors.recall > 0.3  # float32 squares have no more digits
     rows, _ = planted.gaussian(1500, spread=1e-2)
-    assert nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, exact_rows=100).recall > 0.95
+    assert nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, all_pairs_rows=100).recall > 0.95
+
+
+@pytest.mark.skipif(not neighbor_descent.has_bfloat16(), reason="needs a processor with bfloat16")
+def test_all_pairs_in_bfloat16_give_the_exact_neighbours_or_give_way() -> None:
+    rows = np.random.default_rng(0).standard_normal((6000, 24)).astype(np.float32)
+    usual, exact = (nearest_neighbors.nearest_neighbors(rows, 15, recall, 0, 1) for recall in (0.95, 1.0))
+    assert usual.recall >= 0.999 and (np.sort(usual.indices) == np.sort(exact.indices)).mean() > 0.999
+    # Far classes of close rows: bfloat16 cannot tell these apart, float32 can.
+    close = 100 * rows[np.arange(6000) % 5] + rows
+    usual, exact = (nearest_neighbors.nearest_neighbors(close, 15, recall, 0, 1) for recall in (0.95, 1.0))
+    assert usual.recall == 1 and (usual.indices == exact.indices).all()
 
 
 def test_search_does_not_depend_on_the_number_of_threads() -> None:
     rows, _ = planted.gaussian(1500)
-    for exact_rows in (100, 10_000):
-        one, three = (nearest_neighbors.nearest_neighbors(rows, 12, 0.99, 0, n, exact_rows) for n in (1, 3))
+    for all_pairs_rows in (100, 10_000):
+        one, three = (nearest_neighbors.nearest_neighbors(rows, 12, 0.99, 0, n, all_pairs_rows) for n in (1, 3))
         assert (one.indices == three.indices).all() and one.recall == three.recall
         assert sorted(one.order.tolist()) == list(range(1500)) and (one.order == three.order).all()

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fastcomus.backends import Neighbors, ObjectMasks
 from fastcomus.backends.block_krylov import basis_columns, largest_eigenpairs
-from fastcomus.backends.nearest_neighbors import EXACT_ROWS, nearest_neighbors, nearest_rows
+from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, nearest_neighbors, nearest_rows
 from fastcomus.images import read_image
 
 OTSU_BINS = 256
@@ -33,7 +33,7 @@ class CpuBackend:
 
     device: torch.device
     name: str = "cpu"
-    exact_rows: int = EXACT_ROWS
+    all_pairs_rows: int = ALL_PAIRS_ROWS
 
     def decode(self, path: str, max_pixels: int) -> np.ndarray:
         return read_image(Path(path), max_pixels)
@@ -61,7 +61,7 @@ class CpuBackend:
         return torch.cat(crops).contiguous() if crops else torch.empty((0, 3, size, size), dtype=torch.uint8)
 
     def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
-        return nearest_neighbors(embeddings, n_neighbors, recall, seed, torch.get_num_threads(), self.exact_rows)
+        return nearest_neighbors(embeddings, n_neighbors, recall, seed, torch.get_num_threads(), self.all_pairs_rows)
 
     def nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         return nearest_rows(queries, rows, count)

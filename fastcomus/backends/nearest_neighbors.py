@@ -7,41 +7,49 @@ import numpy as np
 from fastcomus.backends import Neighbors
 from fastcomus.errors import InputError
 
-# Up to here the exact search takes no longer than the approximate one does.
-EXACT_ROWS = 30_000
+ALL_PAIRS_ROWS = 30_000  # beyond, the search among likely pairs takes less time than that of all pairs
+_EXACT_ROWS = 5_000  # beyond, products of all pairs may be taken in bfloat16
+_LEAST_OF_ALL_PAIRS = 0.999  # recall of these; below it, they are taken in float32
 _SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
 
 
 def nearest_neighbors(
-    embeddings: np.ndarray, count: int, recall: float, seed: int, threads: int, exact_rows: int = EXACT_ROWS
+    embeddings: np.ndarray, count: int, recall: float, seed: int, threads: int, all_pairs_rows: int = ALL_PAIRS_ROWS
 ) -> Neighbors:
     """Every row's `count` nearest rows in Euclidean distance, itself first.
 
-    `embeddings`: (N, D) float32. `recall` in (0, 1]: the share of true neighbours to reach, measured on a sample; 1, or
-    N up to `exact_rows`, searches exactly. The measured recall comes with the result, also where it falls short.
+    `embeddings`: (N, D) float32. `recall` in (0, 1]: the share of true neighbours to reach, measured on a sample; 1
+    searches exactly, as do few rows in any case. Up to `all_pairs_rows` all pairs are looked at. The measured recall
+    comes with the result, also where it falls short.
     """
     faiss = import_faiss()
-    from fastcomus.backends.neighbor_descent import all_pairs, likely_pairs
+    import torch
+
+    from fastcomus.backends.neighbor_descent import all_pairs, has_bfloat16, likely_pairs
     from fastcomus.backends.threads import threads_of_their_own
 
-    mean, scale = _centring(embeddings)
-    rows = _centred(embeddings, mean, scale)
-    others, reached, order = count - 1, 1.0, np.arange(len(rows))
+    rows = _centred(embeddings, *_centring(embeddings))
+    others, order = count - 1, np.arange(len(rows))
     if not others:
-        found = np.empty((len(rows), 0), np.int32)
-    elif recall >= 1 or len(rows) <= exact_rows:
-        with threads_of_their_own(threads) as workers:
-            found = all_pairs(rows, others, workers)
-    else:
-        sample = np.sort(np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
-        farthest = faiss.knn(rows[sample], rows, count)[0][:, -1]
+        return Neighbors(order[:, None].astype(np.int32), 1.0, order)
+    with threads_of_their_own(threads) as workers:
+        found = None
+        if recall < 1 and len(rows) > min(_EXACT_ROWS, all_pairs_rows):
+            sample = np.sort(np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
+            farthest = faiss.knn(rows[sample], rows, count)[0][:, -1]
 
-        def recall_of(candidates: np.ndarray) -> float:
-            return _recall(rows, sample, candidates, farthest, others)
+            def recall_of(candidates: np.ndarray) -> float:
+                return _recall(rows, sample, candidates, farthest, others)
 
-        with threads_of_their_own(threads) as workers:
-            found, order = likely_pairs(rows, others, recall, sample, recall_of, seed, workers)
-        reached = recall_of(found[sample])
+            if len(rows) > all_pairs_rows:
+                found, order = likely_pairs(rows, others, recall, sample, recall_of, seed, workers)
+                reached = recall_of(found[sample])
+            elif has_bfloat16():
+                found = all_pairs(rows, others, torch.bfloat16, workers)
+                reached = recall_of(found[sample])
+                found = found if reached >= _LEAST_OF_ALL_PAIRS else None
+        if found is None:
+            found, reached = all_pairs(rows, others, torch.float32, workers), 1.0
     own = np.arange(len(rows), dtype=np.int32)[:, None]
     return Neighbors(np.concatenate([own, np.where(found >= 0, found, own)], axis=1), reached, order)
 

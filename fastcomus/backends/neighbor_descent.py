@@ -13,7 +13,7 @@ import torch
 from fastcomus.backends.neighbor_lists import NeighborLists, Offer
 from fastcomus.backends.threads import Threads
 
-_TILE = 512  # rows of a block of all pairs
+_TILE = 256  # rows of a block of all pairs
 _CHUNK = 128  # rows that are searched together
 _PROBES = 24  # chunks whose rows are looked at first
 _BATCH = 64  # rows whose surroundings are compared at once
@@ -28,18 +28,19 @@ _LEAST_TOLD_APART = 0.99  # of the true neighbours in lists from all rows' produ
 _AT_ONCE = 4_096  # rows converted at once
 
 
-def all_pairs(rows: np.ndarray, count: int, threads: Threads) -> np.ndarray:
-    """The `count` other rows nearest to each of (N, D) float32, exactly: (N, count) int32, nearest first.
+def all_pairs(rows: np.ndarray, count: int, precision: torch.dtype, threads: Threads) -> np.ndarray:
+    """The `count` other rows nearest to each of (N, D) float32 by the products of all pairs: (N, count) int32.
 
-    Every product serves both of its rows. -1 where there are fewer than `count` others.
+    Nearest first; -1 where there are fewer than `count` others. `precision`: of the products, float32 or bfloat16; then
+    the nearest are chosen in float32 among a third more. Every product serves both of its rows.
     """
     n = len(rows)
-    lists = NeighborLists(n, count)
-    vectors, squared = _padded(rows, np.arange(n), _TILE, torch.float32)
+    lists = NeighborLists(n, count if precision == torch.float32 else math.ceil(4 / 3 * count))
+    vectors, squared = _padded(rows, np.arange(n), _TILE, precision)
     numbers = _numbers(n, len(vectors))
 
     def compare(one: slice, other: slice) -> list[Offer]:
-        products = vectors[one] @ vectors[other].T
+        products = (vectors[one] @ vectors[other].T).float()
         offers = [Offer(products.numpy()[None], numbers[None, one], numbers[None, other], squared[None, other])]
         if other != one:
             turned = products.T.contiguous().numpy()[None]
@@ -80,7 +81,7 @@ def likely_pairs(
         ids = lists.ids[places[sample]]
         return recall_of(np.where(ids >= 0, order[ids], -1))
 
-    vectors, squared = _padded(rows, order, _CHUNK, torch.bfloat16 if _has_bfloat16() else torch.float32)
+    vectors, squared = _padded(rows, order, _CHUNK, torch.bfloat16 if has_bfloat16() else torch.float32)
     if vectors.dtype == torch.bfloat16:
         _compare_sample(lists, vectors, squared, places[sample], threads)
         if reached() < _LEAST_TOLD_APART:
@@ -224,7 +225,7 @@ def _rounded(number: float) -> int:
     return -(-math.ceil(number) // 16) * 16
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 faster than float32."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
