@@ -4,8 +4,9 @@
 
 The recipe: scikit-learn's `kneighbors_graph` + `spectral_embedding` + `k_means`, which is what the original program
 runs, with its solvers `arpack` (the default), `lobpcg` and `amg` (needs pyamg). Every side runs in a process of its own
-on the same rows, with one thread by default, and reports CPU-seconds and wall-clock seconds of each stage, peak memory,
-and the adjusted Rand index of its labels to the planted classes. Embeddings of your own: `--embeddings FILE --k K`.
+on the same rows, with one thread by default, and reports CPU-seconds of each stage and wall-clock seconds, peak memory,
+and the adjusted Rand index of its labels to the planted classes and to the recipe's. Embeddings of your own:
+`--embeddings FILE --k K`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ import inputs
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from sklearn.metrics import adjusted_rand_score
+
+from fastcomus.config import ASSIGNMENTS, ClusterConfig
 
 SIDES = ("fastcomus", "arpack", "lobpcg", "amg")
 STAGES = ("graph", "eigenmaps", "labels")
@@ -40,7 +44,8 @@ def main() -> None:
     parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=SIDES)
     parser.add_argument("--seeds", type=int, default=1, help="planted sets per size, and seeds of the labels")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--recall", type=float, default=0.95, help="fastcomus --recall")
+    parser.add_argument("--recall", type=float, default=ClusterConfig().recall, help="fastcomus --recall")
+    parser.add_argument("--assign", default=ClusterConfig().assign, choices=ASSIGNMENTS, help="fastcomus --assign")
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a side is given up")
     parser.add_argument("--json", type=Path, default=Path("bench/results/clustering.json"))
     parser.add_argument("--one-side", help=argparse.SUPPRESS)  # in a process of its own
@@ -51,20 +56,42 @@ def main() -> None:
     numbers = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, rows, classes, k, seed in _inputs(arguments, Path(scratch)):
+            same_input = []
             for side in arguments.sides:
-                given = {"side": side, "rows": rows, "classes": classes, "k": k, "seed": seed}
-                measured = _in_process({**given, "recall": arguments.recall}, arguments.threads, arguments.limit)
-                numbers.append({"input": name, "seed": seed, "side": side, "k": k, **measured})
-                Console(stderr=True).print(numbers[-1])
+                given = {
+                    "side": side,
+                    "rows": rows,
+                    "classes": classes,
+                    "k": k,
+                    "seed": seed,
+                    "assign": arguments.assign,
+                }
+                given |= {"recall": arguments.recall, "labels": str(Path(scratch, f"{side}.npy"))}
+                measured = _in_process(given, arguments.threads, arguments.limit)
+                same_input.append({"input": name, "seed": seed, "side": side, "k": k, **measured})
+                Console(stderr=True).print(same_input[-1])
+            _compare_with_recipe(same_input, Path(scratch))
+            numbers += same_input
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console(width=130).print(table(numbers, arguments.threads))
+    Console(width=150).print(table(numbers, arguments.threads))
 
 
 def table(numbers: list[dict[str, Any]], threads: int) -> Table:
     """A row per input and side, means over the seeds."""
     made = Table(title=f"CPU-seconds, {threads} thread(s), n_neighbors {NEIGHBORS}; means over the seeds")
-    for column in ("input", "side", *STAGES, "total", "wall s", "peak MiB", "recall", "ARI to truth", "ratio"):
+    for column in (
+        "input",
+        "side",
+        *STAGES,
+        "total",
+        "wall s",
+        "peak MiB",
+        "recall",
+        "ARI to truth",
+        "to recipe",
+        "ratio",
+    ):
         made.add_column(column, justify="left" if column in ("input", "side") else "right")
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in numbers:
@@ -72,18 +99,29 @@ def table(numbers: list[dict[str, Any]], threads: int) -> Table:
     ours = {name: _mean(rows, "total") for (name, side), rows in groups.items() if side == "fastcomus"}
     for (name, side), rows in groups.items():
         if any("gave_up" in row for row in rows):
-            made.add_row(name, side, *["-"] * 9, rows[0]["gave_up"] if "gave_up" in rows[0] else "gave up")
+            made.add_row(name, side, *["-"] * 10, rows[0]["gave_up"] if "gave_up" in rows[0] else "gave up")
             continue
         total = _mean(rows, "total")
         ratio = f"{total / ours[name]:.1f} x" if name in ours else "-"
         stages = [f"{_mean(rows, stage):.2f}" for stage in STAGES]
         rest = [f"{total:.2f}", f"{_mean(rows, 'wall'):.2f}", f"{_mean(rows, 'peak_mib'):.0f}"]
-        made.add_row(name, side, *stages, *rest, f"{_mean(rows, 'recall'):.3f}", f"{_mean(rows, 'ari'):.3f}", ratio)
+        quality = [f"{_mean(rows, measure):.3f}" for measure in ("recall", "ari", "ari_to_recipe")]
+        made.add_row(name, side, *stages, *rest, *quality, ratio)
     return made
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float:
     return float(np.mean([row[name] for row in rows]))
+
+
+def _compare_with_recipe(same_input: list[dict[str, Any]], scratch: Path) -> None:
+    """Set `ari_to_recipe`: to the labels of the recipe's first solver that finished."""
+    finished = [row for row in same_input if "gave_up" not in row]
+    labels = {row["side"]: np.load(scratch / f"{row['side']}.npy") for row in finished}
+    recipe = next((side for side in labels if side != "fastcomus"), None)
+    for row in finished:
+        same = adjusted_rand_score(labels[recipe], labels[row["side"]]) if recipe else float("nan")
+        row["ari_to_recipe"] = same
 
 
 def _inputs(arguments: argparse.Namespace, scratch: Path):  # type: ignore[no-untyped-def]
@@ -117,28 +155,31 @@ def _in_process(given: dict[str, Any], threads: int, limit_s: float) -> dict[str
     return dict(json.loads(reply.stdout.splitlines()[-1]))
 
 
-def _one_side(side: str, rows: str, classes: str, k: int, seed: int, recall: float) -> dict[str, Any]:
-    from sklearn.metrics import adjusted_rand_score
-
+def _one_side(
+    side: str, rows: str, classes: str, k: int, seed: int, recall: float, assign: str, labels: str
+) -> dict[str, Any]:
     embeddings = np.load(rows)
     times: dict[str, float] = {}
-    labels, reached = (_ours if side == "fastcomus" else _recipe)(embeddings, k, seed, side, recall, times)
+    if side == "fastcomus":
+        found, reached = _ours(embeddings, k, seed, recall, assign, times)
+    else:
+        found, reached = _recipe(embeddings, k, seed, side, times), 1.0
+    np.save(labels, found)
     wall = times.pop("wall")
     measured = {**times, "total": sum(times.values()), "wall": wall, "recall": reached}
     measured["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    measured["ari"] = adjusted_rand_score(np.load(classes), labels) if classes else float("nan")
+    measured["ari"] = adjusted_rand_score(np.load(classes), found) if classes else float("nan")
     return measured
 
 
 def _ours(
-    rows: np.ndarray, k: int, seed: int, side: str, recall: float, times: dict[str, float]
+    rows: np.ndarray, k: int, seed: int, recall: float, assign: str, times: dict[str, float]
 ) -> tuple[np.ndarray, float]:
     import sklearn.cluster  # noqa: F401  libraries are loaded before the clock starts, on every side
 
     from fastcomus.backends import select
     from fastcomus.backends.nearest_neighbors import import_faiss, nearest_neighbors
     from fastcomus.clustering import cluster_rows
-    from fastcomus.config import ClusterConfig
     from fastcomus.graph import knn_graph
     from fastcomus.spectral import eigenmaps
 
@@ -151,13 +192,11 @@ def _ours(
     with _timed(times, "eigenmaps"):
         maps = eigenmaps(graph.affinity, k, seed, backend, graph.order)
     with _timed(times, "labels"):
-        labels = cluster_rows(maps.rows, k, config.assign, config, seed, backend).labels
+        labels = cluster_rows(maps.rows, k, assign, config, seed, backend).labels
     return labels, graph.recall
 
 
-def _recipe(
-    rows: np.ndarray, k: int, seed: int, side: str, recall: float, times: dict[str, float]
-) -> tuple[np.ndarray, float]:
+def _recipe(rows: np.ndarray, k: int, seed: int, side: str, times: dict[str, float]) -> np.ndarray:
     from sklearn.cluster import k_means
     from sklearn.manifold import spectral_embedding
     from sklearn.neighbors import kneighbors_graph
@@ -168,8 +207,7 @@ def _recipe(
     with _timed(times, "eigenmaps"):
         maps = spectral_embedding(affinity, n_components=k, eigen_solver=side, random_state=seed, drop_first=False)
     with _timed(times, "labels"):
-        labels = k_means(maps, k, random_state=seed, n_init=10)[1]
-    return labels, 1.0
+        return np.asarray(k_means(maps, k, random_state=seed, n_init=10)[1])
 
 
 class _timed:
