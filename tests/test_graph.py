@@ -13,6 +13,7 @@ from sklearn.neighbors import kneighbors_graph
 
 from fastcomus.backends import nearest_neighbors, neighbor_descent, select
 from fastcomus.backends.cpu import CpuBackend
+from fastcomus.backends.processor import has_bfloat16
 from fastcomus.graph import KnnGraph, knn_graph
 
 CPU = select("cpu")
@@ -126,7 +127,7 @@ def test_rows_that_bfloat16_cannot_tell_apart_are_told_apart() -> None:
     assert nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, all_pairs_rows=100).recall > 0.95
 
 
-@pytest.mark.skipif(not neighbor_descent.has_bfloat16(), reason="needs a processor with bfloat16")
+@pytest.mark.skipif(not has_bfloat16(), reason="needs a processor with bfloat16")
 def test_all_pairs_in_bfloat16_give_the_exact_neighbours_or_give_way() -> None:
     rows = np.random.default_rng(0).standard_normal((6000, 24)).astype(np.float32)
     usual, exact = (nearest_neighbors.nearest_neighbors(rows, 15, recall, 0, 1) for recall in (0.95, 1.0))

@@ -89,7 +89,8 @@ def select(device: str) -> Backend:
 
     Raises InputError when the device asked for is not there; only "auto" ever takes another.
     """
-    from fastcomus.backends.cpu import CpuBackend, keep_freed_memory
+    from fastcomus.backends.cpu import CpuBackend
+    from fastcomus.backends.processor import keep_freed_memory
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,20 +101,6 @@ class CpuBackend:
         for mask, label in zip(masks, labels, strict=True):
             class_map[mask] = label + 1
         return class_map
-
-
-def keep_freed_memory() -> None:
-    """Let glibc's allocator hand freed tensors of up to 256 MiB out again, instead of asking the system anew each time.
-
-    Fresh pages have to be cleared and mapped: in networks of large activations that takes longer than the arithmetic
-    (efficientnet-lite0 ran 2.2 times faster without). Up to 1 GiB that was freed stays with the process. Other
-    allocators are left alone.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(mmap_threshold, 2**28)
-        mallopt(trim_threshold, 2**30)
 
 
 def otsu_threshold(saliency: np.ndarray) -> float:

@@ -25,7 +25,8 @@ def nearest_neighbors(
     faiss = import_faiss()
     import torch
 
-    from fastcomus.backends.neighbor_descent import all_pairs, has_bfloat16, likely_pairs
+    from fastcomus.backends.neighbor_descent import all_pairs, likely_pairs
+    from fastcomus.backends.processor import has_bfloat16
     from fastcomus.backends.threads import threads_of_their_own
 
     rows = _centred(embeddings, *_centring(embeddings))

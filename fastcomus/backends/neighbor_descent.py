@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fastcomus.backends.neighbor_lists import NeighborLists, Offer
+from fastcomus.backends.processor import has_bfloat16
 from fastcomus.backends.threads import Threads
 
 _TILE = 256  # rows of a block of all pairs
@@ -223,9 +224,3 @@ def _compare_surroundings(
 def _rounded(number: float) -> int:
     """To a multiple of 16, upwards."""
     return -(-math.ceil(number) // 16) * 16
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 faster than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,28 @@
+"""What this processor and its system do well."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import torch
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 faster than float32; False where torch is too old to tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's allocator hand freed tensors of up to 256 MiB out again, instead of asking the system anew each time.
+
+    Fresh pages have to be cleared and mapped: in networks of large activations that takes longer than the arithmetic
+    (efficientnet-lite0 ran 2.2 times faster without). Up to 1 GiB that was freed stays with the process. Other
+    allocators are left alone.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(mmap_threshold, 2**28)
+        mallopt(trim_threshold, 2**30)
