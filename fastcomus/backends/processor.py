@@ -10,7 +10,7 @@ import torch
 
 def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 faster than float32; False where torch is too old to tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
