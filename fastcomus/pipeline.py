@@ -26,7 +26,7 @@ from fastcomus.errors import InputError
 from fastcomus.images import find_images
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
-from fastcomus.spectral import Eigenmaps
+from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 
 if TYPE_CHECKING:
     from fastcomus.evaluation import Evaluation
@@ -141,13 +141,13 @@ class Run:
 
         whole = fingerprint(config=asdict(config.cluster), seed=config.seed, source=source)
         if self.folder.is_current("clusters", whole):
-            clusters = self._read_clusters()
+            clusters = read_clusters(self.folder)
             log.info("cluster: up to date, %d objects in %d clusters", len(rows), len(clusters.sizes))
         else:
             self.folder.begin("clusters", whole)
             found = cluster_embeddings(rows, config.cluster, config.seed, self.backend)
             clusters = found.clusters
-            self._write_clusters(clusters, found.maps, objects)
+            write_clusters(self.folder, clusters, found.maps, objects)
             file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
             facts = {"k": len(clusters.sizes), "objects": len(rows), "images": objects is not None, "source": source}
             facts.update(config=asdict(config.cluster), embeddings=file)
@@ -271,8 +271,8 @@ class Run:
         found = assign_embeddings(
             wanted,
             rows,
-            self._read_clusters(),
-            self._read_eigenmaps(manifest) if clustered_by.method == "spectral" else None,
+            read_clusters(self.folder),
+            read_eigenmaps(self.folder) if clustered_by.method == "spectral" else None,
             clustered_by,
             config.assign.outliers,
             config.seed,
@@ -362,34 +362,6 @@ class Run:
         for reason, count in Counter(row["reason"] for row in skipped).most_common():
             log.info("embed: left out %d images: %s", count, reason)
         log.info("embed: their names are in %s", self.folder.file("objects/skipped.parquet"))
-
-    def _write_clusters(self, clusters: Clusters, maps: Eigenmaps | None, objects: pa.Table | None) -> None:
-        if maps is not None:
-            self.folder.write_array("clusters/eigenmaps.npy", maps.rows)
-            self.folder.write_array("clusters/eigenvalues.npy", maps.eigenvalues)
-        self.folder.write_array("clusters/centres.npy", clusters.centres)
-        columns = {"cluster": clusters.labels, "distance": clusters.distances, "is_core": clusters.is_core}
-        table = pa.table(columns)
-        if objects is not None:
-            table = table.add_column(0, "image", objects["image"])
-        self.folder.write_table("clusters/clusters.parquet", table)
-
-    def _read_clusters(self) -> Clusters:
-        centres = self.folder.read_array("clusters/centres.npy")
-        table = self.folder.read_table("clusters/clusters.parquet")
-        labels = table["cluster"].to_numpy()
-        return Clusters(
-            labels,
-            table["distance"].to_numpy(),
-            table["is_core"].to_numpy(zero_copy_only=False),
-            centres,
-            np.bincount(labels, minlength=len(centres)),
-        )
-
-    def _read_eigenmaps(self, manifest: Mapping[str, Any]) -> Eigenmaps:
-        rows = self.folder.read_array("clusters/eigenmaps.npy")
-        eigenvalues = self.folder.read_array("clusters/eigenvalues.npy")
-        return Eigenmaps(rows, eigenvalues, manifest["residual"], manifest["orthonormality"])
 
     def _clustered_rows(self, manifest: Mapping[str, Any]) -> np.ndarray:
         """The embeddings (N, D) that the clusters were made of; InputError when they changed since."""
