@@ -11,6 +11,7 @@ ALL_PAIRS_ROWS = 30_000  # beyond, the search among likely pairs takes less time
 _EXACT_ROWS = 5_000  # beyond, products of all pairs may be taken in bfloat16
 _LEAST_OF_ALL_PAIRS = 0.999  # recall of these; below it, they are taken in float32
 _SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
+_SAMPLE_OF_ALL_PAIRS = 100  # the same, to see whether bfloat16 tells rows apart
 
 
 def nearest_neighbors(
@@ -36,7 +37,8 @@ def nearest_neighbors(
     with threads_of_their_own(threads) as workers:
         found = None
         if recall < 1 and len(rows) > min(_EXACT_ROWS, all_pairs_rows):
-            sample = np.sort(np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
+            size = min(_SAMPLE if len(rows) > all_pairs_rows else _SAMPLE_OF_ALL_PAIRS, len(rows))
+            sample = np.sort(np.random.default_rng(seed).choice(len(rows), size, replace=False))
             farthest = faiss.knn(rows[sample], rows, count)[0][:, -1]
 
             def recall_of(candidates: np.ndarray) -> float:

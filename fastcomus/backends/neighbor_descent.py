@@ -135,7 +135,8 @@ def _padded(rows: np.ndarray, order: np.ndarray, multiple: int, kind: torch.dtyp
     """`rows`[order] as `kind`, rows of zeros behind them up to a multiple of `multiple`, and the squared norms (P,)
     float32 of what it holds, infinite for the padding."""
     n = len(rows)
-    vectors = torch.zeros((-(-n // multiple) * multiple, rows.shape[1]), dtype=kind)
+    vectors = torch.empty((-(-n // multiple) * multiple, rows.shape[1]), dtype=kind)
+    vectors[n:] = 0
     squared = np.full(len(vectors), np.inf, np.float32)
     for start in range(0, n, _AT_ONCE):
         part = slice(start, min(start + _AT_ONCE, n))
