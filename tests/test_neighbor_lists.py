@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcomus.backends.neighbor_lists import NeighborLists, Offer
+from fastcomus.backends.neighbor_lists import NeighborLists, Offer, _compiled
 from fastcomus.backends.threads import threads_of_their_own
 
 
@@ -66,6 +67,12 @@ def test_rows_around_a_row_come_with_the_fresh_ones_first() -> None:
         cleared = {entry for entry, is_fresh in entries[:4] if is_fresh} & set(wanted)
         assert not lists.fresh[row][np.isin(lists.ids[row], list(cleared))].any()
     assert (lists.fresh[20:] == fresh[20:]).all()
+
+
+def test_code_is_compiled_also_where_it_cannot_be_kept() -> None:
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(eval("lambda x: x + 1"), cache=True)
+    assert _compiled(eval("lambda x: x + 1"))(4) == 5
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numba
 import numpy as np
 
 from fastcomus.backends.threads import Threads
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+
 _GROUP = 8  # jobs whose offers are held at once; another number gives other lists
 _STEP = 16  # candidates compared at once
 # The place of the one set bit of a 32-bit number: its product with a de Bruijn sequence has another top for each.
 _DE_BRUIJN = np.uint32(0x077CB531)
 _PLACE_OF_BIT = np.array([((0x077CB531 << i) & 0xFFFFFFFF) >> 27 for i in range(32)]).argsort()
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` compiled when it is first called, and kept for later processes where there is a folder to write to."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
+    try:
+        return numba.njit(function, cache=True, **options)
+    except RuntimeError:
+        return numba.njit(function, **options)
 
 
 @dataclass(frozen=True)
