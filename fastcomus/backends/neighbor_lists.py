@@ -12,7 +12,6 @@ import numpy as np
 
 from fastcomus.backends.threads import Threads
 
-
 _GROUP = 8  # jobs whose offers are held at once; another number gives other lists
 _STEP = 16  # candidates compared at once
 # The place of the one set bit of a 32-bit number: its product with a de Bruijn sequence has another top for each.
