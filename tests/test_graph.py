@@ -109,7 +109,7 @@ def test_passes_go_on_until_the_recall_is_reached(monkeypatch: pytest.MonkeyPatc
 def test_a_recall_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbor_descent, "_PROBES", 1)
     monkeypatch.setattr(neighbor_descent, "_MOST_PARTITIONS", 2)
-    monkeypatch.setattr(neighbor_descent, "_compare_surroundings", lambda *_: None)
+    monkeypatch.setattr(neighbor_descent, "_compare_surroundings", lambda *_: [])
     rows = np.random.default_rng(0).standard_normal((2000, 30)).astype(np.float32)
     neighbors = nearest_neighbors.nearest_neighbors(rows, 10, 0.95, 0, 1, all_pairs_rows=100)
     _, exact = nearest_neighbors.nearest_rows(rows, rows, 10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import faiss
@@ -22,6 +22,7 @@ _WIDENING = 1.6  # length of the lists over the neighbours wanted: more ways to 
 _FULL_SURROUNDINGS = 4 / 3  # rows compared around a row, over its list's length, when all pairs are
 _SURROUNDINGS = 5 / 3  # the same, when only pairs with a new row are
 _FRESH = 1.25  # rows that count as new in a pass, over their mean number; the others wait for the next one
+_PARTS_OF_A_PASS = 4  # after each of which it may stop
 _MOST_PARTITIONS = 10
 _LEAST_GAIN = 0.045  # of recall by a pass, to let another follow: a new partition into chunks gains more than a third
 _LEAST_GAIN_OF_PARTITION = 0.002
@@ -98,8 +99,11 @@ def likely_pairs(
         now = reached()
         while now < recall and gain > _LEAST_GAIN:
             before = now
-            _compare_surroundings(lists, vectors, squared, partition == 1 and gain == 1.0, threads)
-            now = reached()
+            is_full = partition == 1 and gain == 1.0
+            for _ in _compare_surroundings(lists, vectors, squared, is_full, threads):
+                now = reached()
+                if now >= recall:
+                    break
             gain = now - before
         if now - at_first < _LEAST_GAIN_OF_PARTITION:
             break
@@ -193,9 +197,9 @@ def _compare_sample(
 
 def _compare_surroundings(
     lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, is_full: bool, threads: Threads
-) -> None:
+) -> Iterator[None]:
     """For each row, the rows in its list and some of those that have it in theirs, with one another: all pairs
-    (`is_full`), or those with a row that came since the last pass."""
+    (`is_full`), or those with a row that came since the last pass. In these it yields in between: one may stop."""
     length = lists.ids.shape[1]
     total = _rounded((_FULL_SURROUNDINGS if is_full else _SURROUNDINGS) * length)
     linking, is_fresh = lists.linking_rows(total - length)
@@ -213,13 +217,15 @@ def _compare_surroundings(
             offers.append(Offer(turned, around[:, fresh_count:], around[:, :fresh_count], squares[:, :fresh_count]))
         return offers
 
-    lists.take(
-        (
-            partial(compare, lists.around(first, min(first + _BATCH, len(linking)), linking, is_fresh, fresh_count))
-            for first in range(0, len(linking), _BATCH)
-        ),
-        threads,
-    )
+    def job(first: int) -> Callable[[], list[Offer]]:
+        last = min(first + _BATCH, len(linking))
+        return partial(compare, lists.around(first, last, linking, is_fresh, fresh_count))
+
+    starts = range(0, len(linking), _BATCH)
+    parts = 1 if is_full else _PARTS_OF_A_PASS
+    for part in range(parts):
+        lists.take(map(job, starts[part::parts]), threads)
+        yield
 
 
 def _rounded(number: float) -> int:
