@@ -37,14 +37,24 @@ class Clustered:
         return facts
 
 
-def check_count(config: ClusterConfig, n: int) -> None:
-    """Raise InputError when `config` asks for a number of clusters that N = `n` objects cannot give."""
+def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
+    """Raise InputError when `config` asks for a number of clusters that the objects `rows` (N, D) cannot give."""
+    n = len(rows)
     if n < 2 or config.k > n:
         raise InputError(f"k must lie in [2, N]; got k={config.k} with N={n} objects. Lower --k or add images.")
     if config.method == "leiden" and config.k:
         raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k 0.")
     if config.method == "kmeans" and not config.k:
         raise InputError("method kmeans needs the number of clusters; give --k K, or --method spectral.")
+    least, distinct = max(config.k, 2), set()
+    for row in rows:  # mostly over after `least` of them
+        distinct.add(row.tobytes())
+        if len(distinct) == least:
+            return
+    raise InputError(
+        f"{least} clusters need as many different objects; got {len(distinct)} different ones among N={n}. "
+        + ("Lower --k or add images." if len(distinct) > 1 else "Add images.")
+    )
 
 
 def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clustered:

@@ -136,7 +136,7 @@ class Run:
             objects = None
             rows, source = read_embeddings(embeddings)
         rows = checked_embeddings(rows)
-        check_count(config.cluster, len(rows))
+        check_count(config.cluster, rows)
         self._remember(config)
 
         whole = fingerprint(config=asdict(config.cluster), seed=config.seed, source=source)
@@ -443,7 +443,7 @@ def cluster(embeddings: np.ndarray, k: int = 0, *, seed: int = 0, device: str = 
     """
     rows = checked_embeddings(embeddings)
     config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}}).cluster
-    check_count(config, len(rows))
+    check_count(config, rows)
     return cluster_embeddings(rows, config, seed, backends.select(device)).clusters
 
 

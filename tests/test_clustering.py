@@ -222,15 +222,19 @@ def test_as_many_clusters_as_rows(n: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 @pytest.mark.parametrize("method", ["spectral", "kmeans", "agglomerative"])
-def test_equal_rows_are_clustered_without_failing(method: str) -> None:
-    found = fastcomus.cluster(np.ones((50, 4), np.float32), 3, method=method, filter=0.5)
-    assert_is_consistent(found, 50, 3, 0.5)
+def test_fewer_different_rows_than_clusters_is_said(method: str) -> None:
+    with pytest.raises(InputError, match=r"3 clusters need as many different objects; got 1 .* among N=50. Add images"):
+        fastcomus.cluster(np.ones((50, 4), np.float32), 3, method=method)
+    ten = np.repeat(np.random.default_rng(0).normal(size=(10, 16)), 100, axis=0)
+    with pytest.raises(InputError, match=r"20 clusters need as many different objects; got 10 .* Lower --k"):
+        fastcomus.cluster(ten, 20, method=method)
+    found = fastcomus.cluster(ten, 10, method=method, filter=0.2)
+    assert_is_consistent(found, 1000, 10, 0.2)
+    assert (found.labels.reshape(10, 100) == found.labels[::100, None]).all() and (found.sizes == 100).all()
 
 
 @pytest.mark.parametrize("assign", ASSIGNMENTS)
 def test_equal_rows_by_the_thousand(assign: str) -> None:
-    equal = fastcomus.cluster(np.ones((6000, 8), np.float32), 4, assign=assign)
-    assert_is_consistent(equal, 6000, 4, 0.2)
     random = np.random.default_rng(0)
     three = np.repeat(random.normal(size=(3, 16)), 2000, axis=0)
     found = fastcomus.cluster(np.concatenate([three, random.normal(size=(500, 16))]), 5, assign=assign)
