@@ -48,13 +48,13 @@ def assign_embeddings(
     the nearest centre; method kmeans takes the nearest centre of the embeddings; any other the cluster of most of its
     neighbours. `outliers` in [0, 1): the share of clustered objects that would themselves be called outliers.
     """
-    if config.metric == "cosine":
-        new, rows = unit_rows(new), unit_rows(rows)
     if not len(new):
         return Assigned(*(np.empty(0, kind) for kind in (np.int32, np.float32, np.float32, bool)))
+    # Only the search knows of the metric: the centres are means of the rows as they are.
+    queries, rows = (unit_rows(new), unit_rows(rows)) if config.metric == "cosine" else (new, rows)
     # The graph counts a row among its own neighbours; a new object is no row.
     count = min(max(config.n_neighbors - 1, 1), len(rows) - 1)
-    near, lengths = backend.nearest(new, rows, count)
+    near, lengths = backend.nearest(queries, rows, count)
     labels, distances = labels_of_neighbours(new, near, clusters, maps, config)
     # What is usual: the same of clustered objects, each without itself.
     sample = np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False)

@@ -67,6 +67,7 @@ def test_leaving_one_out_mostly_gives_its_own_cluster() -> None:
     [
         ClusterConfig(k=5),
         ClusterConfig(k=5, method="kmeans"),
+        ClusterConfig(k=5, method="kmeans", metric="cosine"),
         ClusterConfig(k=5, method="agglomerative"),
         ClusterConfig(method="leiden"),
     ],
@@ -80,6 +81,8 @@ def test_every_method_can_be_assigned_to_and_strangers_are_flagged(config: Clust
     assert adjusted_rand_score(truth[500:], found.labels[:100]) > 0.98
     own = {label: truth[:500][labels == label][0] for label in np.unique(labels)}
     assert [own[label] for label in found.labels[:100]] == truth[500:].tolist()
+    if config.metric == "cosine":  # what is far in a common direction is no stranger to it
+        return
     assert found.is_outlier[100:].all() and found.is_outlier[:100].mean() < 0.06
 
 
