@@ -47,7 +47,7 @@ def knn_graph(
     directed.data[:] = 1
     affinity = (directed + directed.T.tocsr()) * np.float32(0.5)
     affinity.sort_indices()
-    _, component = connected_components(affinity, directed=False)
+    _, component = connected_components(affinity, connection="strong")  # the same for a symmetric graph, sooner
     sizes = np.sort(np.bincount(component))[::-1]
     return KnnGraph(affinity, tuple(sizes.tolist()), neighbors.recall, neighbors.order)
 

@@ -37,8 +37,7 @@ def eigenmaps(
     # As in scikit-learn, which the original program calls, loops do not count: neither in W nor in the degrees.
     affinity = without_loops(affinity)
     if order is not None:
-        affinity = affinity[order][:, order]
-        affinity.sort_indices()
+        affinity = _in_order(affinity, order)
     degrees = np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64)
     # As in scikit-learn too, a row without any link counts as of degree 1.
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
@@ -56,6 +55,16 @@ def eigenmaps(
     rows = np.empty(vectors.shape, np.float32)
     rows[slice(None) if order is None else order] = scale_of_kind * vectors
     return Eigenmaps(rows, 1 - values, residual, orthonormality)
+
+
+def _in_order(matrix: csr_array, order: np.ndarray) -> csr_array:
+    """`matrix`[order][:, order], in half the time that the second indexing takes."""
+    places = np.empty(len(order), matrix.indices.dtype)
+    places[order] = np.arange(len(order))
+    turned = matrix[order]
+    turned = csr_array((turned.data, places[turned.indices], turned.indptr), shape=matrix.shape)
+    turned.sort_indices()
+    return turned
 
 
 def extended_rows(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ _LEAST_CONDITION = 1e-3  # below it rounding (1e-7) would be enlarged until the 
 _MOST_CORRECTIONS = 3
 _CLOSE = 300  # times the tolerance: from there on the residual is looked at after every block
 _KEPT_SHARE = 0.4  # of the basis beyond k, at a restart
-_ROWS_AT_ONCE = 16_384
+_COLUMNS_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def largest_eigenpairs(
             residuals = torch.linalg.norm(coupling @ rotation[size - _BLOCK :], dim=0)
             residual = float(residuals[:count].max())
             if residual < tolerance or (is_full and restarts == max_restarts):
-                vectors = _rotated(basis[:size], rotation[:, :count])
-                return Eigenpairs(values[:count].numpy(), vectors.T.cpu().numpy(), residual, restarts)
+                _rotate(basis[:size], rotation[:, :count])
+                return Eigenpairs(values[:count].numpy(), basis[:count].T.cpu().numpy(), residual, restarts)
             is_close = residual < _CLOSE * tolerance
         if is_full:
             kept = min(count + int((size - count) * _KEPT_SHARE), size - 2 * _BLOCK)
-            basis[:kept] = _rotated(basis[:size], rotation[:, :kept])
+            _rotate(basis[:size], rotation[:, :kept])
             projected.zero_()
             projected[:kept, :kept] = torch.diag(values[:kept])
             coupling = coupling @ rotation[size - _BLOCK :, :kept]
@@ -139,14 +139,12 @@ def _orthonormal(rows: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor,
         return columns.T.contiguous(), triangle.double().cpu()
 
 
-def _rotated(basis: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """rotation^T @ basis, a slice of columns at a time, so that only the result is new."""
+def _rotate(basis: torch.Tensor, rotation: torch.Tensor) -> None:
+    """Replace the first rows of `basis` (size, n) by rotation^T @ basis, a slice of columns at a time."""
     weights = rotation.T.to(basis)
-    result = torch.empty((len(weights), basis.shape[1]), device=basis.device)
-    for start in range(0, basis.shape[1], _ROWS_AT_ONCE):
-        columns = slice(start, start + _ROWS_AT_ONCE)
-        result[:, columns] = weights @ basis[:, columns]
-    return result
+    for start in range(0, basis.shape[1], _COLUMNS_AT_ONCE):
+        columns = basis[:, start : start + _COLUMNS_AT_ONCE]
+        columns[: len(weights)] = weights @ columns
 
 
 def _on_device(matrix: csr_array, device: torch.device) -> torch.Tensor:

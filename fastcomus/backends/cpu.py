@@ -125,8 +125,9 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _connected_parts(affinity: csr_array) -> list[np.ndarray]:
-    """Rows of every connected part of a graph, the largest part first."""
-    _, part = connected_components(affinity, directed=False)
+    """Rows of every connected part of a symmetric graph, the largest part first."""
+    # In a symmetric graph the strong parts are the parts, and are found without transposing it.
+    _, part = connected_components(affinity, connection="strong")
     sizes = np.bincount(part)
     rows = np.split(np.argsort(part, kind="stable"), np.cumsum(sizes)[:-1])
     return [rows[i] for i in np.argsort(-sizes, kind="stable")]

@@ -130,7 +130,7 @@ def _kmeans(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     """(N,) labels of a quick k-means: it only has to bring near rows together."""
     if k == 1 or len(rows) <= k:
         return np.zeros(len(rows), np.int64)
-    found = faiss.Kmeans(rows.shape[1], k, niter=8, seed=seed, max_points_per_centroid=64, min_points_per_centroid=1)
+    found = faiss.Kmeans(rows.shape[1], k, niter=4, seed=seed, max_points_per_centroid=32, min_points_per_centroid=1)
     found.train(rows)
     return np.asarray(found.index.search(rows, 1)[1][:, 0])
 
