@@ -10,7 +10,7 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from fastcomus.backends import Backend
 from fastcomus.clustering import Clusters, cosine_distances
-from fastcomus.config import ClusterConfig
+from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.embeddings import unit_rows
 from fastcomus.spectral import Eigenmaps, extended_rows
 
@@ -45,7 +45,7 @@ def assign_embeddings(
     """Clusters of `new` ((M, D) float32) among the objects `rows` ((N, D) float32), which `config` made `clusters` of.
 
     Where there are eigenmaps, those of a new object follow from its neighbours by Nystroem's extension, and it goes to
-    the nearest centre; method kmeans takes the nearest centre of the embeddings; any other the cluster of most of its
+    the nearest centre; the methods without a graph take the nearest centre of the embeddings; any other the cluster of most of its
     neighbours. `outliers` in [0, 1): the share of clustered objects that would themselves be called outliers.
     """
     if not len(new):
@@ -74,7 +74,7 @@ def labels_of_neighbours(
     if maps is not None:
         places = extended_rows(maps.rows, maps.eigenvalues, near)
         places = places if config.assign == "kmeans" else unit_rows(places)
-    if maps is not None or config.method == "kmeans":
+    if maps is not None or config.method in GRAPHLESS_METHODS:
         labels = pairwise_distances_argmin(places, clusters.centres)
     else:
         labels = stats.mode(clusters.labels[near], axis=1).mode

@@ -10,8 +10,8 @@ import numpy as np
 
 from fastcomus.backends import Backend
 from fastcomus.cluster_count import eigengap_count, leiden_communities, modularity
-from fastcomus.clustering import Clusters, cluster_rows, clusters_of, ward_labels
-from fastcomus.config import ClusterConfig
+from fastcomus.clustering import Clusters, cluster_rows, clusters_of, minibatch_labels, ward_labels
+from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.errors import InputError
 from fastcomus.graph import KnnGraph, knn_graph
 from fastcomus.spectral import Eigenmaps, eigenmaps
@@ -44,8 +44,8 @@ def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
         raise InputError(f"k must lie in [2, N]; got k={config.k} with N={n} objects. Lower --k or add images.")
     if config.method == "leiden" and config.k:
         raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k 0.")
-    if config.method == "kmeans" and not config.k:
-        raise InputError("method kmeans needs the number of clusters; give --k K, or --method spectral.")
+    if config.method in GRAPHLESS_METHODS and not config.k:
+        raise InputError(f"method {config.method} needs the number of clusters; give --k K, or --method spectral.")
     least, distinct = max(config.k, 2), set()
     for row in rows:  # mostly over after `least` of them
         distinct.add(row.tobytes())
@@ -64,6 +64,9 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
     """
     if config.method == "kmeans":
         return Clustered(cluster_rows(rows, config.k, "kmeans", config, seed, backend))
+    if config.method == "minibatch-kmeans":
+        labels = minibatch_labels(rows, config.k, config.n_init, seed)
+        return Clustered(clusters_of(rows, labels, config.k, config.filter))
     graph = knn_graph(rows, config.n_neighbors, config.metric, config.recall, seed, backend)
     _tell(graph, config)
     if config.method == "leiden":

@@ -77,6 +77,13 @@ def ward_labels(rows: np.ndarray, k: int, affinity: csr_array) -> np.ndarray:
         return AgglomerativeClustering(k, connectivity=csr_matrix(affinity)).fit_predict(rows)
 
 
+def minibatch_labels(rows: np.ndarray, k: int, n_init: int, seed: int) -> np.ndarray:
+    """(N,) labels by mini-batch k-means of `rows` (N, D), the best of `n_init` starts."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    return MiniBatchKMeans(k, n_init=n_init, random_state=seed).fit_predict(rows)
+
+
 def cosine_distances(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """1 - cosine between every row and its own centre, (N,) float32; 1 where either is zero."""
     own = unit_rows(centres).astype(np.float64)

@@ -18,7 +18,8 @@ from typing import Any
 from fastcomus.errors import InputError
 
 PRECISIONS = ("float32", "bf16")
-CLUSTER_METHODS = ("spectral", "kmeans", "leiden", "agglomerative")
+CLUSTER_METHODS = ("spectral", "kmeans", "minibatch-kmeans", "leiden", "agglomerative")
+GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
 METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("qr", "normalized", "kmeans")
 COUNT_CRITERIA = ("leiden", "modularity", "eigengap")
@@ -65,8 +66,8 @@ class ClusterConfig:
     max_k: int = setting(60, "Most clusters that modularity and eigengap look at.")
     method: str = setting(
         "spectral",
-        "spectral (the paper's), kmeans (straight on the embeddings), leiden (communities of the graph) or "
-        "agglomerative (Ward's, joining neighbours in the graph).",
+        "spectral (the paper's), kmeans or minibatch-kmeans (straight on the embeddings), leiden (communities of the "
+        "graph) or agglomerative (Ward's, joining neighbours in the graph).",
     )
     resolution: float = setting(1.0, "Leiden's: above 1 gives more communities, below 1 fewer.")
     metric: str = setting("euclidean", "Distance between embeddings in the graph: euclidean or cosine.")

@@ -67,7 +67,7 @@ def test_zero_rows_lie_at_distance_one() -> None:
     assert found.distances[0] == 1 and np.isfinite(found.distances).all()
 
 
-@pytest.mark.parametrize("method", ["spectral", "kmeans", "agglomerative"])
+@pytest.mark.parametrize("method", ["spectral", "kmeans", "minibatch-kmeans", "agglomerative"])
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_planted_clusters_are_found(method: str, share: float) -> None:
     rows, truth = planted.gaussian()
@@ -221,7 +221,7 @@ def test_as_many_clusters_as_rows(n: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-@pytest.mark.parametrize("method", ["spectral", "kmeans", "agglomerative"])
+@pytest.mark.parametrize("method", ["spectral", "kmeans", "minibatch-kmeans", "agglomerative"])
 def test_fewer_different_rows_than_clusters_is_said(method: str) -> None:
     with pytest.raises(InputError, match=r"3 clusters need as many different objects; got 1 .* among N=50. Add images"):
         fastcomus.cluster(np.ones((50, 4), np.float32), 3, method=method)
