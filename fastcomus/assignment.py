@@ -45,8 +45,9 @@ def assign_embeddings(
     """Clusters of `new` ((M, D) float32) among the objects `rows` ((N, D) float32), which `config` made `clusters` of.
 
     Where there are eigenmaps, those of a new object follow from its neighbours by Nystroem's extension, and it goes to
-    the nearest centre; the methods without a graph take the nearest centre of the embeddings; any other the cluster of most of its
-    neighbours. `outliers` in [0, 1): the share of clustered objects that would themselves be called outliers.
+    the nearest centre; the methods without a graph take the nearest centre of the embeddings; any other the cluster of
+    most of its neighbours. `outliers` in [0, 1): the share of clustered objects that would themselves be called
+    outliers.
     """
     if not len(new):
         return Assigned(*(np.empty(0, kind) for kind in (np.int32, np.float32, np.float32, bool)))
