@@ -66,7 +66,7 @@ def measure(images: Path, scratch: Path) -> dict:
     backend = select("cpu")
     names = find_images(images).names
     pixels = [backend.decode(str(images / name), config.max_pixels) for name in names]
-    proposer = load_proposer(config.saliency, "")
+    proposer = load_proposer(config, torch.device("cpu"))
     # `Run.embed` loads the network anew, so that this belongs to both sides.
     load_s, encoder = _best(lambda: load_encoder(config.encoder, "", config.crop_size, "float32", backend.device))
 

@@ -43,6 +43,19 @@ def embed_command(run: "Run", given: dict[str, dict[str, Any]], images: Images) 
     run.embed(images, **given["embed"])
 
 
+@stage_command(app, "saliency")
+def train_saliency_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    images: Images,
+    output: Annotated[
+        Path | None, typer.Option(help="Checkpoint file to write; by default saliency/network.safetensors in the run.")
+    ] = None,
+) -> None:
+    """Train a saliency network of your own on unlabelled images, for embed --saliency FILE."""
+    run.train_saliency(images, output or "", **given["saliency"])
+
+
 @stage_command(app, "cluster")
 def cluster_command(
     run: "Run",
@@ -147,6 +160,40 @@ def doctor() -> None:
     from fastcomus.doctor import examine
 
     examine()
+
+
+weights_app = typer.Typer(help="Weights of networks: what there is, fetching them, adding files by hand.")
+app.add_typer(weights_app, name="weights", no_args_is_help=True)
+WeightsName = Annotated[str, typer.Argument(help="A name that `weights list` shows, or a timm name.")]
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """Show the networks known by name, their licences, whether labels made them, and whether they are here."""
+    from rich.console import Console
+
+    from fastcomus.weight_table import weight_table
+
+    Console().print(weight_table())
+
+
+@weights_app.command("fetch")
+def weights_fetch(name: WeightsName) -> None:
+    """Download weights, going on where an earlier attempt stopped."""
+    from fastcomus import weights
+
+    typer.echo(f"{name} is in {weights.checkpoint_file(name)}")
+
+
+@weights_app.command("add")
+def weights_add(
+    name: WeightsName,
+    file: Annotated[Path, typer.Argument(help="Checkpoint: safetensors, or PyTorch's .pth.", show_default=False)],
+) -> None:
+    """Copy a file into the cache as the weights of a network, for machines without a network connection."""
+    from fastcomus import weights
+
+    typer.echo(f"{name} is in {weights.add(name, file)}")
 
 
 if __name__ == "__main__":

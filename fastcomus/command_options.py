@@ -59,7 +59,7 @@ def stage_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., Non
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         command.__doc__ = function.__doc__
-        app.command(function.__name__.removesuffix("_command"))(command)
+        app.command(function.__name__.removesuffix("_command").replace("_", "-"))(command)
         return function
 
     return register

@@ -18,12 +18,14 @@ from typing import Any
 from fastcomus.errors import InputError
 
 PRECISIONS = ("float32", "bf16")
+SALIENCY_PRECISIONS = ("auto", *PRECISIONS)
 CLUSTER_METHODS = ("spectral", "kmeans", "minibatch-kmeans", "leiden", "agglomerative")
 GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
 METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("qr", "normalized", "kmeans")
 COUNT_CRITERIA = ("leiden", "modularity", "eigengap")
 SCHEDULES = ("constant", "cosine")
+SALIENCY_PRIORS = ("background-prior", "minimum-barrier", "absorbing-markov-chain")
 
 
 def setting(default: Any, help: str) -> Any:
@@ -35,7 +37,20 @@ def setting(default: Any, help: str) -> Any:
 class EmbedConfig:
     """Images to objects: saliency, boxes, crops, embeddings (the paper's steps 1 to 3)."""
 
-    saliency: str = setting("background-prior", "How objects are found: background-prior.")
+    saliency: str = setting(
+        "background-prior",
+        "How objects are found: background-prior, minimum-barrier, absorbing-markov-chain (no weights needed), "
+        "basnet-unsupervised, basnet-supervised, dinoseg, lost, tokencut, maskcut, found, or a checkpoint file of "
+        "train-saliency.",
+    )
+    saliency_size: int = setting(
+        256, "Side in pixels at which published networks look for objects; those of train-saliency bring their own."
+    )
+    saliency_precision: str = setting(
+        "auto",
+        "Of networks that look for objects: float32, bf16, or auto (bf16 where the device has instructions for it, "
+        "twice as fast; bench/saliency.py measures what it changes).",
+    )
     masks: str = setting("", "Folder of your own object masks (above 0 is object) to use instead of saliency.")
     theta: str = setting("otsu", "Saliency above it is object: 'otsu' (a threshold per image) or a number in [0, 1).")
     min_area: int = setting(400, "Objects of fewer pixels are left out.")
@@ -51,6 +66,32 @@ class EmbedConfig:
     embed_batch: int = setting(32, "Crops per pass of the encoder.")
     shard_images: int = setting(256, "Images per Parquet file; a killed run goes on at the last whole file.")
     max_pixels: int = setting(100_000_000, "Images of more pixels than this are skipped.")
+
+
+@dataclass(frozen=True)
+class SaliencyConfig:
+    """Images to a saliency network of one's own, without any label (train-saliency)."""
+
+    priors: str = setting(
+        "background-prior, minimum-barrier, absorbing-markov-chain",
+        "Saliency methods without weights whose maps are the first labels, with commas between them.",
+    )
+    refine_backbone: str = setting("dino_resnet50", "Backbone of the network that refines the maps of the priors.")
+    confident_share: float = setting(
+        0.5, "Share of the images, those whose maps agree most clearly, that the networks learn from; (0, 1]."
+    )
+    refine_epochs: int = setting(
+        8, "Passes over these to refine the maps, predictions averaged over the last; 0 does not."
+    )
+    moving_average: float = setting(0.5, "Weight of the epochs before in that average; [0, 1).")
+    network: str = setting("basnet", "What learns the refined maps: basnet, or a backbone for a small network.")
+    epochs: int = setting(8, "Passes over these in which it learns them.")
+    size: int = setting(256, "Side in pixels of what the networks see.")
+    scale_min: float = setting(0.4, "Smallest area of a training crop, as a share of the image's.")
+    scale_max: float = setting(1.0, "Largest area of a training crop.")
+    learning_rate: float = setting(1e-4, "Adam's learning rate at the start; it falls to 0 (cosine).")
+    batch_size: int = setting(16, "Images per training step.")
+    precision: str = setting("auto", "float32, bf16, or auto (bf16 where the device has instructions for it).")
 
 
 @dataclass(frozen=True)
@@ -133,6 +174,7 @@ class Config:
         "Set of defaults: auto, dino (the paper's models), voc, coco (the paper's recipes) or offline (no download).",
     )
     seed: int = setting(0, "Seed of everything random; the same seed gives the same bytes.")
+    saliency: SaliencyConfig = SaliencyConfig()
     embed: EmbedConfig = EmbedConfig()
     cluster: ClusterConfig = ClusterConfig()
     train: TrainConfig = TrainConfig()
@@ -141,6 +183,7 @@ class Config:
 
 
 STAGES: dict[str, type] = {
+    "saliency": SaliencyConfig,
     "embed": EmbedConfig,
     "cluster": ClusterConfig,
     "train": TrainConfig,
@@ -150,15 +193,30 @@ STAGES: dict[str, type] = {
 
 # What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "voc": {"cluster": {"k": 20, "assign": "kmeans"}},
+    "voc": {
+        "embed": {"saliency": "basnet-unsupervised", "theta": "0.5"},
+        "cluster": {"k": 20, "assign": "kmeans"},
+    },
     "coco": {
+        "embed": {"saliency": "basnet-unsupervised", "theta": "0.5"},
         "cluster": {"k": 80, "assign": "kmeans"},
         "train": {"train_size": 256, "scale_min": 0.2, "scale_max": 1.0, "epochs": 1, "next_epochs": 1},
         "predict": {"predict_size": 256},
     },
     # Models of `voc` for people's own folders: k is theirs to say, and 256 px keeps training bearable.
-    "dino": {"train": {"train_size": 256}, "predict": {"predict_size": 320}},
+    "dino": {
+        "saliency": {"network": "dino_resnet50"},
+        "train": {"train_size": 256},
+        "predict": {"predict_size": 320},
+    },
     "offline": {
+        "saliency": {
+            "refine_backbone": "efficientnet-lite0",
+            "refine_epochs": 0,  # on 494 photographs refinement lost more than it gained
+            "epochs": 12,
+            "network": "efficientnet-lite0",
+            "learning_rate": 5e-4,
+        },
         "embed": {"encoder": "efficientnet-lite0", "crop_size": 224, "normalize": True},
         "train": {
             "backbone": "efficientnet-lite0",
@@ -238,7 +296,8 @@ def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any
 
 def check(config: Config) -> None:
     """Raise InputError for the first value that is out of its range."""
-    embed, cluster, train, predict = config.embed, config.cluster, config.train, config.predict
+    saliency, embed, cluster = config.saliency, config.embed, config.cluster
+    train, predict = config.train, config.predict
     # NumPy, scikit-learn and torch each take their seed from it; every iteration adds its number.
     _require(0 <= config.seed < 2**31, "seed", "lie in [0, 2147483647]", config.seed)
     if embed.theta != "otsu":
@@ -249,6 +308,11 @@ def check(config: Config) -> None:
         _require(theta_is_valid, "theta", "be 'otsu' or a number in [0, 1)", embed.theta)
     for stage, name, least in (
         (embed, "min_area", 1),
+        (saliency, "refine_epochs", 0),
+        (saliency, "epochs", 1),
+        (saliency, "size", 32),
+        (saliency, "batch_size", 2),
+        (embed, "saliency_size", 32),
         (embed, "crop_size", 8),
         (embed, "embed_batch", 1),
         (embed, "shard_images", 1),
@@ -267,7 +331,9 @@ def check(config: Config) -> None:
         _require(getattr(stage, name) >= least, name, f"be at least {least}", getattr(stage, name))
     _require(cluster.k == 0 or cluster.k >= 2, "k", "be at least 2", cluster.k)
     for stage, name, choices in (
+        (saliency, "precision", SALIENCY_PRECISIONS),
         (embed, "precision", PRECISIONS),
+        (embed, "saliency_precision", SALIENCY_PRECISIONS),
         (train, "precision", PRECISIONS),
         (cluster, "method", CLUSTER_METHODS),
         (cluster, "metric", METRICS),
@@ -283,12 +349,18 @@ def check(config: Config) -> None:
     _require(0 <= cluster.filter < 1, "filter", "lie in [0, 1): the share of each cluster to leave out", cluster.filter)
     _require(0 <= config.assign.outliers < 1, "outliers", "lie in [0, 1)", config.assign.outliers)
     _require(train.output_stride in (8, 16, 32), "output_stride", "be 8, 16 or 32", train.output_stride)
-    _require(0 < train.scale_min <= train.scale_max, "scale_min", "be above 0 and at most scale_max", train.scale_min)
-    for name in ("scale_max", "learning_rate", "head_learning_rate"):
-        _require(math.isfinite(getattr(train, name)), name, "be a finite number", getattr(train, name))
+    for stage in (saliency, train):
+        in_order = 0 < stage.scale_min <= stage.scale_max
+        _require(in_order, "scale_min", "be above 0 and at most scale_max", stage.scale_min)
+        for name in ("scale_max", "learning_rate"):
+            _require(math.isfinite(getattr(stage, name)), name, "be a finite number", getattr(stage, name))
+        _require(stage.learning_rate > 0, "learning_rate", "be above 0", stage.learning_rate)
+    head_rate = train.head_learning_rate
+    _require(0 <= head_rate < math.inf, "head_learning_rate", "be a finite number of at least 0", head_rate)
+    _require(0 < saliency.confident_share <= 1, "confident_share", "lie in (0, 1]", saliency.confident_share)
+    _require(0 <= saliency.moving_average < 1, "moving_average", "lie in [0, 1)", saliency.moving_average)
+    saliency_priors(saliency)
     prediction_scales(predict)
-    _require(train.learning_rate > 0, "learning_rate", "be above 0", train.learning_rate)
-    _require(train.head_learning_rate >= 0, "head_learning_rate", "be at least 0", train.head_learning_rate)
 
 
 def prediction_scales(config: PredictConfig) -> list[float]:
@@ -300,6 +372,18 @@ def prediction_scales(config: PredictConfig) -> list[float]:
     valid = bool(scales) and all(0.1 <= scale <= 10 for scale in scales)
     _require(valid, "scales", "be numbers in [0.1, 10] with commas between them", config.scales)
     return scales
+
+
+def saliency_priors(config: SaliencyConfig) -> list[str]:
+    """The names in `config.priors`; InputError unless each is a method without weights, named once."""
+    names = [name.strip() for name in config.priors.split(",")]
+    for name in names:
+        if name not in SALIENCY_PRIORS:
+            raise InputError(
+                f"priors must be of {', '.join(SALIENCY_PRIORS)}; got {name!r}{nearest(name, SALIENCY_PRIORS)}"
+            )
+    _require(len(set(names)) == len(names), "priors", "name each method once", config.priors)
+    return names
 
 
 def to_dict(config: Config) -> dict[str, Any]:

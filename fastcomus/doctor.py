@@ -13,7 +13,8 @@ from rich.table import Table
 from fastcomus import weights
 from fastcomus.backends.processor import has_bfloat16
 from fastcomus.config import preset_config
-from fastcomus.saliency import PROPOSERS
+from fastcomus.saliency import METHODS
+from fastcomus.weight_table import weight_table
 
 # Packages by the extra that brings them; "" is the base installation.
 PACKAGES = {
@@ -30,8 +31,8 @@ def examine() -> None:
     console = Console()
     console.print(_devices())
     console.print(_packages())
-    console.print(_weights())
-    console.print(f"Saliency: {', '.join(PROPOSERS)}, or your own masks with --masks.")
+    console.print(weight_table())
+    console.print(f"Saliency: {', '.join(METHODS)}, or your own masks with --masks.")
     preset = weights.choose_preset()
     config = preset_config(preset)
     console.print(f"Preset auto takes {preset}: encoder {config.embed.encoder}, backbone {config.train.backbone}.")
@@ -59,14 +60,4 @@ def _packages() -> Table:
             except importlib.metadata.PackageNotFoundError:
                 version = f'not installed; pip install "fastcomus\\[{extra}]"'
             table.add_row(name, version)
-    return table
-
-
-def _weights() -> Table:
-    table = Table("weights", "here", "human labels", title="Weights", title_justify="left")
-    presets = [preset_config(name) for name in ("dino", "offline")]
-    for name in sorted({name for c in presets for name in (c.embed.encoder, c.train.backbone)}):
-        is_present, is_supervised = weights.is_present(name), weights.is_supervised(name)
-        table.add_row(name, "yes" if is_present else "no", "yes" if is_supervised else "no")
-    table.caption = f"Downloads go to {weights.cache_folder()} and the Hugging Face cache."
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from fastcomus.embeddings import unit_rows
 from fastcomus.encoders import Encoder
 from fastcomus.images import UnreadableImage
 from fastcomus.read_ahead import read_ahead
-from fastcomus.saliency import Proposer
+from fastcomus.saliency import NetworkProposer, Proposer, enlarged_maps
 
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -36,6 +36,17 @@ class ObjectShard:
 
     objects: pa.Table
     skipped: pa.Table
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """One image as it was read: `pixels` (H, W, 3) uint8, or the reason why not. `prepared`: what a saliency network
+    sees of it."""
+
+    name: str
+    pixels: np.ndarray | None = None
+    prepared: torch.Tensor | None = None
+    error: UnreadableImage | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ def embed_shards(
     root: Path,
     shards: Iterable[Sequence[str]],
     config: EmbedConfig,
-    proposer: Proposer,
+    proposer: Proposer | NetworkProposer,
     encoder: Encoder,
     backend: Backend,
     workers: int,
@@ -77,17 +88,17 @@ def embed_shards(
     Memory is bounded by a few images per worker, a batch of crops and one shard of rows. Batches never straddle
     shards, so a shard's bytes do not depend on its neighbours.
     """
-
-    def prepare(name: str) -> _Proposal:
-        return _propose(root, name, config, proposer, backend)
-
+    shards = list(shards)
+    if callable(proposer):
+        proposals = _proposals(root, shards, config, proposer, backend, workers)
+    else:
+        proposals = _network_proposals(root, shards, config, proposer, backend, workers)
     collector = _Collector(config, encoder)
-    names = [(name, name is shard[-1]) for shard in shards for name in shard]
-    for (_, ends_shard), proposal in zip(names, read_ahead(prepare, (n for n, _ in names), workers), strict=True):
-        collector.add(proposal)
-        on_images(1)
-        if ends_shard:
-            yield collector.finish()
+    for shard in shards:
+        for _ in shard:
+            collector.add(next(proposals))
+            on_images(1)
+        yield collector.finish()
 
 
 class _Collector:
@@ -132,21 +143,76 @@ class _Collector:
         self.embeddings.append(rows)
 
 
-def _propose(root: Path, name: str, config: EmbedConfig, proposer: Proposer, backend: Backend) -> _Proposal:
-    """Decode, find objects, cut them out; runs in a worker thread and never raises for a bad image."""
-    nothing = torch.empty((0, 3, config.crop_size, config.crop_size), dtype=torch.uint8)
-    height = width = 0
+def _proposals(
+    root: Path, shards: Sequence[Sequence[str]], config: EmbedConfig, proposer: Proposer, backend: Backend, workers: int
+) -> Iterator[_Proposal]:
+    """Every image from file to crops in one worker thread."""
 
-    def skipped(reason: str, detail: str) -> _Proposal:
-        row = {"image": name, "reason": reason, "detail": detail, "width": width, "height": height}
-        return _Proposal([], nothing, [row])
+    def propose(name: str) -> _Proposal:
+        image = _decoded(root, name, config, backend, None)
+        try:
+            return _finished(image, None if image.pixels is None else proposer(name, image.pixels), config, backend)
+        except UnreadableImage as error:  # its mask, for instance
+            return _finished(replace(image, error=error), None, config, backend)
 
+    return read_ahead(propose, (name for shard in shards for name in shard), workers)
+
+
+def _network_proposals(
+    root: Path,
+    shards: Sequence[Sequence[str]],
+    config: EmbedConfig,
+    proposer: NetworkProposer,
+    backend: Backend,
+    workers: int,
+) -> Iterator[_Proposal]:
+    """Worker threads read images, the network sees them a batch at a time, worker threads cut out what it found."""
+
+    def decode(name: str) -> _Decoded:
+        return _decoded(root, name, config, backend, proposer)
+
+    def with_maps() -> Iterator[tuple[_Decoded, np.ndarray | None]]:
+        images = read_ahead(decode, (name for shard in shards for name in shard), workers)
+        for shard in shards:
+            for start in range(0, len(shard), proposer.batch):
+                batch = [next(images) for _ in shard[start : start + proposer.batch]]
+                prepared = [image.prepared for image in batch if image.prepared is not None]
+                found = iter(proposer.propose(torch.stack(prepared)) if prepared else [])
+                yield from ((image, None if image.prepared is None else next(found)) for image in batch)
+
+    def finish(item: tuple[_Decoded, np.ndarray | None]) -> _Proposal:
+        image, maps = item
+        if image.pixels is not None and maps is not None:
+            maps = enlarged_maps(maps, image.pixels.shape[:2])
+        return _finished(image, maps, config, backend)
+
+    return read_ahead(finish, with_maps(), workers)
+
+
+def _decoded(
+    root: Path, name: str, config: EmbedConfig, backend: Backend, proposer: NetworkProposer | None
+) -> _Decoded:
+    """Read an image; runs in a worker thread and never raises for a bad one."""
     try:
         pixels = backend.decode(str(root / name), config.max_pixels)
-        height, width = pixels.shape[:2]
-        found = backend.mask_boxes(proposer(name, pixels), config.theta, config.min_area)
     except UnreadableImage as error:
-        return skipped(error.reason, error.detail)
+        return _Decoded(name, error=error)
+    return _Decoded(name, pixels, proposer.prepare(pixels) if proposer else None)
+
+
+def _finished(image: _Decoded, maps: np.ndarray | None, config: EmbedConfig, backend: Backend) -> _Proposal:
+    """Cut out the objects of `maps` (M, H, W); runs in a worker thread."""
+    nothing = torch.empty((0, 3, config.crop_size, config.crop_size), dtype=torch.uint8)
+    height, width = (0, 0) if image.pixels is None else image.pixels.shape[:2]
+
+    def skipped(reason: str, detail: str) -> _Proposal:
+        row = {"image": image.name, "reason": reason, "detail": detail, "width": width, "height": height}
+        return _Proposal([], nothing, [row])
+
+    if image.error is not None:
+        return skipped(image.error.reason, image.error.detail)
+    assert image.pixels is not None and maps is not None
+    found = backend.mask_boxes(maps, config.theta, config.min_area)
     if not len(found.masks):
         if found.too_small:
             return skipped("smaller than min_area", f"no object of {config.min_area} px or more")
@@ -154,7 +220,7 @@ def _propose(root: Path, name: str, config: EmbedConfig, proposer: Proposer, bac
     encoded = coco_mask.encode(np.asfortranarray(found.masks.transpose(1, 2, 0).astype(np.uint8)))
     rows = [
         {
-            "image": name,
+            "image": image.name,
             "width": width,
             "height": height,
             **dict(zip(("x0", "y0", "x1", "y1"), box.tolist(), strict=True)),
@@ -164,7 +230,7 @@ def _propose(root: Path, name: str, config: EmbedConfig, proposer: Proposer, bac
         }
         for box, area, score, run_lengths in zip(found.boxes, found.areas, found.scores, encoded, strict=True)
     ]
-    return _Proposal(rows, backend.crop_resize(pixels, found.boxes, config.crop_size), [])
+    return _Proposal(rows, backend.crop_resize(image.pixels, found.boxes, config.crop_size), [])
 
 
 def decode_mask(counts: str, height: int, width: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -26,6 +27,7 @@ from fastcomus.errors import InputError
 from fastcomus.images import find_images
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
+from fastcomus.saliency import METHODS
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 
 if TYPE_CHECKING:
@@ -84,18 +86,23 @@ class Run:
         """Find the objects of every image under `images` and embed them; `objects()` gives the rows."""
         from fastcomus.encoders import load_encoder
         from fastcomus.objects import SKIPPED_SCHEMA, embed_shards
-        from fastcomus.saliency import load_proposer
+        from fastcomus.saliency import check_saliency, load_proposer
 
         config = with_settings(self.config, {"embed": settings})
         chosen = config.embed
         found = find_images(Path(images))
-        proposer = load_proposer(chosen.saliency, chosen.masks)
+        check_saliency(chosen)
         weights.check_name(chosen.encoder)
 
         size = chosen.shard_images
         shards = [found.names[i : i + size] for i in range(0, len(found.names), size)]
         masks = Path(chosen.masks) if chosen.masks else None
-        prints = [fingerprint(config=asdict(chosen), images=_stamps(found.root, shard, masks)) for shard in shards]
+        files = [Path(name) for name in (chosen.saliency, chosen.encoder_weights) if Path(name).is_file()]
+        checkpoints = [_stamp(file) for file in files]
+        prints = [
+            fingerprint(config=asdict(chosen), checkpoints=checkpoints, images=_stamps(found.root, shard, masks))
+            for shard in shards
+        ]
         whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
         missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i])]
         if self.folder.is_current("objects", whole) and not missing:
@@ -103,6 +110,7 @@ class Run:
             log.info("embed: up to date, %d images", len(found.names))
             return self._embedded(len(found.names))
 
+        proposer = load_proposer(chosen, self.backend.device)
         encoder = load_encoder(
             chosen.encoder, chosen.encoder_weights, chosen.crop_size, chosen.precision, self.backend.device
         )
@@ -120,6 +128,25 @@ class Run:
         log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
         self._tell_skipped()
         return embedded
+
+    def train_saliency(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
+        """Train a saliency network on every image under `images`, from nothing but these; its checkpoint, which
+        `embed(saliency=...)` takes. `output`: a file to copy it to."""
+        from fastcomus.own_saliency import train_saliency
+        from fastcomus.saliency.network_map import check_network
+
+        config = with_settings(self.config, {"saliency": settings})
+        found = find_images(Path(images))
+        check_network(config.saliency.network)
+        weights.check_name(config.saliency.refine_backbone)
+        self._remember(config)
+        stamp = fingerprint(images=_stamps(found.root, found.names, None))
+        made = train_saliency(found.root, found.names, stamp, self.folder, config, self.backend, self.workers)
+        if output:
+            with RunFolder(Path(output).parent).replacing(Path(output).name) as path:
+                shutil.copyfile(made, path)
+            made = Path(output)
+        return made
 
     def objects(self) -> pa.Table:
         """What `embed` found, a row per object: `objects.object_schema`."""
@@ -340,7 +367,7 @@ class Run:
         if images is not None:
             self._images = str(images.resolve())
         self.config = config
-        networks = {config.embed.encoder, config.train.backbone}
+        networks = {config.embed.encoder, config.train.backbone, *_networks_behind(config)}
         supervised = sorted(name for name in networks if weights.is_supervised(name))
         notes = [f"{name} was trained with human labels (ImageNet's classes)." for name in supervised]
         state = {"images": self._images, "config": to_dict(config), "notes": notes if self._images else []}
@@ -455,6 +482,15 @@ def _by_stage(settings: Mapping[str, Any], *stages: str) -> dict[str, dict[str, 
         owner = next((s for s in stages if name in {f.name for f in fields(STAGES[s])}), stages[0])
         sorted_settings[owner][name] = value
     return sorted_settings
+
+
+def _networks_behind(config: Config) -> set[str]:
+    """Networks that find the objects; `networks_behind` loads torch, and most methods have none."""
+    if config.embed.masks or (config.embed.saliency in METHODS and not config.embed.saliency.startswith("basnet")):
+        return set()
+    from fastcomus.saliency.network_map import networks_behind
+
+    return networks_behind(config.embed.saliency)
 
 
 def _stamps(root: Path, names: Sequence[str], masks: Path | None) -> list[list[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,19 @@ from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter
 
 ReadSample = Callable[[int], tuple[np.ndarray, np.ndarray]]
 _ASPECT = (3 / 4, 4 / 3)
+
+
+class Augmentation(Protocol):
+    """What `augment` and the batches need of a stage's settings."""
+
+    @property
+    def scale_min(self) -> float: ...
+
+    @property
+    def scale_max(self) -> float: ...
+
+    @property
+    def batch_size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -81,23 +94,25 @@ def train_epochs(
         history = resume.history
         segmenter.load_state_dict(resume.state["segmenter"])
         optimizer.load_state_dict(resume.state["optimizer"])
-    steps = len(_batch_starts(count, config.batch_size))
+    steps = len(batch_starts(count, config.batch_size))
     scheduler = LambdaLR(
         optimizer,
-        lambda step: _rate_factor(config.schedule, step / (steps * epochs)),
+        lambda step: cosine_factor(step / (steps * epochs)) if config.schedule == "cosine" else 1.0,
         last_epoch=len(history) * steps - 1,
     )
     for epoch in range(len(history), epochs):
         rng = np.random.default_rng([seed, epoch])
         torch.manual_seed(int(rng.integers(2**31)))  # dropout
-        batches = _batches(read, count, config, rng, workers)
+        side = aligned_side(config.train_size, config.output_stride)
+        batches = augmented_batches(read, count, config, side, rng, workers)
         row = _train_one_epoch(segmenter, optimizer, scheduler, batches, epoch, config.precision, on_step)
         history = (*history, row)
         yield segmenter, Checkpoint(history, {"segmenter": segmenter.state_dict(), "optimizer": optimizer.state_dict()})
 
 
-def _rate_factor(schedule: str, progress: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1))) if schedule == "cosine" else 1.0
+def cosine_factor(progress: float) -> float:
+    """By which the learning rate is multiplied after that share of training, in [0, 1]: from 1 down to 0."""
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
 
 
 def _train_one_epoch(
@@ -131,17 +146,17 @@ def _train_one_epoch(
     return EpochRow(epoch + 1, loss_sum / seen, agreement_sum / seen, learning_rate, seen)
 
 
-def _batches(
-    read: ReadSample, count: int, config: TrainConfig, rng: np.random.Generator, workers: int
+def augmented_batches(
+    read: ReadSample, count: int, config: Augmentation, side: int, rng: np.random.Generator, workers: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Every image once, in a random order, read and augmented by threads ahead of the network."""
+    """Every image once, in a random order, read and augmented by threads ahead of the network; see `augment`."""
     order = rng.permutation(count)
-    starts = _batch_starts(count, config.batch_size)
+    starts = batch_starts(count, config.batch_size)
     seeds = rng.integers(2**63, size=len(order))
 
     def sample(index: int) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, class_map = read(index)
-        return augment(pixels, class_map, config, np.random.default_rng(seeds[index]))
+        return augment(pixels, class_map, config, side, np.random.default_rng(seeds[index]))
 
     samples = read_ahead(sample, order.tolist(), workers)
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
@@ -149,23 +164,23 @@ def _batches(
         yield torch.stack(images), torch.stack(labels)
 
 
-def _batch_starts(count: int, batch_size: int) -> list[int]:
+def batch_starts(count: int, batch_size: int) -> list[int]:
     """Where each batch starts. A last one of a single image joins the one before it: batch statistics need two."""
     starts = list(range(0, count, batch_size))
     return starts[:-1] if len(starts) > 1 and count - starts[-1] == 1 else starts
 
 
 def augment(
-    pixels: np.ndarray, class_map: np.ndarray, config: TrainConfig, rng: np.random.Generator
+    pixels: np.ndarray, class_map: np.ndarray, config: Augmentation, side: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random resized crop, mirrored half of the time: (3, S, S) uint8 and (S, S) int64, S the aligned `train_size`.
+    """A random resized crop, mirrored half of the time: (3, S, S) uint8 and (S, S) int64, S = `side`.
 
     The crop covers `scale_min` to `scale_max` of the image's area at an aspect ratio (width to height) of 3/4 to 4/3;
     where ten draws do not fit, it is the largest such window that does.
     """
     height, width = class_map.shape
     x, y, w, h = _crop_window(width, height, config, rng)
-    size = [aligned_side(config.train_size, config.output_stride)] * 2
+    size = [side, side]
     planes = torch.from_numpy(pixels[y : y + h, x : x + w]).permute(2, 0, 1)[None]
     labels = torch.from_numpy(class_map[y : y + h, x : x + w].astype(np.int32))[None, None]
     image = transforms.resize(planes, size, antialias=True)[0]
@@ -175,7 +190,7 @@ def augment(
     return image.contiguous(), target.contiguous()
 
 
-def _crop_window(width: int, height: int, config: TrainConfig, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def _crop_window(width: int, height: int, config: Augmentation, rng: np.random.Generator) -> tuple[int, int, int, int]:
     for _ in range(10):
         area = width * height * rng.uniform(config.scale_min, config.scale_max)
         aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))

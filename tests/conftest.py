@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -67,6 +69,15 @@ def finished_run(photographs: Photographs, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def closed_form() -> ModuleType:
+    """The module that fills networks with weights in closed form."""
+    spec = importlib.util.spec_from_file_location("closed_form", REFERENCE / "closed_form.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_photographs(root: Path, count: int) -> Photographs:

@@ -21,6 +21,7 @@ from skimage.filters import threshold_otsu
 from fastcomus.errors import InputError
 from fastcomus.saliency import background_prior as module
 from fastcomus.saliency.background_prior import BackgroundPrior
+from fastcomus.saliency.superpixels import Regions, cielab, regions_of
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "msrc14"
 
@@ -114,15 +115,15 @@ def test_any_small_image_gives_a_finite_map_in_range(
 
 def test_cielab_is_scikit_images() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
-    np.testing.assert_allclose(module._cielab(rgb), rgb2lab(rgb), atol=0.05)
+    np.testing.assert_allclose(cielab(rgb), rgb2lab(rgb), atol=0.05)
 
 
-def small_case() -> tuple[np.ndarray, np.ndarray, module._Regions]:
+def small_case() -> tuple[np.ndarray, np.ndarray, Regions]:
     """A 5 x 6 grid of superpixels of 4 x 4 pixels in random colours."""
     random = np.random.default_rng(3)
     labels = np.kron(np.arange(30).reshape(5, 6), np.ones((4, 4), dtype=int))
     lab = (random.normal(0, 8, (30, 3))[labels] + random.normal(0, 1, (20, 24, 3))).astype(np.float32)
-    return lab, labels, module._regions(lab, labels)
+    return lab, labels, regions_of(lab, labels)
 
 
 def test_regions_are_those_of_plain_loops() -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from conftest import TINY, Photographs, tree_bytes
 from typer.testing import CliRunner
 
@@ -19,6 +21,7 @@ from fastcomus.cli import app
 from fastcomus.config import STAGES, to_toml, with_settings
 from fastcomus.config import Config as Settings
 from fastcomus.errors import InputError
+from fastcomus.weight_registry import SOURCES
 
 
 def command(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -29,7 +32,11 @@ def command(*arguments: object, folder: Path | None = None) -> subprocess.Comple
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_names_every_setting_with_its_default(stage: str) -> None:
-    shown = CliRunner().invoke(app, [stage, "--help"], env={"COLUMNS": "300"}).output
+    shown = (
+        CliRunner()
+        .invoke(app, [{"saliency": "train-saliency"}.get(stage, stage), "--help"], env={"COLUMNS": "300"})
+        .output
+    )
     for field in fields(STAGES[stage]):
         line = next(line for line in shown.splitlines() if f"--{field.name.replace('_', '-')} " in line)
         assert field.metadata["help"].split(".")[0][:40] in line
@@ -136,3 +143,36 @@ def test_doctor_names_what_auto_takes() -> None:
     result = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"}, catch_exceptions=False)
     assert result.exit_code == 0
     assert "Preset auto takes offline" in result.stdout and "faiss-cpu" in result.stdout
+
+
+def test_weights_list_shows_every_network_with_its_licence_and_whether_it_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTCOMUS_WEIGHTS", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    torch.save(timm.create_model("test_vit3").state_dict(), tmp_path / "vit.pth")
+    added = CliRunner().invoke(app, ["weights", "add", "test_vit3", str(tmp_path / "vit.pth")], catch_exceptions=False)
+    assert added.exit_code == 0 and str(tmp_path / "cache/test_vit3.pth") in added.stdout.replace("\n", "")
+    shown = CliRunner().invoke(app, ["weights", "list"], env={"COLUMNS": "250"}, catch_exceptions=False).stdout
+    lines = {line.split()[1]: line for line in shown.splitlines() if line.startswith("│")}
+    assert {*SOURCES, "test_vit3"} <= set(lines)
+    cells = {name: [cell.strip() for cell in line.split("│")[1:-1]] for name, line in lines.items()}
+    assert cells["basnet-unsupervised"][2:] == ["CC BY-NC 4.0: not for commercial use", "no", "no"]
+    assert cells["efficientnet-lite0"][3:] == ["yes", "yes"]
+    assert cells["test_vit3"][3:] == ["yes", "yes"]
+    narrow = CliRunner().invoke(app, ["weights", "list"], env={"COLUMNS": "80"}, catch_exceptions=False).stdout
+    assert "…" not in narrow
+
+
+def test_weights_that_cannot_be_had_end_with_one_sentence_and_code_2(tmp_path: Path) -> None:
+    (tmp_path / "page.pth").write_text("<html>")
+    for line, told in (
+        (["fetch", "basnet-unsupervised"], "CC BY-NC 4.0"),
+        (["fetch", "basnet-unsupervisd"], "did you mean basnet-unsupervised"),
+        (["fetch", "gcvit_tiny.in1k"], "forbids to fetch"),
+        (["add", "found", str(tmp_path / "page.pth")], "no checkpoint"),
+        (["add", "found", str(tmp_path / "absent.pth")], "there is no file"),
+    ):
+        reply = command("weights", *line)
+        assert reply.returncode == 2 and reply.stdout == "" and told in reply.stderr
+        assert reply.stderr.startswith("fastcomus: ") and reply.stderr.count("\n") == 1

@@ -39,8 +39,25 @@ from fastcomus.segmenter import build_segmenter
 
 # A value for every setting that a run with TINY does not have. None: made by the test.
 CHANGES: dict[str, dict[str, Any]] = {
+    "saliency": {
+        "priors": "minimum-barrier",
+        "refine_backbone": "mobilenetv3_small_050",
+        "confident_share": 0.4,
+        "refine_epochs": 5,
+        "moving_average": 0.9,  # with refine_epochs = 2
+        "network": "mobilenetv3_small_050",
+        "epochs": 2,
+        "size": 97,
+        "scale_min": 0.7,
+        "scale_max": 0.6,
+        "learning_rate": 1e-4,
+        "batch_size": 3,
+        "precision": "bf16",  # against float32
+    },
     "embed": {
-        "saliency": "no-such-method",
+        "saliency": "minimum-barrier",
+        "saliency_size": 96,  # with saliency = "tokencut"
+        "saliency_precision": "bf16",  # the same
         "masks": None,
         "theta": "0.9",
         "min_area": 1500,
@@ -115,11 +132,32 @@ def test_every_setting_of_embed_has_an_effect(
         changed["encoder_weights"] = mobilenet
     if name == "encoder_weights":
         changed[name] = random_lite0(tmp_path)
-    if name == "saliency":
-        with pytest.raises(InputError, match="no-such-method"):
-            embedded(small, tmp_path / "run", changed)
+    if name in ("saliency_size", "saliency_precision"):
+        patches = {"saliency": "tokencut", "saliency_size": 256, "saliency_precision": "float32"}
+        before, after = (embedded(small, tmp_path / str(len(c)), {**patches, **c}) for c in ({}, changed))
+        assert before != after
         return
     assert embedded(small, tmp_path / "run", changed) != usual_objects
+
+
+@pytest.mark.parametrize("name", CHANGES["saliency"])
+def test_every_setting_of_train_saliency_has_an_effect(
+    name: str, small: Photographs, mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def network(folder: str, settings: dict[str, Any]) -> bytes:
+        run = Run(tmp_path / folder, preset="offline", device="cpu")
+        return run.train_saliency(small.images, **{**usual, **settings}).read_bytes()
+
+    usual = {"priors": "background-prior, minimum-barrier", "refine_epochs": 1, "epochs": 1, "size": 65}
+    usual |= {"batch_size": 5, "scale_max": 0.8, "precision": "float32", "confident_share": 1.0}
+    if name == "moving_average":
+        usual["refine_epochs"] = 2
+    changed = CHANGES["saliency"][name]
+    if changed == "mobilenetv3_small_050":
+        with pytest.raises(InputError, match=changed):  # it is asked for its weights, which are not here
+            network("changed", {name: changed})
+        return
+    assert network("usual", {}) != network("changed", {name: changed})
 
 
 @pytest.mark.parametrize("name", CHANGES["assign"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,11 +9,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import closed_form
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from fastcomus.encoders import Encoder, load_encoder
+from fastcomus.encoders import Encoder, load_encoder, load_patch_encoder
 from fastcomus.errors import InputError
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "msrc14"
@@ -25,14 +24,9 @@ CPU = torch.device("cpu")
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs shared/reference")
 
 
-@pytest.fixture(scope="module")
-def closed_form() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("closed_form", REFERENCE / "closed_form.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["closed_form"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module", name="closed_form")
+def closed_form_module() -> ModuleType:
+    return closed_form()
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +61,58 @@ def test_dino_gives_the_reference_values(closed_form: ModuleType, patch: int, en
         rows = encoder.embed_normalised(closed_form.image(size, size)).numpy()
         assert encoder.has_class_token and rows.shape == (1, 384)
         assert np.abs(rows[0] - reference[f"cls_{size}x{size}"]).max() < tolerance
+
+
+@needs_reference
+@pytest.mark.parametrize("patch", [8, 16])
+def test_patches_and_attention_equal_the_reference_at_any_size(
+    closed_form: ModuleType, patch: int, tmp_path: Path
+) -> None:
+    file = dino_file(closed_form, patch, tmp_path, ".pth")
+    encoder = load_patch_encoder(f"vit_small_patch{patch}_224.dino", file, "float32", CPU)
+    reference = np.load(REFERENCE / f"dino_vits{patch}.npz")
+    for height, width, tolerance in ((224, 224, 1e-5), (256, 256, 1e-3), (240, 336, 1e-3)):
+        found = encoder.of_normalised(closed_form.image(height, width))
+        grid = (height // patch, width // patch)
+        assert found.patches.shape == found.keys.shape == (1, *grid, 384) and found.attention.shape == (1, 6, *grid)
+        assert np.abs(found.cls[0].numpy() - reference[f"cls_{height}x{width}"]).max() < tolerance
+        attention = reference[f"att_{height}x{width}"].reshape(6, *grid).astype(np.float32)
+        # Half a digit of float16, and what the resampled position embedding changes.
+        assert np.abs(found.attention[0].numpy() - attention).max() < 5e-4 * attention.max() + 0.1 * tolerance
+
+
+def test_keys_are_those_of_the_last_layer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224").eval()
+    torch.save(network.state_dict(), tmp_path / "vit.pth")
+    encoder = load_patch_encoder("vit_tiny_patch16_224", str(tmp_path / "vit.pth"), "float32", CPU)
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    found = encoder.of_normalised(pixels)
+    with torch.inference_mode():
+        tokens = network.patch_embed(pixels)
+        tokens = network.norm_pre(network._pos_embed(tokens))
+        for block in network.blocks[:-1]:
+            tokens = block(tokens)
+        last = network.blocks[-1]
+        keys = last.attn.qkv(last.norm1(tokens))[:, 1:, 192:384].unflatten(1, (14, 14))
+        outputs = network.norm(last(tokens))
+    assert torch.allclose(found.keys, keys, atol=1e-4)
+    assert torch.allclose(found.cls, outputs[:, 0], atol=1e-4)
+    assert torch.allclose(found.patches, outputs[:, 1:].unflatten(1, (14, 14)), atol=1e-4)
+    assert found.attention.sum((2, 3)).max() < 1
+
+
+def test_convolutional_networks_have_features_and_no_attention() -> None:
+    encoder = load_patch_encoder("efficientnet-lite0", "", "float32", CPU)
+    found = encoder(crops_of(2, 96))
+    assert found.keys.shape == (2, 6, 6, 320) and found.attention.shape == (2, 0, 6, 6)
+    assert torch.allclose(found.cls, found.patches.mean((1, 2))) and not encoder.has_attention
+
+
+def test_networks_without_patches_are_refused(tmp_path: Path) -> None:
+    torch.save(timm.create_model("swin_tiny_patch4_window7_224").state_dict(), tmp_path / "swin.pth")
+    with pytest.raises(InputError, match=r"could not be loaded|no plain ViT"):
+        load_patch_encoder("swin_tiny_patch4_window7_224", str(tmp_path / "swin.pth"), "float32", CPU)
 
 
 @needs_reference

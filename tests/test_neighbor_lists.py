@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcomus.backends.neighbor_lists import NeighborLists, Offer, _compiled
+from fastcomus.backends.compiled import compiled
+from fastcomus.backends.neighbor_lists import NeighborLists, Offer
 from fastcomus.backends.threads import threads_of_their_own
 
 
@@ -72,7 +73,7 @@ def test_rows_around_a_row_come_with_the_fresh_ones_first() -> None:
 def test_code_is_compiled_also_where_it_cannot_be_kept() -> None:
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(eval("lambda x: x + 1"), cache=True)
-    assert _compiled(eval("lambda x: x + 1"))(4) == 5
+    assert compiled(eval("lambda x: x + 1"))(4) == 5
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from fastcomus.backends import select
 from fastcomus.config import TrainConfig
 from fastcomus.errors import InputError
-from fastcomus.segmenter import Segmenter, build_segmenter
+from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter
 from fastcomus.self_training import Checkpoint, EpochRow, augment, train_epochs
 
 CPU = select("cpu")
@@ -86,12 +86,18 @@ def coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(pixels).astype(np.uint8), (y * width + x).astype(np.uint16)
 
 
+def augmented(
+    pixels: np.ndarray, class_map: np.ndarray, config: TrainConfig, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return augment(pixels, class_map, config, aligned_side(config.train_size, config.output_stride), rng)
+
+
 def windows(config: TrainConfig, height: int, width: int, draws: int) -> np.ndarray:
     """(draws, 5): y0, x0, height and width in pixels of the crop, as its labels tell, and whether it was mirrored."""
     pixels, class_map = coordinates(height, width)
     found = []
     for seed in range(draws):
-        image, labels = augment(pixels, class_map, config, np.random.default_rng(seed))
+        image, labels = augmented(pixels, class_map, config, np.random.default_rng(seed))
         y, x = labels // width, labels % width
         size = labels.shape[0]
         step_y = float(y[-1, 0] - y[0, 0]) / (size - 1)
@@ -140,14 +146,14 @@ def test_any_size_of_image_gives_the_aligned_size(
     pixels, labels = np.full((*shape, 3), 7, np.uint8), np.full(shape, 299, np.uint16)
     sized = replace(config, train_size=train_size, scale_max=2.0)
     for seed in range(5):
-        image, target = augment(pixels, labels, sized, np.random.default_rng(seed))
+        image, target = augmented(pixels, labels, sized, np.random.default_rng(seed))
         assert image.shape == (3, side, side) and image.dtype == torch.uint8 and (image == 7).all()
         assert target.shape == (side, side) and target.dtype == torch.int64 and (target == 299).all()
 
 
 def test_same_seed_gives_the_same_crop(config: TrainConfig) -> None:
     pixels, labels = square(0)
-    first, second, other = (augment(pixels, labels, config, np.random.default_rng(s)) for s in (1, 1, 2))
+    first, second, other = (augmented(pixels, labels, config, np.random.default_rng(s)) for s in (1, 1, 2))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
     assert not torch.equal(first[0], other[0])
 
@@ -170,7 +176,7 @@ def test_planted_squares_are_learned(config: TrainConfig) -> None:
     # Seen at the size of training, objects of other images get their own label too.
     segmenter = loaded(made[-1][1], config)
     whole = replace(config, scale_min=0.9)
-    views = [augment(*square(index), whole, np.random.default_rng(index)) for index in range(100, 120)]
+    views = [augmented(*square(index), whole, np.random.default_rng(index)) for index in range(100, 120)]
     images, truth = (torch.stack(tensors) for tensors in zip(*views, strict=True))
     with torch.inference_mode():
         found = segmenter(images).argmax(1)

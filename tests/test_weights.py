@@ -1,64 +1,23 @@
-"""Names, presence, the probe of the network, and downloads from a real server on this machine."""
+"""Presence, the probe of the network, loading from a real server on this machine, and weights added by hand."""
 
 from __future__ import annotations
 
-import io
-import os
-import pickle
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
+from weight_server import Server, saved
 
 from fastcomus import weights
 from fastcomus.errors import InputError
-
-
-class Server:
-    """An HTTP server: `replies[path]` is (status, body, promised length)."""
-
-    def __init__(self) -> None:
-        self.replies: dict[str, tuple[int, bytes, int]] = {}
-        self.asked: list[str] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def _answer(self, with_body: bool) -> None:
-                server.asked.append(f"{self.command} {self.path}")
-                status, body, length = server.replies.get(self.path, (404, b"", 0))
-                self.send_response(status)
-                self.send_header("Content-Length", str(length))
-                self.end_headers()
-                if with_body:
-                    self.wfile.write(body)
-
-            def do_GET(self) -> None:
-                self._answer(True)
-
-            def do_HEAD(self) -> None:
-                self._answer(False)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
-
-    def holds(self, path: str, body: bytes, length: int | None = None) -> None:
-        self.replies[path] = (200, body, len(body) if length is None else length)
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+from fastcomus.saliency.basnet import BASNet
 
 
 @pytest.fixture
@@ -101,71 +60,11 @@ def resnet_state() -> dict[str, torch.Tensor]:
     return timm.create_model("resnet50", num_classes=0).state_dict()
 
 
-def saved(state: object) -> bytes:
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    return stream.getvalue()
-
-
-class Malicious:
-    """Unpickling it would make a file."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.file),)
-
-
-@pytest.mark.parametrize(
-    ("name", "near"),
-    [
-        ("vit_smal_patch8_224.dino", "vit_small_patch8_224.dino"),
-        ("efficientnet-lite", "efficientnet-lite0"),
-        ("dino_resnet", "dino_resnet50"),
-        ("resnet50.a1_in2k", "resnet50.a1_in1k"),
-    ],
-)
-def test_unknown_names_list_near_ones(name: str, near: str) -> None:
-    with pytest.raises(InputError, match=f"did you mean .*{near}"):
-        weights.check_name(name)
-    with pytest.raises(InputError, match=r"there is no network 'zzzzqqqq'; see timm.list_models"):
-        weights.check_name("zzzzqqqq")
-
-
-@pytest.mark.parametrize("name", ["efficientnet-lite0", "dino_resnet50", "resnet50", "vit_small_patch8_224.dino"])
-def test_known_names_pass(name: str) -> None:
-    weights.check_name(name)
-
-
-def test_supervised_weights_are_told() -> None:
-    unsupervised = [
-        "dino_resnet50",
-        "vit_small_patch8_224.dino",
-        "vit_small_patch14_dinov2.lvd142m",
-        "vit_small_patch14_dinov2",
-        "vit_small_patch16_dinov3.lvd1689m",
-        "vit_base_patch16_224.mae",
-        "vit_huge_patch14_gap_224.in1k_ijepa",
-        "convnextv2_tiny.fcmae",
-    ]
-    supervised = [
-        "efficientnet-lite0",
-        "resnet50",
-        "resnet50.a1_in1k",
-        "convnextv2_tiny.fcmae_ft_in1k",
-        "vit_small_patch16_224.augreg_in21k",
-    ]
-    for name in unsupervised + supervised:
-        weights.check_name(name)
-        assert weights.is_supervised(name) == (name in supervised), name
-
-
 def test_presence_is_looked_up_on_this_machine_alone(own_caches: Path, dino: Server) -> None:
     assert weights.is_present("efficientnet-lite0")
     assert not weights.is_present("dino_resnet50") and not weights.is_present("vit_small_patch8_224.dino")
     own_caches.mkdir()
-    (own_caches / "dino.pth").write_bytes(b"x")
+    (own_caches / "dino_resnet50.pth").write_bytes(b"x")
     assert weights.is_present("dino_resnet50")
     assert dino.asked == []
 
@@ -225,7 +124,8 @@ def test_dino_resnet50_is_fetched_once_and_loads(
     encoder = weights.load("dino_resnet50", num_classes=0)
     backbone = weights.load("dino_resnet50", features_only=True, out_indices=(-1,), output_stride=8)
     assert dino.asked == ["GET /dino.pth"]
-    assert sorted(file.name for file in own_caches.iterdir()) == ["dino.pth", "dino.sha256"]
+    names = {file.name for file in own_caches.iterdir()} - {"dino_resnet50.pth.lock"}
+    assert names == {"dino_resnet50.pth", "dino_resnet50.pth.sha256"}
     for network in (encoder, backbone):
         for name, tensor in network.state_dict().items():
             assert torch.equal(tensor, resnet_state[name]), name
@@ -234,64 +134,15 @@ def test_dino_resnet50_is_fetched_once_and_loads(
     assert backbone(torch.zeros(1, 3, 65, 65))[-1].shape == (1, 2048, 9, 9)
 
 
-def test_changed_file_is_refused(dino: Server, own_caches: Path, resnet_state: dict[str, torch.Tensor]) -> None:
-    dino.holds("/dino.pth", saved(resnet_state))
-    weights.load("dino_resnet50", num_classes=0)
-    with (own_caches / "dino.pth").open("ab") as file:
-        file.write(b"more")
-    with pytest.raises(InputError, match="has changed since it was downloaded; delete it"):
-        weights.load("dino_resnet50", num_classes=0)
-    (own_caches / "dino.pth").unlink()
-    weights.load("dino_resnet50", num_classes=0)
-
-
-@pytest.mark.parametrize("reply", ["404", "cut short", "no server"])
-def test_failed_download_leaves_nothing(reply: str, dino: Server, own_caches: Path) -> None:
-    if reply == "cut short":
-        dino.holds("/dino.pth", b"x" * 1000, length=5000)
-    if reply == "no server":
-        dino.close()
-    with pytest.raises(InputError) as raised:
-        weights.load("dino_resnet50", num_classes=0)
-    sentence = str(raised.value)
-    assert "could not be downloaded" in sentence and "--preset offline" in sentence and "\n" not in sentence
-    assert reply != "cut short" or "1000 of 5000 bytes" in sentence
-    assert not own_caches.exists() or list(own_caches.iterdir()) == []
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("form", ["plain pickle", "torch.save"])
-def test_pickles_are_never_executed(form: str, dino: Server, tmp_path: Path) -> None:
-    trap = tmp_path / "trap"
-    payload = {"conv1.weight": Malicious(trap)}
-    body = pickle.dumps(payload) if form == "plain pickle" else saved(payload)
-    pickle.loads(pickle.dumps(Malicious(trap)))
-    trap.rmdir()  # the trap works
-    dino.holds("/dino.pth", body)
-    with pytest.raises(InputError, match="not a checkpoint"):
-        weights.load("dino_resnet50", num_classes=0)
-    file = tmp_path / "own.pth"
-    file.write_bytes(body)
-    with pytest.raises(InputError, match=r"own\.pth could not be loaded"):
-        weights.load("resnet18", str(file), num_classes=0)
-    assert not trap.exists()
-
-
-def test_page_instead_of_weights_is_refused(dino: Server) -> None:
-    dino.holds("/dino.pth", b"<html>please log in</html>")
-    with pytest.raises(InputError, match=r"not a checkpoint that can be read .*delete it"):
-        weights.load("dino_resnet50", num_classes=0)
-
-
-def test_weights_of_another_network_are_refused(dino: Server, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     other = timm.create_model("resnet18").state_dict()
     torch.save(other, tmp_path / "resnet18.pth")
     for options in ({"num_classes": 0}, {"features_only": True}):
-        with pytest.raises(InputError, match=r"resnet18\.pth"):
+        with pytest.raises(InputError, match=r"resnet18\.pth.*missing \(layer1\.0\.conv3\.weight, "):
             weights.load("resnet50", str(tmp_path / "resnet18.pth"), **options)
         renamed = {f"student.{name}": tensor for name, tensor in other.items()}
         torch.save(renamed, tmp_path / "renamed.pth")
-        with pytest.raises(InputError, match=r"does not hold the weights of resnet18|could not be loaded"):
+        with pytest.raises(InputError, match=r"missing \(conv1\.weight, .*extra \(student\.conv1\.weight, "):
             weights.load("resnet18", str(tmp_path / "renamed.pth"), **options)
 
 
@@ -300,3 +151,100 @@ def test_checkpoint_inside_a_training_state_is_found(tmp_path: Path) -> None:
     torch.save({"state_dict": {f"module.{k}": v for k, v in own.items()}, "epoch": 3}, tmp_path / "state.pth")
     loaded = weights.load("resnet18", str(tmp_path / "state.pth"), num_classes=0).state_dict()
     assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.items())
+
+
+def test_swav_loads_without_its_projection(
+    server: Server, resnet_state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = replace(weights.SOURCES["swav_resnet50"], url=f"{server.address}/swav.pth.tar")
+    monkeypatch.setitem(weights.SOURCES, "swav_resnet50", source)
+    extra = {"projection_head.0.weight": torch.randn(8, 2048), "prototypes.weight": torch.randn(9, 8)}
+    server.holds("/swav.pth.tar", saved({f"module.{k}": v for k, v in {**resnet_state, **extra}.items()}))
+    for options in ({"num_classes": 0}, {"features_only": True, "out_indices": (-1,)}):
+        loaded = weights.load("swav_resnet50", **options).state_dict()
+        assert loaded and all(torch.equal(tensor, resnet_state[name]) for name, tensor in loaded.items())
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+@pytest.mark.parametrize("name", ["dino_resnet50", "vit_small_patch16_224.dino", "resnet18"])
+def test_added_weights_load_without_a_network(
+    name: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTCOMUS_OFFLINE", "1")
+    with pytest.raises(InputError, match=rf"fetch them from http.*run: fastcomus weights add {name} FILE"):
+        weights.load(name)
+    torch.manual_seed(0)
+    own = weights.architecture(name).state_dict()
+    file = tmp_path / f"downloaded{ending}"
+    save_file(own, file) if ending == ".safetensors" else torch.save({"state_dict": own}, file)
+    assert not weights.is_present(name)
+    place = weights.add(name, file)
+    file.unlink()
+    assert weights.is_present(name) and weights.can_be_had([name]) and weights.checkpoint_file(name) == place
+    loaded = weights.load(name, num_classes=0).state_dict()
+    assert loaded and all(torch.equal(tensor, own[key]) for key, tensor in loaded.items())
+
+
+def test_added_vit_takes_another_size_of_image(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    own = weights.architecture("vit_small_patch16_224.dino").state_dict()
+    torch.save(own, tmp_path / "vit.pth")
+    weights.add("vit_small_patch16_224.dino", tmp_path / "vit.pth")
+    loaded = weights.load("vit_small_patch16_224.dino", num_classes=0, img_size=256).state_dict()
+    assert loaded["pos_embed"].shape == (1, 257, 384)
+    assert torch.equal(loaded["blocks.11.mlp.fc2.weight"], own["blocks.11.mlp.fc2.weight"])
+
+
+def test_adding_again_replaces(tmp_path: Path, own_caches: Path) -> None:
+    for value, ending in ((1.0, ".pth"), (2.0, ".safetensors"), (3.0, ".pth")):
+        state = {"decoder.weight": torch.full((1, 384, 1, 1), value), "decoder.bias": torch.zeros(1)}
+        file = tmp_path / f"new{ending}"
+        save_file(state, file) if ending == ".safetensors" else torch.save(state, file)
+        weights.add("found", file)
+        kept = weights.checkpoint_file("found")
+        assert kept.name == f"found{ending}" and weights.read_checkpoint(kept)["decoder.weight"][0, 0, 0, 0] == value
+        names = {file.name for file in own_caches.iterdir()} - {"found.lock"}
+        assert names == {f"found{ending}", f"found{ending}.sha256"}
+
+
+def test_adding_refuses_other_networks_and_leaves_what_is_there(tmp_path: Path, own_caches: Path) -> None:
+    torch.save({"decoder": {"weight": torch.zeros(1, 384, 1, 1), "bias": torch.zeros(1)}}, tmp_path / "found.pt")
+    before = weights.add("found", tmp_path / "found.pt").read_bytes()
+    file = tmp_path / "other.pth"
+    torch.save(timm.create_model("resnet18").state_dict(), file)
+    for name, told in (
+        ("found", r"2 missing \(decoder\.weight, decoder\.bias\)"),
+        ("basnet-unsupervised", r"missing \(inconv\.weight"),
+        ("dino_resnet50", r"missing \(layer1\.0\.conv3\.weight"),
+        ("vit_small_patch8_224.dino", r"missing \(cls_token"),
+        ("efficientnet-lite0", "pip install"),
+        ("dino_resnet", "did you mean dino_resnet50"),
+        ("basnet-supervise", "did you mean basnet-supervised"),
+    ):
+        with pytest.raises(InputError, match=told) as raised:
+            weights.add(name, file)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match=r"there is no file .*absent"):
+        weights.add("found", tmp_path / "absent")
+    assert {file.name for file in own_caches.iterdir() if not file.name.endswith(".lock")} == {
+        "found.pth",
+        "found.pth.sha256",
+    }
+    assert weights.checkpoint_file("found").read_bytes() == before
+
+
+def test_adding_asks_for_the_published_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"decoder": {"weight": torch.zeros(1, 384, 1, 1), "bias": torch.zeros(1)}}, tmp_path / "found.pt")
+    monkeypatch.setitem(weights.SOURCES, "found", replace(weights.SOURCES["found"], sha256="0" * 64))
+    with pytest.raises(InputError, match=rf"found\.pt has the SHA-256 .* instead of {'0' * 64}"):
+        weights.add("found", tmp_path / "found.pt")
+    assert not weights.is_present("found")
+
+
+def test_unsupervised_basnet_is_added_from_its_training_state(tmp_path: Path) -> None:
+    own = BASNet().state_dict()
+    torch.save({"net": own}, tmp_path / "basnet.pth")
+    kept = weights.read_checkpoint(weights.add("basnet-unsupervised", tmp_path / "basnet.pth"))
+    network = BASNet()
+    weights.load_exactly(network, kept, "basnet-unsupervised")
+    assert all(torch.equal(tensor, own[name]) for name, tensor in network.state_dict().items())

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
-import numba
 import numpy as np
 
+from fastcomus.backends.compiled import compiled
 from fastcomus.backends.threads import Threads
 
 _GROUP = 8  # jobs whose offers are held at once; another number gives other lists
@@ -17,15 +16,6 @@ _STEP = 16  # candidates compared at once
 # The place of the one set bit of a 32-bit number: its product with a de Bruijn sequence has another top for each.
 _DE_BRUIJN = np.uint32(0x077CB531)
 _PLACE_OF_BIT = np.array([((0x077CB531 << i) & 0xFFFFFFFF) >> 27 for i in range(32)]).argsort()
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled when it is first called, and kept for later processes where there is a folder to write to."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:
-        return numba.njit(function, **options)
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,7 @@ class NeighborLists:
         return found
 
 
-@_compiled
+@compiled
 def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, owner, owners):  # type: ignore[no-untyped-def]
     length = ids.shape[1]
     for block in range(targets.shape[0]):
@@ -137,7 +127,7 @@ def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, o
                     bounds[target] = bound
 
 
-@_compiled
+@compiled
 def _linking_rows(ids, fresh, count):  # type: ignore[no-untyped-def]
     rows, length = ids.shape
     linking = np.full((rows, count), -1, np.int32)
@@ -158,7 +148,7 @@ def _linking_rows(ids, fresh, count):  # type: ignore[no-untyped-def]
     return linking, is_fresh
 
 
-@_compiled
+@compiled
 def _around(ids, fresh, linking, link_is_fresh, first, fresh_count, around):  # type: ignore[no-untyped-def]
     length = ids.shape[1]
     for block in range(around.shape[0]):
@@ -179,7 +169,7 @@ def _around(ids, fresh, linking, link_is_fresh, first, fresh_count, around):  # 
                 back -= 1
 
 
-@_compiled
+@compiled
 def _rank(rows, numbers, ids, found, first, last):  # type: ignore[no-untyped-def]
     length, count, size = ids.shape[1], found.shape[1], rows.shape[1]
     distances = np.empty(length, np.float32)

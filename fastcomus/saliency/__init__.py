@@ -1,47 +1,139 @@
-"""How objects are found in an image: a table of names, one file per family of methods.
+"""How objects are found in an image: a table of methods, one file per family.
 
-A proposer is called as `proposer(name, pixels)`, with the image's name in its folder and its pixels (H, W, 3) uint8,
-and returns saliency maps (M, H, W) float32 in [0, 1], one per object hypothesis (most methods: M = 1), or masks
-(M, H, W) bool that need no threshold. It is called from several threads at once and must depend on that image alone.
+Methods without a network are a `Proposer`, called as `proposer(name, pixels)` with the image's name in its folder and
+its pixels (H, W, 3) uint8. They return saliency maps (M, H, W) float32 in [0, 1], one per object hypothesis (most
+methods: M = 1), or masks (M, H, W) bool that need no threshold. They are called from several threads at once.
+
+Methods with a network are a `NetworkProposer`: worker threads prepare images, the network sees a batch of them, and
+worker threads enlarge what it found. Either way the result depends on that image alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import torch
 
-from fastcomus.config import nearest
+from fastcomus.config import EmbedConfig, nearest
 from fastcomus.errors import InputError
 
 Proposer = Callable[[str, np.ndarray], np.ndarray]
 
 
-def _background_prior() -> Proposer:
-    try:
-        from fastcomus.saliency.background_prior import BackgroundPrior
-    except ImportError as error:
-        raise InputError(
-            'saliency background-prior needs scikit-image; run pip install "fastcomus[offline]".'
-        ) from error
+class NetworkProposer(Protocol):
+    """A method that looks at a batch of images at once. `batch`: how many."""
+
+    @property
+    def batch(self) -> int: ...
+
+    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+        """What the network sees of an image (H, W, 3) uint8; called from several threads."""
+
+    def propose(self, prepared: torch.Tensor) -> list[np.ndarray]:
+        """For every image of a stacked batch, maps (M, h, w): float32 in [0, 1], or masks as bool."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """`about`: what it is, for help and doctor. `load`: makes the proposer. `package`: what it needs to be installed,
+    and `extra` which brings it."""
+
+    about: str
+    load: Callable[[str, EmbedConfig, torch.device], Proposer | NetworkProposer]
+    package: str = ""
+    extra: str = ""
+
+
+def _background_prior(name: str, config: EmbedConfig, device: torch.device) -> Proposer:
+    from fastcomus.saliency.background_prior import BackgroundPrior
+
     return BackgroundPrior()
 
 
-PROPOSERS: dict[str, Callable[[], Proposer]] = {"background-prior": _background_prior}
+def _minimum_barrier(name: str, config: EmbedConfig, device: torch.device) -> Proposer:
+    from fastcomus.saliency.minimum_barrier import MinimumBarrier
+
+    return MinimumBarrier()
 
 
-def load_proposer(saliency: str, masks: str) -> Proposer:
-    """The proposer named `saliency`, or one that reads the folder `masks` when that is not empty.
+def _absorbing_markov_chain(name: str, config: EmbedConfig, device: torch.device) -> Proposer:
+    from fastcomus.saliency.absorbing_markov_chain import AbsorbingMarkovChain
 
-    Raises InputError for an unknown name or a folder that is not there.
+    return AbsorbingMarkovChain()
+
+
+def _network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:
+    from fastcomus.saliency.network_map import load_network_map
+
+    return load_network_map(name, config, device)
+
+
+def _patch_method(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:
+    from fastcomus.saliency.patch_methods import load_patch_method
+
+    return load_patch_method(name, config, device)
+
+
+METHODS: dict[str, Method] = {
+    "background-prior": Method("robust background detection; no weights", _background_prior, "scikit-image", "offline"),
+    "minimum-barrier": Method(
+        "minimum barrier distance to the border; no weights", _minimum_barrier, "numba and scikit-image", "cpu,offline"
+    ),
+    "absorbing-markov-chain": Method(
+        "absorbed time of a random walk on superpixels; no weights", _absorbing_markov_chain, "scikit-image", "offline"
+    ),
+    "basnet-unsupervised": Method("BASNet trained on DeepUSPS's labels (the paper's)", _network_map),
+    "basnet-supervised": Method("BASNet trained on human masks", _network_map),
+    "dinoseg": Method("attention of the encoder's CLS token; a ViT", _patch_method),
+    "lost": Method("LOST on the encoder's patches", _patch_method),
+    "tokencut": Method("TokenCut on the encoder's patches", _patch_method),
+    "maskcut": Method("MaskCut on the encoder's patches, up to three objects per image", _patch_method),
+    "found": Method("FOUND's decoder on the patches of DINO ViT-S/8", _patch_method),
+}
+
+
+def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | NetworkProposer:
+    """The proposer that `config.saliency` names (a method, or a checkpoint file of train-saliency or of BASNet), or
+    one that reads the folder `config.masks` when that is not empty.
+
+    Raises InputError for a name that `check_saliency` refuses, or weights that cannot be had.
     """
-    if masks:
+    check_saliency(config)
+    if config.masks:
         from fastcomus.saliency.mask_folder import MaskFolder
 
-        return MaskFolder(Path(masks))
-    if saliency not in PROPOSERS:
+        return MaskFolder(Path(config.masks))
+    if config.saliency not in METHODS:
+        return _network_map(config.saliency, config, device)
+    method = METHODS[config.saliency]
+    try:
+        return method.load(config.saliency, config, device)
+    except ImportError as error:
         raise InputError(
-            f"saliency must be one of {', '.join(PROPOSERS)}; got {saliency!r}{nearest(saliency, PROPOSERS)}"
+            f'saliency {config.saliency} needs {method.package}; run pip install "fastcomus[{method.extra}]".'
+        ) from error
+
+
+def check_saliency(config: EmbedConfig) -> None:
+    """Raise InputError, before anything is loaded, for a name that is neither a method nor a file, or no folder."""
+    if config.masks:
+        if not Path(config.masks).is_dir():
+            raise InputError(f"--masks must be a folder of PNG masks; {config.masks} is not a folder.")
+    elif config.saliency not in METHODS and not Path(config.saliency).is_file():
+        raise InputError(
+            f"saliency must be one of {', '.join(METHODS)}, or a checkpoint file that is there; got "
+            f"{config.saliency!r}{nearest(config.saliency, METHODS)}"
         )
-    return PROPOSERS[saliency]()
+
+
+def enlarged_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Maps (M, h, w) of a network at an image's size, bilinearly: (M, H, W) of the same kind, float32 or bool."""
+    if not len(maps):
+        return np.zeros((0, *shape), maps.dtype)
+    values = torch.from_numpy(maps).float()[None]
+    enlarged = torch.nn.functional.interpolate(values, shape, mode="bilinear", align_corners=False)[0].numpy()
+    return enlarged > 0.5 if maps.dtype == bool else enlarged.clip(0, 1)

@@ -1,0 +1,177 @@
+"""TokenCut's eigenproblem for a batch at once, against SciPy's `eigh` image by image, on planted and random features.
+
+    python bench/token_cut.py --images 32 --side 32 --rounds 5
+
+Inputs: planted objects with noise; smooth random fields; smooth random fields with as much noise. Two measurements:
+"eigenvectors", W given, and "bipartitions", from the features on. The other side is what the original program runs:
+`scipy.linalg.eigh(D - W, D, subset_by_index=[1, 2])` per image. Bipartitions are compared first, on the same W, up to
+which side is called the object; the runs that are timed come after, both sides in turn, so that a slow moment of the
+machine hits both. Medians over the rounds and the span from the fastest to the slowest; writes the same as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.linalg import eigh
+from scipy.ndimage import gaussian_filter
+
+from fastcomus.saliency.normalized_cut import second_eigenvectors, token_cut
+
+TAU, WEAK = 0.2, 1e-5
+CHANNELS = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--side", type=int, default=32, help="patches along height and width")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="of the fastcomus side: cpu or cuda")
+    parser.add_argument("--json", type=Path, default=Path("bench/results/token_cut.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    random = np.random.default_rng(arguments.seed)
+    numbers = []
+    for name, make in INPUTS.items():
+        features = torch.from_numpy(make(random, arguments.images, arguments.side).astype(np.float32))
+        numbers += measure(name, features, arguments.rounds, arguments.device)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
+    Console(width=150).print(table(numbers, arguments))
+
+
+def measure(name: str, features: torch.Tensor, rounds: int, device: str) -> list[dict[str, Any]]:
+    given = features.to(device)
+    affinity = affinities(features)
+    ours = partitions(second_eigenvectors_in_parts(affinity.to(device)).cpu().numpy())
+    full = token_cut(given, TAU).bipartitions.flatten(1).cpu().numpy()
+    reference = partitions(scipy_vectors(affinity.numpy()))
+    same = {
+        "eigenvectors": int(sum(same_cut(a, b) for a, b in zip(ours, reference, strict=True))),
+        "bipartitions": int(sum(same_cut(a, b) for a, b in zip(full, reference, strict=True))),
+    }
+    on_device = affinity.to(device)
+    runs: dict[tuple[str, str], Callable[[], object]] = {
+        ("eigenvectors", "fastcomus"): lambda: second_eigenvectors_in_parts(on_device),
+        ("eigenvectors", "scipy"): lambda: scipy_vectors(affinity.numpy()),
+        ("bipartitions", "fastcomus"): lambda: token_cut(given, TAU),
+        ("bipartitions", "scipy"): lambda: partitions(scipy_vectors(affinities(features).numpy())),
+    }
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in runs}
+    for _ in range(rounds):  # both sides have run above, which warmed them up
+        for key, run in runs.items():
+            times[key].append(timed(run, device))
+    return [
+        {
+            "input": name,
+            "part": part,
+            "side": side,
+            "images": len(features),
+            "same_bipartitions": same[part],
+            "cpu_s": [cpu for cpu, _ in spent],
+            "wall_s": [wall for _, wall in spent],
+        }
+        for (part, side), spent in times.items()
+    ]
+
+
+def second_eigenvectors_in_parts(affinity: torch.Tensor) -> torch.Tensor:
+    """As many images at once as `token_cut` takes: on a CPU those that fit its cache."""
+    images = max(1, ((1 << 24) if affinity.device.type == "cpu" else (1 << 32)) // (8 * affinity.shape[1] ** 2))
+    return torch.cat([second_eigenvectors(part) for part in affinity.split(images)])
+
+
+def affinities(features: torch.Tensor) -> torch.Tensor:
+    """W of features (B, H, W, C): (B, N, N) float64."""
+    rows = torch.nn.functional.normalize(features.flatten(1, 2), dim=2)
+    return (torch.bmm(rows, rows.mT) > TAU).double().clamp_(min=WEAK)
+
+
+def scipy_vectors(affinity: np.ndarray) -> np.ndarray:
+    found = []
+    for weights in affinity:
+        degrees = np.diag(weights.sum(axis=1))
+        found.append(eigh(degrees - weights, degrees, subset_by_index=[1, 2])[1][:, 0])
+    return np.stack(found)
+
+
+def partitions(vectors: np.ndarray) -> np.ndarray:
+    return vectors > vectors.mean(axis=1, keepdims=True)
+
+
+def same_cut(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool((one == other).all() or (one != other).all())
+
+
+def timed(run: Callable[[], object], device: str) -> tuple[float, float]:
+    """CPU-seconds and wall-clock seconds."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+    cpu, wall = time.process_time(), time.perf_counter()
+    run()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def planted(random: np.random.Generator, images: int, side: int) -> np.ndarray:
+    """One to three discs of their own direction each, on a background of another, and noise."""
+    y, x = np.mgrid[:side, :side]
+    features = np.empty((images, side, side, CHANNELS))
+    for image in features:
+        directions = random.normal(size=(4, CHANNELS))
+        image[:] = directions[0]
+        for direction in directions[1 : 2 + random.integers(3)]:
+            centre, radius = random.uniform(0.15, 0.85, 2) * side, random.uniform(0.1, 0.25) * side
+            image[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2] = direction
+        image += 0.7 * random.normal(size=image.shape)
+    return features
+
+
+def fields(random: np.random.Generator, images: int, side: int) -> np.ndarray:
+    """Gaussian random fields, correlated over an eighth of the side, of unit variance."""
+    smooth = gaussian_filter(random.normal(size=(images, side, side, CHANNELS)), (0, side / 8, side / 8, 0))
+    return np.asarray(smooth / smooth.std())
+
+
+def noisy_fields(random: np.random.Generator, images: int, side: int) -> np.ndarray:
+    smooth = fields(random, images, side)
+    return smooth + random.normal(size=smooth.shape)
+
+
+INPUTS = {"planted objects": planted, "smooth fields": fields, "fields and noise": noisy_fields}
+
+
+def table(numbers: list[dict[str, Any]], arguments: argparse.Namespace) -> Table:
+    made = Table(
+        title=f"{arguments.images} images of {arguments.side} x {arguments.side} patches, {arguments.device}, "
+        f"{arguments.threads} thread(s); medians of {arguments.rounds} rounds (fastest to slowest)"
+    )
+    for column in ("input", "part", "side", "same cuts", "CPU s", "wall s", "ratio of wall"):
+        made.add_column(column, justify="left" if column in ("input", "part", "side") else "right")
+    for ours, theirs in zip(numbers[::2], numbers[1::2], strict=True):
+        for row in (ours, theirs):
+            ratio = np.median(row["wall_s"]) / np.median(ours["wall_s"])
+            same = f"{row['same_bipartitions']} of {row['images']}" if row is ours else "-"
+            spans = [
+                f"{np.median(row[kind]):.3f} ({min(row[kind]):.3f} to {max(row[kind]):.3f})"
+                for kind in ("cpu_s", "wall_s")
+            ]
+            made.add_row(row["input"], row["part"], row["side"], same, *spans, f"{ratio:.1f} x")
+    return made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""`train-saliency` on a run folder: maps of the priors, their refinement, the network; goes on where it was killed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastcomus.backends import Backend
+from fastcomus.config import Config, EmbedConfig, saliency_priors
+from fastcomus.errors import InputError
+from fastcomus.images import UnreadableImage
+from fastcomus.progress import progress_bar
+from fastcomus.read_ahead import read_ahead
+from fastcomus.run_folder import RunFolder, fingerprint
+from fastcomus.saliency import load_proposer
+from fastcomus.saliency.network_map import SaliencyNetwork, save_network
+from fastcomus.saliency_training import (
+    MAP_SIDE,
+    EpochState,
+    averaged,
+    confidence,
+    fused,
+    predicted_maps,
+    small_map,
+    train_network,
+)
+
+log = logging.getLogger("fastcomus")
+
+FOLDER = "saliency"
+NETWORK = f"{FOLDER}/network.safetensors"
+_PART = 256  # images whose maps lie in one file
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Images that can be read: `names` under `root`, and their maps by the priors, (N, P, L, L) uint8, on disk."""
+
+    read: Callable[[int], np.ndarray]
+    priors: Callable[[int], np.ndarray]
+    count: int
+
+
+def train_saliency(
+    root: Path, names: Sequence[str], stamp: str, folder: RunFolder, config: Config, backend: Backend, workers: int
+) -> Path:
+    """Train a saliency network on the images `names` under `root`, with no label; the path of its checkpoint.
+
+    `stamp` tells one state of the images from another. Raises InputError when fewer than two images can be read.
+    """
+    chosen = config.saliency
+    stage = fingerprint(config=asdict(chosen), seed=config.seed, images=stamp)
+    if folder.is_current(FOLDER, stage):
+        log.info("train-saliency: up to date, %s", folder.file(NETWORK))
+        return folder.file(NETWORK)
+    folder.begin(FOLDER, stage)
+    photographs = _prior_maps(root, names, folder, config, backend, workers)
+    if photographs.count < 2:
+        raise InputError(f"training needs at least 2 images that can be read; got {photographs.count}.")
+    count = len(saliency_priors(chosen))
+    refines = count > 1 and chosen.refine_epochs > 0
+    labels = photographs.priors
+    if refines:
+        refined = _refined(photographs, count, folder, config, backend, workers)
+
+        def labels(index: int) -> np.ndarray:
+            return np.concatenate([refined(index), photographs.priors(index)])
+
+    network = _learnt(photographs, labels, folder, config, backend, workers)
+    with folder.replacing(NETWORK) as path:
+        save_network(network, chosen.refine_backbone if refines else "", path)
+    for leaving in ("priors", f"refined-{chosen.refine_epochs}.npy", "refine.pt", "learn.pt"):
+        folder.remove(f"{FOLDER}/{leaving}")
+    folder.finish(FOLDER, stage, images=photographs.count, config=asdict(chosen))
+    log.info("train-saliency: trained on %d images; use it with --saliency %s", photographs.count, folder.file(NETWORK))
+    return folder.file(NETWORK)
+
+
+def _prior_maps(
+    root: Path, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
+) -> Photographs:
+    """Every prior's map of every image, a file per 256 images."""
+    proposers = [
+        load_proposer(EmbedConfig(saliency=name), torch.device("cpu")) for name in saliency_priors(config.saliency)
+    ]
+    unreadable = np.zeros((len(proposers), 0, 0), np.uint8)
+
+    def read(name: str) -> np.ndarray:
+        return backend.decode(str(root / name), config.embed.max_pixels)
+
+    def maps_of(name: str) -> np.ndarray:
+        try:
+            pixels = read(name)
+        except UnreadableImage as error:
+            log.warning("train-saliency: skipped %s: %s", name, error)
+            return unreadable
+        return np.stack([small_map(proposer(name, pixels)[0]) for proposer in proposers if callable(proposer)])
+
+    starts = range(0, len(names), _PART)
+    missing = [start for start in starts if not folder.file(_maps_file(start)).exists()]
+    with progress_bar("saliency priors", len(names), "images", len(names) - _images(missing, names)) as advance:
+        for start in missing:
+            part = names[start : start + _PART]
+            made = np.zeros((len(part), len(proposers), MAP_SIDE, MAP_SIDE), np.uint8)
+            is_read = np.zeros(len(part), bool)
+            for place, maps in enumerate(read_ahead(maps_of, part, workers)):
+                if maps.size:
+                    made[place], is_read[place] = maps, True
+                advance(1)
+            folder.write_array(f"{FOLDER}/priors/read-{start:09d}.npy", is_read)
+            folder.write_array(_maps_file(start), made)
+    parts = [np.load(folder.file(_maps_file(start)), mmap_mode="r") for start in starts]
+    is_read = np.concatenate([folder.read_array(f"{FOLDER}/priors/read-{start:09d}.npy") for start in starts])
+    places = np.flatnonzero(is_read)
+
+    def priors(index: int) -> np.ndarray:
+        part, place = divmod(int(places[index]), _PART)
+        return np.array(parts[part][place])
+
+    return Photographs(lambda index: read(names[places[index]]), priors, len(places))
+
+
+def _refined(
+    photographs: Photographs, count: int, folder: RunFolder, config: Config, backend: Backend, workers: int
+) -> Callable[[int], np.ndarray]:
+    """Maps of the priors as a network sees them that was trained on all, averaged over its epochs: (P, L, L) uint8."""
+    chosen = config.saliency
+    clear = _clearest(photographs.priors, photographs.count, chosen.confident_share)
+    state = _read_state(folder, "refine")
+    done = state.epochs if state else 0
+    log.info("train-saliency: refining %d priors, %d of %d epochs are done", count, done, chosen.refine_epochs)
+    seen = len(clear) + photographs.count  # images in an epoch: learnt from, then looked at
+    with progress_bar("refining", chosen.refine_epochs * seen, "images", done * seen) as advance:
+        for network, after in train_network(
+            lambda index: photographs.read(clear[index]),
+            lambda index: photographs.priors(clear[index]),
+            len(clear),
+            count,
+            chosen,
+            config.seed,
+            backend.device,
+            workers,
+            state,
+            advance,
+        ):
+            before = _refined_after(after.epochs - 1, folder) if after.epochs > 1 else None
+            now = predicted_maps(
+                network, photographs.read, photographs.count, chosen.batch_size, chosen.precision, workers
+            )
+            with folder.replacing(f"{FOLDER}/refined-{after.epochs}.npy") as path:
+                shape = (photographs.count, count, MAP_SIDE, MAP_SIDE)
+                written = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+                for index, maps in enumerate(now):
+                    written[index] = averaged(None if before is None else before[index], maps, chosen.moving_average)
+                    advance(1)
+                written.flush()
+            _write_state(folder, "refine", after)
+            folder.remove(f"{FOLDER}/refined-{after.epochs - 1}.npy")
+            log.info("train-saliency: epoch %d of %d, loss %.3f", after.epochs, chosen.refine_epochs, after.loss)
+    return _refined_after(chosen.refine_epochs, folder).__getitem__
+
+
+def _learnt(
+    photographs: Photographs,
+    labels: Callable[[int], np.ndarray],
+    folder: RunFolder,
+    config: Config,
+    backend: Backend,
+    workers: int,
+) -> SaliencyNetwork:
+    """The network that learns what the maps `labels(i)`, (P, L, L) uint8, agree on."""
+    chosen = config.saliency
+    clear = _clearest(labels, photographs.count, chosen.confident_share)
+    state = _read_state(folder, "learn")
+    done = state.epochs if state else 0
+    log.info("train-saliency: training %s, %d of %d epochs are done", chosen.network, done, chosen.epochs)
+    network: SaliencyNetwork | None = None
+    with progress_bar("training", chosen.epochs * len(clear), "images", done * len(clear)) as advance:
+        for trained, after in train_network(
+            lambda index: photographs.read(clear[index]),
+            lambda index: fused(labels(clear[index])),
+            len(clear),
+            1,
+            chosen,
+            config.seed + 1,
+            backend.device,
+            workers,
+            state,
+            advance,
+        ):
+            network = trained
+            _write_state(folder, "learn", after)
+            log.info("train-saliency: epoch %d of %d, loss %.3f", after.epochs, chosen.epochs, after.loss)
+    if network is None:  # killed between the last epoch and the storing of its network
+        assert state is not None
+        network = SaliencyNetwork(chosen.network, chosen.size)
+        network.load_state_dict(state.state["network"])
+    return network
+
+
+def _refined_after(epochs: int, folder: RunFolder) -> np.ndarray:
+    """(N, P, L, L) uint8, left on disk."""
+    return np.load(folder.file(f"{FOLDER}/refined-{epochs}.npy"), mmap_mode="r")
+
+
+def _maps_file(start: int) -> str:
+    return f"{FOLDER}/priors/maps-{start:09d}.npy"
+
+
+def _images(starts: Sequence[int], names: Sequence[str]) -> int:
+    return sum(len(names[start : start + _PART]) for start in starts)
+
+
+def _clearest(maps: Callable[[int], np.ndarray], count: int, share: float) -> list[int]:
+    """The share of `count` images, at least two, whose `maps(i)` agree most clearly."""
+    clearness = np.array([confidence(maps(index)) for index in range(count)])
+    most = np.argsort(-clearness, kind="stable")[: max(2, round(share * count))]
+    return np.sort(most).tolist()
+
+
+def _write_state(folder: RunFolder, name: str, state: EpochState) -> None:
+    with folder.replacing(f"{FOLDER}/{name}.pt") as path:
+        torch.save(asdict(state), path)
+
+
+def _read_state(folder: RunFolder, name: str) -> EpochState | None:
+    file = folder.file(f"{FOLDER}/{name}.pt")
+    if not file.exists():
+        return None
+    try:
+        return EpochState(**torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{file} cannot be read ({reason}); delete it to train from the start.") from error

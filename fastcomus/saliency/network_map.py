@@ -1,0 +1,146 @@
+"""Saliency maps by a network: BASNet (the paper's), or one that `fastcomus train-saliency` made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import nn
+from torchvision.transforms.v2 import functional as transforms
+
+from fastcomus import weights
+from fastcomus.config import EmbedConfig
+from fastcomus.encoders import autocast, chosen_precision
+from fastcomus.errors import InputError
+from fastcomus.saliency.basnet import BASNet
+from fastcomus.saliency.pyramid import PyramidNetwork
+from fastcomus.segmenter import aligned_side
+
+BASNET = "basnet"
+_METADATA = "fastcomus_saliency"  # name of the description inside a checkpoint
+_FLAT = 1e-3  # a map that spans less than this shows nothing
+_BATCH = 8
+_COARSEST = 32  # stride of a backbone's last layer
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class SaliencyNetwork(nn.Module):
+    """(N, 3, S, S) uint8 images -> saliency logits (N, maps, S, S) float32, before the sigmoid.
+
+    `network`: "basnet", or a backbone under a feature pyramid. `maps`: one, or as many as there are priors to
+    refine. `pretrained`: the backbone begins with its published weights. `size`: the side S that it is trained with.
+    """
+
+    def __init__(self, network: str, size: int, maps: int = 1, pretrained: bool = False) -> None:
+        super().__init__()
+        self.description = {"network": network, "size": size}
+        self.body: nn.Module
+        self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]; BASNet's
+        self.std: torch.Tensor
+        if network == BASNET:
+            self.body, self.side = BASNet(), max(32, round(size / 32) * 32)
+            mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) * 255 for values in _IMAGENET)
+            self.register_buffer("mean", mean, persistent=False)
+            self.register_buffer("std", std, persistent=False)
+        else:
+            self.body, self.side = PyramidNetwork(network, maps, pretrained), aligned_side(size, _COARSEST)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.all_logits(images)[0]
+
+    def all_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The logits, and those that BASNet's loss looks at as well, from its coarser scales."""
+        if not isinstance(self.body, BASNet):
+            return (self.body(images),)
+        pixels = images.to(torch.float32, memory_format=torch.channels_last)
+        return tuple(one.float() for one in self.body.logits((pixels - self.mean) / self.std))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class NetworkMap:
+    """A `NetworkProposer`: one saliency map per image, stretched to [0, 1] by the least and the largest value in it.
+
+    So does the original program by those of its whole batch, where a map depends on its neighbours; with a batch of one
+    it is the same. An image is stretched to a square of the network's side.
+    """
+
+    batch = _BATCH
+
+    def __init__(self, network: SaliencyNetwork, precision: str) -> None:
+        self.network = network.eval()
+        self.precision = precision
+
+    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+        planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
+        return transforms.resize(planes, [self.network.side] * 2, antialias=True)[0].contiguous()
+
+    @torch.inference_mode()
+    def propose(self, prepared: torch.Tensor) -> list[np.ndarray]:
+        device = self.network.device
+        with autocast(device, self.precision):
+            logits = self.network(prepared.to(device))
+        maps = torch.sigmoid(logits.float())
+        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+        stretched = torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT))
+        return list(stretched.cpu().numpy())
+
+
+def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkMap:
+    """The network `name`: "basnet-unsupervised", "basnet-supervised", or a checkpoint file.
+
+    Raises InputError when the weights cannot be had or are of another network.
+    """
+    precision = chosen_precision(config.saliency_precision, device)
+    if Path(name).is_file() and (described := _description(Path(name))):
+        network = SaliencyNetwork(described["network"], described["size"])
+        weights.load_exactly(network, weights.read_checkpoint(Path(name)), name)
+    else:
+        file = Path(name) if Path(name).is_file() else weights.checkpoint_file(name)
+        network = SaliencyNetwork(BASNET, config.saliency_size)
+        weights.load_exactly(network.body, weights.read_checkpoint(file), name)
+    return NetworkMap(network.to(device).to(memory_format=torch.channels_last), precision)
+
+
+def networks_behind(saliency: str) -> set[str]:
+    """Names of the networks that had a part in `saliency` (a method's name or a checkpoint file): which of them were
+    trained with labels is what the user should know."""
+    if saliency.startswith(BASNET):
+        return {saliency}
+    described = _description(Path(saliency)) if Path(saliency).is_file() else None
+    return set() if described is None else {described["network"], *described.get("refined_by", [])} - {BASNET}
+
+
+def check_network(name: str) -> None:
+    """Raise InputError, with the nearest names, unless `name` is "basnet" or a backbone that is known."""
+    if name != BASNET:
+        weights.check_name(name)
+
+
+def save_network(network: SaliencyNetwork, refined_by: str, path: Path) -> None:
+    """Write a safetensors file that `load_network_map` takes. `refined_by`: the backbone behind its labels, or ""."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    described = {**network.description, "refined_by": [refined_by] if refined_by else []}
+    save_file(tensors, path, metadata={_METADATA: json.dumps(described)})
+
+
+def _description(file: Path) -> dict | None:
+    """What `save_network` wrote into `file`, or None when something else wrote it."""
+    try:
+        with safe_open(file, "pt") as opened:
+            text = (opened.metadata() or {}).get(_METADATA)
+        found = json.loads(text) if text else None
+    except Exception:  # no safetensors at all: read_checkpoint says so, where that matters
+        return None
+    if found is None:
+        return None
+    if not (isinstance(found, dict) and isinstance(found.get("network"), str) and type(found.get("size")) is int):
+        raise InputError(f"{file} does not say which saliency network it holds; run fastcomus train-saliency again.")
+    return found

@@ -1,0 +1,84 @@
+"""Objects from the patch features of the encoder's own network: DINOSeg, LOST, TokenCut, MaskCut and FOUND."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from fastcomus import weights
+from fastcomus.config import EmbedConfig
+from fastcomus.encoders import PatchEncoder, PatchFeatures, chosen_precision, load_patch_encoder
+from fastcomus.errors import InputError
+from fastcomus.saliency.attention_mass import attention_masks
+from fastcomus.saliency.found import found_map
+from fastcomus.saliency.lost import lost
+from fastcomus.saliency.normalized_cut import mask_cut, token_cut
+
+# FOUND's decoder was trained on the keys of the first; the second is the same network, trained on for longer.
+_FOUND_ENCODERS = ("dino_vits8_300ep", "vit_small_patch8_224.dino")
+_BATCH = 8
+
+Find = Callable[[PatchFeatures], torch.Tensor]
+
+
+class PatchMethod:
+    """A `NetworkProposer`: an image is stretched to a square, and `find` gives (N, M, h, w) maps or masks of patches.
+
+    Masks without any patch are left out: most methods find one object, MaskCut up to three, and none is possible.
+    """
+
+    batch = _BATCH
+
+    def __init__(self, encoder: PatchEncoder, size: int, find: Find) -> None:
+        self.encoder = encoder
+        self.side = max(1, round(size / encoder.patch_size)) * encoder.patch_size
+        self.find = find
+
+    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+        planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
+        return transforms.resize(planes, [self.side, self.side], antialias=True)[0].contiguous()
+
+    @torch.inference_mode()
+    def propose(self, prepared: torch.Tensor) -> list[np.ndarray]:
+        found = self.find(self.encoder(prepared)).cpu().numpy()
+        return [maps[maps.any(axis=(1, 2))] for maps in found]
+
+
+def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> PatchMethod:
+    """The method `name` on the network of `config.encoder`.
+
+    Raises InputError when the network has not what the method needs.
+    """
+    if name == "found" and config.encoder not in _FOUND_ENCODERS:
+        raise InputError(
+            f"FOUND's decoder knows the patches of {' and '.join(_FOUND_ENCODERS)}; got --encoder {config.encoder}. "
+            "Give one of these, or --saliency tokencut."
+        )
+    precision = chosen_precision(config.saliency_precision, device)
+    encoder = load_patch_encoder(config.encoder, config.encoder_weights, precision, device)
+    if name == "dinoseg" and not encoder.has_attention:
+        raise InputError(
+            f"dinoseg looks at the attention of a ViT's CLS token, and {config.encoder} shows none; give --encoder "
+            "vit_small_patch8_224.dino, or --saliency tokencut."
+        )
+    find: dict[str, Find] = {
+        "dinoseg": lambda features: attention_masks(features.attention)[:, None],
+        "lost": lambda features: lost(features.keys).masks[:, None],
+        "tokencut": lambda features: token_cut(features.keys).masks[:, None],
+        "maskcut": lambda features: mask_cut(features.keys),
+    }
+    if name == "found":
+        find["found"] = _found(device)
+    return PatchMethod(encoder, config.saliency_size, find[name])
+
+
+def _found(device: torch.device) -> Find:
+    state = weights.read_checkpoint(weights.checkpoint_file("found"))
+    try:
+        weight, bias = state["decoder.weight"].to(device), state["decoder.bias"].to(device)
+    except KeyError as error:
+        raise InputError(f"the checkpoint of found holds no {error}; it must be FOUND's own decoder.") from error
+    return lambda features: found_map(features.keys, weight, bias)[:, None]

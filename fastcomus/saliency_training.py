@@ -1,0 +1,163 @@
+"""A saliency network from photographs alone: priors, their refinement, and a network that learns what they agree on.
+
+D. T. Nguyen et al., "DeepUSPS: Deep Robust Unsupervised Saliency Prediction With Self-Supervision", NeurIPS 2019:
+a network that is trained on the noisy maps of a hand-made prior is less noisy than they are, because it cannot explain
+the noise; its predictions, averaged over epochs, are better labels; those of several priors are fused. Different here:
+one network with a map per prior refines all of them at once, where the paper trains one per prior; it learns from the
+images on which the priors agree most clearly; no conditional random field smooths its maps; and the last network, the
+one that stays, learns the mean of the refined maps and of the priors' own, which know the outlines better, again from
+the images where these agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from torchvision.transforms.v2 import functional as transforms
+
+from fastcomus.backends.cpu import otsu_threshold
+from fastcomus.config import SaliencyConfig
+from fastcomus.encoders import autocast, chosen_precision
+from fastcomus.read_ahead import read_ahead
+from fastcomus.saliency.losses import hybrid_loss
+from fastcomus.saliency.network_map import SaliencyNetwork
+from fastcomus.self_training import augmented_batches, batch_starts, cosine_factor
+
+MAP_SIDE = 128  # maps of priors and of refinement are kept as squares of this side
+
+ReadPixels = Callable[[int], np.ndarray]
+ReadMaps = Callable[[int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class EpochState:
+    """All that is needed to go on after an epoch. `loss`: the mean over its images."""
+
+    epochs: int
+    loss: float
+    state: dict[str, Any]
+
+
+def train_network(
+    read: ReadPixels,
+    labels: ReadMaps,
+    count: int,
+    maps: int,
+    config: SaliencyConfig,
+    seed: int,
+    device: torch.device,
+    workers: int,
+    resume: EpochState | None,
+    on_images: Callable[[int], None],
+) -> Iterator[tuple[SaliencyNetwork, EpochState]]:
+    """Train on labels (maps, L, L) uint8, 255 for 1, of `count` images; yields network and state after every epoch.
+
+    Every map is cut at Otsu's threshold: the priors' scales differ, and networks learn clear labels better than soft
+    ones. The loss is BASNet's hybrid one, at every scale that the network gives.
+    `read(i)`: pixels (H, W, 3) uint8, called from `workers` threads. Every random choice of an epoch comes from (seed,
+    epoch): training that resumes ends with the same weights as training that was never interrupted.
+    """
+    refines = maps > 1
+    torch.manual_seed(seed)
+    name, epochs = (config.refine_backbone, config.refine_epochs) if refines else (config.network, config.epochs)
+    network = SaliencyNetwork(name, config.size, maps, pretrained=resume is None).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), config.learning_rate)
+    done = 0
+    if resume is not None:
+        done = resume.epochs
+        network.load_state_dict(resume.state["network"])
+        optimizer.load_state_dict(resume.state["optimizer"])
+    precision = chosen_precision(config.precision, device)
+    steps = len(batch_starts(count, config.batch_size))
+    scheduler = LambdaLR(optimizer, lambda step: cosine_factor(step / (steps * epochs)), last_epoch=done * steps - 1)
+
+    def sample(index: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels = read(index)
+        return pixels, _pixel_labels(labels(index), pixels.shape[:2])
+
+    for epoch in range(done, epochs):
+        rng = np.random.default_rng([seed, epoch])
+        torch.manual_seed(int(rng.integers(2**31)))  # dropout
+        network.train()
+        total, seen = 0.0, 0
+        for images, target in augmented_batches(sample, count, config, network.side, rng, workers):
+            with autocast(device, precision):
+                found = network.all_logits(images.to(device))
+            truth = _planes(target.to(device), maps)
+            loss = torch.stack([hybrid_loss(logits.float(), truth) for logits in found]).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            total, seen = total + float(loss.detach()) * len(images), seen + len(images)
+            on_images(len(images))
+        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+        yield network, EpochState(epoch + 1, total / seen, state)
+
+
+@torch.inference_mode()
+def predicted_maps(
+    network: SaliencyNetwork, read: ReadPixels, count: int, batch: int, precision: str, workers: int
+) -> Iterator[np.ndarray]:
+    """What the network says of every image: (maps, L, L) uint8, 255 for 1."""
+    network.eval()
+
+    def prepare(index: int) -> torch.Tensor:
+        planes = torch.from_numpy(np.require(read(index), requirements="W")).permute(2, 0, 1)[None]
+        return transforms.resize(planes, [network.side] * 2, antialias=True)[0]
+
+    images = read_ahead(prepare, range(count), workers)
+    for start in range(0, count, batch):
+        stacked = torch.stack([next(images) for _ in range(start, min(start + batch, count))])
+        with autocast(network.device, chosen_precision(precision, network.device)):
+            logits = network(stacked.to(network.device))
+        maps = transforms.resize(torch.sigmoid(logits.float()), [MAP_SIDE, MAP_SIDE], antialias=True)
+        yield from (maps.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def small_map(saliency: np.ndarray) -> np.ndarray:
+    """A saliency map (H, W) float32 in [0, 1] as it is kept: (L, L) uint8, 255 for 1."""
+    small = transforms.resize(torch.from_numpy(saliency)[None], [MAP_SIDE, MAP_SIDE], antialias=True)[0]
+    return (small.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def averaged(before: np.ndarray | None, now: np.ndarray, weight: float) -> np.ndarray:
+    """The moving average of maps (uint8) over epochs: `weight` times `before`, the rest `now`."""
+    if before is None:
+        return now
+    return np.rint(weight * before.astype(np.float32) + (1 - weight) * now).astype(np.uint8)
+
+
+def fused(maps: np.ndarray) -> np.ndarray:
+    """One label (1, L, L) uint8 from several maps (P, L, L) uint8 of an image: their mean."""
+    return np.rint(maps.astype(np.float32).mean(axis=0, keepdims=True)).astype(np.uint8)
+
+
+def confidence(maps: np.ndarray) -> float:
+    """How clearly the maps (P, L, L) uint8 of an image agree on an object, in [0, 1]: the mean of their fusion inside
+    Otsu's threshold less that outside. Where they disagree the fusion is grey. (On photographs it goes with the IoU of
+    the label: correlation 0.6.)"""
+    label = fused(maps)[0].astype(np.float32) / 255
+    inside = label > otsu_threshold(label)
+    return float(label[inside].mean() - label[~inside].mean()) if inside.any() else 0.0
+
+
+def _pixel_labels(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) uint8 at an image's size: of each of the maps (P, L, L), cut at Otsu's threshold, a bit."""
+    enlarged = transforms.resize(torch.from_numpy(maps), list(shape), antialias=False).numpy()
+    labels = np.zeros(shape, np.uint8)
+    for place, (small, large) in enumerate(zip(maps, enlarged, strict=True)):
+        threshold = otsu_threshold(small.astype(np.float32) / 255) * 255
+        labels |= (large > threshold).astype(np.uint8) << place
+    return labels
+
+
+def _planes(labels: torch.Tensor, maps: int) -> torch.Tensor:
+    """The inverse for a batch (N, S, S): (N, maps, S, S) float32, 0 or 1."""
+    return torch.stack([labels >> place & 1 for place in range(maps)], dim=1).float()
