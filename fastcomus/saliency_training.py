@@ -24,6 +24,7 @@ from fastcomus.backends.cpu import otsu_threshold
 from fastcomus.config import SaliencyConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.read_ahead import read_ahead
+from fastcomus.saliency import square
 from fastcomus.saliency.losses import hybrid_loss
 from fastcomus.saliency.network_map import SaliencyNetwork
 from fastcomus.self_training import augmented_batches, batch_starts, cosine_factor
@@ -109,8 +110,7 @@ def predicted_maps(
     network.eval()
 
     def prepare(index: int) -> torch.Tensor:
-        planes = torch.from_numpy(np.require(read(index), requirements="W")).permute(2, 0, 1)[None]
-        return transforms.resize(planes, [network.side] * 2, antialias=True)[0]
+        return square(read(index), network.side)
 
     images = read_ahead(prepare, range(count), workers)
     for start in range(0, count, batch):

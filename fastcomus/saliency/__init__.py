@@ -104,9 +104,7 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
     """
     check_saliency(config)
     if config.masks:
-        from fastcomus.saliency.mask_folder import MaskFolder
-
-        return MaskFolder(Path(config.masks))
+        return _mask_folder(config)
     if config.saliency not in METHODS:
         return _network_map(config.saliency, config, device)
     method = METHODS[config.saliency]
@@ -119,15 +117,28 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
 
 
 def check_saliency(config: EmbedConfig) -> None:
-    """Raise InputError, before anything is loaded, for a name that is neither a method nor a file, or no folder."""
+    """Raise InputError, before anything is loaded, for a name that is no method and no file, or masks that are not there."""
     if config.masks:
-        if not Path(config.masks).is_dir():
-            raise InputError(f"--masks must be a folder of PNG masks; {config.masks} is not a folder.")
+        _mask_folder(config)
     elif config.saliency not in METHODS and not Path(config.saliency).is_file():
         raise InputError(
             f"saliency must be one of {', '.join(METHODS)}, or a checkpoint file that is there; got "
             f"{config.saliency!r}{nearest(config.saliency, METHODS)}"
         )
+
+
+def _mask_folder(config: EmbedConfig) -> Proposer:
+    from fastcomus.saliency.mask_folder import MaskFolder
+
+    return MaskFolder(Path(config.masks))
+
+
+def square(pixels: np.ndarray, side: int) -> torch.Tensor:
+    """An image (H, W, 3) uint8 stretched to the square that a network sees: (3, side, side) uint8."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
+    return transforms.resize(planes, [side, side], antialias=True)[0].contiguous()
 
 
 def enlarged_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -24,19 +24,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from fastcomus.saliency.superpixels import (
     Regions,
     check_fields,
-    check_pixels,
-    cielab,
-    enlarged,
+    map_of_superpixels,
     pairwise_distance,
-    regions_of,
-    shrunk,
     stretched,
-    superpixel_labels,
     within_two_steps,
 )
 
@@ -71,12 +65,9 @@ class BackgroundPrior:
         At working size the most salient place has 1, the least 0. An image of one colour gives zeros:
         nothing stands out.
         """
-        check_pixels(pixels)
-        lab = cielab(shrunk(pixels, self.working_side_px))
-        labels = superpixel_labels(lab, self.superpixels, self.compactness)
-        saliency = self._saliency_of(regions_of(lab, labels))[labels].astype(np.float32)
-        smooth = gaussian_filter(saliency, self.smoothing * max(labels.shape), mode="nearest")
-        return enlarged(stretched(smooth), pixels.shape[:2])
+        return map_of_superpixels(
+            pixels, self.working_side_px, self.superpixels, self.compactness, self.smoothing, self._saliency_of
+        )
 
     def _saliency_of(self, regions: Regions) -> np.ndarray:
         """Saliency of each of the N superpixels, (N,) float64 in [0, 1]."""

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
-from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus import weights
 from fastcomus.config import EmbedConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
+from fastcomus.saliency import square
 from fastcomus.saliency.basnet import BASNet
 from fastcomus.saliency.pyramid import PyramidNetwork
 from fastcomus.segmenter import aligned_side
@@ -77,8 +77,7 @@ class NetworkMap:
         self.precision = precision
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
-        return transforms.resize(planes, [self.network.side] * 2, antialias=True)[0].contiguous()
+        return square(pixels, self.network.side)
 
     @torch.inference_mode()
     def propose(self, prepared: torch.Tensor) -> list[np.ndarray]:

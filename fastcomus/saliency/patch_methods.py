@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus import weights
 from fastcomus.config import EmbedConfig
 from fastcomus.encoders import PatchEncoder, PatchFeatures, chosen_precision, load_patch_encoder
 from fastcomus.errors import InputError
+from fastcomus.saliency import square
 from fastcomus.saliency.attention_mass import attention_masks
 from fastcomus.saliency.found import found_map
 from fastcomus.saliency.lost import lost
@@ -38,8 +38,7 @@ class PatchMethod:
         self.find = find
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
-        return transforms.resize(planes, [self.side, self.side], antialias=True)[0].contiguous()
+        return square(pixels, self.side)
 
     @torch.inference_mode()
     def propose(self, prepared: torch.Tensor) -> list[np.ndarray]:

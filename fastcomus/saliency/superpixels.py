@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from skimage.segmentation import slic
 
 from fastcomus.errors import InputError
@@ -83,6 +85,24 @@ class Regions:
     touching: np.ndarray  # (N, N) bool, superpixels that share an edge of a pixel
     linked: np.ndarray  # (N, N) bool, touching, or both on the image's border
     on_border: np.ndarray  # (N,) bool
+
+
+def map_of_superpixels(
+    pixels: np.ndarray,
+    working_side_px: int,
+    superpixels: int,
+    compactness: float,
+    smoothing: float,
+    saliency_of: Callable[[Regions], np.ndarray],
+) -> np.ndarray:
+    """The saliency map (1, H, W) float32 in [0, 1] of `pixels` (H, W, 3) uint8, whose N superpixels have the saliency
+    `saliency_of(regions)`, (N,): smoothed by a Gaussian of `smoothing` times the longest side, and stretched."""
+    check_pixels(pixels)
+    lab = cielab(shrunk(pixels, working_side_px))
+    labels = superpixel_labels(lab, superpixels, compactness)
+    saliency = saliency_of(regions_of(lab, labels))[labels].astype(np.float32)
+    smooth = gaussian_filter(saliency, smoothing * max(labels.shape), mode="nearest")
+    return enlarged(stretched(smooth), pixels.shape[:2])
 
 
 def regions_of(lab: np.ndarray, labels: np.ndarray) -> Regions:
