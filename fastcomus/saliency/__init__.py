@@ -117,7 +117,7 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
 
 
 def check_saliency(config: EmbedConfig) -> None:
-    """Raise InputError, before anything is loaded, for a name that is no method and no file, or masks that are not there."""
+    """Raise InputError, before anything is loaded, for a name of no method and no file, or masks that are not there."""
     if config.masks:
         _mask_folder(config)
     elif config.saliency not in METHODS and not Path(config.saliency).is_file():
