@@ -129,10 +129,10 @@ def crossed(
     device: torch.device,
     kept: Path | None,
 ) -> list[dict[str, Any]]:
-    """train-saliency on each half of the images, scored on the other; and each of its priors on the same."""
+    """train-saliency on each half of the images, scored on the other; with the priors it learnt from, and without."""
     order = np.random.default_rng(0).permutation(len(images))
     halves = [order[: len(order) // 2], order[len(order) // 2 :]]
-    per_image: list[dict[str, float]] = []
+    halves_of: dict[str, list[tuple[float, dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for number, half in enumerate(halves):
             folder = (kept or Path(scratch)) / f"half-{number}"
@@ -145,12 +145,14 @@ def crossed(
             checkpoint = Run(folder, preset=preset, device=device_name).train_saliency(links)
             other = halves[1 - number]
             there = [images[i] for i in other], [masks[i] for i in other]
-            found = measured(*there, replace(config, saliency=str(checkpoint)), device)
-            per_image.append({"share": len(other) / len(images), **found})
-    joined = {name: sum(one["share"] * one[name] for one in per_image) for name in per_image[0] if name != "share"}
-    rows = [{"method": "train-saliency, other half", **joined}]
-    Console(stderr=True).print(rows[-1])
-    return rows
+            for name, weight in (("train-saliency", config.prior_weight), ("train-saliency, network alone", 0.0)):
+                found = measured(*there, replace(config, saliency=str(checkpoint), prior_weight=weight), device)
+                halves_of.setdefault(name, []).append((len(other) / len(images), found))
+                Console(stderr=True).print(name, found)
+    return [
+        {"method": name, **{score: sum(share * found[score] for share, found in of) for score in of[0][1]}}
+        for name, of in halves_of.items()
+    ]
 
 
 def table(rows: Sequence[dict[str, Any]], count: int) -> Table:

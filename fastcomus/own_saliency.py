@@ -73,7 +73,7 @@ def train_saliency(
 
     network = _learnt(photographs, labels, folder, config, backend, workers)
     with folder.replacing(NETWORK) as path:
-        save_network(network, chosen.refine_backbone if refines else "", path)
+        save_network(network, saliency_priors(chosen), chosen.refine_backbone if refines else "", path)
     for leaving in ("priors", f"refined-{chosen.refine_epochs}.npy", "refine.pt", "learn.pt"):
         folder.remove(f"{FOLDER}/{leaving}")
     folder.finish(FOLDER, stage, images=photographs.count, config=asdict(chosen))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +13,10 @@ from safetensors import safe_open
 from torch import nn
 
 from fastcomus import weights
-from fastcomus.config import EmbedConfig
+from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
-from fastcomus.saliency import square
+from fastcomus.saliency import Proposer, load_proposer, square
 from fastcomus.saliency.basnet import BASNet
 from fastcomus.saliency.pyramid import PyramidNetwork
 from fastcomus.segmenter import aligned_side
@@ -68,23 +70,38 @@ class NetworkMap:
 
     So does the original program by those of its whole batch, where a map depends on its neighbours; with a batch of one
     it is the same. An image is stretched to a square of the network's side.
+
+    `priors`: methods without weights from which the network learnt; the mean of their maps has the share `prior_weight`
+    in the result. They know this image's outlines, the network what the images have in common, and they err in
+    different places.
     """
 
     batch = _BATCH
 
-    def __init__(self, network: SaliencyNetwork, precision: str) -> None:
+    def __init__(
+        self, network: SaliencyNetwork, precision: str, priors: Sequence[Proposer] = (), prior_weight: float = 0.0
+    ) -> None:
         self.network = network.eval()
         self.precision = precision
+        self.priors = tuple(priors) if prior_weight else ()
+        self.prior_weight = prior_weight if self.priors else 0.0
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        return square(pixels, self.network.side)
+        """(3, S, S) uint8, or (4, S, S) with the priors' mean behind the colours, 255 for 1."""
+        image = square(pixels, self.network.side)
+        if not self.priors:
+            return image
+        mean = sum(prior("", pixels)[0] for prior in self.priors) / len(self.priors)
+        return torch.cat([image, square((mean[..., None] * 255).round().astype(np.uint8), self.network.side)])
 
     @torch.inference_mode()
     def propose(self, prepared: torch.Tensor) -> list[np.ndarray]:
-        device = self.network.device
-        with autocast(device, self.precision):
-            logits = self.network(prepared.to(device))
+        given = prepared.to(self.network.device)
+        with autocast(self.network.device, self.precision):
+            logits = self.network(given[:, :3])
         maps = torch.sigmoid(logits.float())
+        if self.priors:
+            maps = torch.lerp(maps, given[:, 3:].float() / 255, self.prior_weight)
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
         stretched = torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT))
         return list(stretched.cpu().numpy())
@@ -96,14 +113,28 @@ def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> Ne
     Raises InputError when the weights cannot be had or are of another network.
     """
     precision = chosen_precision(config.saliency_precision, device)
+    priors: list[Proposer] = []
     if Path(name).is_file() and (described := _description(Path(name))):
         network = SaliencyNetwork(described["network"], described["size"])
         weights.load_exactly(network, weights.read_checkpoint(Path(name)), name)
+        if config.prior_weight:
+            priors = [_prior(one, name) for one in described.get("priors", [])]
     else:
         file = Path(name) if Path(name).is_file() else weights.checkpoint_file(name)
         network = SaliencyNetwork(BASNET, config.saliency_size)
         weights.load_exactly(network.body, weights.read_checkpoint(file), name)
-    return NetworkMap(network.to(device).to(memory_format=torch.channels_last), precision)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    return NetworkMap(network, precision, priors, config.prior_weight)
+
+
+def _prior(prior: Any, checkpoint: str) -> Proposer:
+    if prior not in SALIENCY_PRIORS:
+        raise InputError(
+            f"{checkpoint} was trained on a prior {prior!r} that this fastcomus does not know; train anew."
+        )
+    proposer = load_proposer(EmbedConfig(saliency=prior), torch.device("cpu"))
+    assert callable(proposer)
+    return proposer
 
 
 def networks_behind(saliency: str) -> set[str]:
@@ -121,12 +152,14 @@ def check_network(name: str) -> None:
         weights.check_name(name)
 
 
-def save_network(network: SaliencyNetwork, refined_by: str, path: Path) -> None:
-    """Write a safetensors file that `load_network_map` takes. `refined_by`: the backbone behind its labels, or ""."""
+def save_network(network: SaliencyNetwork, priors: Sequence[str], refined_by: str, path: Path) -> None:
+    """Write a safetensors file that `load_network_map` takes. `priors`: what it learnt from; `refined_by`: the backbone
+    behind its labels, or ""."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    described = {**network.description, "refined_by": [refined_by] if refined_by else []}
+    learnt = {"priors": list(priors), "refined_by": [refined_by] if refined_by else []}
+    described = {**network.description, **learnt}
     save_file(tensors, path, metadata={_METADATA: json.dumps(described)})
 
 
