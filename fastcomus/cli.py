@@ -9,6 +9,7 @@ import typer
 
 from fastcomus.command_options import Classes, Device, Images, Truth, stage_command
 from fastcomus.errors import InputError
+from fastcomus.process_group import this_process
 
 if TYPE_CHECKING:
     from fastcomus.pipeline import Run
@@ -26,7 +27,8 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; bad input ends it with one sentence and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("fastcomus").setLevel(logging.INFO)
+    # Of several processes that train together the first speaks for all.
+    logging.getLogger("fastcomus").setLevel(logging.INFO if this_process().is_first else logging.WARNING)
     try:
         app()
     except InputError as error:

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from fastcomus.config import PRESETS, STAGES, Config, read_toml
+from fastcomus.errors import InputError
+from fastcomus.process_group import this_process
 
 _HELP = {field.name: field.metadata["help"] for field in fields(Config) if "help" in field.metadata}
 
@@ -46,7 +48,14 @@ def stage_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., Non
         own = [p for p in inspect.signature(function).parameters.values() if p.name not in ("run", "given")]
         options = _setting_options(stages)
 
+        name = function.__name__.removesuffix("_command").replace("_", "-")
+
         def command(**values: Any) -> None:
+            if name != "train" and (processes := this_process().size) > 1:
+                raise InputError(
+                    f"fastcomus {name} runs in one process and was started in {processes}; only fastcomus train is "
+                    "shared among several, so start it without torchrun."
+                )
             run = _open_run(values)
             given = {
                 stage: {f.name: values[f.name] for f in fields(STAGES[stage]) if values[f.name] is not None}
@@ -59,7 +68,7 @@ def stage_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., Non
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         command.__doc__ = function.__doc__
-        app.command(function.__name__.removesuffix("_command").replace("_", "-"))(command)
+        app.command(name)(command)
         return function
 
     return register

@@ -18,7 +18,7 @@ from typing import Any
 from fastcomus.errors import InputError
 
 PRECISIONS = ("float32", "bf16")
-SALIENCY_PRECISIONS = ("auto", *PRECISIONS)
+AUTOMATIC_PRECISIONS = ("auto", *PRECISIONS)
 CLUSTER_METHODS = ("spectral", "kmeans", "minibatch-kmeans", "leiden", "agglomerative")
 GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
 METRICS = ("euclidean", "cosine")
@@ -50,6 +50,11 @@ class EmbedConfig:
         "auto",
         "Of networks that look for objects: float32, bf16, or auto (bf16 where the device has instructions for it, "
         "twice as fast; bench/saliency.py measures what it changes).",
+    )
+    prior_weight: float = setting(
+        0.5,
+        "Share, in maps of a network of train-saliency, of the priors it learnt from, which know outlines better; "
+        "[0, 1], 0: the network alone.",
     )
     masks: str = setting("", "Folder of your own object masks (above 0 is object) to use instead of saliency.")
     theta: str = setting("otsu", "Saliency above it is object: 'otsu' (a threshold per image) or a number in [0, 1).")
@@ -141,8 +146,22 @@ class TrainConfig:
     learning_rate: float = setting(6e-5, "Adam's learning rate at the start.")
     schedule: str = setting("constant", "Learning rate over an iteration: constant, or cosine (falling to 0).")
     head_learning_rate: float = setting(0.0, "Learning rate of the DeepLab head; 0 takes that of the backbone.")
-    batch_size: int = setting(56, "Images per training step.")
-    precision: str = setting("float32", "float32, or bf16: twice as fast on processors with bf16 instructions.")
+    batch_size: int = setting(56, "Images per training step, over all processes.")
+    images_at_once: int = setting(
+        0, "Images that a process passes through the network at once; a step adds up several passes. 0: all of a step."
+    )
+    precision: str = setting("auto", "float32, bf16, or auto (bf16 where the device has instructions for it).")
+    compile: bool = setting(False, "Compile the network (torch.compile): minutes at the start, faster steps after.")
+    cache_gb: float = setting(2.0, "Memory in GB for decoded images, which are then read once; 0 reads them each time.")
+    weight_average: float = setting(
+        0.0, "Train to the moving average of the weights, which keeps this share of itself in a step; [0, 1), 0: none."
+    )
+    min_confidence: float = setting(
+        0.0, "Later iterations do not learn from pixels of whose label the network before was less sure; [0, 1)."
+    )
+    stop_agreement: float = setting(
+        0.0, "No further iteration once the masks of two agree on this share of their object pixels; [0, 1], 0: never."
+    )
 
 
 @dataclass(frozen=True)
@@ -326,15 +345,16 @@ def check(config: Config) -> None:
         (train, "next_epochs", 1),
         (train, "train_size", 32),
         (train, "batch_size", 2),
+        (train, "images_at_once", 0),
         (predict, "predict_size", 32),
     ):
         _require(getattr(stage, name) >= least, name, f"be at least {least}", getattr(stage, name))
     _require(cluster.k == 0 or cluster.k >= 2, "k", "be at least 2", cluster.k)
     for stage, name, choices in (
-        (saliency, "precision", SALIENCY_PRECISIONS),
+        (saliency, "precision", AUTOMATIC_PRECISIONS),
         (embed, "precision", PRECISIONS),
-        (embed, "saliency_precision", SALIENCY_PRECISIONS),
-        (train, "precision", PRECISIONS),
+        (embed, "saliency_precision", AUTOMATIC_PRECISIONS),
+        (train, "precision", AUTOMATIC_PRECISIONS),
         (cluster, "method", CLUSTER_METHODS),
         (cluster, "metric", METRICS),
         (cluster, "assign", ASSIGNMENTS),
@@ -357,6 +377,11 @@ def check(config: Config) -> None:
         _require(stage.learning_rate > 0, "learning_rate", "be above 0", stage.learning_rate)
     head_rate = train.head_learning_rate
     _require(0 <= head_rate < math.inf, "head_learning_rate", "be a finite number of at least 0", head_rate)
+    _require(0 <= train.cache_gb < math.inf, "cache_gb", "be a finite number of at least 0", train.cache_gb)
+    for name in ("weight_average", "min_confidence"):
+        _require(0 <= getattr(train, name) < 1, name, "lie in [0, 1)", getattr(train, name))
+    _require(0 <= train.stop_agreement <= 1, "stop_agreement", "lie in [0, 1]", train.stop_agreement)
+    _require(0 <= embed.prior_weight <= 1, "prior_weight", "lie in [0, 1]", embed.prior_weight)
     _require(0 < saliency.confident_share <= 1, "confident_share", "lie in (0, 1]", saliency.confident_share)
     _require(0 <= saliency.moving_average < 1, "moving_average", "lie in [0, 1)", saliency.moving_average)
     saliency_priors(saliency)

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import logging
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
 
+from fastcomus.augmentation import ReadSample
 from fastcomus.backends import Backend
 from fastcomus.config import Config
+from fastcomus.encoders import chosen_precision
 from fastcomus.errors import InputError
-from fastcomus.images import UnreadableImage
 from fastcomus.prediction import Prediction, predict
+from fastcomus.process_group import ProcessGroup
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
-from fastcomus.segmenter import Segmenter, build_segmenter
-from fastcomus.self_training import Checkpoint, EpochRow, train_epochs
+from fastcomus.segmenter import Segmenter
+from fastcomus.segmenter_files import (
+    has_segmenter,
+    read_checkpoint,
+    read_segmenter,
+    remove_checkpoint,
+    show_in_tensorboard,
+    write_checkpoint,
+    write_segmenter,
+)
+from fastcomus.self_training import SelfTraining
+from fastcomus.training_samples import Sample, check_samples, sample_reader
 
 log = logging.getLogger("fastcomus")
+
+CHECKPOINT_S = 60.0  # between checkpoints within an epoch
 
 
 @dataclass(frozen=True)
@@ -39,14 +49,6 @@ class ImageSource:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """An image and its class map: a path, and a name in the run folder."""
-
-    image: Path
-    mask: str
-
-
-@dataclass(frozen=True)
 class Surroundings:
     """Where and with what an iteration runs."""
 
@@ -54,6 +56,7 @@ class Surroundings:
     config: Config
     backend: Backend
     workers: int
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
 
 
 def run_iteration(
@@ -73,7 +76,8 @@ def run_iteration(
         follows=follows,
         extend=[source.stamp for source in sources],
     )
-    if at.folder.is_current(name, stage):
+    first = at.processes.is_first
+    if at.processes.told_by_first(first and at.folder.is_current(name, stage)):
         log.info("%s: up to date", name)
     else:
         if len(samples) < 2:
@@ -81,12 +85,16 @@ def run_iteration(
                 f"{name} needs at least 2 images with an object to train on; got {len(samples)}. Add images"
                 + (", or lower --filter." if iteration == 1 else ", or give the first network more --epochs.")
             )
-        at.folder.begin(name, stage)
-        segmenter = _trained(iteration, name, samples, k, at)
+        if first:
+            at.folder.begin(name, stage)
+        at.processes.wait()
+        segmenter = _trained(iteration, samples, k, at)
         empty = _label_images(segmenter, name, sources, at)
-        facts = {"k": k, "backbone": config.train.backbone, "output_stride": config.train.output_stride}
-        at.folder.remove(f"{name}/checkpoint.pt")
-        at.folder.finish(name, stage, follows=follows, images=len(samples), empty=empty, **facts)
+        if first:
+            facts = {"k": k, "backbone": config.train.backbone, "output_stride": config.train.output_stride}
+            remove_checkpoint(at.folder, iteration)
+            at.folder.finish(name, stage, follows=follows, images=len(samples), empty=empty, **facts)
+        at.processes.wait()
         log.info("%s: masks in %s", name, at.folder.path / name / "masks")
     is_empty = set((at.folder.manifest(name) or {})["empty"])
     masks = ((source, image, _mask(name, source, image)) for source in sources for image in source.names)
@@ -98,12 +106,19 @@ def run_iteration(
     return stage, labelled
 
 
-def load_segmenter(folder: RunFolder, iteration: int) -> Segmenter:
-    """The network of a finished iteration, in eval mode on the CPU. No pretrained weights are needed."""
-    manifest = folder.manifest(f"iteration-{iteration}") or {}
-    return _stored_segmenter(
-        folder, f"iteration-{iteration}", manifest["backbone"], manifest["k"], manifest["output_stride"]
-    )
+def masks_agreement(iteration: int, sources: Sequence[ImageSource], at: Surroundings) -> float:
+    """The share, in [0, 1], of the pixels that are object in the masks of `iteration` or of the one before which have
+    the same label in both. Images that only one of them has labelled do not count; 1 where there is no object."""
+    same = of_either = 0
+    for source in sources:
+        for image in source.names[at.processes.rank :: at.processes.size]:
+            names = [_mask(f"iteration-{number}", source, image) for number in (iteration - 1, iteration)]
+            if all(at.folder.file(name).exists() for name in names):
+                before, now = (at.folder.read_class_map(name) for name in names)
+                same += int(((before == now) & (now > 0)).sum())
+                of_either += int(((before > 0) | (now > 0)).sum())
+    totals = [sum(counts) for counts in zip(*at.processes.gathered((same, of_either)), strict=True)]
+    return totals[0] / totals[1] if totals[1] else 1.0
 
 
 def predictions(
@@ -116,70 +131,82 @@ def predictions(
 
     with progress_bar(task, len(names), "images") as advance:
         settings = at.config
-        for prediction in predict(
-            segmenter, names, read, settings.predict, settings.train.precision, at.backend, at.workers
-        ):
+        precision = chosen_precision(settings.train.precision, at.backend.device)
+        for prediction in predict(segmenter, names, read, settings.predict, precision, at.backend, at.workers):
             yield prediction
             advance(1)
 
 
-def _trained(iteration: int, name: str, samples: Sequence[Sample], k: int, at: Surroundings) -> Segmenter:
-    config = at.config.train
-    stored = at.folder.file(f"{name}/segmenter.safetensors")
-    if stored.exists():
-        return _stored_segmenter(at.folder, name, config.backbone, k, config.output_stride)
+def _trained(iteration: int, samples: Sequence[Sample], k: int, at: Surroundings) -> Segmenter:
+    """The network of the iteration, from its file or trained, going on from the last checkpoint."""
+    config, folder, first = at.config.train, at.folder, at.processes.is_first
+    name = f"iteration-{iteration}"
+    if at.processes.told_by_first(has_segmenter(folder, iteration)):
+        return read_segmenter(folder, iteration, config.backbone, k, config.output_stride)
     epochs = config.epochs if iteration == 1 else config.next_epochs
-    resume = _read_checkpoint(at.folder, name)
-    done = len(resume.history) if resume else 0
-    log.info("%s: training on %d images, %d of %d epochs are done", name, len(samples), done, epochs)
+    resume = read_checkpoint(folder, iteration)
+    training = SelfTraining(k, config, epochs, at.config.seed + iteration, at.backend, at.processes, resume)
+    log.info(
+        "%s: training in %s on %d images, %d of %d epochs and %d steps are done",
+        name,
+        training.precision,
+        len(samples),
+        len(training.history),
+        epochs,
+        training.steps,
+    )
+    max_pixels, cache_bytes = at.config.embed.max_pixels, config.cache_gb * 1e9
+    read = sample_reader(samples, k, config.min_confidence, max_pixels, cache_bytes, folder, at.backend)
+    _check_samples(read, len(samples), name, at)
+    done = len(training.history) * len(samples) + training.steps * config.batch_size
+    stored = time.monotonic()
+    with progress_bar(name, epochs * len(samples), "images", done) as advance:
+        for images in training.train(read, len(samples), at.workers):
+            advance(images)
+            ended = training.steps == 0
+            if first and (ended or time.monotonic() - stored > CHECKPOINT_S):
+                write_checkpoint(folder, iteration, training.checkpoint())
+                stored = time.monotonic()
+            if ended:
+                row = training.history[-1]
+                told = (row.epoch, epochs, row.loss, row.agreement, row.images_per_s)
+                log.info("%s: epoch %d of %d, loss %.3f, agreement %.3f, %.1f images/s", name, *told)
+                if first:
+                    show_in_tensorboard(folder, iteration, row)
+    if first:
+        write_segmenter(folder, iteration, training.trained())
+    at.processes.wait()
+    return training.trained()
 
-    def read(index: int) -> tuple[np.ndarray, np.ndarray]:
-        sample = samples[index]
+
+def _check_samples(read: ReadSample, count: int, name: str, at: Surroundings) -> None:
+    """Every process looks at its share; what one cannot use ends all of them."""
+    told = ""
+    with progress_bar(f"{name}: reading", count, "images") as advance:
         try:
-            pixels = at.backend.decode(str(sample.image), at.config.embed.max_pixels)
-        except UnreadableImage as error:
-            raise InputError(
-                f"{sample.image} can no longer be read ({error}); put it back, or run fastcomus embed and cluster."
-            ) from error
-        class_map = at.folder.read_class_map(sample.mask)
-        if class_map.shape != pixels.shape[:2]:
-            raise InputError(
-                f"{sample.image} is {pixels.shape[1]} x {pixels.shape[0]} and its mask {class_map.shape[1]} x "
-                f"{class_map.shape[0]}; run fastcomus embed again."
-            )
-        return pixels, class_map
-
-    seed = at.config.seed + iteration
-    segmenter: Segmenter | None = None
-    with progress_bar(name, epochs * len(samples), "images", done * len(samples)) as advance:
-        for trained, checkpoint in train_epochs(
-            read, len(samples), k, config, epochs, seed, at.backend, at.workers, resume, advance
-        ):
-            segmenter = trained
-            _write_checkpoint(at.folder, name, checkpoint)
-            row = checkpoint.history[-1]
-            log.info("%s: epoch %d of %d, loss %.3f, agreement %.3f", name, row.epoch, epochs, row.loss, row.agreement)
-    if segmenter is None:  # killed between the last epoch and the storing of its network
-        assert resume is not None
-        segmenter = build_segmenter(config.backbone, "", k, config.output_stride, pretrained=False)
-        segmenter.load_state_dict(resume.state["segmenter"])
-    with at.folder.replacing(f"{name}/segmenter.safetensors") as path:
-        save_file({key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}, path)
-    return segmenter
+            check_samples(read, range(count)[at.processes.rank :: at.processes.size], at.workers, advance)
+        except InputError as error:
+            told = str(error)
+    for message in at.processes.gathered(told):
+        if message:
+            raise InputError(message)
 
 
 def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource], at: Surroundings) -> list[str]:
-    """Write the class map of every image that has none yet; the names of masks without any object."""
+    """Write the class map of every image that has none yet; the names of masks without any object.
+
+    Every process does its share of the images.
+    """
     empty = []
     for source in sources:
-        missing = []
-        for image in source.names:
+        missing, mine = [], source.names[at.processes.rank :: at.processes.size]
+        for image in mine:
             mask = _mask(name, source, image)
             if not at.folder.file(mask).exists():
                 missing.append(image)
             elif not at.folder.read_class_map(mask).any():
                 empty.append(mask)
-        log.info("%s: labelling %d images, %d are done", name, len(missing), len(source.names) - len(missing))
+        log.info("%s: labelling %d images, %d are done", name, len(missing), len(mine) - len(missing))
         for prediction in predictions(segmenter, source.root, missing, at, f"{name} masks"):
             if prediction.labels is None:
                 log.warning("%s: skipped %s: %s", name, prediction.image, prediction.error)
@@ -188,54 +215,19 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
             at.folder.write_class_map(mask, prediction.labels)
             if not prediction.labels.any():
                 empty.append(mask)
-    return sorted(empty)
+    return sorted(mask for of_one in at.processes.gathered(empty) for mask in of_one)
 
 
 def _mask(name: str, source: ImageSource, image: str) -> str:
     return mask_name(f"{name}/{source.folder}" if source.folder else name, image)
 
 
-def _stored_segmenter(folder: RunFolder, name: str, backbone: str, k: int, output_stride: int) -> Segmenter:
-    file = folder.file(f"{name}/segmenter.safetensors")
-    segmenter = build_segmenter(backbone, "", k, output_stride, pretrained=False)
-    try:
-        segmenter.load_state_dict(load_file(file))
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"{file} cannot be read ({reason}); delete the folder {name} and run fastcomus train."
-        ) from error
-    return segmenter.eval()
-
-
-def _write_checkpoint(folder: RunFolder, name: str, checkpoint: Checkpoint) -> None:
-    """training.csv first: it is written anew from the checkpoint's history after every epoch."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, [field.name for field in dataclasses.fields(EpochRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in checkpoint.history)
-    folder.write_text(f"{name}/training.csv", stream.getvalue())
-    with folder.replacing(f"{name}/checkpoint.pt") as path:
-        torch.save({"history": [asdict(row) for row in checkpoint.history], "state": checkpoint.state}, path)
-
-
-def _read_checkpoint(folder: RunFolder, name: str) -> Checkpoint | None:
-    file = folder.file(f"{name}/checkpoint.pt")
-    if not file.exists():
-        return None
-    try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-        return Checkpoint(tuple(EpochRow(**row) for row in saved["history"]), saved["state"])
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{file} cannot be read ({reason}); delete it to train from the start.") from error
-
-
 def _relevant_settings(config: Config, iteration: int) -> dict[str, Any]:
     """Settings that this iteration depends on; another number of iterations leaves the first ones as they are."""
     settings = asdict(config.train)
-    for setting in ("iterations", "next_epochs" if iteration == 1 else "epochs"):
+    for setting in ("iterations", "stop_agreement", "cache_gb", "next_epochs" if iteration == 1 else "epochs"):
         del settings[setting]
     if iteration == 1:
         del settings["extend"]
+        settings["min_confidence"] = settings["min_confidence"] > 0  # later ones ask for its confidence, however much
     return settings

@@ -25,6 +25,7 @@ from fastcomus.config import STAGES, ClusterConfig, Config, resolve, to_dict, wi
 from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
 from fastcomus.errors import InputError
 from fastcomus.images import find_images
+from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
 from fastcomus.saliency import METHODS
@@ -70,7 +71,8 @@ class Run:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = RunFolder(folder)
-        self.backend = backends.select(device)
+        self.processes = this_process()
+        self.backend = backends.select(self.processes.device(device))
         if workers is not None and workers < 0:
             raise InputError(f"workers must be at least 1, or 0 for one per core; got {workers}.")
         self.workers = workers or os.cpu_count() or 1
@@ -195,9 +197,12 @@ class Run:
 
         The first iteration learns the clusters' class maps of the images that passed the filter, every later one the
         maps of the network before it, with the images of `extend` as well. Takes PredictConfig's settings too.
+
+        Started several times by torchrun (or srun), the processes train one network together, each on its own device.
         """
-        from fastcomus.iterations import ImageSource, Sample, Surroundings, run_iteration
+        from fastcomus.iterations import ImageSource, Surroundings, masks_agreement, run_iteration
         from fastcomus.pseudo_masks import training_images
+        from fastcomus.training_samples import Sample
 
         config = with_settings(self.config, _by_stage(settings, "train", "predict"))
         clusters, source = self._clusters_manifest(), self._image_source()
@@ -209,21 +214,29 @@ class Run:
             more = find_images(Path(config.train.extend))
             stamp = fingerprint(images=_stamps(more.root, more.names, None))
             sources.append(ImageSource(more.root, more.names, "extend", stamp))
-        self._remember(config)
+        if self.processes.is_first:
+            self._remember(config)
 
         rows = self.folder.read_table("clusters/clusters.parquet", ["image", "is_core"])
         core = training_images(rows["image"].to_pylist(), rows["is_core"].to_numpy(zero_copy_only=False))
         samples = [Sample(source.root / name, mask_name("iteration-0", name)) for name in core]
         follows = str((self.folder.manifest("iteration-0") or {})["fingerprint"])
-        at = Surroundings(self.folder, config, self.backend, self.workers)
-        for iteration in range(1, config.train.iterations + 1):
-            follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
-        return self.folder.path / f"iteration-{config.train.iterations}"
+        at = Surroundings(self.folder, config, self.backend, self.workers, self.processes)
+        with self.processes.connected(self.backend.device):
+            for iteration in range(1, config.train.iterations + 1):
+                follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
+                if iteration > 1 and config.train.stop_agreement:
+                    agreement = masks_agreement(iteration, sources, at)
+                    log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
+                    if agreement >= config.train.stop_agreement:
+                        break
+        return self.folder.path / f"iteration-{iteration}"
 
     def predict(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
         """Class maps of other images by the newest network, as `output`/NAME.png; by default in the run folder's
         `predictions`."""
-        from fastcomus.iterations import Surroundings, load_segmenter, predictions
+        from fastcomus.iterations import Surroundings, predictions
+        from fastcomus.segmenter_files import load_segmenter
 
         config = with_settings(self.config, {"predict": settings})
         newest = self._iterations()[-1]

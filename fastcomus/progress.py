@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from fastcomus.process_group import this_process
+
 
 @contextmanager
 def progress_bar(task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how many more `unit`s are done. Silent when standard error is no terminal."""
-    if not sys.stderr.isatty():
+    """Gives a function that is told how many more `unit`s are done. Silent when standard error is no terminal, and in
+    all but the first of several processes."""
+    if not sys.stderr.isatty() or not this_process().is_first:
         yield lambda count: None
         return
     from rich.console import Console

@@ -20,6 +20,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import functional as transforms
 
+from fastcomus.augmentation import augmented_batches, batch_starts, shuffled
 from fastcomus.backends.cpu import otsu_threshold
 from fastcomus.config import SaliencyConfig
 from fastcomus.encoders import autocast, chosen_precision
@@ -27,7 +28,7 @@ from fastcomus.read_ahead import read_ahead
 from fastcomus.saliency import square
 from fastcomus.saliency.losses import hybrid_loss
 from fastcomus.saliency.network_map import SaliencyNetwork
-from fastcomus.self_training import augmented_batches, batch_starts, cosine_factor
+from fastcomus.self_training import cosine_factor
 
 MAP_SIDE = 128  # maps of priors and of refinement are kept as squares of this side
 
@@ -83,11 +84,11 @@ def train_network(
         return pixels, _pixel_labels(labels(index), pixels.shape[:2])
 
     for epoch in range(done, epochs):
-        rng = np.random.default_rng([seed, epoch])
-        torch.manual_seed(int(rng.integers(2**31)))  # dropout
+        order = shuffled(count, config.batch_size, seed, epoch)
+        torch.manual_seed(int(order.seeds[0]))  # for backbones with dropout
         network.train()
         total, seen = 0.0, 0
-        for images, target in augmented_batches(sample, count, config, network.side, rng, workers):
+        for images, target in augmented_batches(sample, order.batches, order.seeds, config, network.side, workers):
             with autocast(device, precision):
                 found = network.all_logits(images.to(device))
             truth = _planes(target.to(device), maps)

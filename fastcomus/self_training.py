@@ -3,111 +3,228 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fastcomus.augmentation import ReadSample, augmented_batches, batch_starts, shuffled
 from fastcomus.backends import Backend
 from fastcomus.config import TrainConfig
-from fastcomus.encoders import autocast
+from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
-from fastcomus.read_ahead import read_ahead
+from fastcomus.process_group import ProcessGroup
 from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter
+from fastcomus.synchronized_batch_norm import synchronized
 
-ReadSample = Callable[[int], tuple[np.ndarray, np.ndarray]]
-_ASPECT = (3 / 4, 4 / 3)
-
-
-class Augmentation(Protocol):
-    """What `augment` and the batches need of a stage's settings."""
-
-    @property
-    def scale_min(self) -> float: ...
-
-    @property
-    def scale_max(self) -> float: ...
-
-    @property
-    def batch_size(self) -> int: ...
+IGNORED = -1  # a label in class maps: its pixel is not learnt from
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """A line of training.csv. `agreement`: share of the training pixels whose label the network gave, in [0, 1];
-    `learning_rate`: the backbone's at the start of the epoch."""
+    """A line of training.csv. `loss`: the mean over the pixels learnt from; `agreement`: the share of these whose label
+    the network gave, in [0, 1]; `learning_rate`: the backbone's at the start of the epoch; `images_per_s`: on the
+    clock, of what this process did of the epoch since it was started."""
 
     epoch: int
     loss: float
     agreement: float
     learning_rate: float
     images: int
+    images_per_s: float
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything training needs to go on after an epoch; `state` holds tensors and numbers only."""
+    """Everything training needs to go on after a step: `history`, a row per finished epoch; `steps` done in the epoch
+    after these (0: at its start); `state`, tensors and numbers only."""
 
     history: tuple[EpochRow, ...]
+    steps: int
     state: dict[str, Any]
 
 
-def train_epochs(
-    read: ReadSample,
-    count: int,
-    k: int,
-    config: TrainConfig,
-    epochs: int,
-    seed: int,
-    backend: Backend,
-    workers: int,
-    resume: Checkpoint | None,
-    on_step: Callable[[int], None],
-) -> Iterator[tuple[Segmenter, Checkpoint]]:
-    """Train DeepLabv3 from its backbone's own weights; yields the segmenter and a checkpoint after every epoch.
+class SelfTraining:
+    """Training of DeepLabv3 from its backbone's own weights: Adam, cross-entropy, random resized crops, mirrored.
 
-    Adam, plain cross-entropy, random resized crops and horizontal flips; a set smaller than the batch is one batch.
-    Every random choice of an epoch comes from (seed, epoch), so training that resumes from a checkpoint ends with the
-    same weights as training that was never interrupted.
+    A training step learns from `batch_size` images (a smaller set is one batch): their losses are summed over pixels
+    and divided by the number of these, whatever part of the batch the network sees at once (`images_at_once`) and
+    whichever process sees it; statistics of batch normalisation come from the images seen at once in all processes.
 
-    `read(i)`, for i in [0, count): pixels (H, W, 3) uint8 and class map (H, W) with labels in [0, k]; it is called from
-    `workers` threads. `on_step` is told the number of images of each step.
+    All random choices of a step come from (seed, epoch, step): training that resumes from a checkpoint ends with the
+    same weights as training that was never interrupted. `processes` have one seed and the same images; the order of
+    images and their crops do not depend on their number, dropout does.
     """
-    if count < 2:
-        raise InputError(f"training needs at least 2 images (batch statistics come from several); got {count}.")
-    torch.manual_seed(seed)
-    segmenter = build_segmenter(config.backbone, config.backbone_weights, k, config.output_stride).to(backend.device)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": segmenter.backbone.parameters(), "lr": config.learning_rate},
-            {"params": segmenter.head.parameters(), "lr": config.head_learning_rate or config.learning_rate},
-        ]
-    )
-    history: tuple[EpochRow, ...] = ()
-    if resume is not None:
-        history = resume.history
-        segmenter.load_state_dict(resume.state["segmenter"])
-        optimizer.load_state_dict(resume.state["optimizer"])
-    steps = len(batch_starts(count, config.batch_size))
-    scheduler = LambdaLR(
-        optimizer,
-        lambda step: cosine_factor(step / (steps * epochs)) if config.schedule == "cosine" else 1.0,
-        last_epoch=len(history) * steps - 1,
-    )
-    for epoch in range(len(history), epochs):
-        rng = np.random.default_rng([seed, epoch])
-        torch.manual_seed(int(rng.integers(2**31)))  # dropout
-        side = aligned_side(config.train_size, config.output_stride)
-        batches = augmented_batches(read, count, config, side, rng, workers)
-        row = _train_one_epoch(segmenter, optimizer, scheduler, batches, epoch, config.precision, on_step)
-        history = (*history, row)
-        yield segmenter, Checkpoint(history, {"segmenter": segmenter.state_dict(), "optimizer": optimizer.state_dict()})
+
+    def __init__(
+        self,
+        k: int,
+        config: TrainConfig,
+        epochs: int,
+        seed: int,
+        backend: Backend,
+        processes: ProcessGroup | None = None,
+        resume: Checkpoint | None = None,
+    ) -> None:
+        """`k`: clusters. Raises InputError for an unknown backbone or missing weights."""
+        self.config, self.epochs, self.seed = config, epochs, seed
+        self.processes = processes or ProcessGroup()
+        self.device = backend.device
+        self.precision = chosen_precision(config.precision, self.device)
+        self.side = aligned_side(config.train_size, config.output_stride)
+        torch.manual_seed(seed)
+        segmenter = build_segmenter(config.backbone, config.backbone_weights, k, config.output_stride)
+        segmenter = segmenter.to(self.device)
+        self.averaged = None
+        if config.weight_average:
+            self.averaged = AveragedModel(segmenter, multi_avg_fn=get_ema_multi_avg_fn(config.weight_average))
+        if self.processes.size > 1:
+            synchronized(segmenter, self.device)
+        self.segmenter = segmenter
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": segmenter.backbone.parameters(), "lr": config.learning_rate},
+                {"params": segmenter.head.parameters(), "lr": config.head_learning_rate or config.learning_rate},
+            ]
+        )
+        self.history: tuple[EpochRow, ...] = ()
+        self.steps = 0
+        # Summed over the epoch so far, in all processes: loss, pixels whose label was given, pixels learnt from.
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        if resume is not None:
+            self.history, self.steps = resume.history, resume.steps
+            segmenter.load_state_dict(resume.state["segmenter"])
+            self.optimizer.load_state_dict(resume.state["optimizer"])
+            self.sums += resume.state["sums"].to(self.device)
+            if self.averaged is not None:
+                self.averaged.load_state_dict(resume.state["averaged"])
+        if config.compile:
+            segmenter.compile()
+        self.network: nn.Module = segmenter
+        if self.processes.size > 1:
+            self.network = DistributedDataParallel(segmenter, broadcast_buffers=False)
+
+    def trained(self) -> Segmenter:
+        """The network as it is now: the average of its weights where that is asked for."""
+        if self.averaged is None:
+            return self.segmenter
+        assert isinstance(self.averaged.module, Segmenter)
+        return self.averaged.module
+
+    def checkpoint(self) -> Checkpoint:
+        """The state after the last step, not copied: it changes with the next one."""
+        state = {
+            "segmenter": self.segmenter.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sums": self.sums,
+        }
+        if self.averaged is not None:
+            state["averaged"] = self.averaged.state_dict()
+        return Checkpoint(self.history, self.steps, state)
+
+    def train(self, read: ReadSample, count: int, workers: int) -> Iterator[int]:
+        """Train to the end; after each step the number of images in it, over all processes.
+
+        `read(i)`, for i in [0, count): pixels (H, W, 3) uint8 and class map (H, W) with labels in [0, k] or IGNORED; it
+        is called from `workers` threads. `history` has grown where a step ended an epoch.
+        """
+        least = max(2, self.processes.size)
+        if count < least:
+            raise InputError(
+                f"training needs at least {least} images (batch statistics come from several, and each of "
+                f"{self.processes.size} processes sees one); got {count}."
+            )
+        batch_size = max(self.config.batch_size, least)
+        steps = len(batch_starts(count, batch_size, least))
+        scheduler = self._scheduler(steps)
+        for number in range(len(self.history), self.epochs):
+            epoch = shuffled(count, batch_size, self.seed, number, least)
+            done = self.steps
+            passes = [self._passes(batch) for batch in epoch.batches[done:]]
+            mine = [part for batch in passes for part in batch]
+            samples = augmented_batches(read, mine, epoch.seeds, self.config, self.side, workers)
+            learning_rate = float(self.optimizer.param_groups[0]["initial_lr"]) * self._rate(number * steps, steps)
+            started, seen = time.perf_counter(), 0
+            for step, (batch, parts) in enumerate(zip(epoch.batches[done:], passes, strict=True), start=done):
+                self._step([next(samples) for _ in parts], number, step)
+                scheduler.step()
+                self.steps = step + 1
+                seen += len(batch)
+                if self.steps == steps:
+                    images_per_s = seen / (time.perf_counter() - started)
+                    self._end_epoch(learning_rate, count, images_per_s)
+                yield len(batch)
+
+    def _passes(self, batch: np.ndarray) -> list[np.ndarray]:
+        """The parts of a batch that this process passes through the network, one after another.
+
+        As many in every process, each of at least one image there and of two over all processes.
+        """
+        processes, at_once = self.processes.size, self.config.images_at_once or len(batch)
+        passes = min(math.ceil(len(batch) / (processes * at_once)), len(batch) // max(2, processes))
+        return np.array_split(batch, passes * processes)[self.processes.rank :: processes]
+
+    def _step(self, parts: list[tuple[torch.Tensor, torch.Tensor]], epoch: int, step: int) -> None:
+        torch.manual_seed(_dropout_seed(self.seed, epoch, step, self.processes.rank))
+        self.network.train()
+        learnt = torch.tensor([float(sum((labels != IGNORED).sum() for _, labels in parts))], device=self.device)
+        pixels = self.processes.sum(learnt).clamp(min=1)
+        # Processes' gradients are averaged, not summed.
+        share = self.processes.size / pixels
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros_like(self.sums)
+        for place, (images, labels) in enumerate(parts):
+            images, labels = self._on_device(images), self._on_device(labels)
+            with self._gradients_kept(place + 1 < len(parts)):
+                with autocast(self.device, self.precision):
+                    logits = self.network(images)
+                loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+                (loss * share).backward()
+            with torch.no_grad():
+                given = (logits.argmax(1) == labels).sum()
+                sums += torch.stack([loss.detach(), given, (labels != IGNORED).sum()]).double()
+        self.optimizer.step()
+        self.sums += self.processes.sum(sums)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.segmenter)
+
+    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _gradients_kept(self, are_kept: bool) -> Any:
+        """Processes exchange gradients once a step, in its last pass."""
+        from contextlib import nullcontext
+
+        if are_kept and isinstance(self.network, DistributedDataParallel):
+            return self.network.no_sync()
+        return nullcontext()
+
+    def _end_epoch(self, learning_rate: float, images: int, images_per_s: float) -> None:
+        loss, given, pixels = self.sums.tolist()
+        pixels = max(1.0, pixels)
+        row = EpochRow(len(self.history) + 1, loss / pixels, given / pixels, learning_rate, images, images_per_s)
+        self.history = (*self.history, row)
+        self.steps = 0
+        self.sums = torch.zeros_like(self.sums)
+
+    def _scheduler(self, steps: int) -> LambdaLR:
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        done = len(self.history) * steps + self.steps
+        return LambdaLR(self.optimizer, lambda step: self._rate(step, steps), last_epoch=done - 1)
+
+    def _rate(self, step: int, steps: int) -> float:
+        return cosine_factor(step / (steps * self.epochs)) if self.config.schedule == "cosine" else 1.0
 
 
 def cosine_factor(progress: float) -> float:
@@ -115,88 +232,5 @@ def cosine_factor(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
 
 
-def _train_one_epoch(
-    segmenter: Segmenter,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LambdaLR,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    epoch: int,
-    precision: str,
-    on_step: Callable[[int], None],
-) -> EpochRow:
-    segmenter.train()
-    device = segmenter.mean.device
-    learning_rate = float(scheduler.get_last_lr()[0])
-    loss_sum = agreement_sum = 0.0
-    seen = 0
-    for images, labels in batches:
-        images, labels = images.to(device), labels.to(device)
-        with autocast(device, precision):
-            logits = segmenter(images)
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        with torch.no_grad():
-            agreement_sum += float((logits.argmax(1) == labels).float().mean()) * len(images)
-        loss_sum += float(loss.detach()) * len(images)
-        seen += len(images)
-        on_step(len(images))
-    return EpochRow(epoch + 1, loss_sum / seen, agreement_sum / seen, learning_rate, seen)
-
-
-def augmented_batches(
-    read: ReadSample, count: int, config: Augmentation, side: int, rng: np.random.Generator, workers: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Every image once, in a random order, read and augmented by threads ahead of the network; see `augment`."""
-    order = rng.permutation(count)
-    starts = batch_starts(count, config.batch_size)
-    seeds = rng.integers(2**63, size=len(order))
-
-    def sample(index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels, class_map = read(index)
-        return augment(pixels, class_map, config, side, np.random.default_rng(seeds[index]))
-
-    samples = read_ahead(sample, order.tolist(), workers)
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        images, labels = zip(*(next(samples) for _ in range(start, end)), strict=True)
-        yield torch.stack(images), torch.stack(labels)
-
-
-def batch_starts(count: int, batch_size: int) -> list[int]:
-    """Where each batch starts. A last one of a single image joins the one before it: batch statistics need two."""
-    starts = list(range(0, count, batch_size))
-    return starts[:-1] if len(starts) > 1 and count - starts[-1] == 1 else starts
-
-
-def augment(
-    pixels: np.ndarray, class_map: np.ndarray, config: Augmentation, side: int, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random resized crop, mirrored half of the time: (3, S, S) uint8 and (S, S) int64, S = `side`.
-
-    The crop covers `scale_min` to `scale_max` of the image's area at an aspect ratio (width to height) of 3/4 to 4/3;
-    where ten draws do not fit, it is the largest such window that does.
-    """
-    height, width = class_map.shape
-    x, y, w, h = _crop_window(width, height, config, rng)
-    size = [side, side]
-    planes = torch.from_numpy(pixels[y : y + h, x : x + w]).permute(2, 0, 1)[None]
-    labels = torch.from_numpy(class_map[y : y + h, x : x + w].astype(np.int32))[None, None]
-    image = transforms.resize(planes, size, antialias=True)[0]
-    target = transforms.resize(labels, size, interpolation=InterpolationMode.NEAREST_EXACT)[0, 0].long()
-    if rng.random() < 0.5:
-        image, target = image.flip(-1), target.flip(-1)
-    return image.contiguous(), target.contiguous()
-
-
-def _crop_window(width: int, height: int, config: Augmentation, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    for _ in range(10):
-        area = width * height * rng.uniform(config.scale_min, config.scale_max)
-        aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
-    # None fitted: the largest window of an allowed shape, anywhere along the longer side.
-    w, h = min(width, round(height * _ASPECT[1])), min(height, round(width / _ASPECT[0]))
-    return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
+def _dropout_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -53,7 +53,7 @@ def test_iteration_zero_masks_are_object_masks_with_their_cluster(finished_run: 
 
 def test_training_learns_the_masks(finished_run: Path, photographs: Photographs) -> None:
     history = (finished_run / "iteration-1/training.csv").read_text().splitlines()
-    assert history[0] == "epoch,loss,agreement,learning_rate,images" and len(history) == 3
+    assert history[0] == "epoch,loss,agreement,learning_rate,images,images_per_s" and len(history) == 3
     first, last = (float(line.split(",")[1]) for line in history[1:])
     assert last < first
     assert not list(finished_run.rglob("checkpoint.pt")) and not list(finished_run.rglob("*.unfinished"))

@@ -1,9 +1,10 @@
-"""Augmentation checked pixel by pixel, batches by counting, training on planted squares, resuming bit by bit."""
+"""Training on planted squares, resuming bit by bit, parts of a batch against the whole of it."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from fastcomus.augmentation import ReadSample, augment
 from fastcomus.backends import select
 from fastcomus.config import TrainConfig
 from fastcomus.errors import InputError
-from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter
-from fastcomus.self_training import Checkpoint, EpochRow, augment, train_epochs
+from fastcomus.segmenter import Segmenter, build_segmenter
+from fastcomus.self_training import IGNORED, Checkpoint, SelfTraining
 
 CPU = select("cpu")
 COLOURS = np.array([[90, 120, 90], [220, 40, 30], [30, 60, 220]])  # background and two clusters
@@ -48,17 +50,36 @@ def square(index: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels.clip(0, 255).astype(np.uint8), labels
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What is left after a step: its checkpoint after a trip to disk, and the network."""
+
+    checkpoint: Checkpoint
+    weights: dict[str, torch.Tensor]
+
+    @property
+    def history(self) -> list[tuple[float, ...]]:
+        """Without the last column, which is measured on the clock."""
+        return [astuple(row)[:-1] for row in self.checkpoint.history]
+
+
 def train(
-    config: TrainConfig, epochs: int, count: int = 12, seed: int = 0, workers: int = 2, resume: Checkpoint | None = None
-) -> list[tuple[Checkpoint, dict[str, torch.Tensor]]]:
-    """The checkpoint of every epoch with a copy of the weights, and each step's images counted."""
-    steps: list[int] = []
+    config: TrainConfig,
+    epochs: int,
+    count: int = 12,
+    seed: int = 0,
+    workers: int = 2,
+    resume: Checkpoint | None = None,
+    every_step: bool = False,
+    read: ReadSample = square,
+) -> list[Trained]:
+    """One `Trained` per epoch, or per step."""
+    training = SelfTraining(2, config, epochs, seed, CPU, resume=resume)
     made = []
-    for segmenter, checkpoint in train_epochs(
-        square, count, 2, config, epochs, seed, CPU, workers, resume, steps.append
-    ):
-        made.append((written(checkpoint), {k: v.clone() for k, v in segmenter.state_dict().items()}))
-    assert sum(steps) == count * len(made)
+    for _ in training.train(read, count, workers):
+        if every_step or training.steps == 0:
+            weights = {name: tensor.clone() for name, tensor in training.trained().state_dict().items()}
+            made.append(Trained(written(training.checkpoint()), weights))
     return made
 
 
@@ -67,7 +88,7 @@ def written(checkpoint: Checkpoint) -> Checkpoint:
     stream = io.BytesIO()
     torch.save(checkpoint.state, stream)
     stream.seek(0)
-    return Checkpoint(checkpoint.history, torch.load(stream, weights_only=True))
+    return Checkpoint(checkpoint.history, checkpoint.steps, torch.load(stream, weights_only=True))
 
 
 def assert_equal_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -76,107 +97,25 @@ def assert_equal_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Te
         assert torch.equal(tensor, other[name]), name
 
 
-# -- augmentation -----------------------------------------------------------------------------------------------
-
-
-def coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image whose red and green say where a pixel was (0 to 255), and a class map that says the same, exactly."""
-    y, x = np.mgrid[:height, :width]
-    pixels = np.stack([y * 255 / (height - 1), x * 255 / (width - 1), 0 * y], axis=2)
-    return np.rint(pixels).astype(np.uint8), (y * width + x).astype(np.uint16)
-
-
-def augmented(
-    pixels: np.ndarray, class_map: np.ndarray, config: TrainConfig, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return augment(pixels, class_map, config, aligned_side(config.train_size, config.output_stride), rng)
-
-
-def windows(config: TrainConfig, height: int, width: int, draws: int) -> np.ndarray:
-    """(draws, 5): y0, x0, height and width in pixels of the crop, as its labels tell, and whether it was mirrored."""
-    pixels, class_map = coordinates(height, width)
-    found = []
-    for seed in range(draws):
-        image, labels = augmented(pixels, class_map, config, np.random.default_rng(seed))
-        y, x = labels // width, labels % width
-        size = labels.shape[0]
-        step_y = float(y[-1, 0] - y[0, 0]) / (size - 1)
-        step_x = float(x[0, -1] - x[0, 0]) / (size - 1)
-        assert (y == y[:, :1]).all() and (x == x[:1]).all()  # an upright rectangle
-        found.append([int(y.min()), int(x.min()), step_y * size, abs(step_x) * size, step_x < 0])
-        # Every pixel shows the place that its label names: within a step of sampling, and a rounding.
-        expected = torch.stack([y * 255 / (height - 1), x * 255 / (width - 1)])
-        allowed = torch.tensor([255 / (height - 1) * (1 + step_y), 255 / (width - 1) * (1 + abs(step_x))]) + 1
-        assert ((image[:2].float() - expected).abs() <= allowed[:, None, None]).all()
-    return np.array(found)
-
-
-@pytest.mark.parametrize(("height", "width"), [(160, 200), (240, 100)])
-def test_labels_move_with_their_pixels(config: TrainConfig, height: int, width: int) -> None:
-    made = windows(replace(config, train_size=129), height, width, 150)
-    y0, x0, tall, wide, is_mirrored = made.T
-    assert (y0 + tall <= height + 3).all() and (x0 + wide <= width + 3).all()
-    area = tall * wide / (height * width)
-    aspect = wide / tall
-    assert aspect.min() > 3 / 4 * 0.95 and aspect.max() < 4 / 3 * 1.05
-    assert np.ptp(x0) > 0.1 * width or np.ptp(y0) > 0.1 * height
-    assert 0.35 < is_mirrored.mean() < 0.65
-    if height < 2 * width:
-        assert area.min() > 0.5 * 0.95 and area.max() <= 1 and np.ptp(area) > 0.25
-
-
-def test_scale_range_is_respected(config: TrainConfig) -> None:
-    for least, most in ((0.1, 0.2), (0.3, 0.3), (0.6, 0.9)):
-        _, _, tall, wide, _ = windows(replace(config, scale_min=least, scale_max=most), 200, 200, 60).T
-        area = tall * wide / 200**2
-        assert area.min() > least * 0.94 and area.max() < most * 1.06
-
-
-def test_scales_that_never_fit_give_the_largest_window(config: TrainConfig) -> None:
-    y0, x0, tall, wide, _ = windows(replace(config, scale_min=1.5, scale_max=2.0), 120, 240, 40).T
-    assert np.allclose(tall, 120, atol=4) and np.allclose(wide, 160, atol=4)
-    assert (y0 < 3).all() and np.ptp(x0) > 30
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (3, 2), (65, 65)])
-@pytest.mark.parametrize(("train_size", "side"), [(65, 65), (64, 65), (70, 73)])
-def test_any_size_of_image_gives_the_aligned_size(
-    config: TrainConfig, shape: tuple[int, int], train_size: int, side: int
-) -> None:
-    pixels, labels = np.full((*shape, 3), 7, np.uint8), np.full(shape, 299, np.uint16)
-    sized = replace(config, train_size=train_size, scale_max=2.0)
-    for seed in range(5):
-        image, target = augmented(pixels, labels, sized, np.random.default_rng(seed))
-        assert image.shape == (3, side, side) and image.dtype == torch.uint8 and (image == 7).all()
-        assert target.shape == (side, side) and target.dtype == torch.int64 and (target == 299).all()
-
-
-def test_same_seed_gives_the_same_crop(config: TrainConfig) -> None:
-    pixels, labels = square(0)
-    first, second, other = (augmented(pixels, labels, config, np.random.default_rng(s)) for s in (1, 1, 2))
-    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-    assert not torch.equal(first[0], other[0])
-
-
 # -- training ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def three_epochs(config: TrainConfig) -> list[tuple[Checkpoint, dict[str, torch.Tensor]]]:
+def three_epochs(config: TrainConfig) -> list[Trained]:
     return train(config, 3)
 
 
 def test_planted_squares_are_learned(config: TrainConfig) -> None:
     made = train(replace(config, schedule="cosine", learning_rate=5e-3, scale_min=0.8), 14, count=20)
-    history = made[-1][0].history
+    history = made[-1].checkpoint.history
     assert [row.epoch for row in history] == list(range(1, 15)) and {row.images for row in history} == {20}
     assert history[-1].loss < history[0].loss / 3 and history[-1].agreement > 0.9
     rates = [row.learning_rate for row in history]
     assert rates[0] == 5e-3 and rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 20
     # Seen at the size of training, objects of other images get their own label too.
-    segmenter = loaded(made[-1][1], config)
+    segmenter = loaded(made[-1].weights, config)
     whole = replace(config, scale_min=0.9)
-    views = [augmented(*square(index), whole, np.random.default_rng(index)) for index in range(100, 120)]
+    views = [augment(*square(index), whole, 65, np.random.default_rng(index)) for index in range(100, 120)]
     images, truth = (torch.stack(tensors) for tensors in zip(*views, strict=True))
     with torch.inference_mode():
         found = segmenter(images).argmax(1)
@@ -192,29 +131,107 @@ def loaded(weights: dict[str, torch.Tensor], config: TrainConfig) -> Segmenter:
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_resumed_training_ends_with_the_same_bits(
-    config: TrainConfig, schedule: str, three_epochs: list[tuple[Checkpoint, dict[str, torch.Tensor]]]
+    config: TrainConfig, schedule: str, three_epochs: list[Trained]
 ) -> None:
     config = replace(config, schedule=schedule, head_learning_rate=0.0 if schedule == "constant" else 4e-3)
     whole = three_epochs if schedule == "constant" else train(config, 3)
-    resumed = train(config, 3, resume=whole[0][0], workers=3)
+    resumed = train(config, 3, resume=whole[0].checkpoint, workers=3)
     assert len(resumed) == 2
-    for (one, weights), (other, others) in zip(whole[1:], resumed, strict=True):
-        assert_equal_weights(weights, others)
+    for one, other in zip(whole[1:], resumed, strict=True):
+        assert_equal_weights(one.weights, other.weights)
         assert one.history == other.history
-    assert train(config, 3, resume=whole[-1][0]) == []
+    assert train(config, 3, resume=whole[-1].checkpoint) == []
 
 
-def test_seed_decides_everything(
-    config: TrainConfig, three_epochs: list[tuple[Checkpoint, dict[str, torch.Tensor]]]
+@pytest.mark.parametrize("options", [{}, {"weight_average": 0.6, "images_at_once": 2, "schedule": "cosine"}])
+def test_training_goes_on_in_the_middle_of_an_epoch(config: TrainConfig, options: dict) -> None:
+    config = replace(config, **options)
+    whole = train(config, 2, every_step=True)
+    assert [one.checkpoint.steps for one in whole] == [1, 2, 0, 1, 2, 0]
+    for place in (0, 1, 3):
+        resumed = train(config, 2, resume=whole[place].checkpoint)[-1]
+        assert_equal_weights(whole[-1].weights, resumed.weights)
+        assert whole[-1].history == resumed.history
+
+
+def test_seed_decides_everything(config: TrainConfig, three_epochs: list[Trained]) -> None:
+    assert_equal_weights(train(config, 3, workers=1)[0].weights, three_epochs[0].weights)
+    other = train(config, 1, seed=1)[0].weights
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in three_epochs[0].weights.items())
+
+
+def frozen_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks train without dropout and with the batch statistics they have, so that batches can be taken apart."""
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, values: values)
+
+    plain = torch.nn.functional.batch_norm
+
+    def batch_norm(values: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, *others: Any) -> torch.Tensor:
+        weight, bias, _, _, epsilon = others
+        return plain(values, mean, variance, weight, bias, False, 0.0, epsilon)
+
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", batch_norm)
+    monkeypatch.setattr("torch.optim.Adam", torch.optim.SGD)  # Adam makes equal steps of the smallest rounding
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 5])
+def test_a_batch_in_parts_teaches_what_the_whole_does(
+    config: TrainConfig, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_equal_weights(train(config, 1, workers=1)[0][1], three_epochs[0][1])
-    other = train(config, 1, seed=1)[0][1]
-    assert any(not torch.equal(tensor, other[name]) for name, tensor in three_epochs[0][1].items())
+    """Also where parts differ in how many of their pixels count."""
+    frozen_statistics(monkeypatch)
+
+    def partly_ignored(index: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels, labels = square(index)
+        return pixels, np.where(np.arange(96) < 12 * index, IGNORED, labels.astype(np.int32))
+
+    config = replace(config, batch_size=7, learning_rate=1e-2)
+    whole, parts = (
+        train(replace(config, images_at_once=images), 1, count=7, read=partly_ignored)[-1] for images in (0, at_once)
+    )
+    start = train(replace(config, learning_rate=1e-12), 1, count=7, read=partly_ignored)[-1]
+    moved, difference = (
+        torch.cat(
+            [(whole.weights[name] - other.weights[name]).ravel() for name in whole.weights if "num_b" not in name]
+        )
+        for other in (start, parts)
+    )
+    assert 0 < difference.norm() < 0.02 * moved.norm()  # rounding, in a network whose weights are random
+    assert np.allclose(whole.history, parts.history, rtol=1e-4)
+
+
+def test_ignored_pixels_teach_nothing(config: TrainConfig) -> None:
+    def all_ignored(index: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels, labels = square(index)
+        return pixels, np.full(labels.shape, IGNORED, np.int32)
+
+    def half_ignored(index: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels, labels = square(index)
+        ignored = np.random.default_rng(index).random(labels.shape) < 0.5
+        return pixels, np.where(ignored, IGNORED, labels.astype(np.int32))
+
+    nothing = train(config, 1, count=4, read=all_ignored)[0]
+    assert nothing.history[0][1:3] == (0.0, 0.0)
+    start = build_segmenter(config.backbone, config.backbone_weights, 2, config.output_stride).backbone.state_dict()
+    for name, tensor in start.items():
+        assert "running" in name or "tracked" in name or torch.equal(tensor, nothing.weights[f"backbone.{name}"]), name
+    learnt = train(replace(config, schedule="cosine", learning_rate=5e-3), 10, read=half_ignored)
+    assert learnt[-1].history[-1][2] > 0.7  # of the pixels that count
+
+
+def test_average_of_weights_follows_the_weights(config: TrainConfig) -> None:
+    plain = train(config, 2, every_step=True)
+    averaged = train(replace(config, weight_average=0.75), 2, every_step=True)
+    expected = plain[0].weights["head.4.weight"].double()
+    for one, other in zip(plain[1:], averaged[1:], strict=True):
+        expected = 0.75 * expected + 0.25 * one.weights["head.4.weight"]
+        torch.testing.assert_close(other.weights["head.4.weight"].double(), expected, rtol=1e-5, atol=1e-7)
+    assert_equal_weights(plain[-1].checkpoint.state["segmenter"], averaged[-1].checkpoint.state["segmenter"])
 
 
 def test_head_has_its_own_rate(config: TrainConfig) -> None:
-    start = train(replace(config, learning_rate=1e-12), 1, count=4)[0][1]
-    moved = train(replace(config, learning_rate=1e-12, head_learning_rate=1e-2), 1, count=4)[0][1]
+    start = train(replace(config, learning_rate=1e-12), 1, count=4)[0].weights
+    moved = train(replace(config, learning_rate=1e-12, head_learning_rate=1e-2), 1, count=4)[0].weights
     for name, tensor in start.items():
         if "num_batches" in name or "running" in name:
             continue
@@ -222,27 +239,17 @@ def test_head_has_its_own_rate(config: TrainConfig) -> None:
         assert difference < 1e-6 if name.startswith("backbone") else difference > 1e-4, name
 
 
-@pytest.mark.parametrize(
-    ("count", "batch_size", "batches"),
-    [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (3, 4, [3]), (5, 2, [2, 3]), (2, 56, [2])],
-)
-def test_every_image_is_seen_once_per_epoch(
-    config: TrainConfig, count: int, batch_size: int, batches: list[int]
-) -> None:
+def test_every_image_is_seen_once_per_epoch(config: TrainConfig) -> None:
     seen: list[int] = []
-    steps: list[int] = []
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray]:
         seen.append(index)
         return square(index)
 
-    tiny = replace(config, batch_size=batch_size, train_size=33)
-    rows: list[EpochRow] = []
-    for _, checkpoint in train_epochs(read, count, 2, tiny, 2, 0, CPU, 1, None, steps.append):
-        rows = list(checkpoint.history)
-    assert steps == 2 * batches and [row.images for row in rows] == [count, count]
-    assert sorted(seen[:count]) == sorted(seen[count:]) == list(range(count))
-    assert count < 8 or seen[:count] != seen[count:]
+    training = SelfTraining(2, replace(config, train_size=33), 2, 0, CPU)
+    assert list(training.train(read, 9, 1)) == [4, 5, 4, 5]
+    assert [row.images for row in training.history] == [9, 9]
+    assert sorted(seen[:9]) == sorted(seen[9:]) == list(range(9)) and seen[:9] != seen[9:]
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -252,5 +259,7 @@ def test_too_few_images_are_refused(config: TrainConfig, count: int) -> None:
 
 
 def test_bf16_trains_almost_like_float32(config: TrainConfig) -> None:
-    low, full = (train(replace(config, precision=p), 1, count=4)[0][0].history[0].loss for p in ("bf16", "float32"))
+    low, full = (
+        train(replace(config, precision=p), 1, count=4)[0].checkpoint.history[0].loss for p in ("bf16", "float32")
+    )
     assert low != full and abs(low - full) < 0.05 * full
