@@ -1,9 +1,11 @@
-"""Ground truth to score against: a folder of masks."""
+"""The two forms of truth, and what every reader of it needs."""
+
+from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -16,37 +18,30 @@ MAX_CLASSES = VOID  # background is 0, so at most the labels 0 .. 254
 
 @dataclass(frozen=True)
 class Truth:
-    """Where the truth of each scored image lies.
+    """The true class of every pixel.
 
-    `folder`: the folder that was searched.
+    `place`: what was searched, for messages.
     `classes`: names in label order, background first; empty when no names were given. `evaluation.evaluate`
         then numbers them up to the highest label it meets.
-    `masks`: image name (relative POSIX path, as in the run) -> its mask; only images that have one.
+    `files`: image name (relative POSIX path, as in the run) -> the file that holds its truth; only images that have
+        some. An image that the run lacks stands under the name that it would have.
+    `read`: image name -> (H, W) labels, unsigned or signed integers; `VOID` is not scored. May be called from
+        several threads at once; raises InputError.
     """
 
-    folder: Path
+    place: Path
     classes: tuple[str, ...]
-    masks: dict[str, Path]
+    files: Mapping[str, Path]
+    read: Callable[[str], np.ndarray]
 
 
-def read_truth(folder: Path, classes_file: Path | None, image_names: Sequence[str]) -> Truth:
-    """Find the mask of each image, without opening any.
+@dataclass(frozen=True)
+class ImageLabels:
+    """The true class of every image, without masks: `labels`, image name -> index into `classes` (no background)."""
 
-    `folder`: PNG masks, palette or grey, one label a pixel, 0 background, 255 void. The mask of `sub/a.jpg`
-        is `sub/a.jpg.png`, or else `sub/a.png`.
-    `classes_file`: one class name a line, background first; None to number the classes.
-    `image_names`: relative POSIX paths. Images without a mask are left out; so are masks without an image.
-
-    Raises InputError when the folder or the file cannot be used, when no image has a mask, or when two images
-    of equal stem have one mask between them.
-    """
-    if not folder.is_dir():
-        raise InputError(f"The truth folder {folder} is not a folder; give the folder that holds the masks.")
-    classes = () if classes_file is None else _read_classes(classes_file)
-    masks = _match_masks(folder, image_names)
-    if not masks:
-        raise InputError(_nothing_matches(folder, image_names))
-    return Truth(folder, classes, masks)
+    place: Path
+    classes: tuple[str, ...]
+    labels: Mapping[str, int]
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -70,7 +65,8 @@ def read_mask(path: Path) -> np.ndarray:
     return labels // labels.dtype.type(grey_step) if grey_step > 1 else labels
 
 
-def _read_classes(classes_file: Path) -> tuple[str, ...]:
+def read_classes(classes_file: Path) -> tuple[str, ...]:
+    """Names in label order, one a line. InputError for a blank line, a name twice, or more than MAX_CLASSES."""
     try:
         lines = classes_file.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -97,38 +93,51 @@ def _read_classes(classes_file: Path) -> tuple[str, ...]:
     return names
 
 
-def _match_masks(folder: Path, image_names: Sequence[str]) -> dict[str, Path]:
-    by_full_name = {name: f"{name}.png" for name in image_names if os.path.isfile(folder / f"{name}.png")}
-    taken = set(by_full_name.values())
-    matched = dict(by_full_name)
-    image_of_mask: dict[str, str] = {}
-    for name in image_names:
-        mask = f"{os.path.splitext(name)[0]}.png"
-        # The full name says more than the stem: `a.jpg.png` belongs to `a.jpg`, not to an image `a.jpg.png`.
-        if name in matched or mask in taken or not os.path.isfile(folder / mask):
-            continue
-        if mask in image_of_mask:
-            raise InputError(
-                f"The mask {mask} in {folder} may belong to {image_of_mask[mask]} or to {name}; name it "
-                f"after the whole file name, {name}.png for instance."
-            )
-        image_of_mask[mask] = name
-        matched[name] = mask
-    return {name: folder / matched[name] for name in image_names if name in matched}
+def own_names(given: tuple[str, ...], classes: tuple[str, ...], owner: str) -> tuple[str, ...]:
+    """The names `given` for the `classes` of a data set, or these; InputError when their numbers differ."""
+    if given and len(given) != len(classes):
+        raise InputError(
+            f"The classes file has {len(given)} names and {owner} {len(classes)} classes; "
+            "leave --classes out, or give one name for each."
+        )
+    return given or classes
 
 
-def _nothing_matches(folder: Path, image_names: Sequence[str]) -> str:
-    if not image_names:
-        return f"There are no images to score against the masks in {folder}; give a run that has some."
-    example = next((str(path.relative_to(folder)) for path in folder.rglob("*.png")), None)
-    if example is None:
-        return f"The truth folder {folder} holds no PNG masks; expected {image_names[0]}.png for instance."
-    stem = os.path.splitext(image_names[0])[0]
-    return (
-        f"No mask in {folder} matches an image: it has {example} for instance, "
-        f"where the image {image_names[0]} needs {image_names[0]}.png or {stem}.png; "
-        "name the masks after the images, folders included."
+def absent(names: Sequence[str], whose: str, what: str) -> InputError:
+    """An error that names everything that a split lists and nothing holds."""
+    return InputError(
+        f"{whose} names {len(names)} image{'s' * (len(names) > 1)} without {what}: {', '.join(names)}; "
+        "add them, or take them off the list."
     )
+
+
+def by_stem(image_names: Iterable[str], wanted: Mapping[str, object]) -> dict[str, str]:
+    """For every file stem in `wanted`, the image of the run that has it, folders apart, where there is one."""
+    found: dict[str, str] = {}
+    for name in image_names:
+        stem = PurePosixPath(name).stem
+        if stem not in wanted:
+            continue
+        if stem in found:
+            raise InputError(
+                f"The images {found[stem]} and {name} of this run both carry the name {stem} of the data set; "
+                "embed a folder that holds each image once."
+            )
+        found[stem] = name
+    return found
+
+
+def no_image_of_the_run(place: Path, example: str, image_names: Sequence[str]) -> InputError:
+    if not image_names:
+        return InputError(f"There are no images to score against {place}; give a run that has some.")
+    return InputError(
+        f"None of the images of this run is in {place}: it has {example} for instance, the run {image_names[0]}; "
+        "embed the images of that data set."
+    )
+
+
+def without_ending(name: str) -> str:
+    return os.path.splitext(name)[0]
 
 
 def _grey_step(image: ImageFile.ImageFile) -> int:
