@@ -25,7 +25,7 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
 
     Raises InputError when the split is not there or names images without a mask (all of them are told).
     """
-    year = _year_with(source.path, source.split)
+    year = year_with(source.path, source.split)
     if year is None:
         raise InputError(_no_split(source.path, source.split))
     classes = own_names(given, CLASSES, "PASCAL VOC")
@@ -43,10 +43,11 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
 
 
 def has_split(path: Path, split: str) -> bool:
-    return _year_with(path, split) is not None
+    return year_with(path, split) is not None
 
 
-def _year_with(path: Path, split: str) -> Path | None:
+def year_with(path: Path, split: str) -> Path | None:
+    """The folder of the year that has `split`, at `path` or below; None where there is none."""
     return next((path / year for year in _YEARS if _split_file(path / year, split).is_file()), None)
 
 
