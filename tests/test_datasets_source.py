@@ -69,6 +69,16 @@ def test_a_list_chooses_among_masks(tmp_path: Path) -> None:
     }
 
 
+def test_a_list_that_may_mean_either_of_two_images(tmp_path: Path) -> None:
+    masks = save_masks(tmp_path / "masks", "a.jpg.png", "a.png.png")
+    listed = tmp_path / "list.txt"
+    listed.write_text("a\n")
+    with pytest.raises(InputError, match=r"The list names a, which may be a\.jpg or a\.png"):
+        read_truth(f"{masks}@{listed}", None, ["a.jpg", "a.png"])
+    listed.write_text("a.png\n")
+    assert list(read_truth(f"{masks}@{listed}", None, ["a.jpg", "a.png"]).files) == ["a.png"]
+
+
 def test_a_list_of_absent_masks_names_all_of_them(tmp_path: Path) -> None:
     masks = save_masks(tmp_path / "masks", "a.png")
     listed = tmp_path / "list.txt"

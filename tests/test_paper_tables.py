@@ -28,7 +28,7 @@ from bench.paper import (
     table10_sensitivity,
     table12_encoders,
 )
-from bench.paper.__main__ import MODULES
+from bench.paper.__main__ import MODULES, module_of
 from bench.paper.experiment import Experiment
 from bench.paper.result import Result, order_note
 from fastcomus import InputError
@@ -170,9 +170,7 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_table_says_what_it_needs(name: str) -> None:
-    from bench.paper.__main__ import _module
-
-    module = _module(name)
+    module = module_of(name)
     assert module.NEEDS.endswith(".") and module.SEEDS >= 1 and callable(module.measure)
 
 

@@ -49,7 +49,7 @@ MODULES = {
 
 
 def main() -> None:
-    listed = "\n".join(f"  {name:9}{_module(name).NEEDS}" for name in MODULES)
+    listed = "\n".join(f"  {name:9}{module_of(name).NEEDS}" for name in MODULES)
     parser = argparse.ArgumentParser(
         prog="python -m bench.paper",
         description=f"{__doc__}\n{listed}",
@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fastcomus").setLevel(logging.INFO)
-    module = _module(arguments.name)
+    module = module_of(arguments.name)
     try:
         experiment = Experiment(
             arguments.data,
@@ -92,7 +92,7 @@ def main() -> None:
     Console(width=120).print(result.table())
 
 
-def _module(name: str):  # type: ignore[no-untyped-def]
+def module_of(name: str):  # type: ignore[no-untyped-def]
     return importlib.import_module(f"bench.paper.{MODULES[name]}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastcomus.datasets.source import TruthSource, read_list
-from fastcomus.datasets.truth import ImageLabels, absent, no_image_of_the_run, own_names, without_ending
+from fastcomus.datasets.truth import ImageLabels, absent, find_listed, names_by_stem, no_image_of_the_run, own_names
 from fastcomus.errors import InputError
 from fastcomus.images import find_images
 
@@ -27,8 +27,8 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
     classes = own_names(given, tuple(folders), str(source.path))
     labels = {name: folders.index(name.split("/")[0]) for name in found}
     if source.list_file is not None:
-        names = {without_ending(name): name for name in found} | {name: name for name in found}
-        entries = {entry: names.get(entry, names.get(without_ending(entry))) for entry in read_list(source.list_file)}
+        stems = names_by_stem(found)
+        entries = {entry: find_listed(entry, labels, stems) for entry in read_list(source.list_file)}
         if lacking := [entry for entry, name in entries.items() if name is None]:
             raise absent(lacking, f"The list {source.list_file}", f"a file in {source.path}")
         labels = {name: labels[name] for name in entries.values() if name is not None}

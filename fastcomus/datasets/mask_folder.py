@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastcomus.datasets.source import TruthSource, read_list
-from fastcomus.datasets.truth import Truth, absent, read_mask, without_ending
+from fastcomus.datasets.truth import Truth, absent, find_listed, names_by_stem, read_mask, without_ending
 from fastcomus.errors import InputError
 
 
@@ -30,21 +30,23 @@ def read(source: TruthSource, classes: tuple[str, ...], image_names: Sequence[st
 
 def _listed(folder: Path, list_file: Path, masks: dict[str, Path], image_names: Sequence[str]) -> dict[str, Path]:
     """The masks of the images that a list names, by their whole names or without ending, also those not in the run."""
-    images = {without_ending(name): name for name in image_names} | {name: name for name in image_names}
+    known, stems = set(image_names), names_by_stem(image_names)
     chosen: dict[str, Path] = {}
     lacking = []
     for entry in read_list(list_file):
-        image = images.get(entry, images.get(without_ending(entry), entry))
-        candidates = (f"{entry}.png", f"{without_ending(entry)}.png")
-        outside_run = (folder / mask for mask in candidates if image not in images and (folder / mask).is_file())
-        mask = masks.get(image) or next(outside_run, None)
+        image = find_listed(entry, known, stems)
+        if image is None:  # the run lacks it; has it a mask all the same?
+            image, candidates = entry, (folder / f"{entry}.png", folder / f"{without_ending(entry)}.png")
+            mask = next((path for path in candidates if path.is_file()), None)
+        else:
+            mask = masks.get(image)
         if mask is None:
             lacking.append(entry)
         else:
             chosen[image] = mask
     if lacking:
         raise absent(lacking, f"The list {list_file}", f"a mask in {folder}")
-    if not chosen.keys() & set(image_names):
+    if not chosen.keys() & known:
         raise InputError(f"None of the images that {list_file} names is in this run; embed them, or give another list.")
     return chosen
 

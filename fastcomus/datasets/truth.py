@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -125,6 +125,29 @@ def by_stem(image_names: Iterable[str], wanted: Mapping[str, object]) -> dict[st
             )
         found[stem] = name
     return found
+
+
+def find_listed(entry: str, names: Container[str], stems: Mapping[str, Sequence[str]]) -> str | None:
+    """The one of `names` that a list means by `entry`: that name, or without its ending (`stems`, by `names_by_stem`).
+
+    None where there is none; InputError where it may be either of two.
+    """
+    if entry in names:
+        return entry
+    candidates = stems.get(entry) or stems.get(without_ending(entry)) or ()
+    if len(candidates) > 1:
+        raise InputError(
+            f"The list names {entry}, which may be {' or '.join(candidates)}; write the whole name of the file."
+        )
+    return candidates[0] if candidates else None
+
+
+def names_by_stem(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names without their endings -> the names."""
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        stems.setdefault(without_ending(name), []).append(name)
+    return stems
 
 
 def no_image_of_the_run(place: Path, example: str, image_names: Sequence[str]) -> InputError:
