@@ -117,13 +117,23 @@ def evaluate_command(
     truth: Truth,
     classes: Classes = None,
     iteration: Annotated[int | None, typer.Option(help="Iteration to score; by default the last.")] = None,
+    fit_on: Annotated[
+        str,
+        typer.Option(
+            help="Split or list file of other images to match clusters to classes on; by default the scored ones "
+            "themselves, as the paper does, which flatters."
+        ),
+    ] = "",
+    bootstrap: Annotated[
+        int, typer.Option(help="Draw the images again so many times for a 95 % interval; 0 gives none.")
+    ] = 0,
 ) -> None:
-    """Score an iteration's masks against true ones: IoU per class by Hungarian and by majority matching."""
+    """Score an iteration's masks against truth: IoU per class by Hungarian and by majority matching."""
     from rich.console import Console
 
     from fastcomus.evaluation import format_table
 
-    Console().print(format_table(run.evaluate(truth, classes or "", iteration)))
+    Console().print(format_table(run.evaluate(truth, classes or "", iteration, fit_on=fit_on, bootstrap=bootstrap)))
 
 
 @stage_command(app, "embed", "cluster", "train", "predict")
@@ -131,7 +141,7 @@ def run_command(
     run: "Run",
     given: dict[str, dict[str, Any]],
     images: Images,
-    truth: Annotated[Path | None, typer.Option(help="Folder of true masks to score every iteration against.")] = None,
+    truth: Annotated[str, typer.Option(help="Score every iteration against it; see fastcomus evaluate --help.")] = "",
     classes: Classes = None,
 ) -> None:
     """All stages in order, skipping what is up to date: embed, cluster, train and, given --truth, evaluate."""
@@ -140,7 +150,7 @@ def run_command(
     from fastcomus.evaluation import format_table
 
     run.configure(given)
-    for evaluation in run.run(images, truth or "", classes or ""):
+    for evaluation in run.run(images, truth, classes or ""):
         Console().print(format_table(evaluation))
 
 

@@ -23,9 +23,12 @@ Settings = Annotated[Path | None, typer.Option("--config", help="TOML file of se
 Images = Annotated[
     Path, typer.Argument(help="Folder of images (searched to any depth), or one image.", show_default=False)
 ]
-Truth = Annotated[
-    Path, typer.Option(help="Folder of class masks (PNG: 0 background, 255 void), named like the images.")
-]
+TRUTH_HELP = (
+    "Truth: a folder of class masks (PNG: 0 background, 255 void) named like the images, voc:PATH@val, "
+    "coco:PATH@val2017, coco-voc:PATH@val2017 (VOC's classes in COCO) or folders:DIR (a folder of images per class); "
+    "@LIST behind it, a file with an image name a line, says which images count."
+)
+Truth = Annotated[str, typer.Option(help=TRUTH_HELP)]
 Classes = Annotated[Path | None, typer.Option(help="File with a class name per line, background first.")]
 
 COMMON: dict[str, tuple[Any, Any]] = {

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from fastcomus.saliency import METHODS
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 
 if TYPE_CHECKING:
-    from fastcomus.evaluation import Evaluation
+    from fastcomus.evaluation import Evaluation, LabelEvaluation
     from fastcomus.iterations import ImageSource
 
 log = logging.getLogger("fastcomus")
@@ -335,30 +335,35 @@ class Run:
         )
         return target.file("assigned.parquet")
 
-    def evaluate(self, truth: Path | str, classes: Path | str = "", iteration: int | None = None) -> Evaluation:
-        """Score the class maps of an iteration (the last one by default) against a folder of masks."""
-        from fastcomus.datasets import read_truth
-        from fastcomus.evaluation import evaluate
+    def evaluate(
+        self,
+        truth: Path | str,
+        classes: Path | str = "",
+        iteration: int | None = None,
+        *,
+        fit_on: Path | str = "",
+        bootstrap: int = 0,
+    ) -> Evaluation | LabelEvaluation:
+        """Score the class maps of an iteration (the last one by default) against truth: a folder of masks, or
+        "voc:PATH@val", "coco:PATH@val2017", "folders:DIR" (`datasets.parse_source`).
+
+        `classes`: file of class names. `fit_on`: a split or list file of other images to match clusters to classes on.
+        `bootstrap`: how often images are drawn again for an interval.
+        """
+        from fastcomus.run_evaluation import ClassMaps, evaluate_run
 
         done = self._iterations()
         chosen = done[-1] if iteration is None else iteration
         if chosen not in done:
             raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {chosen}.")
-        folder = f"iteration-{chosen}"
-        target = read_truth(Path(truth), Path(classes) if classes else None, self._image_source().names)
-        present = [name for name in target.masks if self.folder.file(mask_name(folder, name)).exists()]
-        with progress_bar("evaluate", len(present), "images") as advance:
+        names, k = self._image_source().names, self._clusters_manifest()["k"]
+        maps = ClassMaps(self.folder, chosen, names, k, self.backend, self.workers)
+        named = Path(classes) if classes else None
+        return evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
 
-            def class_maps() -> Iterator[tuple[str, np.ndarray]]:
-                for name in present:
-                    yield name, self.folder.read_class_map(mask_name(folder, name))
-                    advance(1)
-
-            evaluation = evaluate(class_maps(), target, self._clusters_manifest()["k"])
-        self.folder.write_json(f"evaluation/{folder}.json", evaluation.to_json())
-        return evaluation
-
-    def run(self, images: Path | str, truth: Path | str = "", classes: Path | str = "") -> list[Evaluation]:
+    def run(
+        self, images: Path | str, truth: Path | str = "", classes: Path | str = ""
+    ) -> list[Evaluation | LabelEvaluation]:
         """All stages in order, skipping what is up to date; an evaluation of every iteration when `truth` is given."""
         from fastcomus.datasets import read_truth
 
@@ -367,7 +372,7 @@ class Run:
         if self.config.train.extend:
             find_images(Path(self.config.train.extend))
         if truth:
-            read_truth(Path(truth), Path(classes) if classes else None, names)
+            read_truth(str(truth), Path(classes) if classes else None, names)
         self.embed(images)
         self.cluster()
         self.train()

@@ -222,3 +222,29 @@ def test_later_masks_lie_over_earlier_ones(masks: np.ndarray, drawn: st.DataObje
                     expected[y, x] = label + 1
     class_map = CPU.assemble_masks(list(masks), labels, (5, 6))
     assert class_map.dtype == np.uint16 and (class_map == expected).all()
+
+
+# -- confusion --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int64])
+def test_confusion_counts_every_pair(kind: type) -> None:
+    rng = np.random.default_rng(0)
+    predicted, truth = rng.integers(0, 200, (31, 17)).astype(kind), rng.integers(0, 256, (31, 17)).astype(np.uint8)
+    predicted, truth = predicted[:, ::2], truth[:, ::2]  # not in one piece
+    predicted.flags.writeable = truth.flags.writeable = False  # as images are read
+    expected = np.zeros((200, 256), np.int64)
+    for row, column in zip(predicted.ravel().tolist(), truth.ravel().tolist(), strict=True):
+        expected[row, column] += 1
+    found = CPU.confusion(predicted, truth, 200)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_confusion_on_the_device_is_that_of_the_cpu() -> None:
+    rng = np.random.default_rng(0)
+    predicted, truth = (rng.integers(0, 200, (375, 500)).astype(np.uint8) for _ in range(2))
+    on_device = backends.select("cuda").confusion(predicted, truth, 200)
+    np.testing.assert_array_equal(on_device, CPU.confusion(predicted, truth, 200))

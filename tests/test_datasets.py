@@ -23,7 +23,7 @@ def test_full_file_name_goes_before_the_stem(tmp_path: Path) -> None:
     for mask in ("sub/a.jpg.png", "sub/a.png", "b.png", "no image.png"):
         save_mask(tmp_path / mask)
     truth = read_truth(tmp_path, None, ["sub/a.jpg", "b.webp", "no mask.jpg", "sub/b.jpg"])
-    assert truth.masks == {"sub/a.jpg": tmp_path / "sub/a.jpg.png", "b.webp": tmp_path / "b.png"}
+    assert truth.files == {"sub/a.jpg": tmp_path / "sub/a.jpg.png", "b.webp": tmp_path / "b.png"}
     assert truth.classes == ()
 
 
@@ -31,7 +31,7 @@ def test_equal_stems_with_a_mask_each(tmp_path: Path) -> None:
     for mask in ("a.jpg.png", "a.png.png", "b.jpg.png", "b.png"):
         save_mask(tmp_path / mask)
     truth = read_truth(tmp_path, None, ["a.jpg", "a.png", "b.jpg", "b.png"])
-    assert {name: path.name for name, path in truth.masks.items()} == {
+    assert {name: path.name for name, path in truth.files.items()} == {
         "a.jpg": "a.jpg.png", "a.png": "a.png.png", "b.jpg": "b.jpg.png", "b.png": "b.png",
     }  # fmt: skip
 
@@ -39,7 +39,7 @@ def test_equal_stems_with_a_mask_each(tmp_path: Path) -> None:
 def test_a_mask_named_in_full_is_not_taken_by_a_stem(tmp_path: Path) -> None:
     save_mask(tmp_path / "a.jpg.png")
     truth = read_truth(tmp_path, None, ["a.jpg.webp", "a.jpg"])
-    assert list(truth.masks) == ["a.jpg"]
+    assert list(truth.files) == ["a.jpg"]
 
 
 def test_equal_stems_with_one_mask_are_ambiguous(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_non_ascii_and_dotted_names(tmp_path: Path) -> None:
     for mask in ("Größe/日本.png", "v1.2.jpg.png"):
         save_mask(tmp_path / mask)
     truth = read_truth(tmp_path, None, ["Größe/日本.jpg", "v1.2.jpg", "v1.jpg"])
-    assert set(truth.masks) == {"Größe/日本.jpg", "v1.2.jpg"}
+    assert set(truth.files) == {"Größe/日本.jpg", "v1.2.jpg"}
 
 
 def test_no_match_names_an_example_of_both_sides(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_masks_that_cannot_be_used(tmp_path: Path) -> None:
 def test_msrc14_masks_are_found_by_stem() -> None:
     names = [f"{line}.jpg" for line in (MSRC14 / "objects.txt").read_text().split()]
     truth = read_truth(MSRC14 / "SegmentationClass", MSRC14 / "classes.txt", names)
-    assert len(truth.masks) == len(names) == 494
+    assert len(truth.files) == len(names) == 494
     assert len(truth.classes) == 15 and truth.classes[0] == "background"
-    seen = set(np.unique(read_mask(truth.masks[names[0]])).tolist())
+    seen = set(np.unique(read_mask(truth.files[names[0]])).tolist())
     assert seen <= {*range(15), 255} and len(seen) > 1

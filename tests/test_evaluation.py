@@ -1,7 +1,12 @@
+from __future__ import annotations
+
 import itertools
 import json
 import math
+import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,24 +14,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
+from scipy.optimize import linear_sum_assignment
 
+from fastcomus import evaluation
+from fastcomus.backends import select
 from fastcomus.datasets import Truth, read_mask, read_truth
 from fastcomus.errors import InputError
 from fastcomus.evaluation import (
     Evaluation,
     Matching,
     Score,
-    confusion_matrix,
+    count_pairs,
     evaluate,
     format_table,
     match_hungarian,
     match_majority,
-    object_accuracy,
     score,
 )
 
 MSRC14 = Path(__file__).parents[1] / "../shared/data/msrc14"
+CPU = select("cpu")
 needs_msrc14 = pytest.mark.skipif(not MSRC14.is_dir(), reason="the data set msrc14 is not here")
+
+
+def confusion_matrix(predicted: np.ndarray, truth: np.ndarray, n_clusters: int, n_classes: int) -> np.ndarray:
+    return evaluation.confusion_matrix(predicted, truth, n_clusters, n_classes, CPU)
+
+
+def scored(class_maps: Iterable[tuple[str, np.ndarray]], truth: Truth, k: int, **options: Any) -> Evaluation:
+    maps = dict(class_maps)
+    counts = count_pairs(list(maps), maps.__getitem__, truth, k, CPU, workers=2, keep_images=True)
+    return evaluate(counts, **options)
 
 
 # The plain reference: every pair of labels is compared on all pixels, as boolean masks.
@@ -101,7 +119,13 @@ def assert_score_is(one: Score, expected: tuple[float, list[float], float]) -> N
     assert one.miou == miou
     np.testing.assert_array_equal(one.per_class, per_class)  # NaN equals NaN here, all else to the last digit
     assert one.pixel_accuracy == pixel_accuracy
-    assert one.discovered == sum(iou >= 0.2 for iou in per_class)
+    for least, count, mean in (
+        (0.2, one.discovered, one.miou_discovered),
+        (5e-324, one.with_cluster, one.miou_with_cluster),
+    ):
+        counted = [iou for iou in per_class if iou >= least]
+        assert count == len(counted)
+        assert mean == math.fsum(counted) / len(counted) if counted else math.isnan(mean)
 
 
 @given(maps())
@@ -251,7 +275,8 @@ def test_labels_and_sizes_that_do_not_fit() -> None:
 def save_truth(folder: Path, masks: dict[str, np.ndarray], classes: tuple[str, ...] = ()) -> Truth:
     for name, labels in masks.items():
         Image.fromarray(labels.astype(np.uint8)).save(folder / f"{name}.png")
-    return Truth(folder, classes, {name: folder / f"{name}.png" for name in masks})
+    files = {name: folder / f"{name}.png" for name in masks}
+    return Truth(folder, classes, files, lambda name: read_mask(files[name]))
 
 
 @given(maps())
@@ -263,12 +288,12 @@ def test_evaluate_pools_the_images(
     names = [f"{index}.jpg" for index in range(len(masks))]
     classes = tuple(f"name {index}" for index in range(n_classes + 1))
     truth = save_truth(tmp_path_factory.mktemp("truth"), dict(zip(names, masks, strict=True)), classes)
-    evaluation = evaluate(zip(names, predicted, strict=True), truth, n_clusters)
+    found = scored(zip(names, predicted, strict=True), truth, n_clusters)
 
     majority = reference_majority(*case)
-    assert_score_is(evaluation.majority, reference_score(predicted, masks, majority, n_classes))
-    assert evaluation.hungarian.miou == score(confusion_of(*case), match_hungarian(confusion_of(*case))).miou
-    assert evaluation.images == len(masks) and evaluation.missing == 0 and evaluation.classes == classes
+    assert_score_is(found.majority, reference_score(predicted, masks, majority, n_classes))
+    assert found.hungarian.miou == score(confusion_of(*case), match_hungarian(confusion_of(*case))).miou
+    assert found.images == len(masks) and found.missing == 0 and found.classes == classes
 
     per_image = []
     for p, t in zip(predicted, masks, strict=True):
@@ -276,23 +301,27 @@ def test_evaluate_pools_the_images(
             per_image.append(reference_iou((p > 0)[t != 255], (t > 0)[t != 255]))
     if per_image:
         pooled = reference_iou((predicted > 0)[masks != 255], (masks > 0)[masks != 255])
-        assert evaluation.foreground_iou == pooled
-        assert evaluation.mean_foreground_iou == math.fsum(per_image) / len(per_image)
+        assert found.foreground_iou == pooled
+        assert found.mean_foreground_iou == math.fsum(per_image) / len(per_image)
     else:
-        assert math.isnan(evaluation.foreground_iou) and math.isnan(evaluation.mean_foreground_iou)
+        assert math.isnan(found.foreground_iou) and math.isnan(found.mean_foreground_iou)
 
-    read_back = Evaluation.from_json(json.loads(json.dumps(evaluation.to_json(), allow_nan=False)))
-    assert read_back == evaluation
+    found = scored(zip(names, predicted, strict=True), truth, n_clusters, bootstrap=3)
+    read_back = Evaluation.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)))
+    assert read_back == found
 
 
 def test_json_has_the_keys_that_the_command_line_promises(tmp_path: Path) -> None:
     truth = save_truth(tmp_path, {"a.jpg": np.array([[0, 1, 1, 255]])}, ("background", "cat", "dog"))
-    content = evaluate([("a.jpg", np.array([[0, 2, 2, 1]]))], truth, 2).to_json()
+    content = scored([("a.jpg", np.array([[0, 2, 2, 1]]))], truth, 2).to_json()
     one = {
         "miou": 1.0,
         "per_class": {"background": 1.0, "cat": 1.0, "dog": None},
         "pixel_accuracy": 1.0,
         "discovered": 2,
+        "miou_discovered": 1.0,
+        "with_cluster": 2,
+        "miou_with_cluster": 1.0,
         "assignment": ["background", None, "cat"],
     }
     assert content == {
@@ -303,51 +332,43 @@ def test_json_has_the_keys_that_the_command_line_promises(tmp_path: Path) -> Non
         "missing": 0,
         "foreground_iou": 1.0,
         "mean_foreground_iou": 1.0,
+        "fitted_on": 0,
+        "intervals": {},
     }
 
 
 def test_without_names_the_classes_are_numbered_to_the_highest_label(tmp_path: Path) -> None:
     labels = np.array([[0, 2, 2, 255]])
-    evaluation = evaluate([("a.jpg", labels % 4)], save_truth(tmp_path, {"a.jpg": labels}), 3)
-    assert evaluation.classes == ("background", "class 1", "class 2")
-    assert evaluation.hungarian.miou == 1.0 and math.isnan(evaluation.hungarian.per_class[1])
+    found = scored([("a.jpg", labels % 4)], save_truth(tmp_path, {"a.jpg": labels}), 3)
+    assert found.classes == ("background", "class 1", "class 2")
+    assert found.hungarian.miou == 1.0 and math.isnan(found.hungarian.per_class[1])
 
 
 def test_images_without_truth_are_passed_over_and_missing_maps_are_counted(tmp_path: Path) -> None:
     labels = np.array([[0, 1]])
     truth = save_truth(tmp_path, {"a.jpg": labels, "b.jpg": labels})
-    evaluation = evaluate([("a.jpg", labels), ("no truth.jpg", np.ones((9, 9), int))], truth, 1)
-    assert (evaluation.images, evaluation.missing, evaluation.hungarian.miou) == (1, 1, 1.0)
+    found = scored([("a.jpg", labels), ("no truth.jpg", np.ones((9, 9), int))], truth, 1)
+    assert (found.images, found.missing, found.hungarian.miou) == (1, 1, 1.0)
     with pytest.raises(InputError, match="None of the 2 images"):
-        evaluate([("no truth.jpg", labels)], truth, 1)
+        scored([("no truth.jpg", labels)], truth, 1)
 
 
 def test_evaluate_names_the_file_that_does_not_fit(tmp_path: Path) -> None:
     truth = save_truth(tmp_path, {"a.jpg": np.array([[0, 5]])}, ("background", "cat"))
     with pytest.raises(InputError, match=r"a\.jpg\.png: The truth has the label 5 where .* end at 1"):
-        evaluate([("a.jpg", np.array([[0, 1]]))], truth, 1)
+        scored([("a.jpg", np.array([[0, 1]]))], truth, 1)
     with pytest.raises(InputError, match=r"a\.jpg\.png: The class map is 3 x 1 pixels and the truth 2 x 1"):
-        evaluate([("a.jpg", np.array([[0, 1, 1]]))], truth, 1)
+        scored([("a.jpg", np.array([[0, 1, 1]]))], truth, 1)
     with pytest.raises(InputError, match="are void"):
-        evaluate([("v.jpg", np.array([[0]]))], save_truth(tmp_path, {"v.jpg": np.array([[255]])}), 1)
-
-
-def test_object_accuracy() -> None:
-    truth = np.array(["cat", "cat", "dog", "dog", "dog", "cow"])
-    assert object_accuracy(np.array([7, 7, 0, 0, 0, 3]), truth) == 1.0
-    assert object_accuracy(np.array([0, 0, 0, 0, 0, 0]), truth) == 3 / 6  # one cluster: the largest class
-    assert object_accuracy(np.array([0, 1, 2, 3, 4, 5]), truth) == 3 / 6  # one each: an object a class
-    assert object_accuracy(np.array([1, 1, 1, 0, 0, 0]), truth) == 4 / 6
-    assert object_accuracy(np.array([-1, 7, 0, 0, -1, -1]), truth) == 3 / 6  # noise is wrong, never a cluster
-    assert object_accuracy(np.full(6, -1), truth) == 0.0
+        scored([("v.jpg", np.array([[0]]))], save_truth(tmp_path, {"v.jpg": np.array([[255]])}), 1)
 
 
 def test_the_table_shows_both_matchings_in_percent(tmp_path: Path) -> None:
     truth = save_truth(tmp_path, {"a.jpg": np.array([[0, 0, 0, 1, 1]])}, ("background", "cat", "[red]"))
-    truth.masks["b.jpg"] = tmp_path / "b.jpg.png"
-    evaluation = evaluate([("a.jpg", np.array([[0, 0, 0, 1, 2]]))], truth, 2)
+    truth.files["b.jpg"] = tmp_path / "b.jpg.png"
+    found = scored([("a.jpg", np.array([[0, 0, 0, 1, 2]]))], truth, 2)
     console = Console(width=100, record=True)
-    console.print(format_table(evaluation))
+    console.print(format_table(found))
     rows = {}
     for line in console.export_text().splitlines():
         cells = [cell.strip() for cell in line.replace("┃", "│").split("│") if cell.strip()]
@@ -361,6 +382,9 @@ def test_the_table_shows_both_matchings_in_percent(tmp_path: Path) -> None:
         "mIoU": ["75.0", "100.0"],
         "pixel accuracy": ["80.0", "100.0"],
         "classes of IoU >= 20%": ["2", "2"],
+        "mean over these": ["75.0", "100.0"],
+        "classes of IoU > 0": ["2", "2"],
+        "mean over those above 0": ["75.0", "100.0"],
         "foreground IoU, pooled": ["100.0", "100.0"],
         "foreground IoU, mean of images": ["100.0", "100.0"],
     }
@@ -374,11 +398,11 @@ def test_msrc14_masks_against_themselves() -> None:
     swapped[:15] = np.roll(np.arange(15), 4)
     swapped[255] = 0  # a class map has no void
 
-    evaluation = evaluate(((name, swapped[read_mask(path)]) for name, path in truth.masks.items()), truth, 14)
-    for one in (evaluation.hungarian, evaluation.majority):
+    found = scored(((name, swapped[read_mask(path)]) for name, path in truth.files.items()), truth, 14)
+    for one in (found.hungarian, found.majority):
         assert one.per_class == (1.0,) * 15 and one.miou == 1.0 and one.pixel_accuracy == 1.0
         assert one.assignment == tuple(int(cluster) for cluster in np.roll(np.arange(15), -4))
-    assert evaluation.images == 494
+    assert found.images == 494
 
 
 @needs_msrc14
@@ -388,18 +412,127 @@ def test_msrc14_saliency_masks_as_one_cluster() -> None:
     truth = read_truth(MSRC14 / "SegmentationClassBG", MSRC14 / "classes.txt", names)
     saliency = {name: read_mask(MSRC14 / "Saliency" / f"{Path(name).stem}.png") // 255 for name in names}
     predicted = {name: np.roll(mask, 15, axis=1) for name, mask in saliency.items()}
-    evaluation = evaluate(predicted.items(), truth, 1)
+    found = scored(predicted.items(), truth, 1)
 
     flat_predicted = np.concatenate([predicted[name].ravel() for name in names])
-    flat_truth = np.concatenate([read_mask(truth.masks[name]).ravel() for name in names])
-    for matched in (evaluation.hungarian, evaluation.majority):
+    flat_truth = np.concatenate([read_mask(truth.files[name]).ravel() for name in names])
+    for matched in (found.hungarian, found.majority):
         classes = [-1 if index is None else index for index in matched.assignment]
         assert_score_is(matched, reference_score(flat_predicted, flat_truth, classes, 14))
     ious = reference_ious(flat_predicted, flat_truth, 1, 14)
     best = max((ious[0, i] + ious[1, j], i, j) for i in range(15) for j in range(15) if i != j)
-    assert evaluation.hungarian.assignment == best[1:]
+    assert found.hungarian.assignment == best[1:]
     kept = flat_truth != 255
     pooled = reference_iou((flat_predicted > 0)[kept], (flat_truth > 0)[kept])
-    assert evaluation.foreground_iou == pooled
+    assert found.foreground_iou == pooled
     assert 0.5 < pooled < 1.0
-    assert evaluate(saliency.items(), truth, 1).foreground_iou == 1.0
+    assert scored(saliency.items(), truth, 1).foreground_iou == 1.0
+
+
+@needs_msrc14
+def test_msrc14_equals_the_plain_reference_with_as_many_clusters_as_classes() -> None:
+    """Class maps of 14 clusters: the truth, moved and with its classes partly exchanged, image by image."""
+    names = [f"{line}.jpg" for line in (MSRC14 / "objects.txt").read_text().split()[::10]]
+    truth = read_truth(MSRC14 / "SegmentationClass", MSRC14 / "classes.txt", names)
+    rng = np.random.default_rng(0)
+    predicted = {}
+    for name in names:
+        labels = np.roll(truth.read(name), 9, axis=0) % 255
+        exchanged = np.arange(256)
+        exchanged[rng.integers(0, 15, 3)] = rng.integers(0, 15, 3)
+        predicted[name] = exchanged[labels].astype(np.uint8)
+    found = scored(predicted.items(), truth, 14)
+
+    flat_predicted = np.concatenate([predicted[name].ravel() for name in names])
+    flat_truth = np.concatenate([truth.read(name).ravel() for name in names])
+    case = (flat_predicted, flat_truth, 14, 14)
+    ious = reference_ious(*case)
+    rows, columns = linear_sum_assignment(ious, maximize=True)
+    for matched, classes in ((found.hungarian, columns.tolist()), (found.majority, reference_majority(*case))):
+        assert rows.tolist() == list(range(15))
+        assert [-1 if c is None else c for c in matched.assignment] == [
+            -1 if ious[row, c] == 0 else c for row, c in enumerate(classes)
+        ]
+        assert_score_is(matched, reference_score(flat_predicted, flat_truth, classes, 14))
+    assert 0.3 < found.hungarian.miou < 0.95
+
+
+def test_a_matching_fitted_on_other_images_is_applied_as_it_is(tmp_path: Path) -> None:
+    """The other images exchange clusters 1 and 2, so the fitted matching is wrong here, and the score says so."""
+    here, other = np.array([[0, 1, 1, 2, 2, 2]]), np.array([[0, 2, 2, 1, 1, 1]])
+    labels = np.array([[0, 1, 1, 2, 2, 2]])
+    truth = save_truth(tmp_path, {"a.jpg": labels, "b.jpg": labels}, ("background", "cat", "dog"))
+    counts = [
+        count_pairs([name], lambda _, m=m: m, truth, 3, CPU, keep_images=True)
+        for name, m in (("a.jpg", here), ("b.jpg", other))
+    ]
+    assert evaluate(counts[0]).hungarian.miou == 1.0 and evaluate(counts[0]).fitted_on == 0
+    fitted = evaluate(counts[0], counts[1], bootstrap=5)
+    assert fitted.fitted_on == 1 and fitted.images == 1
+    for one in (fitted.hungarian, fitted.majority):
+        assert one.assignment == (0, 2, 1, None) and one.per_class == (1.0, 0.0, 0.0)
+    assert fitted.intervals["hungarian"]["miou"] == (1 / 3, 1 / 3)
+
+
+def test_a_fitted_matching_without_class_names_covers_the_labels_of_both(tmp_path: Path) -> None:
+    truth = save_truth(tmp_path, {"a.jpg": np.array([[0, 1]]), "b.jpg": np.array([[0, 4]])})
+    counts = [count_pairs([name], lambda _: np.array([[0, 1]]), truth, 1, CPU) for name in truth.files]
+    found = evaluate(*counts)
+    assert len(found.classes) == 5 and found.hungarian.assignment == (0, 4)
+    assert found.hungarian.per_class[:2] == (1.0, 0.0)
+
+
+def test_the_counts_of_single_images_sum_to_the_whole_and_stay_small(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    masks = {f"{i}.jpg": rng.integers(0, 3, (30, 20)) + i % 3 for i in range(9)}
+    truth = save_truth(tmp_path, masks, tuple(map(str, range(81))))
+    counts = count_pairs(list(masks), lambda name: masks[name] % 4, truth, 80, CPU, workers=3, keep_images=True)
+    assert counts.per_image is not None and counts.per_image.shape == (9, 81 * 81)
+    np.testing.assert_array_equal(counts.per_image.sum(axis=0), counts.confusion.ravel())
+    of_third = evaluation.confusion_matrix(masks["2.jpg"] % 4, masks["2.jpg"], 80, 80, CPU)
+    np.testing.assert_array_equal(counts.per_image[[2]].toarray()[0], of_third.ravel())
+    assert counts.per_image.nnz <= 9 * 3 * 4
+    assert count_pairs(list(masks), lambda name: masks[name], truth, 80, CPU).per_image is None
+
+
+def test_the_bootstrap_interval_is_that_of_drawing_images_again(tmp_path: Path) -> None:
+    """Against plain resampling of the maps themselves, with the same draws."""
+    rng = np.random.default_rng(3)
+    masks = {f"{i:02d}.jpg": rng.integers(0, 4, (8, 8)) for i in range(12)}
+    maps = {
+        n: np.where(rng.random(m.shape) < 0.1 * int(n[:2]) / 2, rng.integers(0, 4, m.shape), m)
+        for n, m in masks.items()
+    }
+    truth = save_truth(tmp_path, masks, ("background", "a", "b", "c"))
+    found = scored(maps.items(), truth, 3, bootstrap=200, seed=7)
+    names, draws = list(masks), np.random.default_rng(7)
+    mious = []
+    for _ in range(200):
+        drawn = [names[i] for i in draws.integers(0, 12, 12)]
+        confusion = confusion_of(np.stack([maps[n] for n in drawn]), np.stack([masks[n] for n in drawn]), 3, 3)
+        mious.append(score(confusion, match_hungarian(confusion)).miou)
+    low, high = found.intervals["hungarian"]["miou"]
+    assert (low, high) == (np.quantile(mious, 0.025), np.quantile(mious, 0.975))
+    assert low < found.hungarian.miou < high
+    assert scored(maps.items(), truth, 3, bootstrap=200, seed=7) == found
+    assert scored(maps.items(), truth, 3, bootstrap=200, seed=8).intervals != found.intervals
+    console = Console(width=100, record=True)
+    console.print(format_table(found))
+    assert f"({100 * low:.1f} - {100 * high:.1f})" in console.export_text()
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    """Peak of what NumPy and Python hold while counting few and many images, read anew each time."""
+    labels = np.random.default_rng(0).integers(0, 5, (300, 300)).astype(np.uint8)
+    files = {f"{i}.jpg": tmp_path / "a.png" for i in range(400)}
+    truth = Truth(tmp_path, tuple("abcde"), files, lambda name: labels.copy())
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        count_pairs(list(files)[:count], lambda name: labels.copy(), truth, 4, CPU, workers=2)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak(10)
+    assert peak(400) < peak(40) + labels.nbytes

@@ -83,6 +83,10 @@ class Backend(Protocol):
     def assemble_masks(self, masks: Sequence[np.ndarray], labels: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
         """Class map `shape` uint16: label + 1 inside each mask (H, W) bool, later masks over earlier, 0 elsewhere."""
 
+    def confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
+        """How often each pair of labels meets, (n_rows, 256) int64: `predicted` (H, W) integers in [0, n_rows) against
+        `truth` (H, W) uint8. May be called from several threads at once."""
+
 
 def select(device: str) -> Backend:
     """The backend for `device`: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device when there is one).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from rich.console import Console
@@ -36,7 +37,7 @@ def run_demo(folder: Path, seed: int, device: str) -> list[Evaluation]:
     names = _scenes(folder, seed)
     scenes = folder / "scenes"
     log.info("demo: %d scenes of %d kinds of objects in %s", len(names), k, scenes)
-    evaluations = run.run(scenes / "images", scenes / "truth", scenes / "classes.txt")
+    evaluations = cast("list[Evaluation]", run.run(scenes / "images", scenes / "truth", scenes / "classes.txt"))
 
     sheet = folder / "contact-sheet.png"
     shown = [names[i] for i in np.linspace(0, len(names) - 1, SHEET_ROWS).round().astype(int)]

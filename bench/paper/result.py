@@ -1,0 +1,62 @@
+"""What a table or figure gives: rows of numbers, over seeds where there are several, and what must be said of them."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+Cell = str | int | float | None | Sequence[float]
+
+
+@dataclass
+class Result:
+    """`columns`: the first names the row. `rows`: column -> a text, a count, a fraction (shown in percent; NaN is
+    None), or the fractions of several seeds. A column `paper` holds the paper's."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[dict[str, Cell]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, *cells: Cell) -> None:
+        shown = (None if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells)
+        self.rows.append(dict(zip(self.columns, shown, strict=True)))
+
+    def table(self) -> Table:
+        made = Table(title=self.title, title_justify="left", caption="\n".join(self.notes), caption_justify="left")
+        for column in self.columns:
+            made.add_column(column, justify="left" if column in (self.columns[0], "bar") else "right")
+        for row in self.rows:
+            made.add_row(*(_shown(row[column]) for column in self.columns))
+        return made
+
+    def to_json(self) -> dict[str, Any]:
+        return {"title": self.title, "columns": list(self.columns), "rows": self.rows, "notes": self.notes}
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, str | int):
+        return str(cell)
+    values = [100 * value for value in ([cell] if isinstance(cell, float) else cell)]
+    spread = f" +- {statistics.pstdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1f}{spread}"
+
+
+def order_note(names: Sequence[str], values: Sequence[float]) -> str:
+    """Whether every value is above the one before; where not, which are not."""
+    steps = list(zip(names, names[1:], values, values[1:], strict=False))
+    broken = [f"{b} ({100 * y:.1f}) is not above {a} ({100 * x:.1f})" for a, b, x, y in steps if not y > x]
+    return "The paper's order holds." if not broken else f"The paper's order does not hold: {'; '.join(broken)}."
+
+
+def reason(error: Exception) -> str:
+    """What is wrong, without what to do about it."""
+    return re.split(r"[;(]", str(error))[0].strip()

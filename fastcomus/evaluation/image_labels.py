@@ -1,0 +1,150 @@
+"""Clusters against labels of whole images (the paper's Table 12): accuracy, NMI and ARI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from fastcomus.datasets import ImageLabels
+from fastcomus.errors import InputError
+from fastcomus.evaluation.bootstrap import Interval, percentile_interval, resampled_weights
+from fastcomus.evaluation.matching import match_majority
+
+
+@dataclass(frozen=True)
+class LabelEvaluation:
+    """Fractions in [0, 1], `ari` in [-0.5, 1].
+
+    `accuracy`: share of the images whose cluster is matched to their class, one to one (Hungarian);
+        `majority_accuracy`: with each cluster matched to the class that most of its images have.
+    `nmi`: normalised mutual information (arithmetic mean). `ari`: adjusted Rand index.
+    `images`: number scored. `empty`: those among them in which no object was found: wrong in both accuracies, one more
+        cluster in `nmi` and `ari`. `missing`: images with a label that came without a class map.
+    `assignment`: the class of each cluster label 0 .. k under `accuracy`; None for a cluster without one, and for 0.
+    `fitted_on`, `intervals`: as in `class_maps.Evaluation`; intervals of "accuracy" and "majority_accuracy".
+    """
+
+    accuracy: float
+    majority_accuracy: float
+    nmi: float
+    ari: float
+    classes: tuple[str, ...]
+    images: int
+    empty: int
+    missing: int
+    assignment: tuple[str | None, ...]
+    fitted_on: int
+    intervals: dict[str, Interval]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{name: value for name, value in vars(self).items() if name not in ("classes", "assignment", "intervals")},
+            "classes": list(self.classes),
+            "assignment": list(self.assignment),
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+        }
+
+
+def cluster_of_image(class_map: np.ndarray) -> int:
+    """The label above 0 that most pixels of (H, W) have, the lowest of equals; 0 where no pixel is an object's."""
+    counts = np.bincount(class_map.ravel(), minlength=2)
+    counts[0] = 0
+    return int(counts.argmax())
+
+
+def evaluate_labels(
+    clusters: Mapping[str, int],
+    truth: ImageLabels,
+    n_clusters: int,
+    fitted_on: tuple[Mapping[str, int], ImageLabels] | None = None,
+    *,
+    bootstrap: int = 0,
+    seed: int = 0,
+) -> LabelEvaluation:
+    """`clusters`: image name -> label in [0, n_clusters], 0 for none (`cluster_of_image`); images without a true label
+    are passed over. `fitted_on`: clusters and labels of other images that the matchings are fitted on. `bootstrap`: as
+    in `class_maps.evaluate`. Raises InputError when no image has both."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    found, true = _paired(clusters, truth)
+    shape = (n_clusters + 1, len(truth.classes))
+    fitting = _counts(*_paired(*fitted_on), shape) if fitted_on else _counts(found, true, shape)
+    matchings = {"accuracy": _one_to_one(fitting), "majority_accuracy": _majority(fitting)}
+    one_to_one = matchings["accuracy"]
+    intervals = {}
+    if bootstrap:
+        drawn: dict[str, list[float]] = {"accuracy": [], "majority_accuracy": []}
+        for weights in resampled_weights(len(found), bootstrap, seed):
+            counts = _counts(found, true, shape, weights)
+            drawn["accuracy"].append(_share(counts, one_to_one if fitted_on else _one_to_one(counts)))
+            drawn["majority_accuracy"].append(
+                _share(counts, matchings["majority_accuracy"] if fitted_on else _majority(counts))
+            )
+        intervals = {name: percentile_interval(values) for name, values in drawn.items()}
+    counts = _counts(found, true, shape)
+    return LabelEvaluation(
+        **{name: _share(counts, matching) for name, matching in matchings.items()},
+        nmi=float(normalized_mutual_info_score(true, found)),
+        ari=float(adjusted_rand_score(true, found)),
+        classes=truth.classes,
+        images=len(found),
+        empty=int((found == 0).sum()),
+        missing=len(truth.labels) - len(found),
+        assignment=tuple(truth.classes[c] if c >= 0 else None for c in one_to_one),
+        fitted_on=len(_paired(*fitted_on)[0]) if fitted_on else 0,
+        intervals=intervals,
+    )
+
+
+def object_accuracy(labels: np.ndarray, truth_labels: np.ndarray) -> float:
+    """Share of objects in the right cluster, in [0, 1], under the best one-to-one matching (Hungarian).
+
+    `labels`: (N,) integers, the cluster of each object; negative ones are noise and count as wrong.
+    `truth_labels`: (N,) integers or strings, the class of each object. Any values; N >= 1.
+    """
+    assert labels.shape == truth_labels.shape and labels.ndim == 1 and labels.size > 0
+    clustered = labels >= 0
+    clusters, rows = np.unique(labels[clustered], return_inverse=True)
+    classes, columns = np.unique(truth_labels[clustered], return_inverse=True)
+    counts = _counts(rows, columns, (len(clusters), len(classes)))
+    return int(counts[linear_sum_assignment(counts, maximize=True)].sum()) / labels.size
+
+
+def _paired(clusters: Mapping[str, int], truth: ImageLabels) -> tuple[np.ndarray, np.ndarray]:
+    """Cluster label and class index of every image that has both, (N,) int64 each."""
+    both = [name for name in truth.labels if name in clusters]
+    if not both:
+        raise InputError(
+            f"None of the {len(truth.labels)} images with a label in {truth.place} has a class map; "
+            "predict these images first."
+        )
+    return np.array([clusters[name] for name in both]), np.array([truth.labels[name] for name in both])
+
+
+def _counts(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], weights: np.ndarray | int = 1) -> np.ndarray:
+    counts = np.zeros(shape, np.int64)
+    np.add.at(counts, (rows, columns), weights)
+    return counts
+
+
+def _one_to_one(counts: np.ndarray) -> np.ndarray:
+    """(k + 1,) class of each cluster label with the most images matched; -1 for none, and for label 0."""
+    clusters, classes = linear_sum_assignment(counts[1:], maximize=True)
+    class_of_cluster = np.full(len(counts), -1, np.int64)
+    class_of_cluster[clusters + 1] = np.where(counts[clusters + 1, classes] > 0, classes, -1)
+    return class_of_cluster
+
+
+def _majority(counts: np.ndarray) -> np.ndarray:
+    class_of_cluster = match_majority(counts).class_of_cluster.copy()
+    class_of_cluster[0] = -1
+    return class_of_cluster
+
+
+def _share(counts: np.ndarray, class_of_cluster: np.ndarray) -> float:
+    matched = np.flatnonzero(class_of_cluster >= 0)
+    return int(counts[matched, class_of_cluster[matched]].sum()) / int(counts.sum())

@@ -1,0 +1,126 @@
+"""Clusters to classes, one to one or by majority, and IoU from one confusion matrix."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+DISCOVERED_IOU = 0.2  # the paper calls a class discovered from here on
+
+
+@dataclass(frozen=True)
+class Matching:
+    """`class_of_cluster`: (k + 1,) int64, the class of each cluster label, -1 where it is matched to none."""
+
+    class_of_cluster: np.ndarray
+
+
+@dataclass(frozen=True)
+class Score:
+    """Fractions in [0, 1].
+
+    `miou`: mean of `per_class` over the classes that the truth has, background included.
+    `per_class`: IoU in class order; NaN for a class that the truth does not have.
+    `pixel_accuracy`: share of the pixels that are not void whose cluster is matched to their class.
+    `discovered`: number of classes of IoU >= 0.2, background included (the paper counts among 81 for COCO);
+        `miou_discovered`: the mean over these. `with_cluster`, `miou_with_cluster`: the same of IoU > 0. The means
+        are NaN over no class (the paper's Table 3).
+    `assignment`: the class index of each cluster label 0 .. k, None for a cluster matched to no class.
+    """
+
+    miou: float
+    per_class: tuple[float, ...]
+    pixel_accuracy: float
+    discovered: int
+    miou_discovered: float
+    with_cluster: int
+    miou_with_cluster: float
+    assignment: tuple[int | None, ...]
+
+    def to_json(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """A dictionary that strict JSON can hold: NaN is None, classes go by name."""
+        return {
+            "miou": self.miou,
+            "per_class": {name: none_if_nan(iou) for name, iou in zip(classes, self.per_class, strict=True)},
+            "pixel_accuracy": self.pixel_accuracy,
+            "discovered": self.discovered,
+            "miou_discovered": none_if_nan(self.miou_discovered),
+            "with_cluster": self.with_cluster,
+            "miou_with_cluster": none_if_nan(self.miou_with_cluster),
+            "assignment": [None if index is None else classes[index] for index in self.assignment],
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], classes: tuple[str, ...]) -> Score:
+        """The inverse of `to_json`."""
+        names = ("miou", "pixel_accuracy", "miou_discovered", "miou_with_cluster")
+        return cls(
+            per_class=tuple(nan_if_none(content["per_class"][name]) for name in classes),
+            discovered=content["discovered"],
+            with_cluster=content["with_cluster"],
+            assignment=tuple(None if name is None else classes.index(name) for name in content["assignment"]),
+            **{name: nan_if_none(content[name]) for name in names},
+        )
+
+
+def match_hungarian(confusion: np.ndarray) -> Matching:
+    """One to one, with the highest sum of IoU; `confusion`: (k + 1, C + 1) counts, k and C may differ.
+
+    A cluster that shares no pixel with the class left for it is matched to none: the scores are the same, and
+    the assignment says nothing that the pixels do not.
+    """
+    union = confusion.sum(axis=1, keepdims=True) + confusion.sum(axis=0, keepdims=True) - confusion
+    iou = confusion / np.maximum(union, 1)
+    clusters, classes = linear_sum_assignment(iou, maximize=True)
+    class_of_cluster = np.full(len(confusion), -1, np.int64)
+    class_of_cluster[clusters] = np.where(confusion[clusters, classes] > 0, classes, -1)
+    return Matching(class_of_cluster)
+
+
+def match_majority(confusion: np.ndarray) -> Matching:
+    """Each cluster to the class that most of its pixels have, the lowest of equals; an empty one to none."""
+    return Matching(np.where(confusion.any(axis=1), confusion.argmax(axis=1), -1).astype(np.int64))
+
+
+def score(confusion: np.ndarray, matching: Matching) -> Score:
+    """IoU of each class with the union of the clusters matched to it.
+
+    `confusion`: (k + 1, C + 1) counts, not all zero. Pixels of a cluster matched to no class are missed by
+    their true class and claimed by none; a class without a cluster has IoU 0.
+    """
+    n_classes = confusion.shape[1]
+    class_of_cluster = matching.class_of_cluster
+    matched = class_of_cluster >= 0
+    merged = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(merged, class_of_cluster[matched], confusion[matched])
+    hits = merged.diagonal()
+    in_truth = confusion.sum(axis=0)
+    union = merged.sum(axis=1) + in_truth - hits
+    # `math.nan` itself, not NumPy's: the same object compares equal inside tuples, so scores can be compared.
+    per_class = tuple(int(h) / int(u) if n > 0 else math.nan for h, u, n in zip(hits, union, in_truth, strict=True))
+    present = [iou for iou in per_class if not math.isnan(iou)]
+    discovered = [iou for iou in present if iou >= DISCOVERED_IOU]
+    with_cluster = [iou for iou in present if iou > 0]
+    return Score(
+        miou=statistics.fmean(present),
+        per_class=per_class,
+        pixel_accuracy=int(hits.sum()) / int(in_truth.sum()),
+        discovered=len(discovered),
+        miou_discovered=statistics.fmean(discovered) if discovered else math.nan,
+        with_cluster=len(with_cluster),
+        miou_with_cluster=statistics.fmean(with_cluster) if with_cluster else math.nan,
+        assignment=tuple(int(c) if c >= 0 else None for c in class_of_cluster),
+    )
+
+
+def none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def nan_if_none(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,80 @@
+"""Scores as tables for the terminal, in percent."""
+
+from __future__ import annotations
+
+import math
+
+from rich.markup import escape
+from rich.table import Table
+
+from fastcomus.evaluation.bootstrap import LEVEL, Interval
+from fastcomus.evaluation.class_maps import Evaluation
+from fastcomus.evaluation.image_labels import LabelEvaluation
+from fastcomus.evaluation.matching import DISCOVERED_IOU
+
+
+def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
+    """Both matchings side by side: a row per class where there are masks, then the summary."""
+    if isinstance(evaluation, LabelEvaluation):
+        return _label_table(evaluation)
+    both = (evaluation.hungarian, evaluation.majority)
+    intervals = [evaluation.intervals.get(name, {}) for name in ("hungarian", "majority")]
+    table = _table(f"{evaluation.images} images, IoU in %", "class")
+    for index, name in enumerate(evaluation.classes):
+        table.add_row(escape(name), *(_percent(one.per_class[index]) for one in both))
+    table.add_section()
+    for title, name in (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy")):
+        cells = [_with_interval(getattr(one, name), of.get(name)) for one, of in zip(both, intervals, strict=True)]
+        table.add_row(title, *cells)
+    table.add_row(f"classes of IoU >= {DISCOVERED_IOU:.0%}", *(str(one.discovered) for one in both))
+    table.add_row("mean over these", *(_percent(one.miou_discovered) for one in both))
+    table.add_row("classes of IoU > 0", *(str(one.with_cluster) for one in both))
+    table.add_row("mean over those above 0", *(_percent(one.miou_with_cluster) for one in both))
+    table.add_section()
+    # No matching enters here, so one number serves both columns.
+    table.add_row("foreground IoU, pooled", *([_percent(evaluation.foreground_iou)] * 2))
+    table.add_row("foreground IoU, mean of images", *([_percent(evaluation.mean_foreground_iou)] * 2))
+    table.caption = _caption(evaluation, "truth", bool(evaluation.intervals))
+    return table
+
+
+def _label_table(evaluation: LabelEvaluation) -> Table:
+    table = _table(f"{evaluation.images} images of {len(evaluation.classes)} classes, in %", "")
+    cells = [
+        _with_interval(getattr(evaluation, name), evaluation.intervals.get(name))
+        for name in ("accuracy", "majority_accuracy")
+    ]
+    table.add_row("accuracy", *cells)
+    table.add_row("NMI", *([_percent(evaluation.nmi)] * 2))
+    table.add_row("ARI", *([_percent(evaluation.ari)] * 2))
+    table.caption = _caption(evaluation, "a label", bool(evaluation.intervals))
+    return table
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    table.add_column("Hungarian", justify="right")
+    table.add_column("majority", justify="right")
+    return table
+
+
+def _caption(evaluation: Evaluation | LabelEvaluation, what: str, with_intervals: bool) -> str | None:
+    said = []
+    if isinstance(evaluation, LabelEvaluation) and evaluation.empty:
+        said.append(f"Images in which no object was found, which count as wrong: {evaluation.empty}.")
+    if evaluation.missing:
+        said.append(f"{evaluation.missing} images with {what} have no class map and are not scored.")
+    if evaluation.fitted_on:
+        said.append(f"Clusters were matched to classes on {evaluation.fitted_on} other images.")
+    if with_intervals:
+        said.append(f"In brackets: {LEVEL:.0%} interval over images (bootstrap).")
+    return "\n".join(said) or None
+
+
+def _with_interval(value: float, interval: Interval | None) -> str:
+    return _percent(value) + (f" ({_percent(interval[0])} - {_percent(interval[1])})" if interval else "")
+
+
+def _percent(fraction: float) -> str:
+    return "-" if math.isnan(fraction) else f"{100 * fraction:.1f}"
