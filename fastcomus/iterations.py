@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from fastcomus.backends import Backend
 from fastcomus.config import Config
 from fastcomus.errors import InputError
 from fastcomus.images import UnreadableImage
-from fastcomus.prediction import Prediction, predict
+from fastcomus.labelling import label_images
+from fastcomus.prediction import Prediction
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.segmenter import Segmenter, build_segmenter
@@ -106,23 +107,6 @@ def load_segmenter(folder: RunFolder, iteration: int) -> Segmenter:
     )
 
 
-def predictions(
-    segmenter: Segmenter, root: Path, names: Sequence[str], at: Surroundings, task: str
-) -> Iterator[Prediction]:
-    """Predictions of the images `names` under `root`, with a progress bar."""
-
-    def read(name: str) -> np.ndarray:
-        return at.backend.decode(str(root / name), at.config.embed.max_pixels)
-
-    with progress_bar(task, len(names), "images") as advance:
-        settings = at.config
-        for prediction in predict(
-            segmenter, names, read, settings.predict, settings.train.precision, at.backend, at.workers
-        ):
-            yield prediction
-            advance(1)
-
-
 def _trained(iteration: int, name: str, samples: Sequence[Sample], k: int, at: Surroundings) -> Segmenter:
     config = at.config.train
     stored = at.folder.file(f"{name}/segmenter.safetensors")
@@ -172,22 +156,25 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
     """Write the class map of every image that has none yet; the names of masks without any object."""
     empty = []
     for source in sources:
-        missing = []
-        for image in source.names:
-            mask = _mask(name, source, image)
-            if not at.folder.file(mask).exists():
-                missing.append(image)
-            elif not at.folder.read_class_map(mask).any():
-                empty.append(mask)
-        log.info("%s: labelling %d images, %d are done", name, len(missing), len(source.names) - len(missing))
-        for prediction in predictions(segmenter, source.root, missing, at, f"{name} masks"):
-            if prediction.labels is None:
+        masks = {image: _mask(name, source, image) for image in source.names}
+        done = {image for image, mask in masks.items() if at.folder.file(mask).exists()}
+        empty += [masks[image] for image in done if not at.folder.read_class_map(masks[image]).any()]
+        log.info("%s: labelling %d images, %d are done", name, len(masks) - len(done), len(done))
+
+        def write(prediction: Prediction, masks: dict[str, str] = masks) -> str | None:
+            """The mask's name when it is empty."""
+            if prediction.error is not None:
                 log.warning("%s: skipped %s: %s", name, prediction.image, prediction.error)
-                continue
-            mask = _mask(name, source, prediction.image)
-            at.folder.write_class_map(mask, prediction.labels)
-            if not prediction.labels.any():
-                empty.append(mask)
+                return None
+            mask, labels = masks[prediction.image], prediction.labels()
+            at.folder.write_class_map(mask, labels)
+            return None if labels.any() else mask
+
+        task = f"{name} masks"
+        written = label_images(
+            segmenter, source.root, source.names, done, write, at.config, at.backend, at.workers, task
+        )
+        empty += [mask for mask in written if mask is not None]
     return sorted(empty)
 
 

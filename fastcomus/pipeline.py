@@ -223,7 +223,9 @@ class Run:
     def predict(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
         """Class maps of other images by the newest network, as `output`/NAME.png; by default in the run folder's
         `predictions`."""
-        from fastcomus.iterations import Surroundings, load_segmenter, predictions
+        from fastcomus.iterations import load_segmenter
+        from fastcomus.labelling import label_images
+        from fastcomus.prediction import Prediction
 
         config = with_settings(self.config, {"predict": settings})
         newest = self._iterations()[-1]
@@ -231,15 +233,19 @@ class Run:
             raise InputError(f"training has not finished an iteration in {self.folder.path}; run fastcomus train.")
         found = find_images(Path(images))
         target = RunFolder(output or self.folder.path / "predictions")
-        at = Surroundings(self.folder, config, self.backend, self.workers)
-        skipped = 0
         segmenter = load_segmenter(self.folder, newest)
-        for prediction in predictions(segmenter, found.root, found.names, at, "predict"):
-            if prediction.labels is None:
+
+        def write(prediction: Prediction) -> bool:
+            if prediction.error is not None:
                 log.warning("predict: skipped %s: %s", prediction.image, prediction.error)
-                skipped += 1
-            else:
-                target.write_class_map(mask_file(prediction.image), prediction.labels)
+                return False
+            target.write_class_map(mask_file(prediction.image), prediction.labels())
+            return True
+
+        written = label_images(
+            segmenter, found.root, found.names, (), write, config, self.backend, self.workers, "predict"
+        )
+        skipped = sum(not is_written for is_written in written)
         log.info("predict: masks of %d images in %s, %d skipped", len(found.names) - skipped, target.path, skipped)
         return target.path
 
