@@ -26,7 +26,7 @@ from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embe
 from fastcomus.errors import InputError
 from fastcomus.images import find_images
 from fastcomus.progress import progress_bar
-from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
+from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 
@@ -220,33 +220,30 @@ class Run:
             follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
         return self.folder.path / f"iteration-{config.train.iterations}"
 
-    def predict(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
+    def predict(
+        self,
+        images: Path | str,
+        output: Path | str = "",
+        *,
+        overlay: bool = False,
+        probabilities: bool = False,
+        **settings: Any,
+    ) -> Path:
         """Class maps of other images by the newest network, as `output`/NAME.png; by default in the run folder's
-        `predictions`."""
-        from fastcomus.iterations import load_segmenter
-        from fastcomus.labelling import label_images
-        from fastcomus.prediction import Prediction
+        `predictions`. `images`: a folder, an image, a file with a path a line, or "-" for standard input. What else is
+        written: `prediction_folder.write_predictions`."""
+        from fastcomus.image_lists import find_listed_images
+        from fastcomus.prediction_folder import PredictedImages, write_predictions
 
         config = with_settings(self.config, {"predict": settings})
-        newest = self._iterations()[-1]
-        if newest == 0:
-            raise InputError(f"training has not finished an iteration in {self.folder.path}; run fastcomus train.")
-        found = find_images(Path(images))
+        newest = self._newest_network()
+        found = find_listed_images(images)
+        wanted = PredictedImages(found, _stamps(found.root, found.names, None))
         target = RunFolder(output or self.folder.path / "predictions")
-        segmenter = load_segmenter(self.folder, newest)
-
-        def write(prediction: Prediction) -> bool:
-            if prediction.error is not None:
-                log.warning("predict: skipped %s: %s", prediction.image, prediction.error)
-                return False
-            target.write_class_map(mask_file(prediction.image), prediction.labels())
-            return True
-
-        written = label_images(
-            segmenter, found.root, found.names, (), write, config, self.backend, self.workers, "predict"
+        masks, skipped = write_predictions(
+            wanted, target, overlay, probabilities, self.folder, newest, config, self.backend, self.workers
         )
-        skipped = sum(not is_written for is_written in written)
-        log.info("predict: masks of %d images in %s, %d skipped", len(found.names) - skipped, target.path, skipped)
+        log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
 
     def assign(
@@ -439,6 +436,12 @@ class Run:
         if not done:
             raise InputError(f"there are no masks in {self.folder.path}; run fastcomus embed, then fastcomus cluster.")
         return done
+
+    def _newest_network(self) -> int:
+        newest = self._iterations()[-1]
+        if newest == 0:
+            raise InputError(f"training has not finished an iteration in {self.folder.path}; run fastcomus train.")
+        return newest
 
     def _clusters_manifest(self) -> dict[str, Any]:
         manifest = self.folder.manifest("clusters")
