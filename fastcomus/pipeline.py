@@ -236,7 +236,7 @@ class Run:
         from fastcomus.prediction_folder import PredictedImages, write_predictions
 
         config = with_settings(self.config, {"predict": settings})
-        newest = self._newest_network()
+        newest = self._trained_iteration(None)
         found = find_listed_images(images)
         wanted = PredictedImages(found, _stamps(found.root, found.names, None))
         target = RunFolder(output or self.folder.path / "predictions")
@@ -245,6 +245,23 @@ class Run:
         )
         log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
+
+    def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
+        """The network of `iteration` (the last by default) as an ONNX file, by default segmenter.onnx in the run; what
+        goes in and comes out: `onnx_export.LabelledImages`. Needs the packages of the extra `onnx`."""
+        from fastcomus.onnx_export import check_onnx, write_onnx
+
+        chosen = self._trained_iteration(iteration)
+        check_onnx()
+        from fastcomus.iterations import load_segmenter
+
+        manifest = self.folder.manifest(f"iteration-{chosen}") or {}
+        facts = {name: str(manifest[name]) for name in ("k", "backbone", "output_stride")}
+        target = Path(output or self.folder.path / "segmenter.onnx")
+        with RunFolder(target.parent).replacing(target.name) as path:
+            write_onnx(load_segmenter(self.folder, chosen), manifest["k"], {**facts, "iteration": str(chosen)}, path)
+        log.info("export: the network of iteration %d in %s", chosen, target)
+        return target
 
     def assign(
         self,
@@ -437,11 +454,14 @@ class Run:
             raise InputError(f"there are no masks in {self.folder.path}; run fastcomus embed, then fastcomus cluster.")
         return done
 
-    def _newest_network(self) -> int:
-        newest = self._iterations()[-1]
-        if newest == 0:
+    def _trained_iteration(self, wanted: int | None) -> int:
+        """`wanted`, or the last; InputError when it has no network."""
+        done = self._iterations()[1:]
+        if not done:
             raise InputError(f"training has not finished an iteration in {self.folder.path}; run fastcomus train.")
-        return newest
+        if wanted is not None and wanted not in done:
+            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {wanted}.")
+        return done[-1] if wanted is None else wanted
 
     def _clusters_manifest(self) -> dict[str, Any]:
         manifest = self.folder.manifest("clusters")

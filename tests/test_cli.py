@@ -90,6 +90,8 @@ BAD = {
     "nothing embedded": (["cluster", "--run", "{new}", "--k", "3"], "fastcomus embed"),
     "nothing trained": (["predict", "{images}", "--run", "{untrained}"], "fastcomus train"),
     "a list of nothing": (["predict", "{empty}/../list", "--run", "{run}"], "list names no image"),
+    "nothing to export": (["export", "onnx", "--run", "{untrained}"], "fastcomus train"),
+    "no such network": (["export", "onnx", "--run", "{run}", "--iteration", "0"], "one of 1, 2; got 0"),
     "no such iteration": (["evaluate", "--run", "{run}", "--truth", "{truth}", "--iteration", "7"], "0, 1, 2; got 7"),
     "NaN embeddings": (["cluster", "--run", "{new}", "--k", "2", "--embeddings", "{nan}"], "rows 3"),
     "bad settings": (["embed", "{images}", "--run", "{new}", "--config", "{toml}"], "crop_size"),
