@@ -80,13 +80,31 @@ def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
 def predict_command(
     run: "Run",
     given: dict[str, dict[str, Any]],
-    images: Images,
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of images (searched to any depth), an image, a file with a path a line, or - for such lines "
+            "on standard input.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option(help="Folder for the masks; by default predictions/ in the run.")
     ] = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write pictures tinted with the masks' colours, to overlays/ in it.")
+    ] = False,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Also write probabilities, to probabilities/ in it: .npy, float16, (k + 1, h, w), a quarter of the "
+            "sides at which the network sees the image.",
+        ),
+    ] = False,
 ) -> None:
-    """Label other images with the newest network."""
-    run.predict(images, output or "", **given["predict"])
+    """Label other images with the newest network; what is there already and still right stays."""
+    run.predict(images, output or "", overlay=overlay, probabilities=probabilities, **given["predict"])
 
 
 @stage_command(app, "assign")
@@ -172,6 +190,21 @@ def doctor() -> None:
     from fastcomus.doctor import examine
 
     examine()
+
+
+export_app = typer.Typer(help="The trained network as a file for other programs.")
+app.add_typer(export_app, name="export", no_args_is_help=True)
+
+
+@stage_command(export_app)
+def onnx_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    output: Annotated[Path | None, typer.Option(help="File to write; by default segmenter.onnx in the run.")] = None,
+    iteration: Annotated[int | None, typer.Option(help="Iteration whose network to take; by default the last.")] = None,
+) -> None:
+    """Write a trained network as ONNX: images (B, 3, H, W) uint8 in, labels (B, H, W) and coarse logits out."""
+    run.export_onnx(output or "", iteration)
 
 
 weights_app = typer.Typer(help="Weights of networks: what there is, fetching them, adding files by hand.")

@@ -171,6 +171,9 @@ class PredictConfig:
     predict_size: int = setting(512, "Shorter side in pixels at which the network sees an image.")
     scales: str = setting("1", "Sizes to predict at and average, as multiples of predict_size: '1' or '0.75, 1, 1.5'.")
     flip: bool = setting(False, "Average the prediction with that of the mirrored image.")
+    predict_batch: int = setting(
+        4, "Images of equal size per pass of the network (with flip, and their mirror images); more suit a GPU."
+    )
 
 
 @dataclass(frozen=True)
@@ -347,6 +350,7 @@ def check(config: Config) -> None:
         (train, "batch_size", 2),
         (train, "images_at_once", 0),
         (predict, "predict_size", 32),
+        (predict, "predict_batch", 1),
     ):
         _require(getattr(stage, name) >= least, name, f"be at least {least}", getattr(stage, name))
     _require(cluster.k == 0 or cluster.k >= 2, "k", "be at least 2", cluster.k)

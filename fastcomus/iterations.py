@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastcomus.augmentation import ReadSample
 from fastcomus.backends import Backend
 from fastcomus.config import Config
-from fastcomus.encoders import chosen_precision
 from fastcomus.errors import InputError
-from fastcomus.prediction import Prediction, predict
+from fastcomus.labelling import label_images
+from fastcomus.prediction import Prediction
 from fastcomus.process_group import ProcessGroup
 from fastcomus.progress import progress_bar
-from fastcomus.run_folder import RunFolder, fingerprint, mask_name
+from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
 from fastcomus.segmenter import Segmenter
 from fastcomus.segmenter_files import (
     has_segmenter,
@@ -99,7 +97,7 @@ def run_iteration(
     is_empty = set((at.folder.manifest(name) or {})["empty"])
     masks = ((source, image, _mask(name, source, image)) for source in sources for image in source.names)
     labelled = [
-        Sample(source.root / image, mask)
+        Sample(source.root / image, mask, _confidence(name, source, image) if config.train.min_confidence else "")
         for source, image, mask in masks
         if mask not in is_empty and at.folder.file(mask).exists()
     ]
@@ -119,22 +117,6 @@ def masks_agreement(iteration: int, sources: Sequence[ImageSource], at: Surround
                 of_either += int(((before > 0) | (now > 0)).sum())
     totals = [sum(counts) for counts in zip(*at.processes.gathered((same, of_either)), strict=True)]
     return totals[0] / totals[1] if totals[1] else 1.0
-
-
-def predictions(
-    segmenter: Segmenter, root: Path, names: Sequence[str], at: Surroundings, task: str
-) -> Iterator[Prediction]:
-    """Predictions of the images `names` under `root`, with a progress bar."""
-
-    def read(name: str) -> np.ndarray:
-        return at.backend.decode(str(root / name), at.config.embed.max_pixels)
-
-    with progress_bar(task, len(names), "images") as advance:
-        settings = at.config
-        precision = chosen_precision(settings.train.precision, at.backend.device)
-        for prediction in predict(segmenter, names, read, settings.predict, precision, at.backend, at.workers):
-            yield prediction
-            advance(1)
 
 
 def _trained(iteration: int, samples: Sequence[Sample], k: int, at: Surroundings) -> Segmenter:
@@ -199,27 +181,40 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
     """
     empty = []
     for source in sources:
-        missing, mine = [], source.names[at.processes.rank :: at.processes.size]
-        for image in mine:
-            mask = _mask(name, source, image)
-            if not at.folder.file(mask).exists():
-                missing.append(image)
-            elif not at.folder.read_class_map(mask).any():
-                empty.append(mask)
-        log.info("%s: labelling %d images, %d are done", name, len(missing), len(mine) - len(missing))
-        for prediction in predictions(segmenter, source.root, missing, at, f"{name} masks"):
-            if prediction.labels is None:
+        names = source.names[at.processes.rank :: at.processes.size]
+        masks = {image: _mask(name, source, image) for image in names}
+        done = {image for image, mask in masks.items() if at.folder.file(mask).exists()}
+        empty += [masks[image] for image in done if not at.folder.read_class_map(masks[image]).any()]
+        log.info("%s: labelling %d images, %d are done", name, len(masks) - len(done), len(done))
+
+        def write(prediction: Prediction, source: ImageSource = source, masks: dict[str, str] = masks) -> str | None:
+            """The mask's name when it is empty."""
+            if prediction.error is not None:
                 log.warning("%s: skipped %s: %s", name, prediction.image, prediction.error)
-                continue
-            mask = _mask(name, source, prediction.image)
-            at.folder.write_class_map(mask, prediction.labels)
-            if not prediction.labels.any():
-                empty.append(mask)
+                return None
+            mask, labels = masks[prediction.image], prediction.labels()
+            if at.config.train.min_confidence:
+                at.folder.write_grey(_confidence(name, source, prediction.image), prediction.confidence())
+            at.folder.write_class_map(mask, labels)
+            return None if labels.any() else mask
+
+        task = f"{name} masks"
+        written = label_images(segmenter, source.root, names, done, write, at.config, at.backend, at.workers, task)
+        empty += [mask for mask in written if mask is not None]
     return sorted(mask for of_one in at.processes.gathered(empty) for mask in of_one)
 
 
 def _mask(name: str, source: ImageSource, image: str) -> str:
-    return mask_name(f"{name}/{source.folder}" if source.folder else name, image)
+    return mask_name(_folder(name, source), image)
+
+
+def _confidence(name: str, source: ImageSource, image: str) -> str:
+    """Grey: 255 where the network was sure of its label."""
+    return f"{_folder(name, source)}/confidence/{mask_file(image)}"
+
+
+def _folder(name: str, source: ImageSource) -> str:
+    return f"{name}/{source.folder}" if source.folder else name
 
 
 def _relevant_settings(config: Config, iteration: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from fastcomus.errors import InputError
 from fastcomus.images import find_images
 from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
-from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
+from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 
@@ -232,29 +232,48 @@ class Run:
                         break
         return self.folder.path / f"iteration-{iteration}"
 
-    def predict(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
+    def predict(
+        self,
+        images: Path | str,
+        output: Path | str = "",
+        *,
+        overlay: bool = False,
+        probabilities: bool = False,
+        **settings: Any,
+    ) -> Path:
         """Class maps of other images by the newest network, as `output`/NAME.png; by default in the run folder's
-        `predictions`."""
-        from fastcomus.iterations import Surroundings, predictions
-        from fastcomus.segmenter_files import load_segmenter
+        `predictions`. `images`: a folder, an image, a file with a path a line, or "-" for standard input. What else is
+        written: `prediction_folder.write_predictions`."""
+        from fastcomus.image_lists import find_listed_images
+        from fastcomus.prediction_folder import PredictedImages, write_predictions
 
         config = with_settings(self.config, {"predict": settings})
-        newest = self._iterations()[-1]
-        if newest == 0:
-            raise InputError(f"training has not finished an iteration in {self.folder.path}; run fastcomus train.")
-        found = find_images(Path(images))
+        newest = self._trained_iteration(None)
+        found = find_listed_images(images)
+        wanted = PredictedImages(found, _stamps(found.root, found.names, None))
         target = RunFolder(output or self.folder.path / "predictions")
-        at = Surroundings(self.folder, config, self.backend, self.workers)
-        skipped = 0
-        segmenter = load_segmenter(self.folder, newest)
-        for prediction in predictions(segmenter, found.root, found.names, at, "predict"):
-            if prediction.labels is None:
-                log.warning("predict: skipped %s: %s", prediction.image, prediction.error)
-                skipped += 1
-            else:
-                target.write_class_map(mask_file(prediction.image), prediction.labels)
-        log.info("predict: masks of %d images in %s, %d skipped", len(found.names) - skipped, target.path, skipped)
+        masks, skipped = write_predictions(
+            wanted, target, overlay, probabilities, self.folder, newest, config, self.backend, self.workers
+        )
+        log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
+
+    def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
+        """The network of `iteration` (the last by default) as an ONNX file, by default segmenter.onnx in the run; what
+        goes in and comes out: `onnx_export.LabelledImages`. Needs the packages of the extra `onnx`."""
+        from fastcomus.onnx_export import check_onnx, write_onnx
+
+        chosen = self._trained_iteration(iteration)
+        check_onnx()
+        from fastcomus.segmenter_files import load_segmenter
+
+        manifest = self.folder.manifest(f"iteration-{chosen}") or {}
+        facts = {name: str(manifest[name]) for name in ("k", "backbone", "output_stride")}
+        target = Path(output or self.folder.path / "segmenter.onnx")
+        with RunFolder(target.parent).replacing(target.name) as path:
+            write_onnx(load_segmenter(self.folder, chosen), manifest["k"], {**facts, "iteration": str(chosen)}, path)
+        log.info("export: the network of iteration %d in %s", chosen, target)
+        return target
 
     def assign(
         self,
@@ -451,6 +470,15 @@ class Run:
         if not done:
             raise InputError(f"there are no masks in {self.folder.path}; run fastcomus embed, then fastcomus cluster.")
         return done
+
+    def _trained_iteration(self, wanted: int | None) -> int:
+        """`wanted`, or the last; InputError when it has no network."""
+        done = self._iterations()[1:]
+        if not done:
+            raise InputError(f"training has not finished an iteration in {self.folder.path}; run fastcomus train.")
+        if wanted is not None and wanted not in done:
+            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {wanted}.")
+        return done[-1] if wanted is None else wanted
 
     def _clusters_manifest(self) -> dict[str, Any]:
         manifest = self.folder.manifest("clusters")

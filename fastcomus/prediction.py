@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +17,49 @@ from fastcomus.images import UnreadableImage
 from fastcomus.read_ahead import read_ahead
 from fastcomus.segmenter import Segmenter, aligned_side
 
-_BAND_VALUES = 2**25  # logits held at once while enlarging: 128 MiB of float32, whatever the image's size
+WINDOW = 64  # neighbouring images that may share batches
+_BAND_VALUES = 2**20  # logits held at once while enlarging: 4 MiB of float32, whatever the image's size
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image: `labels` (H, W) uint16 at the image's own size, or None with `error` where it could not be read."""
+    """What the network says about one image, or `error` where it could not be read.
+
+    `logits`: for each size that the network saw, (k + 1, h, w) float32, on the network's device; logit i belongs to
+    pixel i * `output_stride` of the network's input, which is the image resized. `height`, `width`: of the image.
+    `labels` and `probabilities` are computed when asked for, in the thread that asks.
+    """
 
     image: str
-    labels: np.ndarray | None
+    logits: tuple[torch.Tensor, ...] = ()
+    height: int = 0
+    width: int = 0
+    output_stride: int = 1
     error: UnreadableImage | None = None
+
+    def labels(self) -> np.ndarray:
+        """(height, width) uint16: 0 background, c + 1 cluster c."""
+        return enlarged_argmax(self.logits, self.height, self.width, self.output_stride).numpy()
+
+    def confidence(self) -> np.ndarray:
+        """(height, width) uint8: the probability of the label, 255 for 1."""
+        bands = []
+        for scores in _enlarged(self.logits, self.height, self.width, self.output_stride):
+            probabilities = scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)
+            bands.append((255 * probabilities.amax(0)).round().to(torch.uint8).cpu())
+        return torch.cat(bands).numpy()
+
+    def probabilities(self) -> np.ndarray:
+        """(k + 1, h, w) float16 in [0, 1]: h and w are a quarter of the sides of the network's largest input.
+
+        They are spread over the whole image: enlarged with half-pixel centres (`F.interpolate(...,
+        align_corners=False)`), the largest is the label but for pixels on the edge between two.
+        """
+        finest = max(self.logits, key=lambda one: one[0].numel())
+        height, width = (((side - 1) * self.output_stride + 1) // 4 for side in finest.shape[1:])
+        bands = [scores.cpu() for scores in _enlarged(self.logits, height, width, self.output_stride)]
+        scores = torch.cat(bands, dim=1)
+        return (scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)).half().numpy()
 
 
 def predict(
@@ -36,9 +70,18 @@ def predict(
     precision: str,
     backend: Backend,
     workers: int,
+    done: Collection[str] = (),
 ) -> Iterator[Prediction]:
-    """A Prediction per name, in order; `read(name)` gives pixels (H, W, 3) uint8 and runs ahead in threads."""
+    """A Prediction for every one of `names` that is not among the `done`, those of a batch together.
+
+    `read(name)` gives pixels (H, W, 3) uint8 and runs ahead in threads. Images that the network sees at the same size
+    share a batch, within windows of WINDOW names. How many share one can change the last bits of a result, so the
+    batches follow from `names` alone: one that holds an image to do is computed whole, and what was interrupted goes on
+    to the same bytes.
+    """
     segmenter.eval().to(backend.device)
+    windows = [names[start : start + WINDOW] for start in range(0, len(names), WINDOW)]
+    todo = [window for window in windows if any(name not in done for name in window)]
 
     def prepare(name: str) -> tuple[list[torch.Tensor], tuple[int, int]] | UnreadableImage:
         try:
@@ -48,13 +91,23 @@ def predict(
         sizes = [scale * config.predict_size for scale in prediction_scales(config)]
         return [_resized(pixels, size, segmenter.output_stride) for size in sizes], pixels.shape[:2]
 
-    for name, ready in zip(names, read_ahead(prepare, names, workers), strict=True):
-        if isinstance(ready, UnreadableImage):
-            yield Prediction(name, None, ready)
-            continue
-        images, (height, width) = ready
-        logits = [_coarse_logits(segmenter, one.to(backend.device), config.flip, precision) for one in images]
-        yield Prediction(name, enlarged_argmax(logits, height, width, segmenter.output_stride).numpy())
+    prepared = read_ahead(prepare, (name for window in todo for name in window), workers)
+    for window in todo:
+        batches: dict[tuple[torch.Size, ...], list[_Waiting]] = defaultdict(list)
+        for name in window:
+            ready = next(prepared)
+            if isinstance(ready, UnreadableImage):
+                if name not in done:
+                    yield Prediction(name, error=ready)
+                continue
+            images, size = ready
+            batch = batches[tuple(image.shape for image in images)]
+            batch.append(_Waiting(name, images, size))
+            if len(batch) == config.predict_batch:
+                yield from _predict_batch(segmenter, batch, config.flip, precision, backend, done)
+                batch.clear()
+        for batch in batches.values():
+            yield from _predict_batch(segmenter, batch, config.flip, precision, backend, done)
 
 
 def enlarged_argmax(logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int) -> torch.Tensor:
@@ -62,31 +115,65 @@ def enlarged_argmax(logits: Sequence[torch.Tensor], height: int, width: int, out
 
     Several (the same image at several sizes) are averaged as probabilities. Logit i belongs to pixel i * output_stride
     of the network's input, which is the image resized. One with an output stride of 1 is
-    `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`. A band of rows is done at a time, so that
-    memory does not grow with the image; the result lies on the CPU.
+    `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`. The result lies on the CPU.
     """
-    down = [_source_positions(height, one.shape[1], output_stride, one.device) for one in logits]
-    across = [_source_positions(width, one.shape[2], output_stride, one.device) for one in logits]
-    rows = max(1, _BAND_VALUES // (len(logits) * len(logits[0]) * width))
-    bands = []
-    for start in range(0, height, rows):
-        band = slice(start, start + rows)
-        enlarged = []
-        for one, (y0, y1, fy), (x0, x1, fx) in zip(logits, down, across, strict=True):
-            tall = torch.lerp(one[:, y0[band]], one[:, y1[band]], fy[band][:, None])
-            enlarged.append(torch.lerp(tall[:, :, x0], tall[:, :, x1], fx))
-        scores = enlarged[0] if len(logits) == 1 else torch.stack([one.softmax(0) for one in enlarged]).mean(0)
-        bands.append(scores.argmax(0).to(torch.int32).cpu())
+    # `max` gives the first of equal values, as `argmax` does, several times faster over the first dimension.
+    bands = [scores.max(0).indices.int().cpu() for scores in _enlarged(logits, height, width, output_stride)]
     return torch.cat(bands).to(torch.uint16)
 
 
 @torch.inference_mode()
-def _coarse_logits(segmenter: Segmenter, image: torch.Tensor, flip: bool, precision: str) -> torch.Tensor:
-    """(C, h, w) logits of one image (3, H, W), averaged with those of its mirror image when `flip`."""
-    batch = torch.stack([image, image.flip(-1)]) if flip else image[None]
-    with autocast(image.device, precision):
-        logits = segmenter.coarse_logits(batch)
-    return (logits[0] + logits[1].flip(-1)) / 2 if flip else logits[0]
+def _enlarged(logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int) -> Iterator[torch.Tensor]:
+    """(C, height, width) enlarged logits, or the sum of the probabilities of several, a band (C, rows, width) at a
+    time, so that memory does not grow with the image."""
+    down = [_interpolation(height, one.shape[1], output_stride, one.device) for one in logits]
+    across = [_interpolation(width, one.shape[2], output_stride, one.device).T for one in logits]
+    rows = max(1, _BAND_VALUES // (len(logits[0]) * width))
+    for start in range(0, height, rows):
+        enlarged = [
+            torch.matmul(torch.matmul(rows_of[start : start + rows], one), columns_of)
+            for one, rows_of, columns_of in zip(logits, down, across, strict=True)
+        ]
+        yield enlarged[0] if len(logits) == 1 else sum((one.softmax(0) for one in enlarged[1:]), enlarged[0].softmax(0))
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """An image until its batch is full: (3, H, W) uint8 at each of the network's sizes; its own height and width."""
+
+    name: str
+    images: list[torch.Tensor]
+    size: tuple[int, int]
+
+
+def _predict_batch(
+    segmenter: Segmenter,
+    batch: Sequence[_Waiting],
+    flip: bool,
+    precision: str,
+    backend: Backend,
+    done: Collection[str],
+) -> list[Prediction]:
+    """Of images of equal sizes; none when all of them are done."""
+    wanted = [place for place, one in enumerate(batch) if one.name not in done]
+    if not wanted:
+        return []
+    logits = [
+        _coarse_logits(segmenter, torch.stack(images).to(backend.device), flip, precision)
+        for images in zip(*(one.images for one in batch), strict=True)
+    ]
+    stride = segmenter.output_stride
+    return [
+        Prediction(batch[i].name, tuple(one[i] for one in logits), *batch[i].size, output_stride=stride) for i in wanted
+    ]
+
+
+@torch.inference_mode()
+def _coarse_logits(segmenter: Segmenter, images: torch.Tensor, flip: bool, precision: str) -> torch.Tensor:
+    """(B, C, h, w) logits of images (B, 3, H, W), averaged with those of their mirror images when `flip`."""
+    with autocast(images.device, precision):
+        logits = segmenter.coarse_logits(torch.cat([images, images.flip(-1)]) if flip else images)
+    return (logits[: len(images)] + logits[len(images) :].flip(-1)) / 2 if flip else logits
 
 
 def _resized(pixels: np.ndarray, shorter_side: float, output_stride: int) -> torch.Tensor:
@@ -98,12 +185,13 @@ def _resized(pixels: np.ndarray, shorter_side: float, output_stride: int) -> tor
     return transforms.resize(planes, size, antialias=True)[0]
 
 
-def _source_positions(
-    target: int, source: int, output_stride: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """For each of `target` pixels: the two logits around it and the weight of the second."""
+def _interpolation(target: int, source: int, output_stride: int, device: torch.device) -> torch.Tensor:
+    """(target, source) float32: the weight of each of the logits in each pixel, at most two of them not 0 in a row."""
     input_side = (source - 1) * output_stride + 1
-    pixels = torch.arange(target, device=device, dtype=torch.float64)
-    position = (((pixels + 0.5) * (input_side / target) - 0.5) / output_stride).clamp(0, source - 1)
+    pixels = torch.arange(target, device=device)
+    position = (((pixels.double() + 0.5) * (input_side / target) - 0.5) / output_stride).clamp(0, source - 1)
     first = position.long()
-    return first, (first + 1).clamp(max=source - 1), (position - first).float()
+    matrix = torch.zeros(target, source, dtype=torch.float64, device=device)
+    matrix[pixels, first] = 1 - (position - first)
+    matrix[pixels, (first + 1).clamp(max=source - 1)] += position - first
+    return matrix.float()

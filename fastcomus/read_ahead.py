@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+from threadpoolctl import threadpool_limits
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -14,9 +17,13 @@ AHEAD = 32  # results that wait: a batch, so that the next one is ready when the
 
 
 def read_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """`work(item)` for every item, in order, by `workers` threads; at most AHEAD results wait, whatever the input."""
+    """`work(item)` for every item, in order, by `workers` threads; at most AHEAD results wait, whatever the input.
+
+    Each of them computes alone: sharing small operations among threads of its own would only take cores from the
+    consumer.
+    """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="read-ahead") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="read-ahead", initializer=_work_alone) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -27,3 +34,8 @@ def read_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: i
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _work_alone() -> None:
+    torch.get_num_threads()  # torch sets a new thread's number when it is first asked for, and would undo the next line
+    threadpool_limits(1, user_api="openmp")  # OpenMP keeps the number for each thread that starts work

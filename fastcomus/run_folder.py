@@ -218,6 +218,11 @@ class RunFolder:
         with self.replacing(name) as path:
             path.write_bytes(encode_class_map(class_map))
 
+    def write_grey(self, name: str, values: np.ndarray) -> None:
+        """`values`: (H, W) uint8, as a grey PNG; `read_class_map` reads it."""
+        with self.replacing(name) as path:
+            Image.fromarray(values).save(path, format="PNG")
+
     def read_class_map(self, name: str) -> np.ndarray:
         """(H, W) uint8 or uint16."""
         file = self.file(name)

@@ -89,6 +89,9 @@ BAD = {
     "no CUDA device": (["embed", "{images}", "--run", "{new}", "--device", "cuda:7"], "CUDA"),
     "nothing embedded": (["cluster", "--run", "{new}", "--k", "3"], "fastcomus embed"),
     "nothing trained": (["predict", "{images}", "--run", "{untrained}"], "fastcomus train"),
+    "a list of nothing": (["predict", "{empty}/../list", "--run", "{run}"], "list names no image"),
+    "nothing to export": (["export", "onnx", "--run", "{untrained}"], "fastcomus train"),
+    "no such network": (["export", "onnx", "--run", "{run}", "--iteration", "0"], "one of 1, 2; got 0"),
     "no such iteration": (["evaluate", "--run", "{run}", "--truth", "{truth}", "--iteration", "7"], "0, 1, 2; got 7"),
     "NaN embeddings": (["cluster", "--run", "{new}", "--k", "2", "--embeddings", "{nan}"], "rows 3"),
     "bad settings": (["embed", "{images}", "--run", "{new}", "--config", "{toml}"], "crop_size"),
@@ -113,6 +116,7 @@ def test_bad_input(case: str, run_copy: Path, photographs: Photographs, tmp_path
     rows[3, 1] = np.nan
     np.save(tmp_path / "nan.npy", rows)
     (tmp_path / "toml").write_text("[embed]\ncrop_sise = 32\n")
+    (tmp_path / "list").write_text("\n")
     known = {"run": run_copy, "images": photographs.images, "truth": photographs.truth, "nan": tmp_path / "nan.npy"}
     arguments, expected = BAD[case]
     before = tree_bytes(tmp_path)

@@ -33,8 +33,8 @@ from fastcomus.config import (
     to_toml,
     with_settings,
 )
-from fastcomus.iterations import Surroundings, predictions
-from fastcomus.run_folder import RunFolder
+from fastcomus.labelling import label_images
+from fastcomus.prediction import Prediction
 from fastcomus.segmenter import build_segmenter
 
 # A value for every setting that a run with TINY does not have. None: made by the test.
@@ -101,7 +101,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "batch_size": 6,
         "precision": "bf16",
     },
-    "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": False},
+    "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": False, "predict_batch": 2},
     "assign": {"outliers": 0.5},
 }
 
@@ -241,14 +241,19 @@ def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, t
     torch.manual_seed(0)
     segmenter = build_segmenter("efficientnet-lite0", "", 3, 16)  # a fresh head: many labels in every image
 
-    def class_maps(**settings: Any) -> list[bytes]:
+    def class_maps(**settings: Any) -> tuple[set[tuple[str, bytes]], set[int]]:
         config = with_settings(preset_config("offline"), {**TINY, "predict": {**TINY["predict"], **settings}})
-        at = Surroundings(RunFolder(tmp_path), config, select("cpu"), 1)
         names = [path.name for path in sorted(small.images.iterdir())]
-        found = predictions(segmenter, small.images, names, at, "predict")
-        return [one.labels.tobytes() for one in found if one.labels is not None]
 
-    assert class_maps(**{name: CHANGES["predict"][name]}) != class_maps()
+        def write(prediction: Prediction) -> tuple[str, bytes]:
+            return prediction.image, prediction.labels().tobytes()
+
+        with batch_sizes() as sizes:
+            made = set(label_images(segmenter, small.images, names, (), write, config, select("cpu"), 1, "predict"))
+        return made, sizes
+
+    (maps, sizes), (usual_maps, usual_sizes) = class_maps(**{name: CHANGES["predict"][name]}), class_maps()
+    assert sizes != usual_sizes if name == "predict_batch" else maps != usual_maps
 
 
 @pytest.mark.parametrize("preset", PRESETS)

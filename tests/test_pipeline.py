@@ -216,7 +216,7 @@ def test_predict_labels_other_images(finished_run: Path, tmp_path: Path) -> None
     other = make_photographs(tmp_path / "other", 3)
     (other.images / "broken.jpg").write_bytes(b"no picture")
     output = Run(finished_run).predict(other.images, tmp_path / "masks")
-    assert sorted(path.name for path in output.iterdir()) == ["00.png.png", "01.png.png", "02.png.png"]
+    assert sorted(path.name for path in output.glob("*.png")) == ["00.png.png", "01.png.png", "02.png.png"]
     assert read_mask(output / "00.png.png").shape == (80, 96)
 
 

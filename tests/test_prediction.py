@@ -1,6 +1,8 @@
-"""Enlarging logits against torch's interpolation; predictions in order, mirrored, of unreadable and odd images."""
+"""Enlarging logits against torch's interpolation; batches and what they must not change; mirrored and odd images."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from fastcomus import prediction
 from fastcomus.backends import select
 from fastcomus.config import PredictConfig
 from fastcomus.images import UnreadableImage
-from fastcomus.prediction import Prediction, enlarged_argmax, predict
+from fastcomus.prediction import WINDOW, Prediction, enlarged_argmax, predict
 from fastcomus.segmenter import Segmenter, build_segmenter
 
 CPU = select("cpu")
@@ -88,8 +90,12 @@ def test_more_labels_than_a_byte_holds() -> None:
 
 
 def predictions(
-    segmenter: Segmenter, images: dict[str, np.ndarray | UnreadableImage], workers: int = 2, **settings: object
-) -> list[Prediction]:
+    segmenter: Segmenter,
+    images: dict[str, np.ndarray | UnreadableImage],
+    workers: int = 2,
+    done: Collection[str] = (),
+    **settings: object,
+) -> dict[str, Prediction]:
     def read(name: str) -> np.ndarray:
         image = images[name]
         if isinstance(image, UnreadableImage):
@@ -97,7 +103,14 @@ def predictions(
         return image
 
     config = PredictConfig(predict_size=129, **settings)  # type: ignore[arg-type]
-    return list(predict(segmenter, list(images), read, config, "float32", CPU, workers))
+    made = list(predict(segmenter, list(images), read, config, "float32", CPU, workers, done))
+    assert len({one.image for one in made}) == len(made)
+    return {one.image: one for one in made}
+
+
+def assert_same_but_for_rounding(one: Prediction, other: Prediction) -> None:
+    for logits, others in zip(one.logits, other.logits, strict=True):
+        assert torch.allclose(logits, others, atol=1e-4)
 
 
 def photographs() -> dict[str, np.ndarray]:
@@ -108,43 +121,102 @@ def photographs() -> dict[str, np.ndarray]:
     }
 
 
-def test_predictions_come_in_order_at_the_images_size(segmenter: Segmenter) -> None:
+def many_photographs() -> dict[str, np.ndarray | UnreadableImage]:
+    """More than a window, of three sizes in no order."""
+    random = np.random.default_rng(0)
+    sizes = [(60, 90), (90, 60), (80, 80)]
+    images: dict[str, np.ndarray | UnreadableImage] = {}
+    for index in range(WINDOW + 20):
+        height, width = sizes[random.integers(3)]
+        top, left = random.integers(0, 512 - height), random.integers(0, 512 - width)
+        images[f"{index:03}"] = np.ascontiguousarray(data.astronaut()[top : top + height, left : left + width])
+    images["005"] = UnreadableImage("truncated", "cut")
+    return images
+
+
+def test_every_image_gets_labels_of_its_own_size(segmenter: Segmenter) -> None:
     images: dict[str, np.ndarray | UnreadableImage] = {**photographs()}
-    names = ["broken", *images, "again"]
     images["broken"] = UnreadableImage("truncated", "cut")
     images["again"] = images["astronaut"]
     images["dot"], images["line"] = np.full((1, 1, 3), 200, np.uint8), np.full((1, 3000, 3), 90, np.uint8)
-    images = {name: images[name] for name in [*names, "dot", "line"]}
     made = predictions(segmenter, images)
-    assert [one.image for one in made] == list(images)
-    for one in made:
-        source = images[one.image]
-        if isinstance(source, UnreadableImage):
-            assert one.labels is None and one.error is source
-        else:
-            assert one.labels is not None and one.error is None
-            assert one.labels.shape == source.shape[:2] and one.labels.dtype == np.uint16 and one.labels.max() <= 6
-    by_name = {one.image: one.labels for one in made}
-    assert (by_name["again"] == by_name["astronaut"]).all()
-    assert len(np.unique(by_name["astronaut"])) > 2  # else the tests below would compare constants
+    assert made.keys() == images.keys() and made["broken"].error is images.pop("broken")
+    for name, source in images.items():
+        labels = made[name].labels()
+        assert made[name].error is None and isinstance(source, np.ndarray)
+        assert labels.shape == source.shape[:2] and labels.dtype == np.uint16 and labels.max() <= 6
+    assert_same_but_for_rounding(made["again"], made["astronaut"])
+    assert len(np.unique(made["astronaut"].labels())) > 2  # else the tests below would compare constants
 
 
-def test_workers_and_neighbours_change_nothing(segmenter: Segmenter) -> None:
-    images = photographs()
-    together = predictions(segmenter, images, workers=1)
-    for one, other in zip(together, predictions(segmenter, images, workers=4), strict=True):
-        assert (one.labels == other.labels).all()
-    for one in together:
-        (alone,) = predictions(segmenter, {one.image: images[one.image]})
-        assert (one.labels == alone.labels).all()
+@pytest.mark.parametrize("predict_batch", [1, 2, 3, 50])
+def test_neighbours_change_nothing_but_rounding(segmenter: Segmenter, predict_batch: int) -> None:
+    images = many_photographs()
+    together = predictions(segmenter, images, predict_batch=predict_batch, flip=True, scales="1, 1.5")
+    for name in list(images)[::7]:
+        alone = predictions(segmenter, {name: images[name]}, flip=True, scales="1, 1.5")
+        assert_same_but_for_rounding(together[name], alone[name])
+
+
+def test_workers_change_nothing_and_what_was_interrupted_goes_on_to_the_same_bytes(segmenter: Segmenter) -> None:
+    images = many_photographs()
+    whole = predictions(segmenter, images, workers=1)
+    order = list(whole)
+    for count, workers in ((1, 4), (7, 1), (70, 2), (len(order) - 1, 3)):
+        random = np.random.default_rng(count)
+        for done in (order[:count], random.permutation(order)[:count].tolist()):
+            rest = predictions(segmenter, images, workers, done)
+            assert [name for name in order if name not in done] == list(rest)
+            for name, made in rest.items():
+                if made.error is not None:
+                    continue
+                assert all(torch.equal(a, b) for a, b in zip(made.logits, whole[name].logits, strict=True))
+                assert made.labels().tobytes() == whole[name].labels().tobytes()
+
+
+def test_images_of_equal_size_share_a_batch(segmenter: Segmenter) -> None:
+    batches: list[tuple[int, ...]] = []
+    hook = segmenter.backbone.register_forward_pre_hook(lambda _, given: batches.append(tuple(given[0].shape)))
+    images = {f"{i:03}": np.zeros((150, 150 if i % 3 else 200, 3), np.uint8) for i in range(WINDOW + 2)}
+    predictions(segmenter, images, predict_batch=16)
+    hook.remove()
+    counts = [(shape[0], shape[3] > shape[2]) for shape in batches]
+    assert sorted(counts[:5]) == [(6, True), (10, False), (16, False), (16, False), (16, True)]
+    assert sorted(counts[5:]) == [(2, False)]
+
+
+def test_nothing_is_read_where_all_is_done(segmenter: Segmenter) -> None:
+    images = {f"{i:03}": np.zeros((40, 40, 3), np.uint8) for i in range(2 * WINDOW)}
+    read: list[str] = []
+
+    def note(name: str) -> np.ndarray:
+        read.append(name)
+        return images[name]
+
+    done = {name for name in images if name != f"{WINDOW + 3:03}"}
+    made = list(predict(segmenter, list(images), note, PredictConfig(predict_size=65), "float32", CPU, 2, done))
+    assert [one.image for one in made] == [f"{WINDOW + 3:03}"] and sorted(read) == list(images)[WINDOW:]
+
+
+@pytest.mark.parametrize("scales", ["1", "0.75, 1.5"])
+def test_probabilities_enlarged_give_the_labels(segmenter: Segmenter, scales: str) -> None:
+    for made in predictions(segmenter, photographs(), scales=scales).values():
+        probabilities = made.probabilities()
+        sides = [max(one.shape[axis] for one in made.logits) for axis in (1, 2)]
+        assert probabilities.dtype == np.float16
+        assert probabilities.shape == (7, *(((side - 1) * made.output_stride + 1) // 4 for side in sides))
+        assert np.abs(probabilities.sum(0, dtype=np.float32) - 1).max() < 5e-3 and probabilities.min() >= 0
+        wide = torch.from_numpy(probabilities).float()[None]
+        enlarged = F.interpolate(wide, (made.height, made.width), mode="bilinear", align_corners=False)[0]
+        assert (enlarged.argmax(0).numpy() == made.labels()).mean() > 0.96
 
 
 def test_prediction_is_the_network_on_the_resized_image(segmenter: Segmenter) -> None:
     pixels = np.ascontiguousarray(data.astronaut()[:129, :193])  # already of an aligned size
-    (made,) = predictions(segmenter, {"a": pixels})
+    made = predictions(segmenter, {"a": pixels})["a"]
     with torch.inference_mode():
         expected = segmenter(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].argmax(0).numpy()
-    assert (made.labels == expected).mean() > 0.999
+    assert (made.labels() == expected).mean() > 0.999
 
 
 def test_mirrored_image_gives_the_mirrored_prediction(segmenter: Segmenter) -> None:
@@ -152,8 +224,7 @@ def test_mirrored_image_gives_the_mirrored_prediction(segmenter: Segmenter) -> N
     mirrored = {name: np.ascontiguousarray(pixels[:, ::-1]) for name, pixels in images.items()}
     plain, flipped = predictions(segmenter, images), predictions(segmenter, images, flip=True)
     of_mirrored = predictions(segmenter, mirrored, flip=True)
-    for one, other in zip(flipped, of_mirrored, strict=True):
-        assert one.labels is not None and other.labels is not None
+    for name, one in flipped.items():
         # All but pixels where two labels tie up to rounding.
-        assert (one.labels == other.labels[:, ::-1]).mean() > 0.9995
-    assert any((one.labels != other.labels).mean() > 0.01 for one, other in zip(plain, flipped, strict=True))
+        assert (one.labels() == of_mirrored[name].labels()[:, ::-1]).mean() > 0.9995
+    assert any((plain[name].labels() != flipped[name].labels()).mean() > 0.01 for name in images)

@@ -1,0 +1,46 @@
+"""Images labelled by a network while threads read what comes next and write what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from fastcomus.backends import Backend
+from fastcomus.config import Config
+from fastcomus.encoders import chosen_precision
+from fastcomus.prediction import Prediction, predict
+from fastcomus.progress import progress_bar
+from fastcomus.read_ahead import read_ahead
+from fastcomus.segmenter import Segmenter
+
+Result = TypeVar("Result")
+
+
+def label_images(
+    segmenter: Segmenter,
+    root: Path,
+    names: Sequence[str],
+    done: Collection[str],
+    write: Callable[[Prediction], Result],
+    config: Config,
+    backend: Backend,
+    workers: int,
+    task: str,
+) -> Iterator[Result]:
+    """`write(prediction)` of every image of `names` under `root` that is not among the `done`, with a progress bar.
+
+    `write` is called by `workers` threads, and as many others read images, while the network goes on.
+    """
+
+    def read(name: str) -> np.ndarray:
+        return backend.decode(str(root / name), config.embed.max_pixels)
+
+    precision = chosen_precision(config.train.precision, backend.device)
+    predictions = predict(segmenter, names, read, config.predict, precision, backend, workers, done)
+    with progress_bar(task, len(names), "images", len(done)) as advance:
+        for result in read_ahead(write, predictions, workers):
+            yield result
+            advance(1)

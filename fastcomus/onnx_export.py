@@ -1,0 +1,107 @@
+"""A segmenter as an ONNX file, for programs without torch."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from timm.layers import Conv2dSame
+from torch import nn
+from torch.nn import functional as F
+
+from fastcomus.errors import InputError
+from fastcomus.segmenter import Segmenter
+
+OPSET = 18
+_NEEDED = ("onnx", "onnxscript")
+
+
+class LabelledImages(nn.Module):
+    """The exported graph: (B, 3, H, W) uint8 -> labels (B, H, W) uint8, or int32 for 256 labels or more, and logits.
+
+    The logits (B, k + 1, h, w) float32 are the network's own; logit i belongs to pixel i * output stride.
+    """
+
+    def __init__(self, segmenter: Segmenter, classes: int) -> None:
+        super().__init__()
+        self.segmenter = with_fixed_padding(segmenter)
+        self.label_type = torch.uint8 if classes <= 256 else torch.int32
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.segmenter.coarse_logits(images)
+        wide = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=True)
+        return wide.argmax(1).to(self.label_type), logits
+
+
+def with_fixed_padding(segmenter: Segmenter) -> Segmenter:
+    """A copy in which no convolution computes its padding from the image's size.
+
+    For sides of n * output stride + 1 pixels, whose halves are again such, TensorFlow's "same" padding is the same on
+    both sides and for every size, so nothing changes for them.
+    """
+    made = copy.deepcopy(segmenter)
+    for module in list(made.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Conv2dSame):
+                padding = [d * (k - 1) // 2 for d, k in zip(child.dilation, child.kernel_size, strict=True)]
+                fixed = nn.Conv2d(
+                    child.in_channels,
+                    child.out_channels,
+                    child.kernel_size,  # type: ignore[arg-type]
+                    child.stride,  # type: ignore[arg-type]
+                    tuple(padding),  # type: ignore[arg-type]
+                    child.dilation,  # type: ignore[arg-type]
+                    child.groups,
+                    child.bias is not None,
+                )
+                fixed.weight, fixed.bias = child.weight, child.bias
+                setattr(module, name, fixed)
+    return made.eval()
+
+
+def check_onnx() -> None:
+    """InputError where the packages that write ONNX are missing."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"export onnx needs {' and '.join(missing)}; run pip install 'fastcomus[onnx]'.")
+
+
+def write_onnx(segmenter: Segmenter, k: int, facts: dict[str, str], path: Path) -> None:
+    """Write `segmenter` (eval mode, on the CPU) to `path`, with `facts` as the file's metadata.
+
+    Batch, height and width are free; scaling of pixels by mean and standard deviation is part of the graph. Sides must
+    be n * output stride + 1 pixels, as `segmenter.aligned_side` gives them; others give shifted labels.
+    """
+    import onnx
+
+    side = 8 * segmenter.output_stride + 1
+    example = torch.zeros(2, 3, side, side + segmenter.output_stride, dtype=torch.uint8)
+    free = {0: torch.export.Dim("batch", min=1), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    torch_logger = logging.getLogger("torch.onnx")
+    level = torch_logger.level
+    torch_logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                LabelledImages(segmenter, k + 1).eval(),
+                (example,),
+                input_names=["images"],
+                output_names=["labels", "logits"],
+                dynamic_shapes=(free,),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        torch_logger.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, facts)
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.functions):
+        del part.metadata_props[:]  # where in which program each node came from
+    path.write_bytes(model.SerializeToString(deterministic=True))
