@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.linalg import eigh
 from scipy.ndimage import gaussian_filter
+from threadpoolctl import threadpool_limits
 
-from fastcomus.saliency.normalized_cut import second_eigenvectors, token_cut
+from fastcomus.saliency.normalized_cut import Affinity, TwoValuedAffinity, second_eigenvectors, token_cut
 
 TAU, WEAK = 0.2, 1e-5
 CHANNELS = 64
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/token_cut.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    threadpool_limits(arguments.threads)  # SciPy's side as well
     random = np.random.default_rng(arguments.seed)
     numbers = []
     for name, make in INPUTS.items():
@@ -54,17 +56,16 @@ def main() -> None:
 
 def measure(name: str, features: torch.Tensor, rounds: int, device: str) -> list[dict[str, Any]]:
     given = features.to(device)
-    affinity = affinities(features)
-    ours = partitions(second_eigenvectors_in_parts(affinity.to(device)).cpu().numpy())
+    affinity, similar = affinities(features), similarities(given)
+    ours = partitions(second_eigenvectors_in_parts(similar).cpu().numpy())
     full = token_cut(given, TAU).bipartitions.flatten(1).cpu().numpy()
     reference = partitions(scipy_vectors(affinity.numpy()))
     same = {
         "eigenvectors": int(sum(same_cut(a, b) for a, b in zip(ours, reference, strict=True))),
         "bipartitions": int(sum(same_cut(a, b) for a, b in zip(full, reference, strict=True))),
     }
-    on_device = affinity.to(device)
     runs: dict[tuple[str, str], Callable[[], object]] = {
-        ("eigenvectors", "fastcomus"): lambda: second_eigenvectors_in_parts(on_device),
+        ("eigenvectors", "fastcomus"): lambda: second_eigenvectors_in_parts(similar),
         ("eigenvectors", "scipy"): lambda: scipy_vectors(affinity.numpy()),
         ("bipartitions", "fastcomus"): lambda: token_cut(given, TAU),
         ("bipartitions", "scipy"): lambda: partitions(scipy_vectors(affinities(features).numpy())),
@@ -87,16 +88,22 @@ def measure(name: str, features: torch.Tensor, rounds: int, device: str) -> list
     ]
 
 
-def second_eigenvectors_in_parts(affinity: torch.Tensor) -> torch.Tensor:
+def second_eigenvectors_in_parts(similar: torch.Tensor) -> torch.Tensor:
     """As many images at once as `token_cut` takes: on a CPU those that fit its cache."""
-    images = max(1, ((1 << 24) if affinity.device.type == "cpu" else (1 << 32)) // (8 * affinity.shape[1] ** 2))
-    return torch.cat([second_eigenvectors(part) for part in affinity.split(images)])
+    if similar.device.type == "cpu":
+        return torch.cat([second_eigenvectors(TwoValuedAffinity(part)) for part in similar.split(4)])
+    return second_eigenvectors(Affinity(similar.double().clamp_(min=WEAK)))
+
+
+def similarities(features: torch.Tensor) -> torch.Tensor:
+    """Which patches of features (B, H, W, C) are similar: (B, N, N) bool."""
+    rows = torch.nn.functional.normalize(features.flatten(1, 2), dim=2)
+    return torch.bmm(rows, rows.mT) > TAU
 
 
 def affinities(features: torch.Tensor) -> torch.Tensor:
-    """W of features (B, H, W, C): (B, N, N) float64."""
-    rows = torch.nn.functional.normalize(features.flatten(1, 2), dim=2)
-    return (torch.bmm(rows, rows.mT) > TAU).double().clamp_(min=WEAK)
+    """W: (B, N, N) float64."""
+    return similarities(features).double().clamp_(min=WEAK)
 
 
 def scipy_vectors(affinity: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ from fastcomus.config import (
 )
 from fastcomus.labelling import label_images
 from fastcomus.prediction import Prediction
+from fastcomus.run_folder import RunFolder
 from fastcomus.segmenter import build_segmenter
 
 # A value for every setting that a run with TINY does not have. None: made by the test.
@@ -58,6 +59,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "saliency": "minimum-barrier",
         "saliency_size": 96,  # with saliency = "tokencut"
         "saliency_precision": "bf16",  # the same
+        "prior_weight": 0.0,  # with a network of train-saliency
         "masks": None,
         "theta": "0.9",
         "min_area": 1500,
@@ -99,7 +101,13 @@ CHANGES: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "head_learning_rate": 1e-2,
         "batch_size": 6,
+        "images_at_once": 3,
         "precision": "bf16",
+        "compile": True,
+        "cache_gb": 0.0,
+        "weight_average": 0.5,
+        "min_confidence": 0.9,  # on the second iteration
+        "stop_agreement": 0.01,  # no third iteration
     },
     "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": False, "predict_batch": 2},
     "assign": {"outliers": 0.5},
@@ -132,6 +140,12 @@ def test_every_setting_of_embed_has_an_effect(
         changed["encoder_weights"] = mobilenet
     if name == "encoder_weights":
         changed[name] = random_lite0(tmp_path)
+    if name == "prior_weight":
+        run = Run(tmp_path / "saliency", preset="offline", device="cpu")
+        short = {"priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
+        network = {"saliency": str(run.train_saliency(small.images, **short))}
+        assert embedded(small, tmp_path / "own", network) != embedded(small, tmp_path / "run", network | changed)
+        return
     if name in ("saliency_size", "saliency_precision"):
         patches = {"saliency": "tokencut", "saliency_size": 256, "saliency_precision": "float32"}
         before, after = (embedded(small, tmp_path / str(len(c)), {**patches, **c}) for c in ({}, changed))
@@ -191,7 +205,7 @@ def clustered(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("clustered") / "run"))
     for iteration in (1, 2):
         shutil.rmtree(folder / f"iteration-{iteration}")
-    short = {"iterations": 1, "epochs": 1, "next_epochs": 1, "scale_max": 0.8}
+    short = {"iterations": 1, "epochs": 3, "next_epochs": 1, "scale_max": 0.8}
     Run(folder, settings={"train": short}).cluster()  # remembers the settings
     return folder
 
@@ -226,8 +240,23 @@ def test_every_setting_of_train_has_an_effect(
         changed[name] = random_lite0(tmp_path)
     if name == "scale_max":
         changed["scale_min"] = 0.4
-    iterations = 2 if name == "next_epochs" else 1
+    iterations = 2 if name in ("next_epochs", "min_confidence") else 1
+    if name == "cache_gb":
+        assert len(reads(clustered, tmp_path / "run", {"epochs": 3, **changed})) == 3 * len(
+            reads(clustered, tmp_path / "kept", {"epochs": 3})
+        )
+        return
+    if name == "compile":
+        assert compiled(clustered, tmp_path / "run", changed) and not compiled(clustered, tmp_path / "plain", {})
+        return
+    if name == "stop_agreement":
+        iterations = 3
+        changed["iterations"] = iterations
     files = trained(clustered, tmp_path / "run", {"iterations": iterations, **changed})
+    if name == "stop_agreement":
+        assert any(file.startswith("iteration-2/masks") for file in files)
+        assert not any(file.startswith("iteration-3") for file in files)
+        return
     usual = usual_networks[iterations]
     if name == "iterations":
         assert set(files) > set(usual)
@@ -344,6 +373,37 @@ def batch_sizes() -> Iterator[set[int]]:
         yield sizes
     finally:
         hook.remove()
+
+
+def reads(clustered: Path, folder: Path, settings: dict[str, Any]) -> list[str]:
+    """Class maps that a training of one iteration reads, in order; each is read once beforehand as well."""
+    names: list[str] = []
+    plain = RunFolder.read_class_map
+
+    def noted(self: RunFolder, name: str) -> np.ndarray:
+        if name.startswith("iteration-0"):
+            names.append(name)
+        return plain(self, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "read_class_map", noted)
+        trained(clustered, folder, {"iterations": 1, **settings})
+    return names
+
+
+def compiled(clustered: Path, folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a training hands its network to torch's compiler, which takes minutes: it is stopped there."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stopped(self: torch.nn.Module) -> None:
+            raise InterruptedError
+
+        patch.setattr(torch.nn.Module, "compile", stopped)
+        try:
+            trained(clustered, folder, {"iterations": 1, **settings})
+        except InterruptedError:
+            return True
+    return False
 
 
 def trained(clustered: Path, folder: Path, settings: dict[str, Any]) -> dict[str, bytes]:

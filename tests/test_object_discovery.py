@@ -18,7 +18,7 @@ from fastcomus.saliency import normalized_cut
 from fastcomus.saliency.attention_mass import attention_masks
 from fastcomus.saliency.found import found_background, found_map
 from fastcomus.saliency.lost import boxes_around, component_holding, lost
-from fastcomus.saliency.normalized_cut import mask_cut, second_eigenvectors, token_cut
+from fastcomus.saliency.normalized_cut import Affinity, TwoValuedAffinity, mask_cut, second_eigenvectors, token_cut
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "object_discovery.npz"
 SCENES = ("one", "two", "three")
@@ -128,7 +128,7 @@ MATRICES = {
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_second_eigenvectors_are_scipys(name: str) -> None:
-    vectors = second_eigenvectors(torch.from_numpy(MATRICES[name])).numpy()
+    vectors = second_eigenvectors(Affinity(torch.from_numpy(MATRICES[name]))).numpy()
     for affinity, vector in zip(MATRICES[name], vectors, strict=True):
         expected = scipy_second(affinity)
         expected *= np.sign(expected @ vector)
@@ -138,12 +138,23 @@ def test_second_eigenvectors_are_scipys(name: str) -> None:
 
 
 def test_what_does_not_converge_is_solved_densely(monkeypatch: pytest.MonkeyPatch) -> None:
-    affinity = torch.from_numpy(np.concatenate([MATRICES["noise"], MATRICES["very smooth"]]))
+    affinity = Affinity(torch.from_numpy(np.concatenate([MATRICES["noise"], MATRICES["very smooth"]])))
     expected = second_eigenvectors(affinity)
     monkeypatch.setattr(normalized_cut, "_STEPS", 6)
     found = second_eigenvectors(affinity)
     signs = (found * expected).sum(dim=1, keepdim=True).sign()
     torch.testing.assert_close(found * signs, expected, atol=1e-7, rtol=0)
+
+
+def test_affinities_of_two_values_are_those_written_out() -> None:
+    similar = torch.rand(3, 70, 70, generator=torch.Generator().manual_seed(0)) < 0.3
+    similar |= similar.mT.clone()
+    vectors = torch.randn(3, 70, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    short, full = TwoValuedAffinity(similar), Affinity(torch.where(similar, 1.0, 1e-5).double())
+    torch.testing.assert_close(short.degrees, full.degrees, rtol=1e-6, atol=0)
+    torch.testing.assert_close(short.times(vectors), full.times(vectors), rtol=1e-6, atol=1e-6)
+    chosen = torch.tensor([True, False, True])
+    torch.testing.assert_close(short.dense(chosen), full.dense(chosen), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("correlation", [0.01, 1.5, 4.0])

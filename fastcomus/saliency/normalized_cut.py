@@ -20,11 +20,15 @@ Left open by the papers, or different here:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
+from fastcomus.backends.compiled import compiled
+from fastcomus.backends.threads import threads_of_their_own
 from fastcomus.errors import InputError
 from fastcomus.saliency.lost import boxes_around, check_features, component_holding
 
@@ -39,22 +43,12 @@ class TokenCut:
     boxes: torch.Tensor  # (B, 4) int64, x0 y0 x1 y1 of the mask in patches, x1 and y1 not inside
 
 
-@torch.no_grad()
 def token_cut(features: torch.Tensor, tau: float = 0.2) -> TokenCut:
     """`features` (B, H, W, C) floating point: the patches' keys in the last attention layer; `tau` in [0, 1)."""
     _check(features, tau)
-    shape = features.shape[1:3]
-    buffers = _buffers(features)
-    parts = []
-    for part in features.split(len(buffers.cosine)):
-        vectors, object_side = _cut(_similar(part, tau, buffers), buffers)
-        masks = component_holding(object_side.unflatten(1, shape), _first_peak(vectors.abs()))
-        parts.append((vectors.float().unflatten(1, shape), object_side.unflatten(1, shape), masks))
-    eigenvectors, bipartitions, masks = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
-    return TokenCut(eigenvectors, bipartitions, masks, boxes_around(masks))
+    return TokenCut(*_by_parts(lambda part: _token_cut(part, tau), features))
 
 
-@torch.no_grad()
 def mask_cut(features: torch.Tensor, tau: float = 0.15, most_objects: int = 3) -> torch.Tensor:
     """`features` as for `token_cut` -> (B, most_objects, H, W) bool: disjoint masks, in the order they were found.
 
@@ -64,9 +58,7 @@ def mask_cut(features: torch.Tensor, tau: float = 0.15, most_objects: int = 3) -
     _check(features, tau)
     if most_objects < 1:
         raise InputError(f"most_objects must be at least 1; got {most_objects}. The paper has 3.")
-    buffers = _buffers(features)
-    parts = features.split(len(buffers.cosine))
-    return torch.cat([_mask_cut(part, tau, most_objects, buffers) for part in parts])
+    return _by_parts(lambda part: (_mask_cut(part, tau, most_objects),), features)[0]
 
 
 def _check(features: torch.Tensor, tau: float) -> None:
@@ -75,42 +67,46 @@ def _check(features: torch.Tensor, tau: float) -> None:
         raise InputError(f"tau must lie in [0, 1); got {tau}. TokenCut has 0.2, MaskCut 0.15.")
 
 
-# What W of the images solved at once may take. On a CPU as much as stays in its cache from one product to the next.
-_CPU_BYTES = 1 << 24
-_GPU_BYTES = 1 << 32
+_CPU_IMAGES = 4  # solved at once by a thread: their similarities stay in its cache from one product to the next
+_GPU_BYTES = 1 << 32  # that W of the images solved at once may take
 
 
-@dataclass(frozen=True)
-class _Buffers:
-    """Memory that all parts of a batch use in turn: on a CPU the first touch of it costs as much as the cut."""
-
-    cosine: torch.Tensor  # (P, N, N) float32
-    affinity: torch.Tensor  # (P, N, N) float64
-
-
-def _buffers(features: torch.Tensor) -> _Buffers:
-    images, patches = features.shape[0], features.shape[1] * features.shape[2]
-    fitting = (_CPU_BYTES if features.device.type == "cpu" else _GPU_BYTES) // (8 * patches**2)
-    shape = (max(1, min(fitting, images)), patches, patches)
-    return _Buffers(
-        torch.empty(shape, dtype=torch.float32, device=features.device),
-        torch.empty(shape, dtype=torch.float64, device=features.device),
-    )
+def _by_parts(
+    of_part: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], features: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """What `of_part` makes of a few images, for all of them; on a CPU each thread takes parts of its own."""
+    if features.device.type == "cpu":
+        with threads_of_their_own(torch.get_num_threads()) as threads:
+            found = threads.map(torch.no_grad()(of_part), features.split(_CPU_IMAGES))
+    else:
+        patches = features.shape[1] * features.shape[2]
+        parts = features.split(max(1, _GPU_BYTES // (8 * patches**2)))
+        found = [torch.no_grad()(of_part)(part) for part in parts]
+    return tuple(torch.cat(of_parts) for of_parts in zip(*found, strict=True))
 
 
-def _similar(features: torch.Tensor, tau: float, buffers: _Buffers) -> torch.Tensor:
+def _token_cut(features: torch.Tensor, tau: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The fields of TokenCut."""
+    shape = features.shape[1:3]
+    vectors, object_side = _cut(_similar(features, tau))
+    bipartitions = object_side.unflatten(1, shape)
+    masks = component_holding(bipartitions, _first_peak(vectors.abs()))
+    return vectors.float().unflatten(1, shape), bipartitions, masks, boxes_around(masks)
+
+
+def _similar(features: torch.Tensor, tau: float) -> torch.Tensor:
     """Whether the cosine similarity of two patches is above `tau`: (B, N, N) bool."""
     rows = F.normalize(features.flatten(1, 2).float(), dim=2)
-    return torch.bmm(rows, rows.mT, out=buffers.cosine[: len(rows)]) > tau
+    return torch.bmm(rows, rows.mT) > tau
 
 
-def _cut(similar: torch.Tensor, buffers: _Buffers) -> tuple[torch.Tensor, torch.Tensor]:
+def _cut(similar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """y (B, N) float64 with its largest |y| positive, and which patches are above its mean, (B, N) bool.
 
     Both are zero where no cut is better than another.
     """
-    affinity = buffers.affinity[: len(similar)].copy_(similar).clamp_(min=_WEAK)
-    divisible = _divisible(affinity)[:, None]
+    affinity = TwoValuedAffinity(similar) if similar.device.type == "cpu" else Affinity(_two_valued(similar))
+    divisible = _divisible(similar, affinity.degrees)[:, None]
     vectors = second_eigenvectors(affinity) * divisible
     mean = vectors.mean(dim=1, keepdim=True)
     above = vectors > mean
@@ -122,15 +118,64 @@ def _cut(similar: torch.Tensor, buffers: _Buffers) -> tuple[torch.Tensor, torch.
 _WEAK = 1e-5  # of edges between patches that are not similar
 
 
-def _divisible(affinity: torch.Tensor) -> torch.Tensor:
+def _two_valued(similar: torch.Tensor) -> torch.Tensor:
+    """W (B, N, N) float64: 1 where patches are similar, else 1e-5."""
+    return similar.double().clamp_(min=_WEAK)
+
+
+class Affinity:
+    """W of B images, (B, N, N) float64, symmetric, and its products with vectors (B, N)."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        self.weights = weights
+        self.degrees = weights.sum(dim=2)
+
+    def times(self, vectors: torch.Tensor) -> torch.Tensor:
+        return torch.bmm(vectors[:, None], self.weights)[:, 0]
+
+    def dense(self, images: torch.Tensor) -> torch.Tensor:
+        """W of the chosen images; `images`: (B,) bool."""
+        return self.weights[images]
+
+
+class TwoValuedAffinity:
+    """The same for W of 1 and 1e-5 on a CPU, kept as `similar` (B, N, N) bool: products are bound by memory, and a byte
+    for eight makes them more than twice as fast."""
+
+    def __init__(self, similar: torch.Tensor) -> None:
+        self.similar = similar
+        # Torch would turn every truth value into an integer of eight bytes first.
+        self.degrees = self.times(torch.ones(similar.shape[:2], dtype=torch.float64))
+
+    def times(self, vectors: torch.Tensor) -> torch.Tensor:
+        sums = torch.empty_like(vectors)
+        _sums_over_similar(self.similar.numpy().view(np.uint8), vectors.contiguous().numpy(), sums.numpy())
+        return sums.mul_(1 - _WEAK).add_(vectors.sum(dim=1, keepdim=True), alpha=_WEAK)
+
+    def dense(self, images: torch.Tensor) -> torch.Tensor:
+        return _two_valued(self.similar[images])
+
+
+@compiled
+def _sums_over_similar(similar, vectors, sums):  # type: ignore[no-untyped-def]
+    """`sums` (B, N) float64: of `vectors` (B, N) float64, where `similar` (B, N, N) uint8 is 1 and not 0."""
+    images, patches = vectors.shape
+    for image in range(images):
+        for row in range(patches):
+            total = 0.0
+            for column in range(patches):
+                total += similar[image, row, column] * vectors[image, column]
+            sums[image, row] = total
+
+
+def _divisible(similar: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     """Whether W (B, N, N) is anything else than a I + b 1 1^T, all of whose cuts are alike, (B,) bool."""
-    patches = affinity.shape[1]
-    with_itself = affinity.diagonal(dim1=1, dim2=2).sum(dim=1)
-    with_others = affinity.sum(dim=2).sum(dim=1) - with_itself
-    pairs = patches * (patches - 1)
-    # From sums, as they cost least; a single patch, or pair counted twice, that differs changes them by about 1 or 2.
-    uniform_diagonal = (with_itself < _WEAK * patches + 0.5) | (with_itself > patches - 0.5)
-    uniform_rest = (with_others < _WEAK * pairs + 0.5) | (with_others > pairs - 0.5)
+    patches = similar.shape[1]
+    with_itself = similar.diagonal(dim1=1, dim2=2).sum(dim=1)
+    # Twice as many as there are pairs; from sums, as they cost least.
+    with_others = ((degrees.sum(dim=1) - _WEAK * patches**2) / (1 - _WEAK)).round() - with_itself
+    uniform_diagonal = (with_itself == 0) | (with_itself == patches)
+    uniform_rest = (with_others == 0) | (with_others == patches * (patches - 1))
     return ~(uniform_diagonal & uniform_rest)
 
 
@@ -140,9 +185,9 @@ def _first_peak(values: torch.Tensor) -> torch.Tensor:
     return (values >= largest - 1e-6 * largest.abs()).int().argmax(dim=1)
 
 
-def _mask_cut(features: torch.Tensor, tau: float, most_objects: int, buffers: _Buffers) -> torch.Tensor:
+def _mask_cut(features: torch.Tensor, tau: float, most_objects: int) -> torch.Tensor:
     images, height, width = features.shape[:3]
-    similar = _similar(features, tau, buffers)
+    similar = _similar(features, tau)
     masks = torch.zeros((images, most_objects, height, width), dtype=torch.bool, device=features.device)
     painted = torch.zeros((images, height, width), dtype=torch.bool, device=features.device)
     before = painted.clone()
@@ -150,7 +195,7 @@ def _mask_cut(features: torch.Tensor, tau: float, most_objects: int, buffers: _B
     for index in range(most_objects):
         left = ~painted[open_images].flatten(1)
         # Painted patches have zero features: weak edges to all patches, themselves included.
-        vectors, object_side = _cut(similar[open_images] & left[:, :, None] & left[:, None, :], buffers)
+        vectors, object_side = _cut(similar[open_images] & left[:, :, None] & left[:, None, :])
         candidates = _candidates(vectors, object_side.unflatten(1, (height, width)))
         passes = candidates.any(dim=(1, 2))
         if index:
@@ -183,19 +228,20 @@ _STEPS = 160  # of Lanczos, about as long as the dense solver takes
 _STEPS_BETWEEN_CHECKS = 4
 
 
-def second_eigenvectors(affinity: torch.Tensor) -> torch.Tensor:
+def second_eigenvectors(affinity: Affinity | TwoValuedAffinity) -> torch.Tensor:
     """Second smallest y of (D - W) y = lambda D y, y^T D y = 1, sign arbitrary: (B, N) float64.
 
-    `affinity`: W, (B, N, N) float64, symmetric, not negative, row sums D above 0. N = 1 gives zeros.
+    W must not be negative, its row sums D above 0. N = 1 gives zeros.
     """
-    scale = affinity.sum(dim=2).rsqrt()
-    if affinity.shape[1] == 1:
+    scale = affinity.degrees.rsqrt()
+    images, patches = scale.shape
+    if patches == 1:
         return torch.zeros_like(scale)
-    if affinity.shape[1] <= _DENSE_PATCHES:
-        return scale * _dense(affinity, scale)
+    if patches <= _DENSE_PATCHES:
+        return scale * _dense(affinity.dense(torch.ones(images, dtype=torch.bool, device=scale.device)), scale)
     vectors, converged = _lanczos(affinity, scale)
     if not converged.all():
-        vectors[~converged] = _dense(affinity[~converged], scale[~converged])
+        vectors[~converged] = _dense(affinity.dense(~converged), scale[~converged])
     return scale * vectors
 
 
@@ -203,18 +249,18 @@ def _dense(affinity: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return torch.linalg.eigh(scale[:, :, None] * affinity * scale[:, None, :]).eigenvectors[:, :, -2]
 
 
-def _lanczos(affinity: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _lanczos(affinity: Affinity | TwoValuedAffinity, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Largest eigenvectors of S orthogonal to D^1/2 1, (B, N) unit-norm; which of them are accurate, (B,) bool."""
     images, patches = scale.shape
     steps = min(_STEPS, patches - 1)
-    basis = affinity.new_zeros((images, steps + 2, patches))  # row 0: D^1/2 1, then the Lanczos vectors
+    basis = scale.new_zeros((images, steps + 2, patches))  # row 0: D^1/2 1, then the Lanczos vectors
     basis[:, 0] = F.normalize(1.0 / scale, dim=1)
     start = torch.randn(patches, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(scale.device)
     basis[:, 1] = F.normalize(_orthogonal(start.expand(images, -1), basis[:, :1]), dim=1)
-    tridiagonal = affinity.new_zeros((images, steps + 1, steps + 1))
+    tridiagonal = scale.new_zeros((images, steps + 1, steps + 1))
     for step in range(steps):
         vector = basis[:, step + 1]
-        product = scale * torch.bmm((scale * vector)[:, None], affinity)[:, 0]
+        product = scale * affinity.times(scale * vector)
         along = (product * vector).sum(dim=1)
         product = _orthogonal(product, basis[:, : step + 2])
         length = product.norm(dim=1)
