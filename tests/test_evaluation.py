@@ -534,5 +534,5 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         tracemalloc.stop()
         return peak
 
-    peak(10)
-    assert peak(400) < peak(40) + labels.nbytes
+    # Two threads count at a time, each with the pairs of its image in int64; all 400 images would take 72 MB.
+    assert peak(400) < 30 * labels.nbytes

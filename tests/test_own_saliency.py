@@ -18,8 +18,11 @@ from PIL import Image
 from skimage.metrics import structural_similarity as scikit_image_similarity
 
 from fastcomus import Run
+from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError
+from fastcomus.saliency import load_proposer
 from fastcomus.saliency.losses import hybrid_loss, structural_similarity
+from fastcomus.saliency.network_map import SaliencyNetwork, save_network
 from fastcomus.saliency_training import _pixel_labels, _planes, averaged, fused
 
 SHORT = {"priors": "background-prior, minimum-barrier", "refine_epochs": 1, "epochs": 2, "size": 65, "batch_size": 6}
@@ -75,6 +78,36 @@ def test_the_network_finds_planted_objects(trained: Run, photographs: Photograph
     assert len(ious) >= 20 and np.median(ious) > 0.6
     notes = (run.folder.read_state() or {})["notes"]
     assert any("efficientnet-lite0" in note for note in notes)
+
+
+def test_maps_are_joined_with_those_of_the_priors(trained: Run, photographs: Photographs) -> None:
+    """Weight 1 gives the priors' mean, 0 the network, a half lies between, each stretched to [0, 1]."""
+    pixels = np.asarray(Image.open(sorted(photographs.images.iterdir())[0]).convert("RGB"))
+    checkpoint = str(trained.folder.file("saliency/network.safetensors"))
+
+    def map_of(weight: float) -> np.ndarray:
+        proposer = load_proposer(EmbedConfig(saliency=checkpoint, prior_weight=weight), torch.device("cpu"))
+        assert not callable(proposer)
+        return proposer.propose(proposer.prepare(pixels)[None])[0][0]
+
+    alone, joined, mean = map_of(0.0), map_of(0.5), map_of(1.0)
+    priors = [load_proposer(EmbedConfig(saliency=name), torch.device("cpu")) for name in SHORT["priors"].split(", ")]
+    expected = np.mean([prior("", pixels)[0] for prior in priors if callable(prior)], axis=0)
+    small = np.asarray(Image.fromarray(expected.astype(np.float32)).resize(mean.shape[::-1], Image.Resampling.BILINEAR))
+    assert np.corrcoef(mean.ravel(), small.ravel())[0, 1] > 0.999
+    for one in (alone, joined, mean):
+        assert one.min() == 0 and one.max() == 1
+    # The network's map before it is stretched is a + b times what `alone` shows.
+    terms = np.stack([alone.ravel(), mean.ravel(), np.ones(mean.size)], axis=1)
+    weights, residual, *_ = np.linalg.lstsq(terms, joined.ravel(), rcond=None)
+    assert residual[0] / mean.size < 1e-4 and (weights[:2] > 0.1).all()
+
+
+def test_a_prior_that_is_not_known_is_told(trained: Run, tmp_path: Path) -> None:
+    network = SaliencyNetwork("efficientnet-lite0", 65)
+    save_network(network, ["centre-prior"], "", tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="centre-prior"):
+        load_proposer(EmbedConfig(saliency=str(tmp_path / "other.safetensors")), torch.device("cpu"))
 
 
 def test_what_is_up_to_date_is_not_done_again(trained: Run, photographs: Photographs, tmp_path: Path) -> None:

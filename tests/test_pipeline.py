@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +20,10 @@ from conftest import TINY, Photographs, make_photographs, tree_bytes
 from PIL import Image
 
 import fastcomus
-from fastcomus import InputError, Run
+from fastcomus import InputError, Run, iterations
 from fastcomus.config import to_toml
 from fastcomus.datasets import read_mask
+from fastcomus.self_training import SelfTraining
 
 
 def test_every_image_gets_masks_of_its_own_size(finished_run: Path, photographs: Photographs) -> None:
@@ -200,7 +202,7 @@ def test_bad_files_are_recorded_and_the_rest_goes_on(photographs: Photographs, t
 
 def test_more_images_for_later_iterations(run_copy: Path, tmp_path: Path) -> None:
     def trained_on() -> int:
-        return int((run_copy / "iteration-2/training.csv").read_text().splitlines()[1].split(",")[-1])
+        return int((run_copy / "iteration-2/training.csv").read_text().splitlines()[1].split(",")[-2])
 
     more = make_photographs(tmp_path / "more", 6).images
     alone = trained_on()
@@ -229,3 +231,30 @@ def test_a_truncated_shard_is_named_and_embed_mends_it(run_copy: Path, photograp
     (run_copy / "objects/manifest.json").unlink()
     Run(run_copy).embed(photographs.images)
     assert part.read_bytes() == whole
+
+
+def test_training_interrupted_within_an_epoch_ends_with_the_same_bytes(
+    run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a checkpoint after every step, and an interruption in every epoch."""
+    monkeypatch.setattr(iterations, "CHECKPOINT_S", 0.0)
+    for iteration in (1, 2):
+        shutil.rmtree(run_copy / f"iteration-{iteration}")
+    whole = Path(shutil.copytree(run_copy, tmp_path / "whole"))
+    settings = {"iterations": 1, "batch_size": 4, "weight_average": 0.5}
+    Run(whole, device="cpu").train(**settings)
+    steps, plain = 0, SelfTraining._step
+
+    def interrupted(self: SelfTraining, *arguments: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps in (3, 7):
+            raise KeyboardInterrupt
+        plain(self, *arguments)
+
+    monkeypatch.setattr(SelfTraining, "_step", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            Run(run_copy, device="cpu").train(**settings)
+    Run(run_copy, device="cpu").train(**settings)
+    assert steps > 7 and tree_bytes(run_copy) == tree_bytes(whole)
