@@ -111,7 +111,7 @@ def _bare(segmenter: Segmenter, batches: list[Batch], flip: bool, with_labels: b
     for images, sizes, names in batches:
         logits = []
         for one in images:
-            found = segmenter.coarse_logits(torch.cat([one, one.flip(-1)]) if flip else one)
+            found = segmenter(torch.cat([one, one.flip(-1)]) if flip else one)
             logits.append((found[: len(one)] + found[len(one) :].flip(-1)) / 2 if flip else found)
         if with_labels:
             for place, (name, size) in enumerate(zip(names, sizes, strict=True)):

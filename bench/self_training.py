@@ -33,7 +33,7 @@ from fastcomus.backends import select
 from fastcomus.config import TrainConfig, preset_config
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.images import find_images, read_image
-from fastcomus.segmenter import aligned_side, build_segmenter
+from fastcomus.segmenter import aligned_side, build_segmenter, enlarged
 from fastcomus.self_training import SelfTraining
 
 MAX_PIXELS = 100_000_000
@@ -132,7 +132,7 @@ def bare_losses(
     for images, labels in batches:
         images, labels = images.to(device), labels.to(device)
         with autocast(device, precision):
-            logits = network(images)
+            logits = enlarged(network(images), images.shape)
         loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

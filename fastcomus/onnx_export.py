@@ -32,7 +32,7 @@ class LabelledImages(nn.Module):
         self.label_type = torch.uint8 if classes <= 256 else torch.int32
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self.segmenter.coarse_logits(images)
+        logits = self.segmenter(images)
         wide = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=True)
         return wide.argmax(1).to(self.label_type), logits
 

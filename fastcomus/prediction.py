@@ -172,7 +172,7 @@ def _predict_batch(
 def _coarse_logits(segmenter: Segmenter, images: torch.Tensor, flip: bool, precision: str) -> torch.Tensor:
     """(B, C, h, w) logits of images (B, 3, H, W), averaged with those of their mirror images when `flip`."""
     with autocast(images.device, precision):
-        logits = segmenter.coarse_logits(torch.cat([images, images.flip(-1)]) if flip else images)
+        logits = segmenter(torch.cat([images, images.flip(-1)]) if flip else images)
     return (logits[: len(images)] + logits[len(images) :].flip(-1)) / 2 if flip else logits
 
 

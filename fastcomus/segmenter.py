@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -31,14 +33,15 @@ class Segmenter(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits at the images' size, by bilinear interpolation of `coarse_logits`."""
-        return F.interpolate(self.coarse_logits(images), images.shape[-2:], mode="bilinear", align_corners=True)
-
-    def coarse_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, k + 1, (H - 1) / output stride + 1, (W - 1) / output stride + 1) float32."""
+        """(B, 3, H, W) uint8 to (B, k + 1, (H - 1) / output stride + 1, (W - 1) / output stride + 1) float32."""
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         features = self.backbone((pixels - self.mean) / self.std)[-1]
         return self.head(features).float()
+
+
+def enlarged(logits: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Logits of every pixel, (B, k + 1, H, W), by bilinear interpolation. `shape`: ends with H, W."""
+    return F.interpolate(logits, tuple(shape[-2:]), mode="bilinear", align_corners=True)
 
 
 def aligned_side(side: float, output_stride: int) -> int:

@@ -22,7 +22,7 @@ from fastcomus.config import TrainConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
 from fastcomus.process_group import ProcessGroup
-from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter
+from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter, enlarged
 from fastcomus.synchronized_batch_norm import synchronized
 
 IGNORED = -1  # a label in class maps: its pixel is not learnt from
@@ -186,11 +186,15 @@ class SelfTraining:
             with self._gradients_kept(place + 1 < len(parts)):
                 with autocast(self.device, self.precision):
                     logits = self.network(images)
-                loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-                (loss * share).backward()
-            with torch.no_grad():
-                given = (logits.argmax(1) == labels).sum()
-                sums += torch.stack([loss.detach(), given, (labels != IGNORED).sum()]).double()
+                # Enlarged one by one: (k + 1) logits for every pixel of a batch would be most of the memory.
+                coarse = logits.detach().requires_grad_()
+                for one, its_labels in zip(coarse.split(1), labels.split(1), strict=True):
+                    each = enlarged(one, its_labels.shape)
+                    loss = F.cross_entropy(each, its_labels, ignore_index=IGNORED, reduction="sum")
+                    (loss * share).backward()
+                    given = (each.detach().argmax(1) == its_labels).sum()
+                    sums += torch.stack([loss.detach(), given, (its_labels != IGNORED).sum()]).double()
+                logits.backward(coarse.grad)
         self.optimizer.step()
         self.sums += self.processes.sum(sums)
         if self.averaged is not None:

@@ -11,13 +11,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
-from fastcomus.augmentation import ReadSample, augment
+from fastcomus.augmentation import ReadSample, augment, augmented_batches, shuffled
 from fastcomus.backends import select
 from fastcomus.config import TrainConfig
 from fastcomus.errors import InputError
-from fastcomus.segmenter import Segmenter, build_segmenter
-from fastcomus.self_training import IGNORED, Checkpoint, SelfTraining
+from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter, enlarged
+from fastcomus.self_training import IGNORED, Checkpoint, SelfTraining, _dropout_seed
 
 CPU = select("cpu")
 COLOURS = np.array([[90, 120, 90], [220, 40, 30], [30, 60, 220]])  # background and two clusters
@@ -105,6 +106,23 @@ def three_epochs(config: TrainConfig) -> list[Trained]:
     return train(config, 3)
 
 
+def test_a_step_is_cross_entropy_on_logits_at_the_images_size(config: TrainConfig) -> None:
+    config = replace(config, batch_size=6)
+    made = train(config, 1, count=6)[0].checkpoint
+    side, epoch = aligned_side(config.train_size, config.output_stride), shuffled(6, 6, 0, 0)
+    (images, labels), *_ = augmented_batches(square, epoch.batches, epoch.seeds, config, side, 1)
+    torch.manual_seed(0)
+    network = build_segmenter(config.backbone, config.backbone_weights, 2, config.output_stride).train()
+    torch.manual_seed(_dropout_seed(0, 0, 0, 0))
+    loss = F.cross_entropy(enlarged(network(images), labels.shape), labels)
+    loss.backward()
+    assert made.history[0].loss == pytest.approx(float(loss), rel=1e-3)
+    for parameter, state in zip(network.parameters(), made.state["optimizer"]["state"].values(), strict=True):
+        gradient = state["exp_avg"] / 0.1
+        scale = float(parameter.grad.abs().max())
+        assert torch.allclose(gradient, parameter.grad, atol=1e-2 * scale), scale
+
+
 def test_planted_squares_are_learned(config: TrainConfig) -> None:
     made = train(replace(config, schedule="cosine", learning_rate=5e-3, scale_min=0.8), 14, count=20)
     history = made[-1].checkpoint.history
@@ -118,7 +136,7 @@ def test_planted_squares_are_learned(config: TrainConfig) -> None:
     views = [augment(*square(index), whole, 65, np.random.default_rng(index)) for index in range(100, 120)]
     images, truth = (torch.stack(tensors) for tensors in zip(*views, strict=True))
     with torch.inference_mode():
-        found = segmenter(images).argmax(1)
+        found = enlarged(segmenter(images), images.shape).argmax(1)
     for label in range(3):
         assert (found == truth)[truth == label].float().mean() > 0.75
 
