@@ -129,6 +129,36 @@ def assign_command(
 
 
 @stage_command(app)
+def name_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CLUSTER=NAME]...",
+            help="Such as 3=cat 7=cat 9=-: equal names merge clusters, - drops one. Cluster numbers are those of "
+            "clusters.parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Take all names from this names.toml, such as the report saves.")
+    ] = None,
+) -> None:
+    """Give clusters names, which predict, evaluate, assign and export then go by; without arguments, show them."""
+    from rich.console import Console
+
+    from fastcomus.cluster_names import parse_names
+    from fastcomus.name_table import name_table
+    from fastcomus.stored_clusters import read_clusters
+
+    if names and file:
+        raise InputError("give either names or --file, not both.")
+    named = run.name(file or parse_names(names or []))
+    Console().print(name_table(named, read_clusters(run.folder).sizes.tolist()))
+
+
+@stage_command(app)
 def evaluate_command(
     run: "Run",
     given: dict[str, dict[str, Any]],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fastcomus.backends import Backend
+from fastcomus.cluster_names import ClusterNames
 from fastcomus.datasets import ImageLabels, Truth, fitting_source, parse_source, read_truth
 from fastcomus.errors import InputError
 from fastcomus.evaluation import (
@@ -27,17 +28,23 @@ from fastcomus.run_folder import RunFolder, mask_name
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """The class maps of one iteration: `images` may have one each, labels in [0, k]."""
+    """The class maps of one iteration: `images` may have one each, of the classes that `names` makes of clusters."""
 
     folder: RunFolder
     iteration: int
     images: Sequence[str]
-    k: int
+    names: ClusterNames
     backend: Backend
     workers: int
 
+    @property
+    def k(self) -> int:
+        """Number of classes, background apart."""
+        return len(self.names.classes) - 1
+
     def read(self, image: str) -> np.ndarray:
-        return self.folder.read_class_map(self._name(image))
+        """(H, W) unsigned integers in [0, k]."""
+        return self.names.class_map(self.folder.read_class_map(self._name(image)))
 
     def present(self, names: Sequence[str]) -> list[str]:
         """Those of `names` whose class map is there."""
@@ -75,6 +82,8 @@ def evaluate_run(
         fitted_counts = _counts(maps, fitting, False) if isinstance(fitting, Truth) else None
         counts = _counts(maps, scored, bool(bootstrap))
         evaluation = evaluate(counts, fitted_counts, bootstrap=bootstrap, seed=seed)
+    if maps.names.given:
+        evaluation = replace(evaluation, cluster_names=maps.names.classes)
     maps.folder.write_json(f"evaluation/iteration-{maps.iteration}.json", evaluation.to_json())
     return evaluation
 
