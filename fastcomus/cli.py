@@ -9,6 +9,7 @@ import typer
 
 from fastcomus.command_options import Classes, Device, Images, Truth, stage_command
 from fastcomus.errors import InputError
+from fastcomus.export_commands import export_app
 from fastcomus.process_group import this_process
 
 if TYPE_CHECKING:
@@ -222,20 +223,7 @@ def doctor() -> None:
     examine()
 
 
-export_app = typer.Typer(help="The trained network as a file for other programs.")
 app.add_typer(export_app, name="export", no_args_is_help=True)
-
-
-@stage_command(export_app)
-def onnx_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    output: Annotated[Path | None, typer.Option(help="File to write; by default segmenter.onnx in the run.")] = None,
-    iteration: Annotated[int | None, typer.Option(help="Iteration whose network to take; by default the last.")] = None,
-) -> None:
-    """Write a trained network as ONNX: images (B, 3, H, W) uint8 in, labels (B, H, W) and coarse logits out."""
-    run.export_onnx(output or "", iteration)
-
 
 weights_app = typer.Typer(help="Weights of networks: what there is, fetching them, adding files by hand.")
 app.add_typer(weights_app, name="weights", no_args_is_help=True)

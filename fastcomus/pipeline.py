@@ -22,7 +22,7 @@ from fastcomus import backends, weights
 from fastcomus.cluster_embeddings import check_count, cluster_embeddings
 from fastcomus.cluster_names import ClusterNames
 from fastcomus.clustering import Clusters
-from fastcomus.config import STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
+from fastcomus.config import IMAGE_TRANSFERS, STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
 from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
 from fastcomus.errors import InputError
 from fastcomus.images import find_images
@@ -31,6 +31,7 @@ from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
+from fastcomus.stored_masks import ClassMaps
 from fastcomus.stored_names import names_in, read_names, tell_stale_names, write_names
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ class Run:
         goes in and comes out: `onnx_export.LabelledImages`. Needs the packages of the extra `onnx`."""
         from fastcomus.onnx_export import check_onnx, write_onnx
 
-        chosen = self._trained_iteration(iteration)
+        chosen, names = self._trained_iteration(iteration), self.name()
         check_onnx()
         from fastcomus.segmenter_files import load_segmenter
 
@@ -287,8 +288,24 @@ class Run:
         facts = {name: str(manifest[name]) for name in ("k", "backbone", "output_stride")}
         target = Path(output or self.folder.path / "segmenter.onnx")
         with RunFolder(target.parent).replacing(target.name) as path:
-            write_onnx(load_segmenter(self.folder, chosen), manifest["k"], {**facts, "iteration": str(chosen)}, path)
+            write_onnx(load_segmenter(self.folder, chosen), names, {**facts, "iteration": str(chosen)}, path)
         log.info("export: the network of iteration %d in %s", chosen, target)
+        return target
+
+    def export(
+        self, format: str, output: Path | str = "", iteration: int | None = None, *, images: str = IMAGE_TRANSFERS[0]
+    ) -> Path:
+        """The masks of `iteration` (the last by default) with their images as "coco", "voc", "yolo" or "labelme", in a
+        new folder, by default exports/iteration-N-FORMAT in the run (`exports`). `images`: "link" or "copy". Of
+        "onnx" it is `export_onnx`."""
+        from fastcomus.exports import Transfer, export_masks
+
+        if format == "onnx":
+            return self.export_onnx(output, iteration)
+        masks, source = self._class_maps(iteration)
+        target = Path(output or self.folder.path / f"exports/iteration-{masks.iteration}-{format}")
+        count = export_masks(format, masks, Transfer(source.root, images, self.config.embed.max_pixels), target)
+        log.info("export: the masks of %d images, iteration %d, in %s", count, masks.iteration, target)
         return target
 
     def assign(
@@ -387,14 +404,9 @@ class Run:
         `classes`: file of class names. `fit_on`: a split or list file of other images to match clusters to classes on.
         `bootstrap`: how often images are drawn again for an interval.
         """
-        from fastcomus.run_evaluation import ClassMaps, evaluate_run
+        from fastcomus.run_evaluation import evaluate_run
 
-        done = self._iterations()
-        chosen = done[-1] if iteration is None else iteration
-        if chosen not in done:
-            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {chosen}.")
-        images = self._image_source().names
-        maps = ClassMaps(self.folder, chosen, images, self.name(), self.backend, self.workers)
+        maps, _ = self._class_maps(iteration)
         named = Path(classes) if classes else None
         return evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
 
@@ -490,6 +502,15 @@ class Run:
         if not done:
             raise InputError(f"there are no masks in {self.folder.path}; run fastcomus embed, then fastcomus cluster.")
         return done
+
+    def _class_maps(self, wanted: int | None) -> tuple[ClassMaps, ImageSource]:
+        """The named class maps of the iteration `wanted`, or the last, and the images they belong to."""
+        done = self._iterations()
+        chosen = done[-1] if wanted is None else wanted
+        if chosen not in done:
+            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {chosen}.")
+        source = self._image_source()
+        return ClassMaps(self.folder, chosen, source.names, self.name(), self.backend, self.workers), source
 
     def _trained_iteration(self, wanted: int | None) -> int:
         """`wanted`, or the last; InputError when it has no network."""

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from fastcomus.backends import Backend
-from fastcomus.cluster_names import ClusterNames
 from fastcomus.datasets import ImageLabels, Truth, fitting_source, parse_source, read_truth
 from fastcomus.errors import InputError
 from fastcomus.evaluation import (
@@ -23,35 +18,7 @@ from fastcomus.evaluation import (
 )
 from fastcomus.progress import progress_bar
 from fastcomus.read_ahead import read_ahead
-from fastcomus.run_folder import RunFolder, mask_name
-
-
-@dataclass(frozen=True)
-class ClassMaps:
-    """The class maps of one iteration: `images` may have one each, of the classes that `names` makes of clusters."""
-
-    folder: RunFolder
-    iteration: int
-    images: Sequence[str]
-    names: ClusterNames
-    backend: Backend
-    workers: int
-
-    @property
-    def k(self) -> int:
-        """Number of classes, background apart."""
-        return len(self.names.classes) - 1
-
-    def read(self, image: str) -> np.ndarray:
-        """(H, W) unsigned integers in [0, k]."""
-        return self.names.class_map(self.folder.read_class_map(self._name(image)))
-
-    def present(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` whose class map is there."""
-        return [name for name in names if self.folder.file(self._name(name)).exists()]
-
-    def _name(self, image: str) -> str:
-        return mask_name(f"iteration-{self.iteration}", image)
+from fastcomus.stored_masks import ClassMaps
 
 
 def evaluate_run(
