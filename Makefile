@@ -1,12 +1,13 @@
 # make demo: set up and run the whole pipeline on scenes made on the spot, offline, on the CPU.
 # make test: set up and pass the tests.
+# make docs: write docs/cli.md, the help text of every command; a test fails while it is stale.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench clean
+.PHONY: demo test docs bench clean
 
 demo: $(READY)
 	$(BIN)/fastcomus demo
@@ -16,6 +17,9 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+docs: $(READY)
+	$(BIN)/python -m typer --app app fastcomus.cli utils docs --name fastcomus --title Commands --output docs/cli.md
 
 bench: $(READY)
 	$(BIN)/python bench/quality.py --data ../shared/data/msrc14
