@@ -116,9 +116,9 @@ class CupyKernels:
 
         device = next(one.device for one in bound if isinstance(one, torch.Tensor))
         assert device.index is not None
-        # CuPy takes a pointer as a number of a pointer's size; the tensors are alive until the call returns, and torch
-        # hands their memory out again only to work that comes later on this stream.
-        values = tuple(np.uintp(one.data_ptr()) if isinstance(one, torch.Tensor) else one for one in bound)
+        # CuPy passes an int on as 64 bits, as long as a pointer. The tensors live until the call returns, and torch
+        # gives their memory only to work that comes later on this stream.
+        values = tuple(one.data_ptr() if isinstance(one, torch.Tensor) else one for one in bound)
         with cupy.cuda.Device(device.index):
             with cupy.cuda.Stream.from_external(torch.cuda.current_stream(device)):
                 _compiled(file, kernel, device.index)(grid, (threads, 1, 1), values)
