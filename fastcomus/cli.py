@@ -9,6 +9,7 @@ import typer
 
 from fastcomus.command_options import Classes, Device, Images, Truth, stage_command
 from fastcomus.errors import InputError
+from fastcomus.export_commands import export_app
 from fastcomus.process_group import this_process
 
 if TYPE_CHECKING:
@@ -129,6 +130,36 @@ def assign_command(
 
 
 @stage_command(app)
+def name_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CLUSTER=NAME]...",
+            help="Such as 3=cat 7=cat 9=-: equal names merge clusters, - drops one. Cluster numbers are those of "
+            "clusters.parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Take all names from this names.toml, such as the report saves.")
+    ] = None,
+) -> None:
+    """Give clusters names, which predict, evaluate, assign and export then go by; without arguments, show them."""
+    from rich.console import Console
+
+    from fastcomus.cluster_names import parse_names
+    from fastcomus.name_table import name_table
+    from fastcomus.stored_clusters import read_clusters
+
+    if names and file:
+        raise InputError("give either names or --file, not both.")
+    named = run.name(file or parse_names(names or []))
+    Console().print(name_table(named, read_clusters(run.folder).sizes.tolist()))
+
+
+@stage_command(app)
 def evaluate_command(
     run: "Run",
     given: dict[str, dict[str, Any]],
@@ -192,20 +223,7 @@ def doctor() -> None:
     examine()
 
 
-export_app = typer.Typer(help="The trained network as a file for other programs.")
 app.add_typer(export_app, name="export", no_args_is_help=True)
-
-
-@stage_command(export_app)
-def onnx_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    output: Annotated[Path | None, typer.Option(help="File to write; by default segmenter.onnx in the run.")] = None,
-    iteration: Annotated[int | None, typer.Option(help="Iteration whose network to take; by default the last.")] = None,
-) -> None:
-    """Write a trained network as ONNX: images (B, 3, H, W) uint8 in, labels (B, H, W) and coarse logits out."""
-    run.export_onnx(output or "", iteration)
-
 
 weights_app = typer.Typer(help="Weights of networks: what there is, fetching them, adding files by hand.")
 app.add_typer(weights_app, name="weights", no_args_is_help=True)

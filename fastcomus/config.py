@@ -20,6 +20,7 @@ from fastcomus.errors import InputError
 PRECISIONS = ("float32", "bf16")
 AUTOMATIC_PRECISIONS = ("auto", *PRECISIONS)
 CLUSTER_METHODS = ("spectral", "kmeans", "minibatch-kmeans", "leiden", "agglomerative")
+IMAGE_TRANSFERS = ("link", "copy")  # how an export gets its images; the first is the default
 GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
 METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("qr", "normalized", "kmeans")

@@ -224,7 +224,7 @@ def read_image(path: Path, max_pixels: int) -> np.ndarray:
                 image.load()
                 if image.format in ("JPEG", "MPO") and _lacks_jpeg_end(file):
                     raise UnreadableImage("truncated", "the JPEG data have no end marker")
-                return _upright(_to_rgb(image), _exif_orientation(image))
+                return _upright(_to_rgb(image), exif_orientation(image))
     except UnreadableImage:
         raise
     except FileNotFoundError as error:
@@ -336,7 +336,7 @@ def _stretch(values: np.ndarray, keep_unit_range: bool) -> np.ndarray:
     return np.rint(np.nan_to_num(scaled, nan=0.0)).astype(np.uint8)
 
 
-def _exif_orientation(image: ImageFile.ImageFile) -> int:
+def exif_orientation(image: ImageFile.ImageFile) -> int:
     """1 to 8 as in EXIF tag 274; 1 where there is none or the EXIF data are broken."""
     try:
         orientation = image.getexif().get(274, 1)

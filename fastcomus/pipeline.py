@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from fastcomus import backends, weights
 from fastcomus.cluster_embeddings import check_count, cluster_embeddings
+from fastcomus.cluster_names import ClusterNames
 from fastcomus.clustering import Clusters
-from fastcomus.config import STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
+from fastcomus.config import IMAGE_TRANSFERS, STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
 from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
 from fastcomus.errors import InputError
 from fastcomus.images import find_images
@@ -30,6 +31,8 @@ from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
+from fastcomus.stored_masks import ClassMaps
+from fastcomus.stored_names import names_in, read_names, tell_stale_names, write_names
 
 if TYPE_CHECKING:
     from fastcomus.evaluation import Evaluation, LabelEvaluation
@@ -188,9 +191,23 @@ class Run:
                 clusters.sizes[-1],
                 clusters.sizes[0],
             )
+            tell_stale_names(self.folder, self._clusters_manifest())
         if objects is not None:
             self._write_cluster_masks(objects, clusters, whole)
         return clusters
+
+    def name(self, names: Mapping[int, str] | Path | str | None = None) -> ClusterNames:
+        """Give clusters names, by number; equal names merge clusters, "-" drops one into the background. `predict`,
+        `evaluate`, `assign` and `export` go by them.
+
+        `names`: {3: "cat"}, laid over the names that are there, or a names.toml, which takes their place. Returns all
+        names; without `names`, those that are there.
+        """
+        clusters = self._clusters_manifest()
+        if isinstance(names, Path | str):
+            return write_names(self.folder, clusters, dict(names_in(Path(names), clusters).given))
+        present = read_names(self.folder, clusters)
+        return write_names(self.folder, clusters, {**dict(present.given), **names}) if names else present
 
     def train(self, **settings: Any) -> Path:
         """Train DeepLabv3 on the class maps, `iterations` times, each network writing its own; the last one's folder.
@@ -248,12 +265,12 @@ class Run:
         from fastcomus.prediction_folder import PredictedImages, write_predictions
 
         config = with_settings(self.config, {"predict": settings})
-        newest = self._trained_iteration(None)
+        newest, names = self._trained_iteration(None), self.name()
         found = find_listed_images(images)
         wanted = PredictedImages(found, _stamps(found.root, found.names, None))
         target = RunFolder(output or self.folder.path / "predictions")
         masks, skipped = write_predictions(
-            wanted, target, overlay, probabilities, self.folder, newest, config, self.backend, self.workers
+            wanted, target, overlay, probabilities, self.folder, newest, names, config, self.backend, self.workers
         )
         log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
@@ -263,7 +280,7 @@ class Run:
         goes in and comes out: `onnx_export.LabelledImages`. Needs the packages of the extra `onnx`."""
         from fastcomus.onnx_export import check_onnx, write_onnx
 
-        chosen = self._trained_iteration(iteration)
+        chosen, names = self._trained_iteration(iteration), self.name()
         check_onnx()
         from fastcomus.segmenter_files import load_segmenter
 
@@ -271,8 +288,24 @@ class Run:
         facts = {name: str(manifest[name]) for name in ("k", "backbone", "output_stride")}
         target = Path(output or self.folder.path / "segmenter.onnx")
         with RunFolder(target.parent).replacing(target.name) as path:
-            write_onnx(load_segmenter(self.folder, chosen), manifest["k"], {**facts, "iteration": str(chosen)}, path)
+            write_onnx(load_segmenter(self.folder, chosen), names, {**facts, "iteration": str(chosen)}, path)
         log.info("export: the network of iteration %d in %s", chosen, target)
+        return target
+
+    def export(
+        self, format: str, output: Path | str = "", iteration: int | None = None, *, images: str = IMAGE_TRANSFERS[0]
+    ) -> Path:
+        """The masks of `iteration` (the last by default) with their images as "coco", "voc", "yolo" or "labelme", in a
+        new folder, by default exports/iteration-N-FORMAT in the run (`exports`). `images`: "link" or "copy". Of
+        "onnx" it is `export_onnx`."""
+        from fastcomus.exports import Transfer, export_masks
+
+        if format == "onnx":
+            return self.export_onnx(output, iteration)
+        masks, source = self._class_maps(iteration)
+        target = Path(output or self.folder.path / f"exports/iteration-{masks.iteration}-{format}")
+        count = export_masks(format, masks, Transfer(source.root, images, self.config.embed.max_pixels), target)
+        log.info("export: the masks of %d images, iteration %d, in %s", count, masks.iteration, target)
         return target
 
     def assign(
@@ -289,7 +322,7 @@ class Run:
         `images`: a folder whose objects are found and embedded as this run's were, with `masks` where the run had
         masks of its own; or `embeddings`: rows of your own, as in `cluster`. Writes `output`/assigned.parquet (by
         default in the run folder's `assigned`), a row per object: image and box where there are any, cluster,
-        distance, novelty, is_outlier (see `assignment.Assigned`).
+        distance, novelty, is_outlier (see `assignment.Assigned`), and name where clusters were given names.
         """
         from fastcomus.assignment import assign_embeddings
 
@@ -302,7 +335,7 @@ class Run:
                 if images and not masks
                 else "--masks is for new images of a run whose own objects came from masks; leave it out."
             )
-        manifest = self._clusters_manifest()
+        manifest, names = self._clusters_manifest(), self.name()
         rows = self._clustered_rows(manifest)
         target = RunFolder(output or self.folder.path / "assigned")
         if images:
@@ -344,6 +377,8 @@ class Run:
             ("is_outlier", found.is_outlier),
         ):
             table = table.append_column(name, pa.array(column))
+        if names.given:
+            table = table.append_column("name", pa.array([names.name(one) for one in found.labels], pa.string()))
         target.write_table("assigned.parquet", table)
         log.info(
             "assign: %d objects in %d clusters, %d unlike anything; %s",
@@ -369,14 +404,9 @@ class Run:
         `classes`: file of class names. `fit_on`: a split or list file of other images to match clusters to classes on.
         `bootstrap`: how often images are drawn again for an interval.
         """
-        from fastcomus.run_evaluation import ClassMaps, evaluate_run
+        from fastcomus.run_evaluation import evaluate_run
 
-        done = self._iterations()
-        chosen = done[-1] if iteration is None else iteration
-        if chosen not in done:
-            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {chosen}.")
-        names, k = self._image_source().names, self._clusters_manifest()["k"]
-        maps = ClassMaps(self.folder, chosen, names, k, self.backend, self.workers)
+        maps, _ = self._class_maps(iteration)
         named = Path(classes) if classes else None
         return evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
 
@@ -394,6 +424,8 @@ class Run:
             read_truth(str(truth), Path(classes) if classes else None, names)
         self.embed(images)
         self.cluster()
+        if truth:
+            self.name()  # names of other clusters are told before training, not after it
         self.train()
         return [self.evaluate(truth, classes, iteration) for iteration in self._iterations()] if truth else []
 
@@ -470,6 +502,15 @@ class Run:
         if not done:
             raise InputError(f"there are no masks in {self.folder.path}; run fastcomus embed, then fastcomus cluster.")
         return done
+
+    def _class_maps(self, wanted: int | None) -> tuple[ClassMaps, ImageSource]:
+        """The named class maps of the iteration `wanted`, or the last, and the images they belong to."""
+        done = self._iterations()
+        chosen = done[-1] if wanted is None else wanted
+        if chosen not in done:
+            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {chosen}.")
+        source = self._image_source()
+        return ClassMaps(self.folder, chosen, source.names, self.name(), self.backend, self.workers), source
 
     def _trained_iteration(self, wanted: int | None) -> int:
         """`wanted`, or the last; InputError when it has no network."""

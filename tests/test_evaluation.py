@@ -333,6 +333,7 @@ def test_json_has_the_keys_that_the_command_line_promises(tmp_path: Path) -> Non
         "foreground_iou": 1.0,
         "mean_foreground_iou": 1.0,
         "fitted_on": 0,
+        "cluster_names": [],
         "intervals": {},
     }
 

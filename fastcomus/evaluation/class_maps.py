@@ -62,6 +62,7 @@ class Evaluation:
     `fitted_on`: number of other images that the matchings were fitted on; 0: fitted on the scored ones, as the paper
         does.
     `intervals`: 95 % bootstrap interval over images of "miou" and "pixel_accuracy" by matching, {} without.
+    `cluster_names`: what the cluster labels 0 .. k are called; () where they have no names.
     """
 
     hungarian: Score
@@ -73,6 +74,7 @@ class Evaluation:
     mean_foreground_iou: float
     fitted_on: int
     intervals: dict[str, dict[str, Interval]]
+    cluster_names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that strict JSON can hold: NaN is None, classes go by name."""
@@ -86,6 +88,7 @@ class Evaluation:
             "mean_foreground_iou": none_if_nan(self.mean_foreground_iou),
             "fitted_on": self.fitted_on,
             "intervals": {m: {name: list(ends) for name, ends in of.items()} for m, of in self.intervals.items()},
+            "cluster_names": list(self.cluster_names),
         }
 
     @classmethod
@@ -105,6 +108,7 @@ class Evaluation:
                 matching: {name: (low, high) for name, (low, high) in of.items()}
                 for matching, of in content["intervals"].items()
             },
+            cluster_names=tuple(content.get("cluster_names", ())),
         )
 
 
