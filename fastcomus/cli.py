@@ -185,6 +185,12 @@ def evaluate_command(
     Console().print(format_table(run.evaluate(truth, classes or "", iteration, fit_on=fit_on, bootstrap=bootstrap)))
 
 
+@stage_command(app, "report")
+def report_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
+    """Write pages that show what was found, and where clusters get names: report/index.html in the run."""
+    typer.echo(run.report(**given["report"]))
+
+
 @stage_command(app, "embed", "cluster", "train", "predict")
 def run_command(
     run: "Run",
@@ -193,7 +199,7 @@ def run_command(
     truth: Annotated[str, typer.Option(help="Score every iteration against it; see fastcomus evaluate --help.")] = "",
     classes: Classes = None,
 ) -> None:
-    """All stages in order, skipping what is up to date: embed, cluster, train and, given --truth, evaluate."""
+    """All stages in order, skipping what is up to date: embed, cluster, train, given --truth evaluate, and report."""
     from rich.console import Console
 
     from fastcomus.evaluation import format_table
@@ -201,6 +207,7 @@ def run_command(
     run.configure(given)
     for evaluation in run.run(images, truth, classes or ""):
         Console().print(format_table(evaluation))
+    run.report()
 
 
 @app.command()

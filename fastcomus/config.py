@@ -193,6 +193,15 @@ class AssignConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """What a person looks at: the pages of `report`."""
+
+    map_objects: int = setting(3_000, "Most objects on the map; of more, some of every cluster.")
+    shown_images: int = setting(2_000, "Most images on the image pages; of more, some of every cluster.")
+    samples: int = setting(12, "Core samples on a cluster's card; half as many of what was filtered.")
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of a run."""
 
@@ -207,6 +216,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     predict: PredictConfig = PredictConfig()
     assign: AssignConfig = AssignConfig()
+    report: ReportConfig = ReportConfig()
 
 
 STAGES: dict[str, type] = {
@@ -216,6 +226,7 @@ STAGES: dict[str, type] = {
     "train": TrainConfig,
     "predict": PredictConfig,
     "assign": AssignConfig,
+    "report": ReportConfig,
 }
 
 # What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
@@ -324,7 +335,7 @@ def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any
 def check(config: Config) -> None:
     """Raise InputError for the first value that is out of its range."""
     saliency, embed, cluster = config.saliency, config.embed, config.cluster
-    train, predict = config.train, config.predict
+    train, predict, report = config.train, config.predict, config.report
     # NumPy, scikit-learn and torch each take their seed from it; every iteration adds its number.
     _require(0 <= config.seed < 2**31, "seed", "lie in [0, 2147483647]", config.seed)
     if embed.theta != "otsu":
@@ -356,6 +367,9 @@ def check(config: Config) -> None:
         (train, "images_at_once", 0),
         (predict, "predict_size", 32),
         (predict, "predict_batch", 0),
+        (report, "map_objects", 4),
+        (report, "shown_images", 1),
+        (report, "samples", 2),
     ):
         _require(getattr(stage, name) >= least, name, f"be at least {least}", getattr(stage, name))
     _require(cluster.k == 0 or cluster.k >= 2, "k", "be at least 2", cluster.k)
