@@ -13,7 +13,7 @@ from PIL import Image
 
 from fastcomus.backends import Backend
 from fastcomus.config import Config
-from fastcomus.images import ImageList, Skipped, UnreadableImage
+from fastcomus.images import LOST, ImageList, Skipped, UnreadableImage
 from fastcomus.labelling import label_images
 from fastcomus.prediction import WINDOW, Prediction
 from fastcomus.run_folder import RunFolder, fingerprint, mask_file, palette, read_json
@@ -60,7 +60,8 @@ def write_predictions(
     changed = [start for start in starts if prints[start] not in stored["windows"]]
     fresh = [name for start in changed for name in names[start : start + WINDOW]]
     known = set(names) - set(fresh)
-    skipped = {row["image"]: Skipped(**row) for row in stored["skipped"] if row["image"] in known}
+    rows = [row for row in stored["skipped"] if row["image"] in known and row["reason"] != LOST]
+    skipped = {row["image"]: Skipped(**row) for row in rows}
 
     def remember(windows: Sequence[str]) -> None:
         rows = sorted([*skipped.values(), *wanted.found.skipped], key=lambda one: one.image)
