@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcomus.command_options import Classes, Device, Images, Truth, stage_command
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, sentence
 from fastcomus.export_commands import export_app
+from fastcomus.interruption import EXIT_CODE as STOPPED
+from fastcomus.interruption import ends_at_safe_points
 from fastcomus.process_group import this_process
 
 if TYPE_CHECKING:
@@ -26,18 +28,26 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; bad input ends it with one sentence and exit code 2."""
+    """Run the command line; whatever a user can do something about ends it with one sentence.
+
+    Exit codes: 2 bad input, or a file that cannot be written; 3 memory ran out; 130 stopped by ctrl-C.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     # Of several processes that train together the first speaks for all.
     logging.getLogger("fastcomus").setLevel(logging.INFO if this_process().is_first else logging.WARNING)
     try:
-        app()
-    except InputError as error:
-        typer.echo(f"fastcomus: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("fastcomus: stopped; the same command goes on from here.", err=True)
-        sys.exit(130)
+        with ends_at_safe_points():
+            app()
+    except SystemExit as ended:  # Typer makes this of ctrl-C
+        if ended.code == STOPPED:
+            typer.echo("fastcomus: stopped; the same command goes on from here.", err=True)
+        raise
+    except Exception as error:
+        told = sentence(error)
+        if told is None:
+            raise
+        typer.echo(f"fastcomus: {told.text}", err=True)
+        sys.exit(told.exit_code)
 
 
 @stage_command(app, "embed")

@@ -16,7 +16,7 @@ from fastcomus.config import EmbedConfig
 from fastcomus.embeddings import unit_rows
 from fastcomus.encoders import Encoder
 from fastcomus.fitting_batches import FittingBatches, batch_limit
-from fastcomus.images import UnreadableImage
+from fastcomus.images import LOST, UnreadableImage
 from fastcomus.read_ahead import read_ahead
 from fastcomus.saliency import NetworkProposer, Proposer, enlarged_maps
 
@@ -239,6 +239,11 @@ def _finished(image: _Decoded, maps: np.ndarray | None, config: EmbedConfig, bac
         for box, area, score, run_lengths in zip(found.boxes, found.areas, found.scores, encoded, strict=True)
     ]
     return _Proposal(rows, backend.crop_resize(image.pixels, found.boxes, config.crop_size), [])
+
+
+def lost_images(skipped: pa.Table) -> list[str]:
+    """Those of `SKIPPED_SCHEMA` that were there when the folder was listed and gone when they were to be read."""
+    return [row["image"] for row in skipped.select(["image", "reason"]).to_pylist() if row["reason"] == LOST]
 
 
 def decode_mask(counts: str, height: int, width: int) -> np.ndarray:

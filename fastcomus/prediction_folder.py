@@ -14,7 +14,7 @@ from PIL import Image
 from fastcomus.backends import Backend
 from fastcomus.cluster_names import ClusterNames
 from fastcomus.config import Config
-from fastcomus.images import ImageList, Skipped, UnreadableImage
+from fastcomus.images import LOST, ImageList, Skipped, UnreadableImage
 from fastcomus.labelling import label_images
 from fastcomus.prediction import WINDOW, Prediction
 from fastcomus.run_folder import RunFolder, fingerprint, mask_file, palette, read_json
@@ -67,7 +67,8 @@ def write_predictions(
     changed = [start for start in starts if prints[start] not in stored["windows"]]
     fresh = [name for start in changed for name in images[start : start + WINDOW]]
     known = set(images) - set(fresh)
-    skipped = {row["image"]: Skipped(**row) for row in stored["skipped"] if row["image"] in known}
+    rows = [row for row in stored["skipped"] if row["image"] in known and row["reason"] != LOST]
+    skipped = {row["image"]: Skipped(**row) for row in rows}
     classes = {"classes": list(names.classes)} if names.given else {}
 
     def remember(windows: Sequence[str]) -> None:
