@@ -1,6 +1,7 @@
 # make demo: set up and run the whole pipeline on scenes made on the spot, offline, on the CPU.
 # make test: set up and pass the tests.
 # make test-gpu-api: compare the calls into CuPy, cuML and FAISS GPU with their wheels (3.6 GB to download, no GPU needed).
+# make docs: write docs/cli.md, the help text of every command; a test fails while it is stale.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GPU_API := .venv-gpu-api
 
-.PHONY: demo test test-gpu-api bench clean
+.PHONY: demo test docs test-gpu-api bench clean
 
 demo: $(READY)
 	$(BIN)/fastcomus demo
@@ -18,6 +19,9 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+docs: $(READY)
+	$(BIN)/python -m typer --app app fastcomus.cli utils docs --name fastcomus --title Commands --output docs/cli.md
 
 # The wheels of the extra gpu alone: faiss-gpu and faiss-cpu own the same folder. Nothing of tests/conftest.py is needed.
 test-gpu-api: $(GPU_API)/.ready
