@@ -334,7 +334,7 @@ def test_json_has_the_keys_that_the_command_line_promises(tmp_path: Path) -> Non
         "mean_foreground_iou": 1.0,
         "fitted_on": 0,
         "intervals": {},
-        "confusion": [[0, 1, 0], [0, 0, 0], [0, 2, 0]],
+        "confusion": [[1, 0, 0], [0, 0, 0], [0, 2, 0]],
         "class_shares": [1 / 3, 2 / 3, None],
     }
 
