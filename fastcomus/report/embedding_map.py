@@ -66,7 +66,7 @@ def map_figure(
     source = ColumnDataSource(columns, name="objects")
     size = 7 if len(positions) <= 1_000 else 5
     plot = figure(
-        sizing_mode="stretch_both", min_height=300, tools="pan,box_zoom,reset", active_drag="pan", match_aspect=True,
+        sizing_mode="stretch_both", min_height=300, tools="pan,box_zoom,reset", active_drag="pan",
         toolbar_location="above", name="map",
     )  # fmt: skip
     circles = plot.scatter(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastcomus.report.cluster_cards import ClusterCard
 from fastcomus.report.findings import Findings
 from fastcomus.report.image_pages import IMAGES_PER_PAGE, Pictures
-from fastcomus.report.overview import Overview, printable
+from fastcomus.report.overview import Overview
 from fastcomus.report.scores import ConfusionTable, ScoreTable
 from fastcomus.report.script_data import write_script
 from fastcomus.run_folder import RunFolder
@@ -95,7 +95,6 @@ def _html(page: Page) -> str:
         colours=page.colours,
         names=found.names,
         objects=found.objects,
-        run_folder=printable(str(found.folder.path.resolve())),
         shown=page.pictures.numbers,
     )
 

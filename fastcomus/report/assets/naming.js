@@ -98,6 +98,7 @@ document.addEventListener("DOMContentLoaded", () => {
     link.click();
     link.remove();
     setTimeout(() => URL.revokeObjectURL(address), 10000);
+    document.getElementById("run-folder").textContent = decodeURIComponent(new URL("..", location.href).pathname);
     document.getElementById("saved-hint").hidden = false;
     show();
   });
