@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcomus.command_options import Classes, Device, Images, Truth, stage_command
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, sentence
+from fastcomus.export_commands import export_app
+from fastcomus.interruption import EXIT_CODE as STOPPED
+from fastcomus.interruption import ends_at_safe_points
 from fastcomus.process_group import this_process
 
 if TYPE_CHECKING:
@@ -25,18 +28,26 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; bad input ends it with one sentence and exit code 2."""
+    """Run the command line; whatever a user can do something about ends it with one sentence.
+
+    Exit codes: 2 bad input, or a file that cannot be written; 3 memory ran out; 130 stopped by ctrl-C.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     # Of several processes that train together the first speaks for all.
     logging.getLogger("fastcomus").setLevel(logging.INFO if this_process().is_first else logging.WARNING)
     try:
-        app()
-    except InputError as error:
-        typer.echo(f"fastcomus: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("fastcomus: stopped; the same command goes on from here.", err=True)
-        sys.exit(130)
+        with ends_at_safe_points():
+            app()
+    except SystemExit as ended:  # Typer makes this of ctrl-C
+        if ended.code == STOPPED:
+            typer.echo("fastcomus: stopped; the same command goes on from here.", err=True)
+        raise
+    except Exception as error:
+        told = sentence(error)
+        if told is None:
+            raise
+        typer.echo(f"fastcomus: {told.text}", err=True)
+        sys.exit(told.exit_code)
 
 
 @stage_command(app, "embed")
@@ -129,6 +140,36 @@ def assign_command(
 
 
 @stage_command(app)
+def name_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CLUSTER=NAME]...",
+            help="Such as 3=cat 7=cat 9=-: equal names merge clusters, - drops one. Cluster numbers are those of "
+            "clusters.parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Take all names from this names.toml, such as the report saves.")
+    ] = None,
+) -> None:
+    """Give clusters names, which predict, evaluate, assign and export then go by; without arguments, show them."""
+    from rich.console import Console
+
+    from fastcomus.cluster_names import parse_names
+    from fastcomus.name_table import name_table
+    from fastcomus.stored_clusters import read_clusters
+
+    if names and file:
+        raise InputError("give either names or --file, not both.")
+    named = run.name(file or parse_names(names or []))
+    Console().print(name_table(named, read_clusters(run.folder).sizes.tolist()))
+
+
+@stage_command(app)
 def evaluate_command(
     run: "Run",
     given: dict[str, dict[str, Any]],
@@ -199,20 +240,7 @@ def doctor() -> None:
     examine()
 
 
-export_app = typer.Typer(help="The trained network as a file for other programs.")
 app.add_typer(export_app, name="export", no_args_is_help=True)
-
-
-@stage_command(export_app)
-def onnx_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    output: Annotated[Path | None, typer.Option(help="File to write; by default segmenter.onnx in the run.")] = None,
-    iteration: Annotated[int | None, typer.Option(help="Iteration whose network to take; by default the last.")] = None,
-) -> None:
-    """Write a trained network as ONNX: images (B, 3, H, W) uint8 in, labels (B, H, W) and coarse logits out."""
-    run.export_onnx(output or "", iteration)
-
 
 weights_app = typer.Typer(help="Weights of networks: what there is, fetching them, adding files by hand.")
 app.add_typer(weights_app, name="weights", no_args_is_help=True)

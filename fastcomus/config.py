@@ -20,6 +20,7 @@ from fastcomus.errors import InputError
 PRECISIONS = ("float32", "bf16")
 AUTOMATIC_PRECISIONS = ("auto", *PRECISIONS)
 CLUSTER_METHODS = ("spectral", "kmeans", "minibatch-kmeans", "leiden", "agglomerative")
+IMAGE_TRANSFERS = ("link", "copy")  # how an export gets its images; the first is the default
 GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
 METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("qr", "normalized", "kmeans")
@@ -68,7 +69,9 @@ class EmbedConfig:
         "float32, or bf16: about twice as fast on processors with bf16 instructions, slower without; "
         "embeddings change slightly, and objects between two clusters may change theirs (bench/embed.py measures it).",
     )
-    embed_batch: int = setting(32, "Crops per pass of the encoder.")
+    embed_batch: int = setting(
+        32, "Crops per pass of the encoder; fewer where memory is short. 0: as many as the free memory of a GPU holds."
+    )
     shard_images: int = setting(256, "Images per Parquet file; a killed run goes on at the last whole file.")
     max_pixels: int = setting(100_000_000, "Images of more pixels than this are skipped.")
 
@@ -172,7 +175,9 @@ class PredictConfig:
     scales: str = setting("1", "Sizes to predict at and average, as multiples of predict_size: '1' or '0.75, 1, 1.5'.")
     flip: bool = setting(False, "Average the prediction with that of the mirrored image.")
     predict_batch: int = setting(
-        4, "Images of equal size per pass of the network (with flip, and their mirror images); more suit a GPU."
+        4,
+        "Images of equal size per pass of the network (with flip, and their mirror images); more suit a GPU, fewer are "
+        "taken where memory is short. 0: as many as the free memory of a GPU holds.",
     )
 
 
@@ -347,7 +352,7 @@ def check(config: Config) -> None:
         (saliency, "batch_size", 2),
         (embed, "saliency_size", 32),
         (embed, "crop_size", 8),
-        (embed, "embed_batch", 1),
+        (embed, "embed_batch", 0),
         (embed, "shard_images", 1),
         (embed, "max_pixels", 1),
         (cluster, "max_k", 2),
@@ -361,7 +366,7 @@ def check(config: Config) -> None:
         (train, "batch_size", 2),
         (train, "images_at_once", 0),
         (predict, "predict_size", 32),
-        (predict, "predict_batch", 1),
+        (predict, "predict_batch", 0),
         (report, "map_objects", 4),
         (report, "shown_images", 1),
         (report, "samples", 2),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn import functional as F
 
+from fastcomus.cluster_names import ClusterNames
 from fastcomus.errors import InputError
 from fastcomus.segmenter import Segmenter
 
@@ -23,18 +26,26 @@ _NEEDED = ("onnx", "onnxscript")
 class LabelledImages(nn.Module):
     """The exported graph: (B, 3, H, W) uint8 -> labels (B, H, W) uint8, or int32 for 256 labels or more, and logits.
 
-    The logits (B, k + 1, h, w) float32 are the network's own; logit i belongs to pixel i * output stride.
+    Labels are the classes that `names` makes of clusters. The logits (B, k + 1, h, w) float32 are the network's own, by
+    cluster; logit i belongs to pixel i * output stride.
     """
 
-    def __init__(self, segmenter: Segmenter, classes: int) -> None:
+    class_of_label: torch.Tensor
+
+    def __init__(self, segmenter: Segmenter, names: ClusterNames) -> None:
         super().__init__()
         self.segmenter = with_fixed_padding(segmenter)
-        self.label_type = torch.uint8 if classes <= 256 else torch.int32
+        self.label_type = torch.uint8 if len(names.classes) <= 256 else torch.int32
+        self.is_named = bool(names.given)
+        self.register_buffer("class_of_label", torch.from_numpy(names.class_of_label.astype(np.int64)))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits = self.segmenter(images)
         wide = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=True)
-        return wide.argmax(1).to(self.label_type), logits
+        labels = wide.argmax(1)
+        if self.is_named:
+            labels = self.class_of_label[labels]
+        return labels.to(self.label_type), logits
 
 
 def with_fixed_padding(segmenter: Segmenter) -> Segmenter:
@@ -70,8 +81,9 @@ def check_onnx() -> None:
         raise InputError(f"export onnx needs {' and '.join(missing)}; run pip install 'fastcomus[onnx]'.")
 
 
-def write_onnx(segmenter: Segmenter, k: int, facts: dict[str, str], path: Path) -> None:
-    """Write `segmenter` (eval mode, on the CPU) to `path`, with `facts` as the file's metadata.
+def write_onnx(segmenter: Segmenter, names: ClusterNames, facts: dict[str, str], path: Path) -> None:
+    """Write `segmenter` (eval mode, on the CPU) to `path`, with `facts` as the file's metadata, and the classes of
+    `names` as a JSON list where there are any.
 
     Batch, height and width are free; scaling of pixels by mean and standard deviation is part of the graph. Sides must
     be n * output stride + 1 pixels, as `segmenter.aligned_side` gives them; others give shifted labels.
@@ -88,7 +100,7 @@ def write_onnx(segmenter: Segmenter, k: int, facts: dict[str, str], path: Path) 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                LabelledImages(segmenter, k + 1).eval(),
+                LabelledImages(segmenter, names).eval(),
                 (example,),
                 input_names=["images"],
                 output_names=["labels", "logits"],
@@ -101,7 +113,8 @@ def write_onnx(segmenter: Segmenter, k: int, facts: dict[str, str], path: Path) 
         torch_logger.setLevel(level)
     assert program is not None
     model = program.model_proto
-    onnx.helper.set_model_props(model, facts)
+    classes = {"classes": json.dumps(names.classes, ensure_ascii=False)} if names.given else {}
+    onnx.helper.set_model_props(model, {**facts, **classes})
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.functions):
         del part.metadata_props[:]  # where in which program each node came from
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -13,7 +13,8 @@ import torch
 from fastcomus.backends import Backend
 from fastcomus.config import Config, EmbedConfig, saliency_priors
 from fastcomus.errors import InputError
-from fastcomus.images import UnreadableImage
+from fastcomus.images import LOST, UnreadableImage
+from fastcomus.interruption import safe_point
 from fastcomus.progress import progress_bar
 from fastcomus.read_ahead import read_ahead
 from fastcomus.run_folder import RunFolder, fingerprint
@@ -72,8 +73,8 @@ def train_saliency(
             return np.concatenate([refined(index), photographs.priors(index)])
 
     network = _learnt(photographs, labels, folder, config, backend, workers)
-    with folder.replacing(NETWORK) as path:
-        save_network(network, saliency_priors(chosen), chosen.refine_backbone if refines else "", path)
+    learnt_from = saliency_priors(chosen), chosen.refine_backbone if refines else ""
+    folder.write_tensors(NETWORK, lambda path: save_network(network, *learnt_from, path))
     for leaving in ("priors", f"refined-{chosen.refine_epochs}.npy", "refine.pt", "learn.pt"):
         folder.remove(f"{FOLDER}/{leaving}")
     folder.finish(FOLDER, stage, images=photographs.count, config=asdict(chosen))
@@ -97,6 +98,8 @@ def _prior_maps(
         try:
             pixels = read(name)
         except UnreadableImage as error:
+            if error.reason == LOST:
+                raise _gone(root / name, error) from error
             log.warning("train-saliency: skipped %s: %s", name, error)
             return unreadable
         return np.stack([small_map(proposer(name, pixels)[0]) for proposer in proposers if callable(proposer)])
@@ -114,6 +117,7 @@ def _prior_maps(
                 advance(1)
             folder.write_array(f"{FOLDER}/priors/read-{start:09d}.npy", is_read)
             folder.write_array(_maps_file(start), made)
+            safe_point()
     parts = [np.load(folder.file(_maps_file(start)), mmap_mode="r") for start in starts]
     is_read = np.concatenate([folder.read_array(f"{FOLDER}/priors/read-{start:09d}.npy") for start in starts])
     places = np.flatnonzero(is_read)
@@ -122,7 +126,14 @@ def _prior_maps(
         part, place = divmod(int(places[index]), _PART)
         return np.array(parts[part][place])
 
-    return Photographs(lambda index: read(names[places[index]]), priors, len(places))
+    def read_again(index: int) -> np.ndarray:
+        name = names[places[index]]
+        try:
+            return read(name)
+        except UnreadableImage as error:
+            raise _gone(root / name, error) from error
+
+    return Photographs(read_again, priors, len(places))
 
 
 def _refined(
@@ -152,15 +163,18 @@ def _refined(
             now = predicted_maps(
                 network, photographs.read, photographs.count, chosen.batch_size, chosen.precision, workers
             )
-            with folder.replacing(f"{FOLDER}/refined-{after.epochs}.npy") as path:
+            # Not through a memory map, for which a full disk is no error but a kill.
+            with folder.replacing(f"{FOLDER}/refined-{after.epochs}.npy") as path, path.open("wb") as stream:
                 shape = (photographs.count, count, MAP_SIDE, MAP_SIDE)
-                written = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(stream, {**header, "shape": shape})
                 for index, maps in enumerate(now):
-                    written[index] = averaged(None if before is None else before[index], maps, chosen.moving_average)
+                    earlier = None if before is None else before[index]
+                    stream.write(averaged(earlier, maps, chosen.moving_average).tobytes())
                     advance(1)
-                written.flush()
             _write_state(folder, "refine", after)
             folder.remove(f"{FOLDER}/refined-{after.epochs - 1}.npy")
+            safe_point()
             log.info("train-saliency: epoch %d of %d, loss %.3f", after.epochs, chosen.refine_epochs, after.loss)
     return _refined_after(chosen.refine_epochs, folder).__getitem__
 
@@ -195,12 +209,17 @@ def _learnt(
         ):
             network = trained
             _write_state(folder, "learn", after)
+            safe_point()
             log.info("train-saliency: epoch %d of %d, loss %.3f", after.epochs, chosen.epochs, after.loss)
     if network is None:  # killed between the last epoch and the storing of its network
         assert state is not None
         network = SaliencyNetwork(chosen.network, chosen.size)
         network.load_state_dict(state.state["network"])
     return network
+
+
+def _gone(image: Path, error: UnreadableImage) -> InputError:
+    return InputError(f"{image} can no longer be read ({error}); put it back, or run the same command without it.")
 
 
 def _refined_after(epochs: int, folder: RunFolder) -> np.ndarray:
@@ -224,8 +243,7 @@ def _clearest(maps: Callable[[int], np.ndarray], count: int, share: float) -> li
 
 
 def _write_state(folder: RunFolder, name: str, state: EpochState) -> None:
-    with folder.replacing(f"{FOLDER}/{name}.pt") as path:
-        torch.save(asdict(state), path)
+    folder.write_tensors(f"{FOLDER}/{name}.pt", lambda path: torch.save(asdict(state), path))
 
 
 def _read_state(folder: RunFolder, name: str) -> EpochState | None:

@@ -20,16 +20,21 @@ import pyarrow as pa
 
 from fastcomus import backends, weights
 from fastcomus.cluster_embeddings import check_count, cluster_embeddings
+from fastcomus.cluster_names import ClusterNames
 from fastcomus.clustering import Clusters
-from fastcomus.config import STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
+from fastcomus.config import IMAGE_TRANSFERS, STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
 from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
 from fastcomus.errors import InputError
+from fastcomus.folder_lock import sole_writer
 from fastcomus.images import find_images
+from fastcomus.interruption import safe_point
 from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
+from fastcomus.stored_masks import ClassMaps
+from fastcomus.stored_names import names_in, read_names, tell_stale_names, write_names
 
 if TYPE_CHECKING:
     from fastcomus.evaluation import Evaluation, LabelEvaluation
@@ -84,10 +89,11 @@ class Run:
         """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run, for the stages to come."""
         self.config = with_settings(self.config, settings)
 
+    @sole_writer
     def embed(self, images: Path | str, **settings: Any) -> Embedded:
         """Find the objects of every image under `images` and embed them; `objects()` gives the rows."""
         from fastcomus.encoders import load_encoder
-        from fastcomus.objects import SKIPPED_SCHEMA, embed_shards
+        from fastcomus.objects import SKIPPED_SCHEMA, embed_shards, lost_images
         from fastcomus.saliency import check_saliency, load_proposer
 
         config = with_settings(self.config, {"embed": settings})
@@ -123,7 +129,11 @@ class Run:
             todo = [shards[i] for i in missing]
             made = embed_shards(found.root, todo, chosen, proposer, encoder, self.backend, self.workers, advance)
             for i, shard in zip(missing, made, strict=True):
+                if lost := lost_images(shard.skipped):  # under another fingerprint: the next run looks for them again
+                    prints[i] = fingerprint(shard=prints[i], lost=lost)
+                    whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
                 self.folder.write_shard(i, shard.objects, shard.skipped, prints[i])
+                safe_point()
         listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
         self.folder.finish_shards(len(shards), pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA), whole)
         embedded = self._embedded(len(found.names))
@@ -131,6 +141,7 @@ class Run:
         self._tell_skipped()
         return embedded
 
+    @sole_writer
     def train_saliency(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
         """Train a saliency network on every image under `images`, from nothing but these; its checkpoint, which
         `embed(saliency=...)` takes. `output`: a file to copy it to."""
@@ -154,6 +165,7 @@ class Run:
         """What `embed` found, a row per object: `objects.object_schema`."""
         return self.folder.read_shards()
 
+    @sole_writer
     def cluster(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own: an array (N, D), an .npy file, or Parquet with a column
         `embedding`. With images, the class maps of the clusters are written too (iteration 0)."""
@@ -188,10 +200,26 @@ class Run:
                 clusters.sizes[-1],
                 clusters.sizes[0],
             )
+            tell_stale_names(self.folder, self._clusters_manifest())
         if objects is not None:
             self._write_cluster_masks(objects, clusters, whole)
         return clusters
 
+    @sole_writer
+    def name(self, names: Mapping[int, str] | Path | str | None = None) -> ClusterNames:
+        """Give clusters names, by number; equal names merge clusters, "-" drops one into the background. `predict`,
+        `evaluate`, `assign` and `export` go by them.
+
+        `names`: {3: "cat"}, laid over the names that are there, or a names.toml, which takes their place. Returns all
+        names; without `names`, those that are there.
+        """
+        clusters = self._clusters_manifest()
+        if isinstance(names, Path | str):
+            return write_names(self.folder, clusters, dict(names_in(Path(names), clusters).given))
+        present = read_names(self.folder, clusters)
+        return write_names(self.folder, clusters, {**dict(present.given), **names}) if names else present
+
+    @sole_writer
     def train(self, **settings: Any) -> Path:
         """Train DeepLabv3 on the class maps, `iterations` times, each network writing its own; the last one's folder.
 
@@ -248,22 +276,24 @@ class Run:
         from fastcomus.prediction_folder import PredictedImages, write_predictions
 
         config = with_settings(self.config, {"predict": settings})
-        newest = self._trained_iteration(None)
+        newest, names = self._trained_iteration(None), self.name()
         found = find_listed_images(images)
         wanted = PredictedImages(found, _stamps(found.root, found.names, None))
         target = RunFolder(output or self.folder.path / "predictions")
-        masks, skipped = write_predictions(
-            wanted, target, overlay, probabilities, self.folder, newest, config, self.backend, self.workers
-        )
+        with target.writer.held():
+            masks, skipped = write_predictions(
+                wanted, target, overlay, probabilities, self.folder, newest, names, config, self.backend, self.workers
+            )
         log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
 
+    @sole_writer
     def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
         """The network of `iteration` (the last by default) as an ONNX file, by default segmenter.onnx in the run; what
         goes in and comes out: `onnx_export.LabelledImages`. Needs the packages of the extra `onnx`."""
         from fastcomus.onnx_export import check_onnx, write_onnx
 
-        chosen = self._trained_iteration(iteration)
+        chosen, names = self._trained_iteration(iteration), self.name()
         check_onnx()
         from fastcomus.segmenter_files import load_segmenter
 
@@ -271,10 +301,27 @@ class Run:
         facts = {name: str(manifest[name]) for name in ("k", "backbone", "output_stride")}
         target = Path(output or self.folder.path / "segmenter.onnx")
         with RunFolder(target.parent).replacing(target.name) as path:
-            write_onnx(load_segmenter(self.folder, chosen), manifest["k"], {**facts, "iteration": str(chosen)}, path)
+            write_onnx(load_segmenter(self.folder, chosen), names, {**facts, "iteration": str(chosen)}, path)
         log.info("export: the network of iteration %d in %s", chosen, target)
         return target
 
+    def export(
+        self, format: str, output: Path | str = "", iteration: int | None = None, *, images: str = IMAGE_TRANSFERS[0]
+    ) -> Path:
+        """The masks of `iteration` (the last by default) with their images as "coco", "voc", "yolo" or "labelme", in a
+        new folder, by default exports/iteration-N-FORMAT in the run (`exports`). `images`: "link" or "copy". Of
+        "onnx" it is `export_onnx`."""
+        from fastcomus.exports import Transfer, export_masks
+
+        if format == "onnx":
+            return self.export_onnx(output, iteration)
+        masks, source = self._class_maps(iteration)
+        target = Path(output or self.folder.path / f"exports/iteration-{masks.iteration}-{format}")
+        count = export_masks(format, masks, Transfer(source.root, images, self.config.embed.max_pixels), target)
+        log.info("export: the masks of %d images, iteration %d, in %s", count, masks.iteration, target)
+        return target
+
+    @sole_writer
     def assign(
         self,
         images: Path | str = "",
@@ -289,7 +336,7 @@ class Run:
         `images`: a folder whose objects are found and embedded as this run's were, with `masks` where the run had
         masks of its own; or `embeddings`: rows of your own, as in `cluster`. Writes `output`/assigned.parquet (by
         default in the run folder's `assigned`), a row per object: image and box where there are any, cluster,
-        distance, novelty, is_outlier (see `assignment.Assigned`).
+        distance, novelty, is_outlier (see `assignment.Assigned`), and name where clusters were given names.
         """
         from fastcomus.assignment import assign_embeddings
 
@@ -302,7 +349,7 @@ class Run:
                 if images and not masks
                 else "--masks is for new images of a run whose own objects came from masks; leave it out."
             )
-        manifest = self._clusters_manifest()
+        manifest, names = self._clusters_manifest(), self.name()
         rows = self._clustered_rows(manifest)
         target = RunFolder(output or self.folder.path / "assigned")
         if images:
@@ -344,6 +391,8 @@ class Run:
             ("is_outlier", found.is_outlier),
         ):
             table = table.append_column(name, pa.array(column))
+        if names.given:
+            table = table.append_column("name", pa.array([names.name(one) for one in found.labels], pa.string()))
         target.write_table("assigned.parquet", table)
         log.info(
             "assign: %d objects in %d clusters, %d unlike anything; %s",
@@ -354,6 +403,7 @@ class Run:
         )
         return target.file("assigned.parquet")
 
+    @sole_writer
     def evaluate(
         self,
         truth: Path | str,
@@ -369,30 +419,25 @@ class Run:
         `classes`: file of class names. `fit_on`: a split or list file of other images to match clusters to classes on.
         `bootstrap`: how often images are drawn again for an interval.
         """
-        from fastcomus.run_evaluation import ClassMaps, evaluate_run
+        from fastcomus.run_evaluation import evaluate_run
 
-        done = self._iterations()
-        chosen = done[-1] if iteration is None else iteration
-        if chosen not in done:
-            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {chosen}.")
-        names, k = self._image_source().names, self._clusters_manifest()["k"]
-        maps = ClassMaps(self.folder, chosen, names, k, self.backend, self.workers)
+        maps, _ = self._class_maps(iteration)
         named = Path(classes) if classes else None
         return evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
 
+    @sole_writer
     def report(self, **settings: Any) -> Path:
         """Pages for a browser, in the run folder's `report`: what was found, a map, a card per cluster where names can
         be given, images with their masks, curves and scores as far as there are any; where index.html lies."""
-        from fastcomus.report import Findings, FoundObjects, read_given_names, write_report
+        from fastcomus.report import Findings, FoundObjects, ShownNames, write_report
 
         config = with_settings(self.config, {"report": settings})
-        manifest = self._clusters_manifest()
+        manifest, names = self._clusters_manifest(), ShownNames(self.name())
         rows, objects = self._clustered_rows(manifest), None
         if manifest["images"]:
             source, table = self._image_source(), self.folder.read_shards(["image", "x0", "y0", "x1", "y1"])
             boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
             objects = FoundObjects(source.root, tuple(table["image"].to_pylist()), boxes)
-        given = read_given_names(self.folder, manifest["fingerprint"], manifest["k"])
         self._remember(config)
         found = Findings(
             folder=self.folder,
@@ -406,10 +451,11 @@ class Run:
             image_names=source.names if objects else (),
             skipped=tuple(self._skipped().to_pylist()) if objects else (),
             iterations=tuple(self._iterations()) if objects else (),
-            names=given,
+            names=names,
         )
         return write_report(found, self.backend, self.workers)
 
+    @sole_writer
     def run(
         self, images: Path | str, truth: Path | str = "", classes: Path | str = ""
     ) -> list[Evaluation | LabelEvaluation]:
@@ -424,6 +470,8 @@ class Run:
             read_truth(str(truth), Path(classes) if classes else None, names)
         self.embed(images)
         self.cluster()
+        if truth:
+            self.name()  # names of other clusters are told before training, not after it
         self.train()
         return [self.evaluate(truth, classes, iteration) for iteration in self._iterations()] if truth else []
 
@@ -488,6 +536,7 @@ class Run:
             for class_map in class_maps(objects, clusters.labels, skipped, self.backend):
                 self.folder.write_class_map(mask_name("iteration-0", class_map.image), class_map.labels)
                 advance(1)
+                safe_point()
         self.folder.finish("iteration-0", stage, follows=follows)
 
     def _iterations(self) -> list[int]:
@@ -500,6 +549,15 @@ class Run:
         if not done:
             raise InputError(f"there are no masks in {self.folder.path}; run fastcomus embed, then fastcomus cluster.")
         return done
+
+    def _class_maps(self, wanted: int | None) -> tuple[ClassMaps, ImageSource]:
+        """The named class maps of the iteration `wanted`, or the last, and the images they belong to."""
+        done = self._iterations()
+        chosen = done[-1] if wanted is None else wanted
+        if chosen not in done:
+            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {chosen}.")
+        source = self._image_source()
+        return ClassMaps(self.folder, chosen, source.names, self.name(), self.backend, self.workers), source
 
     def _trained_iteration(self, wanted: int | None) -> int:
         """`wanted`, or the last; InputError when it has no network."""

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from fastcomus.backends import Backend
+from fastcomus.cluster_names import ClusterNames
 from fastcomus.config import Config
-from fastcomus.images import ImageList, Skipped, UnreadableImage
+from fastcomus.images import LOST, ImageList, Skipped, UnreadableImage
 from fastcomus.labelling import label_images
 from fastcomus.prediction import WINDOW, Prediction
 from fastcomus.run_folder import RunFolder, fingerprint, mask_file, palette, read_json
@@ -39,6 +40,7 @@ def write_predictions(
     probabilities: bool,
     run: RunFolder,
     iteration: int,
+    names: ClusterNames,
     config: Config,
     backend: Backend,
     workers: int,
@@ -49,22 +51,29 @@ def write_predictions(
     probabilities/NAME.npy when `probabilities` (`Prediction.probabilities`), and predictions.json: settings, what was
     skipped, and a fingerprint for every window of images that share batches. Windows whose images, network or settings
     changed are done again; of the others, only what is missing.
+
+    Where clusters have `names`, the labels are their classes, which predictions.json lists, background first; a
+    class's probability is the sum of its clusters'.
     """
-    names = wanted.found.names
+    images = wanted.found.names
     settings = {"network": (run.manifest(f"iteration-{iteration}") or {})["fingerprint"], "iteration": iteration}
     settings |= {"predict": asdict(config.predict), "precision": config.train.precision}
     settings |= {"max_pixels": config.embed.max_pixels}
-    starts = range(0, len(names), WINDOW)
+    if names.given:
+        settings["class_of_cluster"] = list(names.class_of_cluster)
+    starts = range(0, len(images), WINDOW)
     prints = {start: fingerprint(settings=settings, stamps=wanted.stamps[start : start + WINDOW]) for start in starts}
     stored = _stored(target)
     changed = [start for start in starts if prints[start] not in stored["windows"]]
-    fresh = [name for start in changed for name in names[start : start + WINDOW]]
-    known = set(names) - set(fresh)
-    skipped = {row["image"]: Skipped(**row) for row in stored["skipped"] if row["image"] in known}
+    fresh = [name for start in changed for name in images[start : start + WINDOW]]
+    known = set(images) - set(fresh)
+    rows = [row for row in stored["skipped"] if row["image"] in known and row["reason"] != LOST]
+    skipped = {row["image"]: Skipped(**row) for row in rows}
+    classes = {"classes": list(names.classes)} if names.given else {}
 
     def remember(windows: Sequence[str]) -> None:
         rows = sorted([*skipped.values(), *wanted.found.skipped], key=lambda one: one.image)
-        state = {**settings, "windows": list(windows), "skipped": [asdict(one) for one in rows]}
+        state = {**settings, "windows": list(windows), "skipped": [asdict(one) for one in rows], **classes}
         if target.path.exists() and state == stored["state"]:
             return
         target.write_json("predictions.json", state)
@@ -77,7 +86,7 @@ def write_predictions(
         remember(list(prints.values()))
     done = {
         name
-        for name in names
+        for name in images
         if name in skipped or all(target.file(file).exists() for file in _files(name, overlay, probabilities))
     }
 
@@ -86,7 +95,7 @@ def write_predictions(
         try:
             if prediction.error is not None:
                 raise prediction.error
-            labels = prediction.labels()
+            labels = names.class_map(prediction.labels())
             if overlay:
                 pixels = backend.decode(str(wanted.found.root / name), config.embed.max_pixels)
                 with target.replacing(_files(name, True, False)[1]) as path:
@@ -95,16 +104,18 @@ def write_predictions(
             log.warning("predict: skipped %s: %s", name, error)
             return Skipped(name, error.reason, error.detail)
         if probabilities:
-            target.write_array(_files(name, False, True)[1], prediction.probabilities())
+            target.write_array(_files(name, False, True)[1], _by_class(prediction.probabilities(), names))
         target.write_class_map(mask_file(name), labels)
         return None
 
-    if len(done) < len(names):
+    if len(done) < len(images):
         segmenter = load_segmenter(run, iteration)
-        results = label_images(segmenter, wanted.found.root, names, done, write, config, backend, workers, "predict")
+        results = label_images(segmenter, wanted.found.root, images, done, write, config, backend, workers, "predict")
         skipped |= {one.image: one for one in results if one is not None}
         remember(list(prints.values()))
-    return len(names) - len(skipped), [*skipped.values(), *wanted.found.skipped]
+    elif stored["state"].get("classes") != classes.get("classes"):  # other names of the same classes
+        remember(list(prints.values()))
+    return len(images) - len(skipped), [*skipped.values(), *wanted.found.skipped]
 
 
 def overlay_picture(pixels: np.ndarray, labels: np.ndarray) -> bytes:
@@ -125,6 +136,15 @@ def _files(name: str, overlay: bool, probabilities: bool) -> list[str]:
     stem = mask_file(name).removesuffix(".png")
     extra = [f"overlays/{stem}.jpg"] * overlay + [f"probabilities/{stem}.npy"] * probabilities
     return [mask_file(name), *extra]
+
+
+def _by_class(probabilities: np.ndarray, names: ClusterNames) -> np.ndarray:
+    """Probabilities (k + 1, h, w) of clusters as those of classes (C + 1, h, w), float16."""
+    if not names.given:
+        return probabilities
+    sums = np.zeros((len(names.classes), *probabilities.shape[1:]), np.float32)
+    np.add.at(sums, names.class_of_label, probabilities)
+    return sums.astype(np.float16)
 
 
 def _stored(target: RunFolder) -> dict[str, Any]:

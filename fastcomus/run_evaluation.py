@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from fastcomus.backends import Backend
 from fastcomus.datasets import ImageLabels, Truth, fitting_source, parse_source, read_truth
 from fastcomus.errors import InputError
 from fastcomus.evaluation import (
@@ -22,29 +18,7 @@ from fastcomus.evaluation import (
 )
 from fastcomus.progress import progress_bar
 from fastcomus.read_ahead import read_ahead
-from fastcomus.run_folder import RunFolder, mask_name
-
-
-@dataclass(frozen=True)
-class ClassMaps:
-    """The class maps of one iteration: `images` may have one each, labels in [0, k]."""
-
-    folder: RunFolder
-    iteration: int
-    images: Sequence[str]
-    k: int
-    backend: Backend
-    workers: int
-
-    def read(self, image: str) -> np.ndarray:
-        return self.folder.read_class_map(self._name(image))
-
-    def present(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` whose class map is there."""
-        return [name for name in names if self.folder.file(self._name(name)).exists()]
-
-    def _name(self, image: str) -> str:
-        return mask_name(f"iteration-{self.iteration}", image)
+from fastcomus.stored_masks import ClassMaps
 
 
 def evaluate_run(
@@ -75,6 +49,8 @@ def evaluate_run(
         fitted_counts = _counts(maps, fitting, False) if isinstance(fitting, Truth) else None
         counts = _counts(maps, scored, bool(bootstrap))
         evaluation = evaluate(counts, fitted_counts, bootstrap=bootstrap, seed=seed)
+    if maps.names.given:
+        evaluation = replace(evaluation, cluster_names=maps.names.classes)
     maps.folder.write_json(f"evaluation/iteration-{maps.iteration}.json", evaluation.to_json())
     return evaluation
 

@@ -7,12 +7,13 @@ manifest holds today's fingerprint is up to date. Nothing here depends on the cl
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from fastcomus.errors import InputError
+from fastcomus.folder_lock import LOCK_FILES, SoleWriter
 
 FORMAT = 1
 _UNFINISHED = ".unfinished"
@@ -34,6 +36,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.writer = SoleWriter(self.path)
 
     # -- run.json ----------------------------------------------------------------------------------------------
 
@@ -93,6 +96,7 @@ class RunFolder:
         folder = self.path / stage
         started = folder / "started.json"
         try:
+            self.writer.claim()
             (folder / "manifest.json").unlink(missing_ok=True)
             if folder.exists() and not (started.exists() and _same_start(started, fingerprint)):
                 shutil.rmtree(folder)
@@ -125,11 +129,17 @@ class RunFolder:
         target = self.file(name)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            self.writer.claim()
             # A name of its own: the target's may already be as long as a file name can be.
             unfinished = target.parent / f"{hashlib.sha1(target.name.encode()).hexdigest()[:16]}{_UNFINISHED}"
             try:
                 yield unfinished
                 os.replace(unfinished, target)
+            except OSError as error:
+                # Some libraries do not say why they could not write; looked at before the space is free again.
+                if error.errno is None and _is_full(target.parent):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
             finally:
                 unfinished.unlink(missing_ok=True)
         except OSError as error:
@@ -144,6 +154,16 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         with self.replacing(name) as path:
             path.write_text(text, encoding="utf-8")
+
+    def write_tensors(self, name: str, write: Callable[[Path], None]) -> None:
+        """A file by `torch.save` or safetensors, whose errors about the disk are made those that all others raise."""
+        with self.replacing(name) as path:
+            try:
+                write(path)
+            except Exception as error:  # RuntimeError by the one, SafetensorError by the other
+                if not any(sign in str(error) for sign in ("inline_container", "I/O error", "unexpected pos")):
+                    raise
+                raise OSError(_first_line(error)) from error
 
     def write_table(self, name: str, table: pa.Table) -> None:
         with self.replacing(name) as path:
@@ -192,7 +212,7 @@ class RunFolder:
         wanted = {self.file(_part(index)).name for index in range(count)}
         for part in self.file("objects").glob("part-*.parquet"):
             if part.name not in wanted:
-                part.unlink()
+                self.remove(f"objects/{part.name}")
         self.write_table("objects/skipped.parquet", pa.Table.from_pylist(rows, schema=skipped.schema))
         digests = {name: file_digest(self.file(f"objects/{name}")) for name in sorted(wanted)}
         self.finish("objects", fingerprint, parts=digests, skipped=len(rows))
@@ -241,11 +261,12 @@ class RunFolder:
     def _drop_unfinished(self, stage: str) -> None:
         """Remove what killed writers left at the top and in `stage`."""
         for leaving in [*self.path.glob(f"*{_UNFINISHED}"), *(self.path / stage).rglob(f"*{_UNFINISHED}")]:
-            leaving.unlink(missing_ok=True)
+            self.remove(leaving.relative_to(self.path).as_posix())
 
     @staticmethod
     def _visible(folder: Path) -> Iterator[Path]:
-        return (entry for entry in folder.iterdir() if not entry.name.endswith(_UNFINISHED))
+        names = (entry for entry in folder.iterdir() if not entry.name.endswith(_UNFINISHED))
+        return (entry for entry in names if entry.name not in LOCK_FILES)
 
 
 def _part(index: int) -> str:
@@ -320,6 +341,13 @@ def _same_start(started: Path, fingerprint: str) -> bool:
 
 def _unwritable(target: Path, error: OSError) -> InputError:
     return InputError(f"{target} cannot be written ({error.strerror or error}); free space or choose another --run.")
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < 2**20
+    except OSError:
+        return False
 
 
 def _first_line(error: BaseException) -> str:

@@ -23,8 +23,8 @@ def has_segmenter(folder: RunFolder, iteration: int) -> bool:
 
 
 def write_segmenter(folder: RunFolder, iteration: int, segmenter: Segmenter) -> None:
-    with folder.replacing(_weights_file(iteration)) as path:
-        save_file({key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}, path)
+    state = {key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}
+    folder.write_tensors(_weights_file(iteration), lambda path: save_file(state, path))
 
 
 def read_segmenter(folder: RunFolder, iteration: int, backbone: str, k: int, output_stride: int) -> Segmenter:
@@ -59,8 +59,8 @@ def write_checkpoint(folder: RunFolder, iteration: int, checkpoint: Checkpoint) 
     rows = [asdict(row) for row in checkpoint.history]
     writer.writerows({**row, "images_per_s": f"{row['images_per_s']:.2f}"} for row in rows)
     folder.write_text(f"iteration-{iteration}/training.csv", stream.getvalue())
-    with folder.replacing(_checkpoint_file(iteration)) as path:
-        torch.save({"history": rows, "steps": checkpoint.steps, "state": checkpoint.state}, path)
+    stored = {"history": rows, "steps": checkpoint.steps, "state": checkpoint.state}
+    folder.write_tensors(_checkpoint_file(iteration), lambda path: torch.save(stored, path))
 
 
 def read_checkpoint(folder: RunFolder, iteration: int) -> Checkpoint | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from skimage import data
 from typer.testing import CliRunner
 
+from fastcomus import Run
 from fastcomus.cli import app
 from fastcomus.errors import InputError
 from fastcomus.onnx_export import check_onnx
@@ -64,6 +66,18 @@ def test_the_file_says_what_it_is_and_not_where_it_was_made(run: Path) -> None:
     assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
     content = (run / "segmenter.onnx").read_bytes()
     assert b".py" not in content and str(Path.cwd()).encode() not in content
+
+
+def test_labels_are_the_classes_of_named_clusters(run: Path, segmenter: Segmenter, tmp_path: Path) -> None:
+    named = Run(shutil.copytree(run, tmp_path / "run"))
+    named.name({0: "🐈 cat", 2: "🐈 cat", 1: "-"})
+    session = onnxruntime.InferenceSession(named.export("onnx", tmp_path / "named.onnx", iteration=1))
+    image = data.astronaut()[None, :129, :193].transpose(0, 3, 1, 2)
+    plain, before = onnxruntime.InferenceSession(run / "segmenter.onnx").run(None, {"images": image})
+    labels, logits = session.run(None, {"images": image})
+    assert (labels == np.array([0, 1, 0, 1])[plain]).all() and labels.any() and labels.dtype == np.uint8
+    assert np.abs(logits - before).max() < 1e-4
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["background", "🐈 cat"]
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

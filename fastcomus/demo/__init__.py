@@ -47,8 +47,8 @@ def run_demo(folder: Path, seed: int, device: str) -> list[Evaluation]:
             read_image(scenes / "images" / name, run.config.embed.max_pixels),
             (
                 read_mask(scenes / "truth" / f"{Path(name).stem}.png"),
-                _in_classes(run.folder, 0, name, evaluations[0]),
-                _in_classes(run.folder, last, name, evaluations[last]),
+                _in_classes(run, 0, name, evaluations[0]),
+                _in_classes(run, last, name, evaluations[last]),
             ),
         )
         for name in shown
@@ -77,10 +77,10 @@ def _scenes(folder: Path, seed: int) -> list[str]:
     return sorted(path.name for path in (folder / "scenes" / "images").glob("scene-*.jpg"))
 
 
-def _in_classes(folder: RunFolder, iteration: int, name: str, evaluation: Evaluation) -> np.ndarray:
+def _in_classes(run: Run, iteration: int, name: str, evaluation: Evaluation) -> np.ndarray:
     """The class map of an iteration with its clusters renamed to the classes they were matched to; -1 for none."""
     names = np.array([-1 if label is None else label for label in evaluation.hungarian.assignment])
-    return names[folder.read_class_map(mask_name(f"iteration-{iteration}", name))]
+    return names[run.name().class_map(run.folder.read_class_map(mask_name(f"iteration-{iteration}", name)))]
 
 
 def _score_table(evaluations: list[Evaluation]) -> Table:

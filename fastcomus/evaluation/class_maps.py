@@ -66,6 +66,7 @@ class Evaluation:
         does.
     `intervals`: 95 % bootstrap interval over images of "miou" and "pixel_accuracy" by matching, {} without.
     `confusion`: (k + 1) rows of C + 1 pixel counts, by cluster label and class. `class_shares`: see `PairCounts`.
+    `cluster_names`: what the cluster labels 0 .. k are called; () where they have no names.
     """
 
     hungarian: Score
@@ -79,6 +80,7 @@ class Evaluation:
     intervals: dict[str, dict[str, Interval]]
     confusion: tuple[tuple[int, ...], ...]
     class_shares: tuple[float, ...]
+    cluster_names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that strict JSON can hold: NaN is None, classes go by name."""
@@ -94,6 +96,7 @@ class Evaluation:
             "intervals": {m: {name: list(ends) for name, ends in of.items()} for m, of in self.intervals.items()},
             "confusion": [list(row) for row in self.confusion],
             "class_shares": [none_if_nan(share) for share in self.class_shares],
+            "cluster_names": list(self.cluster_names),
         }
 
     @classmethod
@@ -115,6 +118,7 @@ class Evaluation:
             },
             confusion=tuple(tuple(row) for row in content["confusion"]),
             class_shares=tuple(nan_if_none(share) for share in content["class_shares"]),
+            cluster_names=tuple(content.get("cluster_names", ())),
         )
 
 

@@ -25,7 +25,8 @@ class LabelEvaluation:
     `images`: number scored. `empty`: those among them in which no object was found: wrong in both accuracies, one more
         cluster in `nmi` and `ari`. `missing`: images with a label that came without a class map.
     `assignment`: the class of each cluster label 0 .. k under `accuracy`; None for a cluster without one, and for 0.
-    `fitted_on`, `intervals`: as in `class_maps.Evaluation`; intervals of "accuracy" and "majority_accuracy".
+    `fitted_on`, `intervals`, `cluster_names`: as in `class_maps.Evaluation`; intervals of "accuracy" and
+        "majority_accuracy".
     """
 
     accuracy: float
@@ -39,13 +40,15 @@ class LabelEvaluation:
     assignment: tuple[str | None, ...]
     fitted_on: int
     intervals: dict[str, Interval]
+    cluster_names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **{name: value for name, value in vars(self).items() if name not in ("classes", "assignment", "intervals")},
+            **vars(self),
             "classes": list(self.classes),
             "assignment": list(self.assignment),
             "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "cluster_names": list(self.cluster_names),
         }
 
 
@@ -87,7 +90,8 @@ def evaluate_labels(
         intervals = {name: percentile_interval(values) for name, values in drawn.items()}
     counts = _counts(found, true, shape)
     return LabelEvaluation(
-        **{name: _share(counts, matching) for name, matching in matchings.items()},
+        accuracy=_share(counts, matchings["accuracy"]),
+        majority_accuracy=_share(counts, matchings["majority_accuracy"]),
         nmi=float(normalized_mutual_info_score(true, found)),
         ari=float(adjusted_rand_score(true, found)),
         classes=truth.classes,

@@ -20,8 +20,15 @@ def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
     both = (evaluation.hungarian, evaluation.majority)
     intervals = [evaluation.intervals.get(name, {}) for name in ("hungarian", "majority")]
     table = _table(f"{evaluation.images} images, IoU in %", "class")
+    if evaluation.cluster_names:
+        table.add_column("named")
     for index, name in enumerate(evaluation.classes):
-        table.add_row(escape(name), *(_percent(one.per_class[index]) for one in both))
+        named = [
+            cluster
+            for cluster, label in zip(evaluation.cluster_names, evaluation.hungarian.assignment, strict=False)
+            if label == index
+        ]
+        table.add_row(escape(name), *(_percent(one.per_class[index]) for one in both), *map(escape, named))
     table.add_section()
     for title, name in (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy")):
         cells = [_with_interval(getattr(one, name), of.get(name)) for one, of in zip(both, intervals, strict=True)]
@@ -69,6 +76,8 @@ def _caption(evaluation: Evaluation | LabelEvaluation, what: str, with_intervals
         said.append(f"Clusters were matched to classes on {evaluation.fitted_on} other images.")
     if with_intervals:
         said.append(f"In brackets: {LEVEL:.0%} interval over images (bootstrap).")
+    if isinstance(evaluation, Evaluation) and evaluation.cluster_names:
+        said.append("Named: what the clusters that were matched to the class (Hungarian) are called.")
     return "\n".join(said) or None
 
 

@@ -1,0 +1,92 @@
+"""Masks of an iteration in the formats of other tools, each with the images it belongs to."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastcomus.config import IMAGE_TRANSFERS, nearest
+from fastcomus.errors import InputError
+from fastcomus.exports import coco, labelme, voc, yolo
+from fastcomus.exports.format import ExportFormat
+from fastcomus.exports.image_files import place_image
+from fastcomus.progress import progress_bar
+from fastcomus.read_ahead import read_ahead
+from fastcomus.run_folder import RunFolder
+from fastcomus.stored_masks import ClassMaps
+
+FORMATS: dict[str, ExportFormat] = {
+    "coco": coco.FORMAT,
+    "voc": voc.FORMAT,
+    "yolo": yolo.FORMAT,
+    "labelme": labelme.FORMAT,
+}
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How the images come into an export: from `root`, by `how` ("link" or "copy"), of `max_pixels` at most."""
+
+    root: Path
+    how: str
+    max_pixels: int
+
+
+def export_masks(format_name: str, masks: ClassMaps, transfer: Transfer, target: Path) -> int:
+    """Write the masks of every image that has one, with the images themselves, to the folder `target`; the number of
+    images.
+
+    The folder appears when all of it is there. InputError for an unknown format, a target that holds something, more
+    classes than the format can tell apart, no mask at all, or an image that has changed or gone since it was embedded.
+    """
+    chosen = _checked(format_name, masks, transfer, target)
+    images = masks.present(masks.images)
+    if not images:
+        raise InputError(f"iteration {masks.iteration} in {masks.folder.path} has no masks; run fastcomus train.")
+    places = chosen.places(images)
+    target = Path(os.path.abspath(target))
+    unfinished = target.parent / f".{target.name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    folder = RunFolder(unfinished)
+
+    def write(image: str) -> Any:
+        labels = masks.read(image)
+        place_image(transfer.root / image, folder, places[image], labels.shape, transfer.how, transfer.max_pixels)
+        return chosen.write_image(folder, places[image], labels, masks.names.classes)
+
+    try:
+        with progress_bar(f"export {format_name}", len(images), "images") as advance:
+            entries = []
+            for entry in read_ahead(write, images, masks.workers):
+                entries.append(entry)
+                advance(1)
+        chosen.write_index(folder, [places[image] for image in images], entries, masks.names.classes)
+        if target.exists():
+            target.rmdir()
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return len(images)
+
+
+def _checked(format_name: str, masks: ClassMaps, transfer: Transfer, target: Path) -> ExportFormat:
+    if format_name not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise InputError(f"the format must be one of {known}; got {format_name!r}{nearest(format_name, FORMATS)}")
+    if transfer.how not in IMAGE_TRANSFERS:
+        raise InputError(f"images must come by {' or '.join(IMAGE_TRANSFERS)}; got {transfer.how!r}.")
+    chosen = FORMATS[format_name]
+    if masks.k > chosen.most_classes:
+        raise InputError(
+            f"{format_name} masks hold {chosen.most_classes} classes at most and these have {masks.k}; merge some with "
+            "fastcomus name, or export coco."
+        )
+    if chosen.needs_outlines and importlib.util.find_spec("skimage") is None:
+        raise InputError(f'export {format_name} needs scikit-image; run pip install "fastcomus[offline]".')
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there already and not empty; delete it, or choose another --output.")
+    return chosen

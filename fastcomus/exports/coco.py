@@ -1,0 +1,55 @@
+"""COCO: annotations/instances_default.json with run-length masks, one per connected region, beside images/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from fastcomus.exports.format import ExportFormat
+from fastcomus.exports.regions import regions
+from fastcomus.run_folder import RunFolder
+
+_IMAGES = "images/"
+
+
+def _places(names: Sequence[str]) -> Mapping[str, str]:
+    return {name: f"{_IMAGES}{name}" for name in names}
+
+
+def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The image's entry and its annotations, still without numbers; `file_name` is relative to images/."""
+    annotations = []
+    for region in regions(labels):
+        run_lengths = coco_mask.encode(region.whole(labels.shape))
+        height, width = region.mask.shape
+        annotations.append(
+            {
+                "category_id": region.class_id,
+                "segmentation": {"size": list(labels.shape), "counts": run_lengths["counts"].decode("ascii")},
+                "area": region.area,
+                "bbox": [region.x0, region.y0, width, height],
+                "iscrowd": 0,
+            }
+        )
+    image = {"file_name": place.removeprefix(_IMAGES), "width": labels.shape[1], "height": labels.shape[0]}
+    return {"image": image, "annotations": annotations}
+
+
+def _write_index(
+    folder: RunFolder, places: Sequence[str], entries: Sequence[dict[str, Any]], classes: tuple[str, ...]
+) -> None:
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, entry in enumerate(entries, start=1):
+        images.append({"id": image_id, **entry["image"]})
+        for annotation in entry["annotations"]:
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
+    categories = [{"id": label, "name": name, "supercategory": ""} for label, name in enumerate(classes) if label]
+    content = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+    folder.write_json("annotations/instances_default.json", content)
+
+
+FORMAT = ExportFormat(_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=False)

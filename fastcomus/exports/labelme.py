@@ -1,0 +1,52 @@
+"""LabelMe: beside each image a JSON file of the same name with a polygon per connected region; labels.txt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from fastcomus.exports.format import ExportFormat
+from fastcomus.exports.image_files import unique_stems
+from fastcomus.exports.regions import outline, regions
+from fastcomus.run_folder import RunFolder
+
+_VERSION = "5.5.0"  # of LabelMe, whose files these are like
+
+
+def _places(names: Sequence[str]) -> Mapping[str, str]:
+    return {name: f"{stem}{PurePosixPath(name).suffix}" for name, stem in unique_stems(names, flat=False).items()}
+
+
+def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    shapes = [
+        {
+            "label": classes[region.class_id],
+            "points": outline(region).tolist(),
+            "group_id": None,
+            "description": "",
+            "shape_type": "polygon",
+            "flags": {},
+        }
+        for region in regions(labels)
+    ]
+    path = PurePosixPath(place)
+    content = {
+        "version": _VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": path.name,
+        "imageData": None,
+        "imageHeight": labels.shape[0],
+        "imageWidth": labels.shape[1],
+    }
+    folder.write_text(str(path.with_suffix(".json")), json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[None], classes: tuple[str, ...]) -> None:
+    folder.write_text("labels.txt", "".join(f"{name}\n" for name in classes[1:]))
+
+
+FORMAT = ExportFormat(_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=True)

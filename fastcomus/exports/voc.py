@@ -1,0 +1,35 @@
+"""PASCAL VOC: VOCdevkit/VOC2012 with JPEGImages/, palette PNGs in SegmentationClass/, and lists of the images.
+
+All images stand in the lists train and trainval. classes.txt names the labels, a line each, background first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from fastcomus.exports.format import ExportFormat
+from fastcomus.exports.image_files import unique_stems
+from fastcomus.run_folder import RunFolder
+
+_ROOT = "VOCdevkit/VOC2012"
+
+
+def _places(names: Sequence[str]) -> Mapping[str, str]:
+    return {name: f"{_ROOT}/JPEGImages/{stem}.jpg" for name, stem in unique_stems(names, flat=True).items()}
+
+
+def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    folder.write_class_map(f"{_ROOT}/SegmentationClass/{PurePosixPath(place).stem}.png", labels)
+
+
+def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[None], classes: tuple[str, ...]) -> None:
+    stems = "".join(f"{stem}\n" for stem in sorted(PurePosixPath(place).stem for place in places))
+    for split in ("train", "trainval"):
+        folder.write_text(f"{_ROOT}/ImageSets/Segmentation/{split}.txt", stems)
+    folder.write_text(f"{_ROOT}/classes.txt", "".join(f"{name}\n" for name in classes))
+
+
+FORMAT = ExportFormat(_places, _write_image, _write_index, most_classes=254, needs_outlines=False)  # 255 is void

@@ -1,0 +1,46 @@
+"""YOLO segmentation: images/, a text file per image in labels/, data.yaml with the names of the classes.
+
+A line per connected region: class (0 is the first after background), then x and y of its outline as shares of the
+image's width and height.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from fastcomus.exports.format import ExportFormat
+from fastcomus.exports.image_files import ending_among, unique_stems
+from fastcomus.exports.regions import outline, regions
+from fastcomus.run_folder import RunFolder
+
+_IMAGES, _LABELS = "images/", "labels/"
+_ENDINGS = ("bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp")
+
+
+def _places(names: Sequence[str]) -> Mapping[str, str]:
+    stems = unique_stems(names, flat=False)
+    return {name: f"{_IMAGES}{stem}{ending_among(name, _ENDINGS)}" for name, stem in stems.items()}
+
+
+def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    height, width = labels.shape
+    lines = []
+    for region in regions(labels):
+        shares = (outline(region) / (width, height)).ravel()
+        lines.append(f"{region.class_id - 1} {' '.join(f'{share:.7g}' for share in shares)}\n")
+    name = PurePosixPath(place.removeprefix(_IMAGES)).with_suffix(".txt")
+    folder.write_text(f"{_LABELS}{name}", "".join(lines))
+
+
+def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[None], classes: tuple[str, ...]) -> None:
+    import yaml
+
+    names = dict(enumerate(classes[1:]))
+    content = {"train": "images", "val": "images", "names": names}  # without path they lie beside this file
+    folder.write_text("data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+
+
+FORMAT = ExportFormat(_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=True)

@@ -1,0 +1,44 @@
+"""The README's lines that join the clusters with the objects, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import duckdb
+import pandas
+import polars
+import pyarrow.parquet as pq
+import pytest
+
+from fastcomus import Run
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("library", ["duckdb", "pl", "pd"])
+def test_a_line_of_the_readme_joins_clusters_with_objects(
+    library: str, run_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_copy.rename(run_copy.parent / "comus-run")
+    monkeypatch.chdir(run_copy.parent)
+    assert len(list(Path("comus-run/objects").glob("part-*.parquet"))) == 3
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "duckdb" in block)
+    setting = [line for line in block.splitlines() if line.startswith(("import", "from", "objects"))]
+    (line,) = (line for line in block.splitlines() if line.startswith(f"{library}."))
+    space: dict[str, object] = {}
+    exec("\n".join([*setting, f"joined = {line}"]), space)
+    joined = space["joined"]
+    if isinstance(joined, duckdb.DuckDBPyRelation):
+        rows = joined.fetchall()
+        columns = dict(zip(joined.columns, zip(*rows, strict=True), strict=True))
+    else:
+        assert isinstance(joined, polars.DataFrame | pandas.DataFrame)
+        columns = {name: tuple(joined[name].to_list()) for name in joined.columns}
+    objects, clusters = Run("comus-run").objects(), pq.read_table("comus-run/clusters/clusters.parquet")
+    assert list(columns) == [*objects.column_names, *clusters.column_names[1:]]
+    assert columns["image"] == tuple(objects["image"].to_pylist()) == tuple(clusters["image"].to_pylist())
+    for name in ("x0", "mask"):
+        assert columns[name] == tuple(objects[name].to_pylist())
+    for name in ("cluster", "is_core"):
+        assert columns[name] == tuple(clusters[name].to_pylist())
