@@ -429,16 +429,15 @@ class Run:
     def report(self, **settings: Any) -> Path:
         """Pages for a browser, in the run folder's `report`: what was found, a map, a card per cluster where names can
         be given, images with their masks, curves and scores as far as there are any; where index.html lies."""
-        from fastcomus.report import Findings, FoundObjects, read_given_names, write_report
+        from fastcomus.report import Findings, FoundObjects, ShownNames, write_report
 
         config = with_settings(self.config, {"report": settings})
-        manifest = self._clusters_manifest()
+        manifest, names = self._clusters_manifest(), ShownNames(self.name())
         rows, objects = self._clustered_rows(manifest), None
         if manifest["images"]:
             source, table = self._image_source(), self.folder.read_shards(["image", "x0", "y0", "x1", "y1"])
             boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
             objects = FoundObjects(source.root, tuple(table["image"].to_pylist()), boxes)
-        given = read_given_names(self.folder, manifest["fingerprint"], manifest["k"])
         self._remember(config)
         found = Findings(
             folder=self.folder,
@@ -452,7 +451,7 @@ class Run:
             image_names=source.names if objects else (),
             skipped=tuple(self._skipped().to_pylist()) if objects else (),
             iterations=tuple(self._iterations()) if objects else (),
-            names=given,
+            names=names,
         )
         return write_report(found, self.backend, self.workers)
 

@@ -18,12 +18,13 @@ from PIL import Image
 from planted import gaussian
 
 from fastcomus import InputError, Run
+from fastcomus.cluster_names import name_clusters
 from fastcomus.clustering import clusters_of
 from fastcomus.report.cluster_cards import cluster_cards
 from fastcomus.report.colours import cluster_colours
-from fastcomus.report.given_names import GivenNames
 from fastcomus.report.samples import core_samples, filtered_samples, images_to_show, objects_of_every_cluster
 from fastcomus.report.script_data import script
+from fastcomus.report.shown_names import ShownNames
 
 
 class Page(HTMLParser):
@@ -123,9 +124,12 @@ def test_given_names_and_dropped_clusters(run_copy: Path) -> None:
     only_dropped = next(entry for entry in masks if entry["labels"][0] == [2])
     overlay = Image.open(page.parent / f"pictures/000/{only_dropped['number']:06d}-0.png").convert("RGBA")
     assert not np.asarray(overlay)[:, :, 3].any()
-    names.write_text('clusters = "of another clustering"\n[names]\n0 = "cat"\n')
-    assert value_in(Run(run_copy).report().parent / "data/run.js")["names"] == {}
-    for text in ("[names", f'clusters = "{fingerprint}"\nnames = 3', f'clusters = "{fingerprint}"\n[names]\n7 = "x"'):
+    for text in (
+        'clusters = "others"\n[names]\n0 = "cat"\n',
+        "[names",
+        f'clusters = "{fingerprint}"\nnames = 3',
+        f'clusters = "{fingerprint}"\n[names]\n7 = "x"',
+    ):
         names.write_text(text)
         with pytest.raises(InputError, match=r"names\.toml"):
             Run(run_copy).report()
@@ -205,7 +209,7 @@ def test_images_of_the_cards_come_first() -> None:
 
 
 def test_colours_are_distinct() -> None:
-    colours = cluster_colours(80, GivenNames({3: "-"}))
+    colours = cluster_colours(80, ShownNames(name_clusters({3: "-"}, 80)))
     assert len(set(colours)) == 80 and all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
 
 

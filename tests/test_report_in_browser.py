@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from browser import browser
 from conftest import TINY, Photographs
 
 from fastcomus.pipeline import Run
+from fastcomus.stored_names import names_in
 
 pytest.importorskip("selenium", reason="selenium drives the browser (extra `dev`)")
 
 LOCAL = ("file://", "data:", "blob:")
 ODD = "it's \"<b>& 'é😀.png"
-NAMES = {0: 'a "quoted" \\ name', 1: "<script>alert(1)</script>", 2: "Katze 😺 \t& co"}
+NAMES = {0: 'a "quoted" \\ name', 1: "<script>alert(1)</script>", 2: "Katze 😺 & co"}
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,7 @@ def test_names_are_typed_and_saved(run: Run, opened: Any, downloads: Path) -> No
     assert [one.text for one in opened.find_elements("css selector", ".card h3")] == [
         NAMES[0],
         NAMES[1],
-        " ".join(NAMES[2].split()),
+        NAMES[2],
     ]
     show(opened, "#save-names").click()
     saved = content_of(downloads / "names.toml", opened)
@@ -169,6 +171,14 @@ def content_of(file: Path, driver: Any) -> dict[str, Any]:
     content = tomllib.loads(file.read_text(encoding="utf-8"))
     file.unlink()
     return content
+
+
+def test_the_saved_file_is_taken_over(run: Run, opened: Any, tmp_path: Path) -> None:
+    """By `fastcomus name`, so that every command goes by it; the run's own folder stays without names."""
+    file = tmp_path / "names.toml"
+    file.write_text(opened.execute_script("return fastcomus.namesToml()"), encoding="utf-8")
+    named = names_in(file, run.folder.manifest("clusters") or {})
+    assert dict(named.given) == NAMES and named.classes == ("background", *NAMES.values())
 
 
 def test_merging_and_dropping(opened: Any, downloads: Path) -> None:
@@ -195,19 +205,19 @@ def test_an_unnamed_cluster_that_others_are_merged_with_gets_a_name(opened: Any)
 
 
 def test_every_character_survives_in_toml(opened: Any) -> None:
-    text = "".join(map(chr, [*range(1, 10), 11, 12, *range(14, 0x100), 0x2028, 0xFFFD, 0x1F63A]))
+    text = "".join(map(chr, [*range(32, 0x7F), *range(0xA0, 0x100), 0x301, 0x200D, 0xFFFD, 0x1F63A]))
     opened.execute_script(
         """const field = document.querySelector('[data-name="0"]'); field.removeAttribute("maxlength");
            field.value = "x" + arguments[0] + "x"; field.dispatchEvent(new Event("input"))""",
         text,
     )
     names = tomllib.loads(opened.execute_script("return fastcomus.namesToml()"))["names"]
-    assert names["0"] == f"x{text}x"
-    lone = opened.execute_script(
-        """const field = document.querySelector('[data-name="0"]'); field.value = "a\\ud83db";
+    assert names["0"] == unicodedata.normalize("NFC", f"x{text}x")
+    odd = opened.execute_script(
+        """const field = document.querySelector('[data-name="0"]'); field.value = " a\\ud83d\\u007f\\u2028b\\t";
            field.dispatchEvent(new Event("input")); return fastcomus.namesToml()"""
     )
-    assert tomllib.loads(lone)["names"]["0"] == "a\ufffdb"
+    assert tomllib.loads(odd)["names"]["0"] == "a b"
 
 
 def test_image_pages_show_masks_of_every_iteration_and_a_large_view(opened: Any) -> None:

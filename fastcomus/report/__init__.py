@@ -12,7 +12,6 @@ from fastcomus.report.cluster_cards import cluster_cards
 from fastcomus.report.colours import cluster_colours, rgb
 from fastcomus.report.embedding_map import map_figure, plane_positions
 from fastcomus.report.findings import Findings, FoundObjects
-from fastcomus.report.given_names import read_given_names
 from fastcomus.report.image_files import DrawnImage, draw_images, image_work, thumbnail_file
 from fastcomus.report.image_pages import write_image_data
 from fastcomus.report.overview import overview
@@ -20,9 +19,10 @@ from fastcomus.report.page import Page, write_page
 from fastcomus.report.plots import training_curve
 from fastcomus.report.samples import images_to_show, objects_of_every_cluster
 from fastcomus.report.scores import confusion_table, score_table, size_plot
+from fastcomus.report.shown_names import ShownNames
 from fastcomus.run_folder import RunFolder, file_digest, fingerprint
 
-__all__ = ["Findings", "FoundObjects", "read_given_names", "write_report"]
+__all__ = ["Findings", "FoundObjects", "ShownNames", "write_report"]
 
 log = logging.getLogger("fastcomus")
 
@@ -113,5 +113,5 @@ def _fingerprint(found: Findings) -> str:
         device=found.device,
         stages=[(found.folder.manifest(stage) or {}).get("fingerprint") for stage in stages],
         scores=[file_digest(file) for file in scores if file.exists()],
-        names=found.names.names,
+        names=found.names.given,
     )

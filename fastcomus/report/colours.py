@@ -6,7 +6,7 @@ import colorsys
 
 import numpy as np
 
-from fastcomus.report.given_names import GivenNames
+from fastcomus.report.shown_names import ShownNames
 
 _FIRST = (
     "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#22b8cf", "#f032e6", "#9fc131", "#e8891c", "#0ca678",
@@ -15,7 +15,7 @@ _FIRST = (
 DROPPED = "#9a9fa6"
 
 
-def cluster_colours(count: int, names: GivenNames) -> list[str]:
+def cluster_colours(count: int, names: ShownNames) -> list[str]:
     """`#rrggbb` per cluster: one of 20, then hues by the golden ratio. Merged ones share theirs, dropped are grey."""
     return [DROPPED if names.is_dropped(c) else _colour(names.first_of(c)) for c in range(count)]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcomus.clustering import Clusters
 from fastcomus.config import Config
-from fastcomus.report.given_names import GivenNames
+from fastcomus.report.shown_names import ShownNames
 from fastcomus.run_folder import RunFolder, read_json
 
 
@@ -45,7 +45,7 @@ class Findings:
     image_names: tuple[str, ...]
     skipped: tuple[dict[str, Any], ...]
     iterations: tuple[int, ...]
-    names: GivenNames
+    names: ShownNames
 
     def evaluations(self) -> dict[int, dict[str, Any]]:
         """Scores of the iterations that have any, as `evaluate` stored them."""

@@ -61,7 +61,7 @@ def _facts(page: Page) -> dict[str, Any]:
     return {
         "clusters": len(page.cards),
         "fingerprint": found.clusters_fingerprint,
-        "names": {str(cluster): name for cluster, name in found.names.names.items()},
+        "names": {str(cluster): name for cluster, name in found.names.given.items()},
         "labels": [found.names.label(cluster) for cluster in range(len(page.cards))],
         "colours": page.colours,
         "iterations": list(found.iterations),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastcomus.report.given_names import GivenNames
 from fastcomus.report.plots import iou_against_size
+from fastcomus.report.shown_names import ShownNames
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure
@@ -56,17 +56,17 @@ def score_table(evaluations: Mapping[int, dict[str, Any]]) -> ScoreTable | None:
     return ScoreTable(columns, tuple(rows), tuple(summary), caption)
 
 
-def confusion_table(evaluations: Mapping[int, dict[str, Any]], names: GivenNames) -> ConfusionTable | None:
+def confusion_table(evaluations: Mapping[int, dict[str, Any]], names: ShownNames) -> ConfusionTable | None:
     """Which classes the pixels of each cluster lie in, by the last evaluated iteration."""
     stored = [(number, one) for number, one in evaluations.items() if one.get("confusion")]
     if not stored:
         return None
     iteration, last = stored[-1]
+    called = last.get("cluster_names") or ["background", *map(names.label, range(len(last["confusion"]) - 1))]
     rows = []
     for label, counts in enumerate(last["confusion"]):
         total = sum(counts)
-        title = "background" if label == 0 else names.label(label - 1)
-        rows.append((title, total, tuple(count / total if total else 0.0 for count in counts)))
+        rows.append((called[label], total, tuple(count / total if total else 0.0 for count in counts)))
     return ConfusionTable(iteration, tuple(last["classes"]), tuple(rows))
 
 

@@ -6,6 +6,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const clusters = [...Array(run.clusters).keys()];
   const field = (kind, cluster) => document.querySelector(`[data-${kind}="${cluster}"]`);
   const DROPPED = "-";
+  const RESERVED = "background"; // what belongs to no cluster
 
   // `merge`: the cluster whose name this one takes, or null.
   const given = clusters.map((cluster) => {
@@ -16,13 +17,20 @@ document.addEventListener("DOMContentLoaded", () => {
   // The cluster at the end of a chain of merges.
   const rootOf = (cluster) => (given[cluster].merge === null ? cluster : rootOf(given[cluster].merge));
 
+  // As names are taken over: composed, without what cannot be shown (control characters, halves of characters).
+  const typed = (cluster) =>
+    given[cluster].name.normalize("NFC").replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]+/gu, " ").trim();
+
   // A cluster that others are merged with needs a name, for equal names are what merges.
   const nameOf = (cluster) => {
     if (given[cluster].drop) return DROPPED;
     const root = rootOf(cluster);
     if (given[root].drop) return DROPPED;
-    const isShared = clusters.some((other) => given[other].merge !== null && rootOf(other) === root);
-    return given[root].name.trim() || (isShared ? `cluster ${root}` : "");
+    if (typed(root) && typed(root) !== RESERVED) return typed(root);
+    const own = `cluster ${root}`;
+    const isShared = clusters.some(
+      (other) => other !== root && (typed(other) === own || (given[other].merge !== null && rootOf(other) === root)));
+    return isShared ? own : "";
   };
 
   fastcomus.labelOf = (cluster) => {
@@ -30,10 +38,8 @@ document.addEventListener("DOMContentLoaded", () => {
     return name && name !== DROPPED ? name : `cluster ${cluster}`;
   };
 
-  // A TOML string: JSON's escapes are TOML's, but for lone surrogates, which neither file nor TOML can hold.
-  const quoted = (text) =>
-    JSON.stringify(text.replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, "\uFFFD"))
-      .replace(/\u007f/g, "\\u007f");
+  // A TOML string: JSON's escapes are TOML's.
+  const quoted = (text) => JSON.stringify(text);
 
   fastcomus.namesToml = () => {
     const lines = clusters.filter((cluster) => nameOf(cluster)).map((cluster) => `${cluster} = ${quoted(nameOf(cluster))}`);
@@ -53,8 +59,11 @@ document.addEventListener("DOMContentLoaded", () => {
       document.querySelector(`[data-legend="${cluster}"]`)?.classList.toggle("is-dropped", isDropped);
       const others = isDropped || !names[cluster] ? [] : clusters.filter((other) => other !== cluster && names[other] === names[cluster]);
       const merged = field("merged", cluster);
-      merged.hidden = !others.length;
-      merged.textContent = `One with ${others.map((other) => `#${other}`).join(", ")}: the same name.`;
+      const isReserved = !given[cluster].drop && typed(cluster) === RESERVED;
+      merged.hidden = !others.length && !isReserved;
+      merged.textContent = isReserved
+        ? "Background is what belongs to no cluster: drop this one instead."
+        : `One with ${others.map((other) => `#${other}`).join(", ")}: the same name.`;
     }
     for (const label of document.querySelectorAll("[data-label]")) {
       label.textContent = fastcomus.labelOf(Number(label.dataset.label));
@@ -65,6 +74,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const dropped = names.filter((name) => name === DROPPED).length;
     const state = `${count} of ${clusters.length} clusters named` + (dropped ? `, ${dropped} dropped` : "");
     const isSaved = saved === fastcomus.namesToml();
+    document.getElementById("save-names").disabled = dropped === clusters.length;
     document.getElementById("naming-state").textContent = state + (isSaved ? "." : "; not saved yet.");
   };
 
