@@ -340,7 +340,8 @@ def _same_start(started: Path, fingerprint: str) -> bool:
 
 
 def _unwritable(target: Path, error: OSError) -> InputError:
-    return InputError(f"{target} cannot be written ({error.strerror or error}); free space or choose another --run.")
+    reason = os.strerror(error.errno) if error.errno else error  # Arrow's own words hide it
+    return InputError(f"{target} cannot be written ({reason}); free space or choose another --run.")
 
 
 def _is_full(folder: Path) -> bool:
