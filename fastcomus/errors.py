@@ -5,7 +5,13 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-_SIGNS_OF_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+_SIGNS_OF_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "can't start new thread",
+)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from fastcomus.backends import Backend
 from fastcomus.config import Config, EmbedConfig, saliency_priors
 from fastcomus.errors import InputError
 from fastcomus.images import LOST, UnreadableImage
+from fastcomus.integrity import check_zip, file_digest, sealed
 from fastcomus.interruption import safe_point
 from fastcomus.progress import progress_bar
 from fastcomus.read_ahead import read_ahead
-from fastcomus.run_folder import RunFolder, fingerprint
+from fastcomus.run_folder import RunFolder, fingerprint, read_sealed
 from fastcomus.saliency import load_proposer
 from fastcomus.saliency.network_map import SaliencyNetwork, save_network
 from fastcomus.saliency_training import (
@@ -75,7 +76,8 @@ def train_saliency(
     network = _learnt(photographs, labels, folder, config, backend, workers)
     learnt_from = saliency_priors(chosen), chosen.refine_backbone if refines else ""
     folder.write_tensors(NETWORK, lambda path: save_network(network, *learnt_from, path))
-    for leaving in ("priors", f"refined-{chosen.refine_epochs}.npy", "refine.pt", "learn.pt"):
+    last = f"refined-{chosen.refine_epochs}"
+    for leaving in ("priors", f"{last}.npy", f"{last}.json", "refine.pt", "learn.pt"):
         folder.remove(f"{FOLDER}/{leaving}")
     folder.finish(FOLDER, stage, images=photographs.count, config=asdict(chosen))
     log.info("train-saliency: trained on %d images; use it with --saliency %s", photographs.count, folder.file(NETWORK))
@@ -105,7 +107,7 @@ def _prior_maps(
         return np.stack([small_map(proposer(name, pixels)[0]) for proposer in proposers if callable(proposer)])
 
     starts = range(0, len(names), _PART)
-    missing = [start for start in starts if not folder.file(_maps_file(start)).exists()]
+    missing = [start for start in starts if not _has_maps(folder, start)]
     with progress_bar("saliency priors", len(names), "images", len(names) - _images(missing, names)) as advance:
         for start in missing:
             part = names[start : start + _PART]
@@ -115,11 +117,12 @@ def _prior_maps(
                 if maps.size:
                     made[place], is_read[place] = maps, True
                 advance(1)
-            folder.write_array(f"{FOLDER}/priors/read-{start:09d}.npy", is_read)
             folder.write_array(_maps_file(start), made)
+            facts = {"maps": file_digest(folder.file(_maps_file(start))), "read": is_read.tolist()}
+            folder.write_json(_facts_file(start), sealed(facts))
             safe_point()
     parts = [np.load(folder.file(_maps_file(start)), mmap_mode="r") for start in starts]
-    is_read = np.concatenate([folder.read_array(f"{FOLDER}/priors/read-{start:09d}.npy") for start in starts])
+    is_read = np.concatenate([read_sealed(folder.file(_facts_file(start)))["read"] for start in starts])
     places = np.flatnonzero(is_read)
 
     def priors(index: int) -> np.ndarray:
@@ -144,6 +147,8 @@ def _refined(
     clear = _clearest(photographs.priors, photographs.count, chosen.confident_share)
     state = _read_state(folder, "refine")
     done = state.epochs if state else 0
+    if done:
+        _check_refined(done, folder)
     log.info("train-saliency: refining %d priors, %d of %d epochs are done", count, done, chosen.refine_epochs)
     seen = len(clear) + photographs.count  # images in an epoch: learnt from, then looked at
     with progress_bar("refining", chosen.refine_epochs * seen, "images", done * seen) as advance:
@@ -172,8 +177,11 @@ def _refined(
                     earlier = None if before is None else before[index]
                     stream.write(averaged(earlier, maps, chosen.moving_average).tobytes())
                     advance(1)
+            digest = file_digest(folder.file(f"{FOLDER}/refined-{after.epochs}.npy"))
+            folder.write_json(f"{FOLDER}/refined-{after.epochs}.json", sealed({"maps": digest}))
             _write_state(folder, "refine", after)
-            folder.remove(f"{FOLDER}/refined-{after.epochs - 1}.npy")
+            for ending in ("npy", "json"):
+                folder.remove(f"{FOLDER}/refined-{after.epochs - 1}.{ending}")
             safe_point()
             log.info("train-saliency: epoch %d of %d, loss %.3f", after.epochs, chosen.refine_epochs, after.loss)
     return _refined_after(chosen.refine_epochs, folder).__getitem__
@@ -222,9 +230,26 @@ def _gone(image: Path, error: UnreadableImage) -> InputError:
     return InputError(f"{image} can no longer be read ({error}); put it back, or run the same command without it.")
 
 
+def _check_refined(epochs: int, folder: RunFolder) -> None:
+    maps, facts = (folder.file(f"{FOLDER}/refined-{epochs}.{ending}") for ending in ("npy", "json"))
+    if not maps.exists() or read_sealed(facts)["maps"] != file_digest(maps):
+        raise InputError(f"{maps} is not what was written; delete the folder {maps.parent} and run the same command.")
+
+
 def _refined_after(epochs: int, folder: RunFolder) -> np.ndarray:
     """(N, P, L, L) uint8, left on disk."""
     return np.load(folder.file(f"{FOLDER}/refined-{epochs}.npy"), mmap_mode="r")
+
+
+def _has_maps(folder: RunFolder, start: int) -> bool:
+    """Whether the maps from image `start` on are there and whole; InputError where what is said of them is damaged."""
+    maps, facts = folder.file(_maps_file(start)), folder.file(_facts_file(start))
+    return maps.exists() and facts.exists() and read_sealed(facts)["maps"] == file_digest(maps)
+
+
+def _facts_file(start: int) -> str:
+    """Beside maps, written after them: their digest, and which of the images could be read."""
+    return f"{FOLDER}/priors/maps-{start:09d}.json"
 
 
 def _maps_file(start: int) -> str:
@@ -251,6 +276,7 @@ def _read_state(folder: RunFolder, name: str) -> EpochState | None:
     if not file.exists():
         return None
     try:
+        check_zip(file)
         return EpochState(**torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         reason = str(error).strip().split("\n")[0]

@@ -112,7 +112,8 @@ class Run:
             for shard in shards
         ]
         whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
-        missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i])]
+        parts = self.folder.part_digests()
+        missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i], parts.get(i, ""))]
         if self.folder.is_current("objects", whole) and not missing:
             self._remember(config, found.root)
             log.info("embed: up to date, %d images", len(found.names))
