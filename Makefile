@@ -1,13 +1,15 @@
 # make demo: set up and run the whole pipeline on scenes made on the spot, offline, on the CPU.
 # make test: set up and pass the tests.
+# make test-gpu-api: compare the calls into CuPy, cuML and FAISS GPU with their wheels (3.6 GB to download, no GPU needed).
 # make docs: write docs/cli.md, the help text of every command; a test fails while it is stale.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+GPU_API := .venv-gpu-api
 
-.PHONY: demo test docs bench clean
+.PHONY: demo test docs test-gpu-api bench clean
 
 demo: $(READY)
 	$(BIN)/fastcomus demo
@@ -21,6 +23,16 @@ test: $(READY)
 docs: $(READY)
 	$(BIN)/python -m typer --app app fastcomus.cli utils docs --name fastcomus --title Commands --output docs/cli.md
 
+# The wheels of the extra gpu alone: faiss-gpu and faiss-cpu own the same folder. Nothing of tests/conftest.py is needed.
+test-gpu-api: $(GPU_API)/.ready
+	$(GPU_API)/bin/pytest --noconftest -c /dev/null --rootdir tests/gpu_api -p no:cacheprovider -q -s tests/gpu_api
+
+$(GPU_API)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(GPU_API)
+	$(GPU_API)/bin/pip install --quiet pytest $$($(PYTHON) -c "import tomllib; \
+		print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['gpu'])")
+	touch $(GPU_API)/.ready
+
 bench: $(READY)
 	$(BIN)/python bench/quality.py --data ../shared/data/msrc14
 
@@ -32,4 +44,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) comus-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_API) comus-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

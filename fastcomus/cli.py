@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcomus.command_options import Classes, Device, Images, Truth, stage_command
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, sentence
 from fastcomus.export_commands import export_app
+from fastcomus.interruption import EXIT_CODE as STOPPED
+from fastcomus.interruption import ends_at_safe_points
 from fastcomus.process_group import this_process
 
 if TYPE_CHECKING:
@@ -26,18 +28,26 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; bad input ends it with one sentence and exit code 2."""
+    """Run the command line; whatever a user can do something about ends it with one sentence.
+
+    Exit codes: 2 bad input, or a file that cannot be written; 3 memory ran out; 130 stopped by ctrl-C.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     # Of several processes that train together the first speaks for all.
     logging.getLogger("fastcomus").setLevel(logging.INFO if this_process().is_first else logging.WARNING)
     try:
-        app()
-    except InputError as error:
-        typer.echo(f"fastcomus: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("fastcomus: stopped; the same command goes on from here.", err=True)
-        sys.exit(130)
+        with ends_at_safe_points():
+            app()
+    except SystemExit as ended:  # Typer makes this of ctrl-C
+        if ended.code == STOPPED:
+            typer.echo("fastcomus: stopped; the same command goes on from here.", err=True)
+        raise
+    except Exception as error:
+        told = sentence(error)
+        if told is None:
+            raise
+        typer.echo(f"fastcomus: {told.text}", err=True)
+        sys.exit(told.exit_code)
 
 
 @stage_command(app, "embed")
@@ -185,6 +195,12 @@ def evaluate_command(
     Console().print(format_table(run.evaluate(truth, classes or "", iteration, fit_on=fit_on, bootstrap=bootstrap)))
 
 
+@stage_command(app, "report")
+def report_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
+    """Write pages that show what was found, and where clusters get names: report/index.html in the run."""
+    typer.echo(run.report(**given["report"]))
+
+
 @stage_command(app, "embed", "cluster", "train", "predict")
 def run_command(
     run: "Run",
@@ -193,7 +209,7 @@ def run_command(
     truth: Annotated[str, typer.Option(help="Score every iteration against it; see fastcomus evaluate --help.")] = "",
     classes: Classes = None,
 ) -> None:
-    """All stages in order, skipping what is up to date: embed, cluster, train and, given --truth, evaluate."""
+    """All stages in order, skipping what is up to date: embed, cluster, train, given --truth evaluate, and report."""
     from rich.console import Console
 
     from fastcomus.evaluation import format_table
@@ -201,6 +217,7 @@ def run_command(
     run.configure(given)
     for evaluation in run.run(images, truth, classes or ""):
         Console().print(format_table(evaluation))
+    run.report()
 
 
 @app.command()

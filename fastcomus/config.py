@@ -69,7 +69,9 @@ class EmbedConfig:
         "float32, or bf16: about twice as fast on processors with bf16 instructions, slower without; "
         "embeddings change slightly, and objects between two clusters may change theirs (bench/embed.py measures it).",
     )
-    embed_batch: int = setting(32, "Crops per pass of the encoder.")
+    embed_batch: int = setting(
+        32, "Crops per pass of the encoder; fewer where memory is short. 0: as many as the free memory of a GPU holds."
+    )
     shard_images: int = setting(256, "Images per Parquet file; a killed run goes on at the last whole file.")
     max_pixels: int = setting(100_000_000, "Images of more pixels than this are skipped.")
 
@@ -173,7 +175,9 @@ class PredictConfig:
     scales: str = setting("1", "Sizes to predict at and average, as multiples of predict_size: '1' or '0.75, 1, 1.5'.")
     flip: bool = setting(False, "Average the prediction with that of the mirrored image.")
     predict_batch: int = setting(
-        4, "Images of equal size per pass of the network (with flip, and their mirror images); more suit a GPU."
+        4,
+        "Images of equal size per pass of the network (with flip, and their mirror images); more suit a GPU, fewer are "
+        "taken where memory is short. 0: as many as the free memory of a GPU holds.",
     )
 
 
@@ -186,6 +190,15 @@ class AssignConfig:
         "A new object farther from its neighbours than all but this share of the clustered objects are from theirs is "
         "flagged as unlike anything; [0, 1).",
     )
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What a person looks at: the pages of `report`."""
+
+    map_objects: int = setting(3_000, "Most objects on the map; of more, some of every cluster.")
+    shown_images: int = setting(2_000, "Most images on the image pages; of more, some of every cluster.")
+    samples: int = setting(12, "Core samples on a cluster's card; half as many of what was filtered.")
 
 
 @dataclass(frozen=True)
@@ -203,6 +216,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     predict: PredictConfig = PredictConfig()
     assign: AssignConfig = AssignConfig()
+    report: ReportConfig = ReportConfig()
 
 
 STAGES: dict[str, type] = {
@@ -212,6 +226,7 @@ STAGES: dict[str, type] = {
     "train": TrainConfig,
     "predict": PredictConfig,
     "assign": AssignConfig,
+    "report": ReportConfig,
 }
 
 # What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
@@ -320,7 +335,7 @@ def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any
 def check(config: Config) -> None:
     """Raise InputError for the first value that is out of its range."""
     saliency, embed, cluster = config.saliency, config.embed, config.cluster
-    train, predict = config.train, config.predict
+    train, predict, report = config.train, config.predict, config.report
     # NumPy, scikit-learn and torch each take their seed from it; every iteration adds its number.
     _require(0 <= config.seed < 2**31, "seed", "lie in [0, 2147483647]", config.seed)
     if embed.theta != "otsu":
@@ -337,7 +352,7 @@ def check(config: Config) -> None:
         (saliency, "batch_size", 2),
         (embed, "saliency_size", 32),
         (embed, "crop_size", 8),
-        (embed, "embed_batch", 1),
+        (embed, "embed_batch", 0),
         (embed, "shard_images", 1),
         (embed, "max_pixels", 1),
         (cluster, "max_k", 2),
@@ -351,7 +366,10 @@ def check(config: Config) -> None:
         (train, "batch_size", 2),
         (train, "images_at_once", 0),
         (predict, "predict_size", 32),
-        (predict, "predict_batch", 1),
+        (predict, "predict_batch", 0),
+        (report, "map_objects", 4),
+        (report, "shown_images", 1),
+        (report, "samples", 2),
     ):
         _require(getattr(stage, name) >= least, name, f"be at least {least}", getattr(stage, name))
     _require(cluster.k == 0 or cluster.k >= 2, "k", "be at least 2", cluster.k)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import re
@@ -23,6 +24,12 @@ from fastcomus.errors import InputError
 
 Image.preinit()
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+LOST = "lost while reading"  # the file was listed and then could not be reached: it may be back the next time
+_LOST_ERRORS = tuple(
+    getattr(errno, name)
+    for name in ("ENOENT", "ESTALE", "EIO", "EMFILE", "ENFILE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "ENODEV")
+    if hasattr(errno, name)
+)
 ENDINGS = ("jpg", "jpeg", "jpe", "png", "webp", "bmp", "tif", "tiff", "gif")
 
 
@@ -32,7 +39,7 @@ class Skipped:
 
     `image`: path relative to the root, POSIX separators; bytes that are not UTF-8 stand as `\\xNN`.
     `reason`: "unreadable", "truncated", "empty file", "too large", "not a regular file", "broken link",
-    "unreadable folder" or "name is not valid UTF-8"; later stages have reasons of their own.
+    "unreadable folder", "name is not valid UTF-8" or LOST; later stages have reasons of their own.
     `detail`: one line of free text.
     """
 
@@ -228,10 +235,14 @@ def read_image(path: Path, max_pixels: int) -> np.ndarray:
     except UnreadableImage:
         raise
     except FileNotFoundError as error:
-        raise UnreadableImage("unreadable", "the file does not exist (any more)") from error
+        raise UnreadableImage(LOST, "the file does not exist (any more)") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage("too large", _one_line(error)) from error
     except Exception as error:  # plugins raise nearly every type there is on damaged files
+        if isinstance(error, OSError) and error.errno in _LOST_ERRORS:
+            raise UnreadableImage(LOST, _one_line(error)) from error
+        if isinstance(error, MemoryError) and not _could_hold(max_pixels):
+            raise  # the machine is to blame, not the file
         is_cut = "truncated" in str(error).lower() or _is_cut_short(path)
         raise UnreadableImage("truncated" if is_cut else "unreadable", _one_line(error)) from error
 
@@ -291,6 +302,15 @@ def _lacks_jpeg_end(file: BinaryIO) -> bool:
         is_fill = data[place + 1] == 0xFF
         place += 1 if is_fill else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return data.find(b"\xff\xd9", place) < 0
+
+
+def _could_hold(max_pixels: int) -> bool:
+    """Whether there is memory for the largest image that may be read; damaged files ask for any amount."""
+    try:
+        np.empty(4 * max_pixels, np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 def _to_rgb(image: ImageFile.ImageFile) -> np.ndarray:

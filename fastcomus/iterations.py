@@ -13,6 +13,8 @@ from fastcomus.augmentation import ReadSample
 from fastcomus.backends import Backend
 from fastcomus.config import Config
 from fastcomus.errors import InputError
+from fastcomus.images import LOST
+from fastcomus.interruption import is_asked, safe_point
 from fastcomus.labelling import label_images
 from fastcomus.prediction import Prediction
 from fastcomus.process_group import ProcessGroup
@@ -146,9 +148,10 @@ def _trained(iteration: int, samples: Sequence[Sample], k: int, at: Surroundings
         for images in training.train(read, len(samples), at.workers):
             advance(images)
             ended = training.steps == 0
-            if first and (ended or time.monotonic() - stored > CHECKPOINT_S):
+            if first and (ended or time.monotonic() - stored > CHECKPOINT_S or is_asked()):
                 write_checkpoint(folder, iteration, training.checkpoint())
                 stored = time.monotonic()
+                safe_point()
             if ended:
                 row = training.history[-1]
                 told = (row.epoch, epochs, row.loss, row.agreement, row.images_per_s)
@@ -189,6 +192,11 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
 
         def write(prediction: Prediction, source: ImageSource = source, masks: dict[str, str] = masks) -> str | None:
             """The mask's name when it is empty."""
+            if prediction.error is not None and prediction.error.reason == LOST:
+                raise InputError(
+                    f"{source.root / prediction.image} can no longer be read ({prediction.error}); put it back, or "
+                    "run fastcomus embed and cluster."
+                )
             if prediction.error is not None:
                 log.warning("%s: skipped %s: %s", name, prediction.image, prediction.error)
                 return None

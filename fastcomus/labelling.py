@@ -11,6 +11,7 @@ import numpy as np
 from fastcomus.backends import Backend
 from fastcomus.config import Config
 from fastcomus.encoders import chosen_precision
+from fastcomus.interruption import safe_point
 from fastcomus.prediction import Prediction, predict
 from fastcomus.progress import progress_bar
 from fastcomus.read_ahead import read_ahead
@@ -44,3 +45,4 @@ def label_images(
         for result in read_ahead(write, predictions, workers):
             yield result
             advance(1)
+            safe_point()

@@ -15,7 +15,8 @@ from fastcomus.backends import Backend
 from fastcomus.config import EmbedConfig
 from fastcomus.embeddings import unit_rows
 from fastcomus.encoders import Encoder
-from fastcomus.images import UnreadableImage
+from fastcomus.fitting_batches import FittingBatches, batch_limit
+from fastcomus.images import LOST, UnreadableImage
 from fastcomus.read_ahead import read_ahead
 from fastcomus.saliency import NetworkProposer, Proposer, enlarged_maps
 
@@ -93,7 +94,7 @@ def embed_shards(
         proposals = _proposals(root, shards, config, proposer, backend, workers)
     else:
         proposals = _network_proposals(root, shards, config, proposer, backend, workers)
-    collector = _Collector(config, encoder)
+    collector = _Collector(config, encoder, backend.device)
     for shard in shards:
         for _ in shard:
             collector.add(next(proposals))
@@ -104,9 +105,11 @@ def embed_shards(
 class _Collector:
     """Gathers proposals of one shard, embeds them a batch at a time."""
 
-    def __init__(self, config: EmbedConfig, encoder: Encoder) -> None:
+    def __init__(self, config: EmbedConfig, encoder: Encoder, device: torch.device) -> None:
         self.config = config
         self.encoder = encoder
+        self.batches = FittingBatches(device)
+        self.batch = batch_limit(config.embed_batch, device, on_gpu=256, on_cpu=32)
         self._reset()
 
     def _reset(self) -> None:
@@ -119,8 +122,8 @@ class _Collector:
         self.rows += proposal.rows
         self.skipped += proposal.skipped
         self.crops += [crop[None] for crop in proposal.crops]
-        while len(self.crops) >= self.config.embed_batch:
-            self._embed(self.config.embed_batch)
+        while len(self.crops) >= self.batch:
+            self._embed(self.batch)
 
     def finish(self) -> ObjectShard:
         if self.crops:
@@ -137,7 +140,7 @@ class _Collector:
 
     def _embed(self, count: int) -> None:
         batch, self.crops = self.crops[:count], self.crops[count:]
-        rows = self.encoder(torch.cat(batch)).numpy()
+        rows = torch.cat(self.batches.run(self.encoder, torch.cat(batch))).numpy()
         if self.config.normalize:
             rows = unit_rows(rows)
         self.embeddings.append(rows)
@@ -171,13 +174,18 @@ def _network_proposals(
     def decode(name: str) -> _Decoded:
         return _decoded(root, name, config, backend, proposer)
 
+    fitting = FittingBatches(backend.device)
+
+    def found_in(prepared: list[torch.Tensor]) -> Iterator[np.ndarray]:
+        for part in fitting.run(proposer.propose, torch.stack(prepared)) if prepared else []:
+            yield from part
+
     def with_maps() -> Iterator[tuple[_Decoded, np.ndarray | None]]:
         images = read_ahead(decode, (name for shard in shards for name in shard), workers)
         for shard in shards:
             for start in range(0, len(shard), proposer.batch):
                 batch = [next(images) for _ in shard[start : start + proposer.batch]]
-                prepared = [image.prepared for image in batch if image.prepared is not None]
-                found = iter(proposer.propose(torch.stack(prepared)) if prepared else [])
+                found = found_in([image.prepared for image in batch if image.prepared is not None])
                 yield from ((image, None if image.prepared is None else next(found)) for image in batch)
 
     def finish(item: tuple[_Decoded, np.ndarray | None]) -> _Proposal:
@@ -231,6 +239,11 @@ def _finished(image: _Decoded, maps: np.ndarray | None, config: EmbedConfig, bac
         for box, area, score, run_lengths in zip(found.boxes, found.areas, found.scores, encoded, strict=True)
     ]
     return _Proposal(rows, backend.crop_resize(image.pixels, found.boxes, config.crop_size), [])
+
+
+def lost_images(skipped: pa.Table) -> list[str]:
+    """Those of `SKIPPED_SCHEMA` that were there when the folder was listed and gone when they were to be read."""
+    return [row["image"] for row in skipped.select(["image", "reason"]).to_pylist() if row["reason"] == LOST]
 
 
 def decode_mask(counts: str, height: int, width: int) -> np.ndarray:

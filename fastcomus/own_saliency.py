@@ -13,10 +13,12 @@ import torch
 from fastcomus.backends import Backend
 from fastcomus.config import Config, EmbedConfig, saliency_priors
 from fastcomus.errors import InputError
-from fastcomus.images import UnreadableImage
+from fastcomus.images import LOST, UnreadableImage
+from fastcomus.integrity import check_zip, file_digest, sealed
+from fastcomus.interruption import safe_point
 from fastcomus.progress import progress_bar
 from fastcomus.read_ahead import read_ahead
-from fastcomus.run_folder import RunFolder, fingerprint
+from fastcomus.run_folder import RunFolder, fingerprint, read_sealed
 from fastcomus.saliency import load_proposer
 from fastcomus.saliency.network_map import SaliencyNetwork, save_network
 from fastcomus.saliency_training import (
@@ -72,9 +74,10 @@ def train_saliency(
             return np.concatenate([refined(index), photographs.priors(index)])
 
     network = _learnt(photographs, labels, folder, config, backend, workers)
-    with folder.replacing(NETWORK) as path:
-        save_network(network, saliency_priors(chosen), chosen.refine_backbone if refines else "", path)
-    for leaving in ("priors", f"refined-{chosen.refine_epochs}.npy", "refine.pt", "learn.pt"):
+    learnt_from = saliency_priors(chosen), chosen.refine_backbone if refines else ""
+    folder.write_tensors(NETWORK, lambda path: save_network(network, *learnt_from, path))
+    last = f"refined-{chosen.refine_epochs}"
+    for leaving in ("priors", f"{last}.npy", f"{last}.json", "refine.pt", "learn.pt"):
         folder.remove(f"{FOLDER}/{leaving}")
     folder.finish(FOLDER, stage, images=photographs.count, config=asdict(chosen))
     log.info("train-saliency: trained on %d images; use it with --saliency %s", photographs.count, folder.file(NETWORK))
@@ -97,12 +100,14 @@ def _prior_maps(
         try:
             pixels = read(name)
         except UnreadableImage as error:
+            if error.reason == LOST:
+                raise _gone(root / name, error) from error
             log.warning("train-saliency: skipped %s: %s", name, error)
             return unreadable
         return np.stack([small_map(proposer(name, pixels)[0]) for proposer in proposers if callable(proposer)])
 
     starts = range(0, len(names), _PART)
-    missing = [start for start in starts if not folder.file(_maps_file(start)).exists()]
+    missing = [start for start in starts if not _has_maps(folder, start)]
     with progress_bar("saliency priors", len(names), "images", len(names) - _images(missing, names)) as advance:
         for start in missing:
             part = names[start : start + _PART]
@@ -112,17 +117,26 @@ def _prior_maps(
                 if maps.size:
                     made[place], is_read[place] = maps, True
                 advance(1)
-            folder.write_array(f"{FOLDER}/priors/read-{start:09d}.npy", is_read)
             folder.write_array(_maps_file(start), made)
+            facts = {"maps": file_digest(folder.file(_maps_file(start))), "read": is_read.tolist()}
+            folder.write_json(_facts_file(start), sealed(facts))
+            safe_point()
     parts = [np.load(folder.file(_maps_file(start)), mmap_mode="r") for start in starts]
-    is_read = np.concatenate([folder.read_array(f"{FOLDER}/priors/read-{start:09d}.npy") for start in starts])
+    is_read = np.concatenate([read_sealed(folder.file(_facts_file(start)))["read"] for start in starts])
     places = np.flatnonzero(is_read)
 
     def priors(index: int) -> np.ndarray:
         part, place = divmod(int(places[index]), _PART)
         return np.array(parts[part][place])
 
-    return Photographs(lambda index: read(names[places[index]]), priors, len(places))
+    def read_again(index: int) -> np.ndarray:
+        name = names[places[index]]
+        try:
+            return read(name)
+        except UnreadableImage as error:
+            raise _gone(root / name, error) from error
+
+    return Photographs(read_again, priors, len(places))
 
 
 def _refined(
@@ -133,6 +147,8 @@ def _refined(
     clear = _clearest(photographs.priors, photographs.count, chosen.confident_share)
     state = _read_state(folder, "refine")
     done = state.epochs if state else 0
+    if done:
+        _check_refined(done, folder)
     log.info("train-saliency: refining %d priors, %d of %d epochs are done", count, done, chosen.refine_epochs)
     seen = len(clear) + photographs.count  # images in an epoch: learnt from, then looked at
     with progress_bar("refining", chosen.refine_epochs * seen, "images", done * seen) as advance:
@@ -152,15 +168,21 @@ def _refined(
             now = predicted_maps(
                 network, photographs.read, photographs.count, chosen.batch_size, chosen.precision, workers
             )
-            with folder.replacing(f"{FOLDER}/refined-{after.epochs}.npy") as path:
+            # Not through a memory map, for which a full disk is no error but a kill.
+            with folder.replacing(f"{FOLDER}/refined-{after.epochs}.npy") as path, path.open("wb") as stream:
                 shape = (photographs.count, count, MAP_SIDE, MAP_SIDE)
-                written = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(stream, {**header, "shape": shape})
                 for index, maps in enumerate(now):
-                    written[index] = averaged(None if before is None else before[index], maps, chosen.moving_average)
+                    earlier = None if before is None else before[index]
+                    stream.write(averaged(earlier, maps, chosen.moving_average).tobytes())
                     advance(1)
-                written.flush()
+            digest = file_digest(folder.file(f"{FOLDER}/refined-{after.epochs}.npy"))
+            folder.write_json(f"{FOLDER}/refined-{after.epochs}.json", sealed({"maps": digest}))
             _write_state(folder, "refine", after)
-            folder.remove(f"{FOLDER}/refined-{after.epochs - 1}.npy")
+            for ending in ("npy", "json"):
+                folder.remove(f"{FOLDER}/refined-{after.epochs - 1}.{ending}")
+            safe_point()
             log.info("train-saliency: epoch %d of %d, loss %.3f", after.epochs, chosen.refine_epochs, after.loss)
     return _refined_after(chosen.refine_epochs, folder).__getitem__
 
@@ -195,6 +217,7 @@ def _learnt(
         ):
             network = trained
             _write_state(folder, "learn", after)
+            safe_point()
             log.info("train-saliency: epoch %d of %d, loss %.3f", after.epochs, chosen.epochs, after.loss)
     if network is None:  # killed between the last epoch and the storing of its network
         assert state is not None
@@ -203,9 +226,30 @@ def _learnt(
     return network
 
 
+def _gone(image: Path, error: UnreadableImage) -> InputError:
+    return InputError(f"{image} can no longer be read ({error}); put it back, or run the same command without it.")
+
+
+def _check_refined(epochs: int, folder: RunFolder) -> None:
+    maps, facts = (folder.file(f"{FOLDER}/refined-{epochs}.{ending}") for ending in ("npy", "json"))
+    if not maps.exists() or read_sealed(facts)["maps"] != file_digest(maps):
+        raise InputError(f"{maps} is not what was written; delete the folder {maps.parent} and run the same command.")
+
+
 def _refined_after(epochs: int, folder: RunFolder) -> np.ndarray:
     """(N, P, L, L) uint8, left on disk."""
     return np.load(folder.file(f"{FOLDER}/refined-{epochs}.npy"), mmap_mode="r")
+
+
+def _has_maps(folder: RunFolder, start: int) -> bool:
+    """Whether the maps from image `start` on are there and whole; InputError where what is said of them is damaged."""
+    maps, facts = folder.file(_maps_file(start)), folder.file(_facts_file(start))
+    return maps.exists() and facts.exists() and read_sealed(facts)["maps"] == file_digest(maps)
+
+
+def _facts_file(start: int) -> str:
+    """Beside maps, written after them: their digest, and which of the images could be read."""
+    return f"{FOLDER}/priors/maps-{start:09d}.json"
 
 
 def _maps_file(start: int) -> str:
@@ -224,8 +268,7 @@ def _clearest(maps: Callable[[int], np.ndarray], count: int, share: float) -> li
 
 
 def _write_state(folder: RunFolder, name: str, state: EpochState) -> None:
-    with folder.replacing(f"{FOLDER}/{name}.pt") as path:
-        torch.save(asdict(state), path)
+    folder.write_tensors(f"{FOLDER}/{name}.pt", lambda path: torch.save(asdict(state), path))
 
 
 def _read_state(folder: RunFolder, name: str) -> EpochState | None:
@@ -233,6 +276,7 @@ def _read_state(folder: RunFolder, name: str) -> EpochState | None:
     if not file.exists():
         return None
     try:
+        check_zip(file)
         return EpochState(**torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         reason = str(error).strip().split("\n")[0]

@@ -25,7 +25,9 @@ from fastcomus.clustering import Clusters
 from fastcomus.config import IMAGE_TRANSFERS, STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
 from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
 from fastcomus.errors import InputError
+from fastcomus.folder_lock import sole_writer
 from fastcomus.images import find_images
+from fastcomus.interruption import safe_point
 from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
@@ -87,10 +89,11 @@ class Run:
         """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run, for the stages to come."""
         self.config = with_settings(self.config, settings)
 
+    @sole_writer
     def embed(self, images: Path | str, **settings: Any) -> Embedded:
         """Find the objects of every image under `images` and embed them; `objects()` gives the rows."""
         from fastcomus.encoders import load_encoder
-        from fastcomus.objects import SKIPPED_SCHEMA, embed_shards
+        from fastcomus.objects import SKIPPED_SCHEMA, embed_shards, lost_images
         from fastcomus.saliency import check_saliency, load_proposer
 
         config = with_settings(self.config, {"embed": settings})
@@ -109,7 +112,8 @@ class Run:
             for shard in shards
         ]
         whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
-        missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i])]
+        parts = self.folder.part_digests()
+        missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i], parts.get(i, ""))]
         if self.folder.is_current("objects", whole) and not missing:
             self._remember(config, found.root)
             log.info("embed: up to date, %d images", len(found.names))
@@ -126,7 +130,11 @@ class Run:
             todo = [shards[i] for i in missing]
             made = embed_shards(found.root, todo, chosen, proposer, encoder, self.backend, self.workers, advance)
             for i, shard in zip(missing, made, strict=True):
+                if lost := lost_images(shard.skipped):  # under another fingerprint: the next run looks for them again
+                    prints[i] = fingerprint(shard=prints[i], lost=lost)
+                    whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
                 self.folder.write_shard(i, shard.objects, shard.skipped, prints[i])
+                safe_point()
         listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
         self.folder.finish_shards(len(shards), pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA), whole)
         embedded = self._embedded(len(found.names))
@@ -134,6 +142,7 @@ class Run:
         self._tell_skipped()
         return embedded
 
+    @sole_writer
     def train_saliency(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
         """Train a saliency network on every image under `images`, from nothing but these; its checkpoint, which
         `embed(saliency=...)` takes. `output`: a file to copy it to."""
@@ -157,6 +166,7 @@ class Run:
         """What `embed` found, a row per object: `objects.object_schema`."""
         return self.folder.read_shards()
 
+    @sole_writer
     def cluster(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own: an array (N, D), an .npy file, or Parquet with a column
         `embedding`. With images, the class maps of the clusters are written too (iteration 0)."""
@@ -196,6 +206,7 @@ class Run:
             self._write_cluster_masks(objects, clusters, whole)
         return clusters
 
+    @sole_writer
     def name(self, names: Mapping[int, str] | Path | str | None = None) -> ClusterNames:
         """Give clusters names, by number; equal names merge clusters, "-" drops one into the background. `predict`,
         `evaluate`, `assign` and `export` go by them.
@@ -209,6 +220,7 @@ class Run:
         present = read_names(self.folder, clusters)
         return write_names(self.folder, clusters, {**dict(present.given), **names}) if names else present
 
+    @sole_writer
     def train(self, **settings: Any) -> Path:
         """Train DeepLabv3 on the class maps, `iterations` times, each network writing its own; the last one's folder.
 
@@ -269,12 +281,14 @@ class Run:
         found = find_listed_images(images)
         wanted = PredictedImages(found, _stamps(found.root, found.names, None))
         target = RunFolder(output or self.folder.path / "predictions")
-        masks, skipped = write_predictions(
-            wanted, target, overlay, probabilities, self.folder, newest, names, config, self.backend, self.workers
-        )
+        with target.writer.held():
+            masks, skipped = write_predictions(
+                wanted, target, overlay, probabilities, self.folder, newest, names, config, self.backend, self.workers
+            )
         log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
 
+    @sole_writer
     def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
         """The network of `iteration` (the last by default) as an ONNX file, by default segmenter.onnx in the run; what
         goes in and comes out: `onnx_export.LabelledImages`. Needs the packages of the extra `onnx`."""
@@ -308,6 +322,7 @@ class Run:
         log.info("export: the masks of %d images, iteration %d, in %s", count, masks.iteration, target)
         return target
 
+    @sole_writer
     def assign(
         self,
         images: Path | str = "",
@@ -389,6 +404,7 @@ class Run:
         )
         return target.file("assigned.parquet")
 
+    @sole_writer
     def evaluate(
         self,
         truth: Path | str,
@@ -410,6 +426,37 @@ class Run:
         named = Path(classes) if classes else None
         return evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
 
+    @sole_writer
+    def report(self, **settings: Any) -> Path:
+        """Pages for a browser, in the run folder's `report`: what was found, a map, a card per cluster where names can
+        be given, images with their masks, curves and scores as far as there are any; where index.html lies."""
+        from fastcomus.report import Findings, FoundObjects, ShownNames, write_report
+
+        config = with_settings(self.config, {"report": settings})
+        manifest, names = self._clusters_manifest(), ShownNames(self.name())
+        rows, objects = self._clustered_rows(manifest), None
+        if manifest["images"]:
+            source, table = self._image_source(), self.folder.read_shards(["image", "x0", "y0", "x1", "y1"])
+            boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
+            objects = FoundObjects(source.root, tuple(table["image"].to_pylist()), boxes)
+        self._remember(config)
+        found = Findings(
+            folder=self.folder,
+            config=config,
+            device=str(self.backend.device),
+            notes=tuple((self.folder.read_state() or {}).get("notes", [])),
+            clusters=read_clusters(self.folder),
+            clusters_fingerprint=manifest["fingerprint"],
+            rows=rows,
+            objects=objects,
+            image_names=source.names if objects else (),
+            skipped=tuple(self._skipped().to_pylist()) if objects else (),
+            iterations=tuple(self._iterations()) if objects else (),
+            names=names,
+        )
+        return write_report(found, self.backend, self.workers)
+
+    @sole_writer
     def run(
         self, images: Path | str, truth: Path | str = "", classes: Path | str = ""
     ) -> list[Evaluation | LabelEvaluation]:
@@ -490,6 +537,7 @@ class Run:
             for class_map in class_maps(objects, clusters.labels, skipped, self.backend):
                 self.folder.write_class_map(mask_name("iteration-0", class_map.image), class_map.labels)
                 advance(1)
+                safe_point()
         self.folder.finish("iteration-0", stage, follows=follows)
 
     def _iterations(self) -> list[int]:

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 from fastcomus.backends import Backend
 from fastcomus.config import PredictConfig, prediction_scales
 from fastcomus.encoders import autocast
+from fastcomus.fitting_batches import FittingBatches, batch_limit
 from fastcomus.images import UnreadableImage
 from fastcomus.read_ahead import read_ahead
 from fastcomus.segmenter import Segmenter, aligned_side
@@ -80,6 +81,8 @@ def predict(
     to the same bytes.
     """
     segmenter.eval().to(backend.device)
+    fitting = FittingBatches(backend.device)
+    most = batch_limit(config.predict_batch, backend.device, on_gpu=WINDOW, on_cpu=4)
     windows = [names[start : start + WINDOW] for start in range(0, len(names), WINDOW)]
     todo = [window for window in windows if any(name not in done for name in window)]
 
@@ -103,11 +106,11 @@ def predict(
             images, size = ready
             batch = batches[tuple(image.shape for image in images)]
             batch.append(_Waiting(name, images, size))
-            if len(batch) == config.predict_batch:
-                yield from _predict_batch(segmenter, batch, config.flip, precision, backend, done)
+            if len(batch) == most:
+                yield from _predict_batch(segmenter, batch, config.flip, precision, backend, fitting, done)
                 batch.clear()
         for batch in batches.values():
-            yield from _predict_batch(segmenter, batch, config.flip, precision, backend, done)
+            yield from _predict_batch(segmenter, batch, config.flip, precision, backend, fitting, done)
 
 
 def enlarged_argmax(logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int) -> torch.Tensor:
@@ -152,14 +155,19 @@ def _predict_batch(
     flip: bool,
     precision: str,
     backend: Backend,
+    fitting: FittingBatches,
     done: Collection[str],
 ) -> list[Prediction]:
     """Of images of equal sizes; none when all of them are done."""
     wanted = [place for place, one in enumerate(batch) if one.name not in done]
     if not wanted:
         return []
+
+    def logits_of(images: torch.Tensor) -> torch.Tensor:
+        return _coarse_logits(segmenter, images.to(backend.device), flip, precision)
+
     logits = [
-        _coarse_logits(segmenter, torch.stack(images).to(backend.device), flip, precision)
+        torch.cat(fitting.run(logits_of, torch.stack(images)))
         for images in zip(*(one.images for one in batch), strict=True)
     ]
     stride = segmenter.output_stride

@@ -14,10 +14,11 @@ from PIL import Image
 from fastcomus.backends import Backend
 from fastcomus.cluster_names import ClusterNames
 from fastcomus.config import Config
-from fastcomus.images import ImageList, Skipped, UnreadableImage
+from fastcomus.images import LOST, ImageList, Skipped, UnreadableImage
+from fastcomus.integrity import sealed
 from fastcomus.labelling import label_images
 from fastcomus.prediction import WINDOW, Prediction
-from fastcomus.run_folder import RunFolder, fingerprint, mask_file, palette, read_json
+from fastcomus.run_folder import RunFolder, fingerprint, mask_file, palette, read_sealed
 from fastcomus.segmenter_files import load_segmenter
 
 log = logging.getLogger("fastcomus")
@@ -67,7 +68,8 @@ def write_predictions(
     changed = [start for start in starts if prints[start] not in stored["windows"]]
     fresh = [name for start in changed for name in images[start : start + WINDOW]]
     known = set(images) - set(fresh)
-    skipped = {row["image"]: Skipped(**row) for row in stored["skipped"] if row["image"] in known}
+    rows = [row for row in stored["skipped"] if row["image"] in known and row["reason"] != LOST]
+    skipped = {row["image"]: Skipped(**row) for row in rows}
     classes = {"classes": list(names.classes)} if names.given else {}
 
     def remember(windows: Sequence[str]) -> None:
@@ -75,7 +77,7 @@ def write_predictions(
         state = {**settings, "windows": list(windows), "skipped": [asdict(one) for one in rows], **classes}
         if target.path.exists() and state == stored["state"]:
             return
-        target.write_json("predictions.json", state)
+        target.write_json("predictions.json", sealed(state))
 
     if changed:  # first nothing vouches for the old files, then they go, then the new ones may come
         remember([one for start, one in prints.items() if start not in changed])
@@ -149,5 +151,5 @@ def _by_class(probabilities: np.ndarray, names: ClusterNames) -> np.ndarray:
 def _stored(target: RunFolder) -> dict[str, Any]:
     """What an earlier `predict` left: {windows, skipped, state}; nothing where it is not to be understood."""
     file = target.path / "predictions.json"
-    state = read_json(file, "delete it, and all masks are made again") if file.exists() else {}
+    state = read_sealed(file, "delete it, and all masks are made again") if file.exists() else {}
     return {"windows": set(state.get("windows", [])), "skipped": state.get("skipped", []), "state": state}

@@ -3,16 +3,18 @@
 Everything in it is written beside its place and renamed, so a file is whole or absent. A stage ends by writing its
 manifest (`manifest.json`), which holds a fingerprint: the stage's settings and a digest of its input. A stage whose
 manifest holds today's fingerprint is up to date. Nothing here depends on the clock, so equal runs give equal bytes.
+What was changed or cut since it was written is told when it is read (`integrity.py`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,8 +25,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from fastcomus.errors import InputError
+from fastcomus.folder_lock import LOCK_FILES, SoleWriter
+from fastcomus.integrity import Damaged, file_digest, read_checked_png, sealed, unsealed
 
-FORMAT = 1
+FORMAT = 2
 _UNFINISHED = ".unfinished"
 _LONGEST_NAME = 255  # bytes of a file name, on every common file system
 
@@ -34,6 +38,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.writer = SoleWriter(self.path)
 
     # -- run.json ----------------------------------------------------------------------------------------------
 
@@ -60,19 +65,20 @@ class RunFolder:
                 f"{self.path} was written in format {state.get('format')!r} and this fastcomus reads format {FORMAT}; "
                 "choose another --run, or use the fastcomus that made it."
             )
+        state = _unsealed(file, state, "choose another --run, or delete the whole folder")
         if not isinstance(state.get("config"), dict) or not isinstance(state.get("images"), str):
             raise InputError(f"{file} lacks its settings; choose another --run, or delete the whole folder.")
         return state
 
     def write_state(self, state: dict[str, Any]) -> None:
-        self.write_json("run.json", {"format": FORMAT, **state})
+        self.write_json("run.json", sealed({"format": FORMAT, **state}))
 
     # -- stages ------------------------------------------------------------------------------------------------
 
     def manifest(self, stage: str) -> dict[str, Any] | None:
         """The manifest of a finished stage (`objects`, `clusters`, `iteration-1`, ...), or None."""
         file = self.path / stage / "manifest.json"
-        return read_json(file) if file.exists() else None
+        return read_sealed(file) if file.exists() else None
 
     def is_current(self, stage: str, fingerprint: str) -> bool:
         manifest = self.manifest(stage)
@@ -81,7 +87,11 @@ class RunFolder:
     def finish(self, stage: str, fingerprint: str, **facts: Any) -> None:
         """Declare `stage` done. What `begin` wrote becomes the manifest, in one step: a kill leaves one of them."""
         self._drop_unfinished(stage)
-        self.write_json(f"{stage}/started.json", {"fingerprint": fingerprint, **facts})
+        tables = sorted(path for ending in ("parquet", "npy") for path in (self.path / stage).glob(f"*.{ending}"))
+        digests = {path.name: file_digest(path) for path in tables if not path.name.startswith("part-")}
+        if digests:
+            facts["files"] = digests
+        self.write_json(f"{stage}/started.json", sealed({"fingerprint": fingerprint, **facts}))
         started, manifest = (self.path / stage / name for name in ("started.json", "manifest.json"))
         try:
             os.replace(started, manifest)
@@ -93,12 +103,13 @@ class RunFolder:
         folder = self.path / stage
         started = folder / "started.json"
         try:
+            self.writer.claim()
             (folder / "manifest.json").unlink(missing_ok=True)
             if folder.exists() and not (started.exists() and _same_start(started, fingerprint)):
                 shutil.rmtree(folder)
         except OSError as error:
             raise _unwritable(folder, error) from error
-        self.write_json(f"{stage}/started.json", {"fingerprint": fingerprint})
+        self.write_json(f"{stage}/started.json", sealed({"fingerprint": fingerprint}))
 
     def remove(self, name: str) -> None:
         target = self.path / name
@@ -125,11 +136,17 @@ class RunFolder:
         target = self.file(name)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            self.writer.claim()
             # A name of its own: the target's may already be as long as a file name can be.
             unfinished = target.parent / f"{hashlib.sha1(target.name.encode()).hexdigest()[:16]}{_UNFINISHED}"
             try:
                 yield unfinished
                 os.replace(unfinished, target)
+            except OSError as error:
+                # Some libraries do not say why they could not write; looked at before the space is free again.
+                if error.errno is None and _is_full(target.parent):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
             finally:
                 unfinished.unlink(missing_ok=True)
         except OSError as error:
@@ -145,14 +162,26 @@ class RunFolder:
         with self.replacing(name) as path:
             path.write_text(text, encoding="utf-8")
 
+    def write_tensors(self, name: str, write: Callable[[Path], None]) -> None:
+        """A file by `torch.save` or safetensors, whose errors about the disk are made those that all others raise."""
+        with self.replacing(name) as path:
+            try:
+                write(path)
+            except Exception as error:  # RuntimeError by the one, SafetensorError by the other
+                if not any(sign in str(error) for sign in ("inline_container", "I/O error", "unexpected pos")):
+                    raise
+                raise OSError(_first_line(error)) from error
+
     def write_table(self, name: str, table: pa.Table) -> None:
         with self.replacing(name) as path:
-            pq.write_table(table, path, compression="zstd")
+            pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+    def read_table(self, name: str, columns: list[str] | None = None, digest: str = "") -> pa.Table:
+        """`digest`: SHA-256 that the file must have; by default what the manifest of its stage says."""
         file = self.file(name)
+        self._check_digest(name, digest)
         try:
-            return pq.read_table(file, columns=columns)
+            return pq.read_table(file, columns=columns, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{file} cannot be read ({_first_line(error)}); {self._mending(name)}.") from error
 
@@ -162,6 +191,7 @@ class RunFolder:
 
     def read_array(self, name: str) -> np.ndarray:
         file = self.file(name)
+        self._check_digest(name)
         try:
             return np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -169,14 +199,26 @@ class RunFolder:
 
     # -- objects -----------------------------------------------------------------------------------------------
 
-    def has_shard(self, index: int, fingerprint: str) -> bool:
-        """Whether part `index` is there, was made from what `fingerprint` says and has its end (read last, so that a
-        part cut short is seen)."""
+    def has_shard(self, index: int, fingerprint: str, digest: str = "") -> bool:
+        """Whether part `index` is there, whole, and was made from what `fingerprint` says.
+
+        `digest`: its SHA-256 where a manifest knows it, else the checksums of its pages are looked at.
+        """
+        file = self.file(_part(index))
         try:
-            metadata = pq.read_metadata(self.file(_part(index))).metadata or {}
+            metadata = pq.read_metadata(file).metadata or {}
+            if metadata.get(b"fastcomus.fingerprint") != fingerprint.encode():
+                return False
+            if not digest:
+                pq.read_table(file, page_checksum_verification=True)
+            return not digest or file_digest(file) == digest
         except (OSError, pa.ArrowException):
             return False
-        return metadata.get(b"fastcomus.fingerprint") == fingerprint.encode()
+
+    def part_digests(self) -> dict[int, str]:
+        """SHA-256 of every part, by its index, where embedding has ended."""
+        parts = (self.manifest("objects") or {}).get("parts", {})
+        return {int(name.removeprefix("part-").removesuffix(".parquet")): digest for name, digest in parts.items()}
 
     def write_shard(self, index: int, objects: pa.Table, skipped: pa.Table, fingerprint: str) -> None:
         """One Parquet part. The images it skipped travel in its metadata, so that a shard is a single rename."""
@@ -192,7 +234,7 @@ class RunFolder:
         wanted = {self.file(_part(index)).name for index in range(count)}
         for part in self.file("objects").glob("part-*.parquet"):
             if part.name not in wanted:
-                part.unlink()
+                self.remove(f"objects/{part.name}")
         self.write_table("objects/skipped.parquet", pa.Table.from_pylist(rows, schema=skipped.schema))
         digests = {name: file_digest(self.file(f"objects/{name}")) for name in sorted(wanted)}
         self.finish("objects", fingerprint, parts=digests, skipped=len(rows))
@@ -208,7 +250,8 @@ class RunFolder:
         if manifest is None:
             raise InputError(f"there are no objects in {self.path}; run fastcomus embed FOLDER first.")
         return pa.concat_tables(
-            self.read_table(f"objects/{name}", columns).replace_schema_metadata(None) for name in manifest["parts"]
+            self.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
+            for name, digest in manifest["parts"].items()
         )
 
     # -- class maps --------------------------------------------------------------------------------------------
@@ -227,10 +270,21 @@ class RunFolder:
         """(H, W) uint8 or uint16."""
         file = self.file(name)
         try:
-            with Image.open(file) as picture:
-                return np.asarray(picture)
-        except (OSError, ValueError, SyntaxError) as error:
+            return read_checked_png(file)
+        except (OSError, Damaged) as error:
             raise InputError(f"{file} is not a readable mask ({_first_line(error)}); {self._mending(name)}.") from error
+
+    def _check_digest(self, name: str, digest: str = "") -> None:
+        """Raise InputError where the file `name` is not the one that its stage's manifest speaks of."""
+        stage, _, rest = name.partition("/")
+        digest = digest or ((self.manifest(stage) or {}).get("files", {}).get(rest, "") if rest else "")
+        try:
+            if digest and file_digest(self.file(name)) != digest:
+                raise Damaged("it is not what was written")
+        except (OSError, Damaged) as error:
+            raise InputError(
+                f"{self.file(name)} cannot be read ({_first_line(error)}); {self._mending(name)}."
+            ) from error
 
     def _mending(self, name: str) -> str:
         """What to do about the damaged file `name`. Parts of `objects` are looked at one by one, other stages whole."""
@@ -241,11 +295,12 @@ class RunFolder:
     def _drop_unfinished(self, stage: str) -> None:
         """Remove what killed writers left at the top and in `stage`."""
         for leaving in [*self.path.glob(f"*{_UNFINISHED}"), *(self.path / stage).rglob(f"*{_UNFINISHED}")]:
-            leaving.unlink(missing_ok=True)
+            self.remove(leaving.relative_to(self.path).as_posix())
 
     @staticmethod
     def _visible(folder: Path) -> Iterator[Path]:
-        return (entry for entry in folder.iterdir() if not entry.name.endswith(_UNFINISHED))
+        names = (entry for entry in folder.iterdir() if not entry.name.endswith(_UNFINISHED))
+        return (entry for entry in names if entry.name not in LOCK_FILES)
 
 
 def _part(index: int) -> str:
@@ -257,12 +312,6 @@ def fingerprint(**facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def read_json(file: Path, mending: str = "delete it and run the stage that made it again") -> dict[str, Any]:
     """The object in a JSON file; InputError, which ends with `mending`, when it is not one."""
     try:
@@ -272,6 +321,18 @@ def read_json(file: Path, mending: str = "delete it and run the stage that made 
     if not isinstance(value, dict):
         raise InputError(f"{file} does not hold a JSON object; {mending}.")
     return value
+
+
+def read_sealed(file: Path, mending: str = "delete it and run the stage that made it again") -> dict[str, Any]:
+    """The object in a sealed JSON file (`integrity.sealed`); InputError where it is damaged."""
+    return _unsealed(file, read_json(file, mending), mending)
+
+
+def _unsealed(file: Path, value: dict[str, Any], mending: str) -> dict[str, Any]:
+    try:
+        return unsealed(value)
+    except Damaged as error:
+        raise InputError(f"{file} cannot be used ({error}); {mending}.") from error
 
 
 def encode_class_map(class_map: np.ndarray) -> bytes:
@@ -319,7 +380,15 @@ def _same_start(started: Path, fingerprint: str) -> bool:
 
 
 def _unwritable(target: Path, error: OSError) -> InputError:
-    return InputError(f"{target} cannot be written ({error.strerror or error}); free space or choose another --run.")
+    reason = os.strerror(error.errno) if error.errno else error  # Arrow's own words hide it
+    return InputError(f"{target} cannot be written ({reason}); free space or choose another --run.")
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < 2**20
+    except OSError:
+        return False
 
 
 def _first_line(error: BaseException) -> str:

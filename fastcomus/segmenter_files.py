@@ -9,10 +9,11 @@ import io
 from dataclasses import asdict
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from fastcomus import weights
 from fastcomus.errors import InputError
+from fastcomus.integrity import TENSOR_SEAL, check_zip, read_sealed_tensors, tensor_digest
 from fastcomus.run_folder import RunFolder
 from fastcomus.segmenter import Segmenter, build_segmenter
 from fastcomus.self_training import Checkpoint, EpochRow
@@ -23,8 +24,10 @@ def has_segmenter(folder: RunFolder, iteration: int) -> bool:
 
 
 def write_segmenter(folder: RunFolder, iteration: int, segmenter: Segmenter) -> None:
-    with folder.replacing(_weights_file(iteration)) as path:
-        save_file({key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}, path)
+    state = {key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}
+    folder.write_tensors(
+        _weights_file(iteration), lambda path: save_file(state, path, {TENSOR_SEAL: tensor_digest(state)})
+    )
 
 
 def read_segmenter(folder: RunFolder, iteration: int, backbone: str, k: int, output_stride: int) -> Segmenter:
@@ -35,7 +38,7 @@ def read_segmenter(folder: RunFolder, iteration: int, backbone: str, k: int, out
     file = folder.file(_weights_file(iteration))
     segmenter = build_segmenter(backbone, "", k, output_stride, pretrained=False)
     try:
-        state = load_file(file)
+        state = read_sealed_tensors(file)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(
@@ -59,8 +62,8 @@ def write_checkpoint(folder: RunFolder, iteration: int, checkpoint: Checkpoint) 
     rows = [asdict(row) for row in checkpoint.history]
     writer.writerows({**row, "images_per_s": f"{row['images_per_s']:.2f}"} for row in rows)
     folder.write_text(f"iteration-{iteration}/training.csv", stream.getvalue())
-    with folder.replacing(_checkpoint_file(iteration)) as path:
-        torch.save({"history": rows, "steps": checkpoint.steps, "state": checkpoint.state}, path)
+    stored = {"history": rows, "steps": checkpoint.steps, "state": checkpoint.state}
+    folder.write_tensors(_checkpoint_file(iteration), lambda path: torch.save(stored, path))
 
 
 def read_checkpoint(folder: RunFolder, iteration: int) -> Checkpoint | None:
@@ -69,6 +72,7 @@ def read_checkpoint(folder: RunFolder, iteration: int) -> Checkpoint | None:
     if not file.exists():
         return None
     try:
+        check_zip(file)
         saved = torch.load(file, map_location="cpu", weights_only=True)
         return Checkpoint(tuple(EpochRow(**row) for row in saved["history"]), saved["steps"], saved["state"])
     except Exception as error:

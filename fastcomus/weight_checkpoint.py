@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcomus.errors import InputError
+from fastcomus.integrity import read_sealed_tensors
 
 # What training programs keep a state dict under; the averaged ones first, which are what such a program publishes.
 _WRAPPERS = ("net", "state_dict_ema", "model_ema", "state_dict", "model", "teacher")
@@ -75,9 +76,7 @@ def differences(own: dict[str, Any], given: dict[str, Any]) -> str:
 
 def _opened(file: Path) -> Any:
     if is_safetensors(file):
-        import safetensors.torch
-
-        return safetensors.torch.load_file(file)
+        return read_sealed_tensors(file)
     import torch
 
     return torch.load(file, map_location="cpu", weights_only=True)

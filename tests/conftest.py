@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from cuda_on_cpu.cpu_kernels import CpuKernels
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
@@ -42,6 +43,14 @@ class Photographs:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTCOMUS_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> CpuKernels:
+    """The custom kernels, built for the CPU."""
+    if not shutil.which("g++"):
+        pytest.skip("there is no g++ to build the kernels for the CPU")
+    return CpuKernels(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture(scope="session")

@@ -111,6 +111,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": False, "predict_batch": 2},
     "assign": {"outliers": 0.5},
+    "report": {"map_objects": 8, "shown_images": 4, "samples": 2},
 }
 
 
@@ -182,6 +183,15 @@ def test_every_setting_of_assign_has_an_effect(name: str, tmp_path: Path) -> Non
     run.cluster(file)
     usual = run.assign(embeddings=file).read_bytes()
     assert run.assign(embeddings=file, **{name: CHANGES["assign"][name]}).read_bytes() != usual
+
+
+@pytest.mark.parametrize("name", CHANGES["report"])
+def test_every_setting_of_report_has_an_effect(name: str, run_copy: Path) -> None:
+    def written(**settings: Any) -> dict[str, bytes]:
+        return tree_bytes(Run(run_copy).report(**settings).parent)
+
+    kinds = {"map_objects": "data/map.js", "shown_images": "data/images-000.js", "samples": "index.html"}
+    assert written()[kinds[name]] != written(**{name: CHANGES["report"][name]})[kinds[name]]
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES["cluster"].keys() - {"recall"}))

@@ -335,6 +335,8 @@ def test_json_has_the_keys_that_the_command_line_promises(tmp_path: Path) -> Non
         "fitted_on": 0,
         "cluster_names": [],
         "intervals": {},
+        "confusion": [[1, 0, 0], [0, 0, 0], [0, 2, 0]],
+        "class_shares": [1 / 3, 2 / 3, None],
     }
 
 

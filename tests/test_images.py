@@ -397,7 +397,7 @@ def test_not_an_image_empty_gone_and_irregular(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     expected = {
-        "gone.jpg": "unreadable",
+        "gone.jpg": "lost while reading",
         "pipe.jpg": "not a regular file",
         "folder.jpg": "not a regular file",
     }

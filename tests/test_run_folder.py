@@ -76,9 +76,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"format": 99, "config": {}, "images": ""}', "was written in format 99"),
-        ('{"format": 1}', "lacks its settings"),
+        ('{"format": 2}', "lacks its settings"),
         ("[1, 2]", "does not hold a JSON object"),
-        ('{"format": 1, "conf', "cannot be read"),
+        ('{"format": 2, "conf', "cannot be read"),
         ("[" * 100_000, "cannot be read"),
     ],
 )
@@ -172,4 +172,4 @@ def test_json_keeps_names_that_are_no_utf8(folder: RunFolder) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     folder.write_state({"config": {}, "images": name})
     assert (folder.read_state() or {})["images"] == name
-    assert json.loads((folder.path / "run.json").read_bytes().decode("utf-8", "surrogateescape"))["format"] == 1
+    assert json.loads((folder.path / "run.json").read_bytes().decode("utf-8", "surrogateescape"))["format"] == 2

@@ -57,7 +57,7 @@ def test_the_block_solver_agrees_with_arpack(n_components: int, monkeypatch: pyt
     rows, _ = planted.dino_like(3000, 20, 0.605)
     affinity = knn_graph(rows, 30, "euclidean", 1.0, 0, CPU).affinity
     exact = eigenmaps(affinity, n_components, 0, CPU)
-    monkeypatch.setattr(cpu, "_DOUBLE_ROWS", 100)
+    monkeypatch.setattr(cpu, "SMALL_GRAPH_ROWS", 100)
     maps = eigenmaps(affinity, n_components, 0, CPU)
     assert np.abs(maps.eigenvalues - exact.eigenvalues).max() < 1e-5
     assert subspace_angles(maps.rows.astype(np.float64), exact.rows.astype(np.float64)).max() < 1e-2
@@ -69,7 +69,7 @@ def test_the_block_solver_agrees_with_arpack(n_components: int, monkeypatch: pyt
 def test_a_solver_that_stops_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, _ = planted.gaussian(1500, spread=2.0)
     affinity = knn_graph(rows, 20, "euclidean", 1.0, 0, CPU).affinity
-    monkeypatch.setattr(cpu, "_DOUBLE_ROWS", 100)
+    monkeypatch.setattr(cpu, "SMALL_GRAPH_ROWS", 100)
     solve = cpu.largest_eigenpairs
     monkeypatch.setattr(cpu, "largest_eigenpairs", lambda *given: solve(*given, max_restarts=0))
     with pytest.raises(ArithmeticError, match="stopped at residual"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,8 @@ import torch
 from scipy.sparse import csr_array
 
 from fastcomus.errors import InputError
+
+log = logging.getLogger("fastcomus")
 
 
 @dataclass(frozen=True)
@@ -110,4 +113,17 @@ def select(device: str) -> Backend:
             "use --device cpu or --device auto."
         )
     keep_freed_memory()
+    if chosen.type == "cuda":
+        return _on_cuda(torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index))
     return CpuBackend(device=chosen)
+
+
+def _on_cuda(device: torch.device) -> Backend:
+    """All on the device where the extra `gpu` is installed, else only what torch does."""
+    from fastcomus.backends.cpu import CpuBackend
+    from fastcomus.backends.gpu import GpuBackend, missing_libraries
+
+    if missing := missing_libraries():
+        log.info("Networks run on %s, the rest on the CPU: the extra gpu lacks %s.", device, ", ".join(missing))
+        return CpuBackend(device)
+    return GpuBackend(device)

@@ -43,7 +43,7 @@ def largest_eigenpairs(
     """
     n, columns = matrix.shape[0], basis_columns(count)
     assert n >= columns + _BLOCK, (n, columns)
-    operator = _on_device(matrix, device)
+    operator = sparse_on_device(matrix, device, torch.float32)
     basis = torch.empty((columns + _BLOCK, n), device=device)  # a vector a row: contiguous
     projected = torch.zeros((columns + _BLOCK, columns + _BLOCK), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
@@ -147,13 +147,14 @@ def _rotate(basis: torch.Tensor, rotation: torch.Tensor) -> None:
         columns[: len(weights)] = weights @ columns
 
 
-def _on_device(matrix: csr_array, device: torch.device) -> torch.Tensor:
+def sparse_on_device(matrix: csr_array, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """`matrix` as torch's compressed rows of `dtype`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr),
             torch.from_numpy(matrix.indices),
-            torch.from_numpy(matrix.data.astype(np.float32)),
+            torch.from_numpy(matrix.data).to(dtype),
             size=matrix.shape,
             device=device,
             check_invariants=False,

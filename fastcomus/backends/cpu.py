@@ -22,7 +22,7 @@ OTSU_BINS = 256
 # Below this many rows per eigenvector a dense solver is both faster and safer than Lanczos.
 _DENSE_ROWS_PER_COMPONENT = 4
 # Up to here ARPACK in float64 is quick; beyond it the block solver in float32 takes a quarter of its time.
-_DOUBLE_ROWS = 5_000
+SMALL_GRAPH_ROWS = 5_000
 _LABELS = 256  # that a uint8 can hold
 
 
@@ -68,14 +68,14 @@ class CpuBackend:
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
         # Small problems in float64; in large ones the solver works in float32 anyway.
-        matrix = affinity.astype(np.float64 if affinity.shape[0] <= _DOUBLE_ROWS else np.float32)
+        matrix = affinity.astype(np.float64 if affinity.shape[0] <= SMALL_GRAPH_ROWS else np.float32)
         matrix.data *= scale[matrix.indices] * np.repeat(scale, np.diff(matrix.indptr))
         # Part by part, the largest first: each has an eigenvalue 1, and Lanczos overlooks copies of an eigenvalue.
         # As many parts as vectors are enough: each has that eigenvalue.
         parts = _connected_parts(matrix)[:n_components]
         found = [
-            _largest_eigenpairs(
-                matrix if len(rows) == len(scale) else matrix[rows][:, rows], n_components, seed, self.device
+            self._eigenpairs(
+                matrix if len(rows) == len(scale) else matrix[rows][:, rows], scale[rows], n_components, seed
             )
             for rows in parts
         ]
@@ -87,6 +87,13 @@ class CpuBackend:
         for target, (owner, column) in enumerate(zip(owners[order], columns[order], strict=True)):
             vectors[parts[owner], target] = found[owner][1][:, column]
         return values[order].astype(np.float64), _signed(vectors)
+
+    def _eigenpairs(self, matrix: csr_array, scale: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Up to `count` eigenvalues of a connected part of D^-1/2 W D^-1/2, descending from 1, and their vectors.
+
+        `scale`: D^-1/2 of its rows.
+        """
+        return _largest_eigenpairs(matrix, count, seed, self.device)
 
     def kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
@@ -148,7 +155,7 @@ def _largest_eigenpairs(
     if n <= max(_DENSE_ROWS_PER_COMPONENT * count, 64):
         values, vectors = np.linalg.eigh(matrix.toarray())
         values, vectors = values[-count:], vectors[:, -count:]
-    elif n <= _DOUBLE_ROWS:
+    elif n <= SMALL_GRAPH_ROWS:
         start = np.random.default_rng(seed).uniform(-1, 1, n)
         # A wide basis: eigenvalues near 1 are as many as there are clusters, and a narrow one stalls on them.
         ncv = min(n - 1, basis_columns(count))

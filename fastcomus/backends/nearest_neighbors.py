@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fastcomus.backends import Neighbors
@@ -30,7 +32,7 @@ def nearest_neighbors(
     from fastcomus.backends.processor import has_bfloat16
     from fastcomus.backends.threads import threads_of_their_own
 
-    rows = _centred(embeddings, *_centring(embeddings))
+    rows = centred(embeddings)
     others, order = count - 1, np.arange(len(rows))
     if not others:
         return Neighbors(order[:, None].astype(np.int32), 1.0, order)
@@ -42,7 +44,7 @@ def nearest_neighbors(
             farthest = faiss.knn(rows[sample], rows, count)[0][:, -1]
 
             def recall_of(candidates: np.ndarray) -> float:
-                return _recall(rows, sample, candidates, farthest, others)
+                return neighbor_recall(rows, sample, candidates, farthest, others)
 
             if len(rows) > all_pairs_rows:
                 found, order = likely_pairs(rows, others, recall, sample, recall_of, seed, workers)
@@ -57,12 +59,14 @@ def nearest_neighbors(
     return Neighbors(np.concatenate([own, np.where(found >= 0, found, own)], axis=1), reached, order)
 
 
-def nearest_rows(queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_rows(
+    queries: np.ndarray, rows: np.ndarray, count: int, knn: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The `count` of `rows` (N, D) nearest to each of `queries` (M, D), nearest first: indices (M, count) int64 and
-    Euclidean distances (M, count) float32, by exact search."""
+    Euclidean distances (M, count) float32, by exact search. `knn`: what searches instead of `faiss.knn`."""
     mean, scale = _centring(rows)
-    rows, queries = _centred(rows, mean, scale), _centred(queries, mean, scale)
-    _, found = import_faiss().knn(queries, rows, count)
+    rows, queries = centred(rows, mean, scale), centred(queries, mean, scale)
+    _, found = (knn or import_faiss().knn)(queries, rows, count)
     # Again by differences: a difference of squares has too few digits for rows that lie close together.
     distances = np.empty(found.shape, np.float32)
     for query, neighbours, out in zip(queries, found, distances, strict=True):
@@ -80,7 +84,9 @@ def import_faiss():  # type: ignore[no-untyped-def]
     return faiss
 
 
-def _recall(rows: np.ndarray, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray, others: int) -> float:
+def neighbor_recall(
+    rows: np.ndarray, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray, others: int
+) -> float:
     """Share of the `others` true neighbours of each row of `sample` (S,) among its candidates `found` (S, L), -1 none.
 
     A candidate no farther than the true last neighbour, at squared distance `farthest` (S,), is one: by distance and
@@ -106,8 +112,12 @@ def _centring(rows: np.ndarray) -> tuple[np.ndarray, float]:
     return mean, float(np.ldexp(1.0, min(-int(np.frexp(largest)[1]), 126)))
 
 
-def _centred(rows: np.ndarray, mean: np.ndarray, scale: float) -> np.ndarray:
-    """(rows - mean) * scale, float32. The mean loses digits there, the same for all rows: their differences do not."""
+def centred(rows: np.ndarray, mean: np.ndarray | None = None, scale: float = 1.0) -> np.ndarray:
+    """(rows - mean) * scale, float32; by their own mean and scale where none is given.
+
+    The mean loses digits there, the same for all rows: their differences do not."""
+    if mean is None:
+        mean, scale = _centring(rows)
     result = np.multiply(rows, np.float32(scale), dtype=np.float32)
     result -= (mean * scale).astype(np.float32)
     return result

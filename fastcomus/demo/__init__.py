@@ -56,8 +56,9 @@ def run_demo(folder: Path, seed: int, device: str) -> list[Evaluation]:
     write_contact_sheet(sheet, rows, CLASS_NAMES)
     console = Console()
     console.print(_score_table(evaluations))
+    page = run.report()
     console.print(
-        f"Look at {sheet}, then try your own photographs:\n"
+        f"Look at {sheet}, open {page} in a browser, then try your own photographs:\n"
         "  fastcomus run ./photos --k 10      (k: about the number of object kinds you expect)\n"
         "  fastcomus predict ./more-photos    (masks for images the network has never seen)",
         highlight=False,

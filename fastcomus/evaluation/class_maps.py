@@ -39,6 +39,8 @@ class PairCounts:
     `classes`: the names, or () without.
     `foreground_ious`: object-or-not of every image, NaN where neither side has an object.
     `missing`: images that have truth but came without a class map.
+    `class_shares`: (C + 1,) float64, the share of an image that a class takes, averaged over the images that have it;
+        void does not count; NaN for a class that none has.
     `per_image`: (images, (k + 1)(C + 1)) int64, the matrix of each image as a row, or None. It is sparse: some 12
         bytes for each pair of labels that meets in an image, hundreds of bytes an image.
     """
@@ -47,6 +49,7 @@ class PairCounts:
     classes: tuple[str, ...]
     foreground_ious: tuple[float, ...]
     missing: int
+    class_shares: np.ndarray
     per_image: csr_array | None
 
 
@@ -62,6 +65,7 @@ class Evaluation:
     `fitted_on`: number of other images that the matchings were fitted on; 0: fitted on the scored ones, as the paper
         does.
     `intervals`: 95 % bootstrap interval over images of "miou" and "pixel_accuracy" by matching, {} without.
+    `confusion`: (k + 1) rows of C + 1 pixel counts, by cluster label and class. `class_shares`: see `PairCounts`.
     `cluster_names`: what the cluster labels 0 .. k are called; () where they have no names.
     """
 
@@ -74,6 +78,8 @@ class Evaluation:
     mean_foreground_iou: float
     fitted_on: int
     intervals: dict[str, dict[str, Interval]]
+    confusion: tuple[tuple[int, ...], ...]
+    class_shares: tuple[float, ...]
     cluster_names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -88,6 +94,8 @@ class Evaluation:
             "mean_foreground_iou": none_if_nan(self.mean_foreground_iou),
             "fitted_on": self.fitted_on,
             "intervals": {m: {name: list(ends) for name, ends in of.items()} for m, of in self.intervals.items()},
+            "confusion": [list(row) for row in self.confusion],
+            "class_shares": [none_if_nan(share) for share in self.class_shares],
             "cluster_names": list(self.cluster_names),
         }
 
@@ -108,6 +116,8 @@ class Evaluation:
                 matching: {name: (low, high) for name, (low, high) in of.items()}
                 for matching, of in content["intervals"].items()
             },
+            confusion=tuple(tuple(row) for row in content["confusion"]),
+            class_shares=tuple(nan_if_none(share) for share in content["class_shares"]),
             cluster_names=tuple(content.get("cluster_names", ())),
         )
 
@@ -148,10 +158,14 @@ def count_pairs(
 
     total = np.zeros((n_clusters + 1, n_classes + 1), np.int64)
     foreground_ious = []
+    shares, having = np.zeros(n_classes + 1), np.zeros(n_classes + 1, np.int64)
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     for of_image in read_ahead(count, scored, workers):
         total += of_image
         foreground_ious.append(_foreground_iou(of_image))
+        in_truth = of_image.sum(axis=0)
+        shares += in_truth / max(1, in_truth.sum())
+        having += in_truth > 0
         if keep_images:
             pairs = np.flatnonzero(of_image)
             kept.append((pairs.astype(np.int32), of_image.ravel()[pairs]))
@@ -159,7 +173,9 @@ def count_pairs(
     if not total.any():
         raise InputError(f"The masks in {truth.place} are void ({VOID}) everywhere; nothing can be scored.")
     per_image = _stacked(kept, total.size) if keep_images else None
-    return PairCounts(total, truth.classes, tuple(foreground_ious), len(truth.files) - len(scored), per_image)
+    class_shares = np.divide(shares, having, where=having > 0, out=np.full(len(shares), math.nan))
+    missing = len(truth.files) - len(scored)
+    return PairCounts(total, truth.classes, tuple(foreground_ious), missing, class_shares, per_image)
 
 
 def evaluate(
@@ -190,6 +206,11 @@ def evaluate(
         mean_foreground_iou=statistics.fmean(defined) if defined else math.nan,
         fitted_on=len(fitted_on.foreground_ious) if fitted_on else 0,
         intervals=intervals,
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        # `math.nan` itself, as in `score`, so that evaluations can be compared.
+        class_shares=tuple(
+            math.nan if math.isnan(share) else share for share in counts.class_shares[: len(classes)].tolist()
+        ),
     )
 
 

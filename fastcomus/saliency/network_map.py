@@ -16,6 +16,7 @@ from fastcomus import weights
 from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
+from fastcomus.integrity import TENSOR_SEAL, tensor_digest
 from fastcomus.saliency import Proposer, load_proposer, square
 from fastcomus.saliency.basnet import BASNet
 from fastcomus.saliency.pyramid import PyramidNetwork
@@ -160,7 +161,7 @@ def save_network(network: SaliencyNetwork, priors: Sequence[str], refined_by: st
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     learnt = {"priors": list(priors), "refined_by": [refined_by] if refined_by else []}
     described = {**network.description, **learnt}
-    save_file(tensors, path, metadata={_METADATA: json.dumps(described)})
+    save_file(tensors, path, metadata={_METADATA: json.dumps(described), TENSOR_SEAL: tensor_digest(tensors)})
 
 
 def _description(file: Path) -> dict | None:

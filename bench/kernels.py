@@ -1,0 +1,244 @@
+"""The custom kernels against what a user would call instead, on a GPU or, built by g++, on the CPU.
+
+    python bench/kernels.py                 # on the CUDA device, compiled by CuPy
+    python bench/kernels.py --device cpu    # the same sources on one core: a check of results, and a rough comparison
+
+Images are 500 x 375 by default, the usual size of VOC, with a box each. Crops: torchvision's `resize(antialias=True)`
+box by box, and `roi_align` of all boxes at once, which does not antialias (its distance from the former stands beside
+it). Masks: Otsu's threshold and torchvision's `masks_to_boxes`, map by map. Class maps: torch's indexing, image by
+image. Results are compared first; then the sides take turns. On the CPU every thread of `mask_boxes` is a fiber, whose
+switching takes most of the time there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torchvision import ops
+from torchvision.transforms.v2 import functional as transforms
+
+from fastcomus.backends import gpu_images, select
+from fastcomus.backends.cpu import otsu_threshold
+from fastcomus.backends.kernel_loader import CupyKernels, Kernels
+from fastcomus.errors import InputError
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # ImageNet's, of pixels in [0, 255]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`images`: (H, W, 3) uint8, a box and a saliency map for each, on the device."""
+
+    images: list[torch.Tensor]
+    boxes: torch.Tensor
+    maps: list[torch.Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
+    parser.add_argument("--count", type=int, default=0, help="images; 0: 512 on a GPU, 16 on the CPU")
+    parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--height", type=int, default=375)
+    parser.add_argument("--size", type=int, default=256, help="side of a crop")
+    parser.add_argument("--repeats", type=int, default=9, help="turns of each side")
+    parser.add_argument("--json", type=Path, default=Path("bench/results/kernels.json"))
+    arguments = parser.parse_args()
+    try:
+        select(arguments.device)
+    except InputError as error:
+        parser.error(str(error))
+    numbers = measure(arguments)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
+    Console().print(table(numbers))
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+    device = torch.device(arguments.device if arguments.device != "cuda" else "cuda:0")
+    count = arguments.count or (512 if device.type == "cuda" else 16)
+    with tempfile.TemporaryDirectory() as scratch:
+        kernels = launcher(device, Path(scratch))
+        inputs = made(count, arguments.height, arguments.width, device)
+        rows = [
+            *crops(kernels, inputs, arguments.size, device, arguments.repeats),
+            *masks(kernels, inputs, device, arguments.repeats),
+            *class_maps(kernels, inputs, device, arguments.repeats),
+        ]
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+    size = f"{arguments.width} x {arguments.height}"
+    return {"device": hardware, "torch": torch.__version__, "images": count, "size": size, "rows": rows}
+
+
+def launcher(device: torch.device, scratch: Path) -> Kernels:
+    if device.type == "cuda":
+        return CupyKernels()
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from cuda_on_cpu.cpu_kernels import CpuKernels
+
+    return CpuKernels(scratch, "-O3", "-march=native")
+
+
+def made(count: int, height: int, width: int, device: torch.device) -> Inputs:
+    rng = np.random.default_rng(0)
+    images, boxes, maps = [], [], []
+    y, x = np.mgrid[:height, :width]
+    for _ in range(count):
+        smooth = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+        wide = torch.nn.functional.interpolate(torch.from_numpy(smooth).permute(2, 0, 1)[None].float(), (height, width))
+        images.append(wide[0].permute(1, 2, 0).to(torch.uint8).contiguous().to(device))
+        x0, y0 = int(rng.integers(0, width // 4)), int(rng.integers(0, height // 4))
+        boxes.append(
+            [x0, y0, int(rng.integers(width * 3 // 4, width + 1)), int(rng.integers(height * 3 // 4, height + 1))]
+        )
+        distance = np.hypot((x - width / 2) / width, (y - height / 2) / height)
+        noisy = np.clip(1 - 2 * distance + rng.normal(0, 0.1, (height, width)), 0, 1)
+        maps.append(torch.from_numpy(noisy.astype(np.float32)).to(device))
+    return Inputs(images, torch.tensor(boxes, dtype=torch.int32, device=device), maps)
+
+
+def crops(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, repeats: int) -> list[dict]:
+    count = len(inputs.images)
+    packed = gpu_images.pack_images(inputs.images, device)
+    owners = torch.arange(count, dtype=torch.int32, device=device)
+    mean, std = (torch.tensor(one, device=device).view(3, 1, 1) for one in (MEAN, STD))
+    planes = [one.permute(2, 0, 1)[None].float() for one in inputs.images]
+    places = inputs.boxes.tolist()
+    with_index = torch.cat([torch.arange(count, device=device)[:, None].float(), inputs.boxes.float()], dim=1)
+    stacked = torch.cat(planes)
+
+    def by_kernel() -> torch.Tensor:
+        return gpu_images.crop_resize(kernels, packed, inputs.boxes, owners, size, torch.float16, MEAN, STD)
+
+    def by_resize() -> torch.Tensor:
+        cut = [
+            transforms.resize(plane[..., y0:y1, x0:x1], [size, size], antialias=True)
+            for plane, (x0, y0, x1, y1) in zip(planes, places, strict=True)
+        ]
+        return ((torch.cat(cut) - mean) / std).half()
+
+    def by_roi_align() -> torch.Tensor:
+        return ((ops.roi_align(stacked, with_index, size, aligned=False) - mean) / std).half()
+
+    exact = by_resize().float() * std + mean
+    errors = {
+        name: float((side().float() * std + mean - exact).abs().mean())
+        for name, side in (("crop_resize", by_kernel), ("roi_align", by_roi_align))
+    }
+    assert errors["crop_resize"] < 0.2, errors  # half precision keeps a tenth of a grey level
+    box_bytes = sum(3 * (x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in places)
+    moved = box_bytes * (1 + 1 / gpu_images.ROWS_PER_BAND) + count * 3 * size * size * 2
+    sides = {"crop_resize": by_kernel, "resize(antialias=True)": by_resize, "roi_align": by_roi_align}
+    return timed("crops", sides, count, moved, repeats, device, errors)
+
+
+def masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+    packed = gpu_images.pack_maps(inputs.maps, torch.float32, device)
+
+    def by_kernel() -> torch.Tensor:
+        return gpu_images.threshold_masks(kernels, packed, "otsu").boxes
+
+    def by_torchvision() -> torch.Tensor:
+        found = []
+        for one in inputs.maps:
+            mask = one > otsu_threshold(one.cpu().numpy())
+            mask.sum().item()
+            found.append(ops.masks_to_boxes(mask[None]))
+        return (torch.cat(found) + torch.tensor([0, 0, 1, 1], device=device)).int()
+
+    assert (by_kernel() == by_torchvision()).all()
+    pixels = sum(one.numel() for one in inputs.maps)
+    sides = {"mask_boxes": by_kernel, "Otsu and masks_to_boxes, one by one": by_torchvision}
+    rows = timed("masks and boxes", sides, len(inputs.maps), 9.0 * pixels, repeats, device, {})
+    part = {"mask_boxes, largest part": lambda: gpu_images.threshold_masks(kernels, packed, "otsu", True).boxes}
+    return rows + timed("masks and boxes", part, len(inputs.maps), 0.0, repeats, device, {})
+
+
+def class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+    found = gpu_images.threshold_masks(kernels, gpu_images.pack_maps(inputs.maps, torch.float32, device), "otsu")
+    count, sizes = len(inputs.maps), found.masks.host_sizes
+    clusters = torch.arange(count, dtype=torch.int32, device=device) % 80
+    nothing = torch.zeros(count, device=device)
+    kept = torch.ones(count, dtype=torch.bool, device=device)
+    first = torch.arange(count + 1, device=device)
+    shapes = found.masks.split()
+
+    def by_kernel() -> torch.Tensor:
+        objects = (found.masks, nothing, found.boxes, clusters, kept, first, sizes)
+        return gpu_images.assemble_masks(kernels, *objects, torch.uint8).values
+
+    def by_torch() -> torch.Tensor:
+        labels = []
+        for shape, cluster in zip(shapes, clusters.tolist(), strict=True):
+            one = torch.zeros(shape.shape, dtype=torch.uint8, device=device)
+            one[shape.bool()] = cluster + 1
+            labels.append(one.view(-1))
+        return torch.cat(labels)
+
+    assert (by_kernel() == by_torch()).all()
+    pixels = sum(height * width for height, width in sizes)
+    sides = {"assemble_masks": by_kernel, "torch, image by image": by_torch}
+    return timed("class maps", sides, count, 2.0 * pixels, repeats, device, {})
+
+
+def timed(
+    what: str,
+    sides: dict[str, Callable[[], torch.Tensor]],
+    count: int,
+    moved: float,
+    repeats: int,
+    device: torch.device,
+    errors: dict[str, float],
+) -> list[dict]:
+    """A row per side: images per second, and for the first one bytes per second."""
+
+    def once(side: Callable[[], torch.Tensor]) -> float:
+        started = time.perf_counter()
+        side()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    for side in sides.values():
+        once(side), once(side)
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            taken[name].append(once(side))
+    rows = []
+    for place, (name, times) in enumerate(taken.items()):
+        rates = [count / one for one in times]
+        row = {"what": what, "side": name, "median": statistics.median(rates), "least": min(rates), "most": max(rates)}
+        if place == 0 and moved:
+            row["GB/s"] = moved / statistics.median(times) / 1e9
+        if name in errors:
+            row["mean error in grey levels"] = errors[name]
+        rows.append(row)
+    return rows
+
+
+def table(numbers: dict) -> Table:
+    title = f"{numbers['images']} images of {numbers['size']} on {numbers['device']}, torch {numbers['torch']}"
+    shown = Table("what", "side", "images/s", "least", "most", "GB/s", "mean error", title=title)
+    for row in numbers["rows"]:
+        rates = [f"{row[key]:,.0f}" for key in ("median", "least", "most")]
+        extra = [f"{row[key]:.3g}" if key in row else "" for key in ("GB/s", "mean error in grey levels")]
+        shown.add_row(row["what"], row["side"], *rates, *extra)
+    return shown
+
+
+if __name__ == "__main__":
+    main()

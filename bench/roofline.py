@@ -1,0 +1,189 @@
+"""What each stage must move and compute per image, and how fast a GPU can be at most: writes bench/roofline.md.
+
+    python bench/roofline.py
+
+Operations of networks are counted by torch on tensors without data; their bytes are every layer's output written and
+read once in bfloat16, and the weights once per batch. The other stages are counted by hand, as the column says.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.segmentation import deeplabv3_resnet50
+
+from fastcomus.backends.block_krylov import basis_columns
+from fastcomus.backends.gpu_images import ROWS_PER_BAND
+from fastcomus.saliency.basnet import BASNet
+
+WIDTH, HEIGHT = 500, 375  # an image of VOC
+PIXELS = WIDTH * HEIGHT
+BOX_WIDTH, BOX_HEIGHT = 320, 260  # of its object
+CROP = 256
+ROWS, DIMENSION, K, NEIGHBORS = 118_000, 384, 80, 30  # COCO
+LINKS = 50  # in a row of the symmetric graph
+_LAYERS = (nn.Conv2d, nn.Linear, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Peaks from the data sheets: bytes/s of its memory and of the bus, operations/s (dense) by kind."""
+
+    name: str
+    memory: float
+    bus: float
+    operations: dict[str, float]
+
+
+DEVICES = (
+    Device("H100 SXM", 3.35e12, 55e9, {"bf16": 989e12, "float32": 67e12}),
+    Device("RTX 4090", 1.008e12, 25e9, {"bf16": 165e12, "float32": 82.6e12}),
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Per image (or object): `moved` bytes, `operations` of a kind. `over_bus`: the bytes come from the host."""
+
+    name: str
+    moved: float
+    operations: float
+    kind: str
+    note: str
+    over_bus: bool = False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("bench/roofline.md"))
+    arguments = parser.parse_args()
+    arguments.output.write_text(page(stages()))
+    print(arguments.output.read_text())
+
+
+def stages() -> list[Stage]:
+    basnet = network(BASNet(), 256, 8)
+    encoder = network(timm.create_model("vit_small_patch8_224", num_classes=0, img_size=CROP), CROP, 256)
+    segmenter = network(deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21), 512, 16)
+    shrinking = max(1.0, BOX_WIDTH / CROP), max(1.0, BOX_HEIGHT / CROP)
+    taps = 2 * shrinking[0] * shrinking[1]  # source pixels per pixel of a crop
+    box = 3 * BOX_WIDTH * BOX_HEIGHT * (1 + 1 / ROWS_PER_BAND)
+    crop = 3 * CROP * CROP
+    basis, blocks = basis_columns(K), 60
+    return [
+        Stage("image to the device", 3 * PIXELS, 0, "float32", "3 bytes a pixel, pinned", over_bus=True),
+        Stage("saliency, BASNet 256", *basnet, "bf16", "batches of 8"),
+        Stage("map to image size", 8 * PIXELS, 8 * PIXELS, "float32", "written, and read by the next"),
+        Stage("mask_boxes, Otsu", 9 * PIXELS, 12 * PIXELS, "float32", "read twice, mask written"),
+        Stage("mask_boxes, largest part", 50 * PIXELS, 20 * PIXELS, "float32", "5 more passes; parents and counts"),
+        Stage("crop_resize to uint8", box + crop, 12 * taps * crop / 3, "float32", f"{BOX_WIDTH} x {BOX_HEIGHT} box"),
+        Stage("normalise in torch", crop * (1 + 4 + 4 + 4), 2 * crop, "float32", "uint8 in; float32 in two passes"),
+        Stage("crop_resize to float16", box + 2 * crop, 14 * taps * crop / 3, "float32", "instead of the two above"),
+        Stage("encoder, ViT-S/8 256", *encoder, "bf16", "batches of 256"),
+        Stage("kNN, all pairs", 8 * ROWS, 2 * ROWS * DIMENSION, "float32", f"per object, of {ROWS:,}"),
+        Stage(
+            "eigenmaps, block solver",
+            blocks * (LINKS * (8 + 64) + 4 * 4 * basis),
+            blocks * (2 * LINKS * 16 + 8 * basis * 16),
+            "float32",
+            f"per object; k = {K}, {blocks} blocks of 16, {basis} vectors",
+        ),
+        Stage("k-means", 10 * 30 * 4 * K, 10 * 30 * 3 * K * K, "float32", f"per object; 10 runs of 30 steps, k = {K}"),
+        Stage("assemble_masks", 2 * PIXELS, 8 * PIXELS, "float32", "one object over the whole image"),
+        Stage("training, DeepLabv3 512", 3 * segmenter[0], 3 * segmenter[1], "bf16", "forwards and backwards"),
+        Stage("prediction, DeepLabv3 512", *segmenter, "bf16", "batches of 16"),
+        Stage("labels to image size", 4 * (K + 1) * 64 * 64 + 2 * PIXELS, 2.5 * (K + 1) * PIXELS, "float32", "fused"),
+        Stage("confusion", 7 * PIXELS, 4 * PIXELS, "float32", "pairs written, counted by atomics"),
+    ]
+
+
+def network(body: nn.Module, side: int, batch: int) -> tuple[float, float]:
+    """Bytes and operations per image of a pass over images of `side` pixels."""
+    body = body.to("meta").eval()
+    written = 0
+
+    def count(_: nn.Module, __: object, output: torch.Tensor) -> None:
+        nonlocal written
+        written += output.numel()
+
+    for layer in body.modules():
+        if isinstance(layer, _LAYERS):
+            layer.register_forward_hook(count)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        body(torch.empty(1, 3, side, side, device="meta"))
+    weights = sum(one.numel() for one in body.parameters())
+    return 2 * (2 * written + weights / batch), float(counter.get_total_flops())
+
+
+def page(all_stages: list[Stage]) -> str:
+    lines = [
+        "# Roofline",
+        "",
+        "Written by `python bench/roofline.py`; nothing on this page was measured. For each stage: bytes moved and",
+        "operations per image, the time that either takes at the device's peak (its two floors), and which one binds.",
+        "A measured figure can be placed beside the bound: `bench/kernels.py` prints GB/s for the kernels.",
+        "",
+        f"An image has {WIDTH} x {HEIGHT} pixels and one object of {BOX_WIDTH} x {BOX_HEIGHT}, the usual size of VOC.",
+        "Peaks are those of the data sheets, dense, and of a PCIe bus of the card's generation as met in practice:",
+        "",
+        "| | memory | bus | bf16 | float32 |",
+        "|---|---|---|---|---|",
+    ]
+    for one in DEVICES:
+        speeds = [f"{one.memory / 1e12:.2f} TB/s", f"{one.bus / 1e9:.0f} GB/s"]
+        speeds += [f"{one.operations[kind] / 1e12:.0f} TFLOP/s" for kind in ("bf16", "float32")]
+        lines.append(f"| {one.name} | {' | '.join(speeds)} |")
+    for device in DEVICES:
+        lines += [
+            "",
+            f"## {device.name}",
+            "",
+            "| stage | MB | GFLOP | bytes' floor, us | operations' floor, us | binds | at most, images/s | counted |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for stage in all_stages:
+            by_bytes = stage.moved / (device.bus if stage.over_bus else device.memory) * 1e6
+            by_operations = stage.operations / device.operations[stage.kind] * 1e6
+            binds = "bus" if stage.over_bus else "memory" if by_bytes > by_operations else stage.kind
+            lines.append(
+                f"| {stage.name} | {stage.moved / 1e6:.3g} | {stage.operations / 1e9:.3g} | {by_bytes:.3g} "
+                f"| {by_operations:.3g} | {binds} | {1e6 / max(by_bytes, by_operations):,.0f} | {stage.note} |"
+            )
+    return "\n".join([*lines, "", *conclusions(all_stages), ""])
+
+
+def conclusions(all_stages: list[Stage]) -> list[str]:
+    by_name = {stage.name: stage for stage in all_stages}
+    device = DEVICES[0]
+
+    def floor_us(name: str) -> float:
+        stage = by_name[name]
+        return 1e6 * max(stage.moved / device.memory, stage.operations / device.operations[stage.kind])
+
+    apart = floor_us("crop_resize to uint8") + floor_us("normalise in torch")
+    fused = floor_us("crop_resize to float16")
+    encoder = floor_us("encoder, ViT-S/8 256")
+    pixels = sum(floor_us(name) for name in ("map to image size", "mask_boxes, Otsu", "assemble_masks"))
+    share = 100 * (apart - fused) / encoder
+    return [
+        "## What follows",
+        "",
+        f"- On an H100 the networks take nearly all of the time: one crop's encoding {encoder:.0f} us at the least,",
+        f"  all work on pixels between file and network {pixels + apart:.1f} us.",
+        f"- Cropping and normalising apart cost {apart:.2f} us, fused into half precision {fused:.2f} us. The",
+        f"  difference is {share:.1f} % of the encoder's floor: crops stay uint8, the same on every backend;",
+        "  `gpu_images.crop_resize` gives normalised float16 where it is wanted.",
+        "- Decoding on the host binds before any of it: a core reads 580 to 820 JPEGs of this size a second.",
+        "- A launch takes some 5 us, more than the pixels of an image: the kernels take whole batches. A call with one",
+        "  image, as the stages make it, is bound by its launches; they stay below the networks' time.",
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Eigenvectors that a library has found, looked at before they are used."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from fastcomus.backends.block_krylov import sparse_on_device
+
+TOLERANCE = 3e-4  # of residuals; the stage refuses 1e-3
+_LANCZOS_STEPS = 60
+
+
+class BadEigenpairs(ArithmeticError):
+    """What was found is not what was asked for; the text says why."""
+
+
+def refined_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The eigenpairs of `matrix` in the span of `vectors` (n, c): values (c,) float64, descending, and unit vectors
+    (n, c) float32.
+
+    `matrix`: (n, n), the symmetric D^-1/2 W D^-1/2 of a connected graph, whose largest eigenvalue is 1. Works on the
+    vectors' device. Raises BadEigenpairs when they hold no eigenvectors, or not the largest: not finite, dependent on
+    one another, a residual |M v - mu v| above 3e-4, no eigenvalue 1, or a larger one left out.
+    """
+    operator = sparse_on_device(matrix, vectors.device, torch.float64)
+    if not torch.isfinite(vectors).all():
+        raise BadEigenpairs("vectors that are not finite")
+    span, triangle = torch.linalg.qr(vectors.double() / vectors.double().norm(dim=0).clamp(min=1e-300))
+    if triangle.diagonal().abs().min() < 1e-4:
+        raise BadEigenpairs("vectors that depend on one another")
+    products = operator @ span
+    values, rotation = torch.linalg.eigh(span.T @ products)
+    values, rotation = values.flip(0), rotation.flip(1)
+    found = span @ rotation
+    residual = float((products @ rotation - found * values).norm(dim=0).max())
+    if not residual < TOLERANCE:
+        raise BadEigenpairs(f"a residual of {residual:.1e}")
+    if abs(float(values[0]) - 1) > TOLERANCE:
+        raise BadEigenpairs(f"a largest eigenvalue of {float(values[0]):.6f} instead of 1")
+    left_out = _largest_outside(operator, found, seed)
+    if left_out > float(values[-1]) + TOLERANCE:
+        raise BadEigenpairs(f"an eigenvalue near {left_out:.4f} left out, above the last one, {float(values[-1]):.4f}")
+    return values.cpu().numpy(), found.float().cpu().numpy()
+
+
+def _largest_outside(operator: torch.Tensor, found: torch.Tensor, seed: int) -> float:
+    """What Lanczos' method sees of the largest eigenvalue on vectors orthogonal to `found`; never more than it is."""
+    size, count = found.shape
+    steps = min(_LANCZOS_STEPS, size - count)
+    if steps <= 0:
+        return -1.0
+    generator = torch.Generator().manual_seed(seed)
+    basis: list[torch.Tensor] = []
+    vector = torch.randn(size, generator=generator, dtype=torch.float64).to(found)
+    diagonal, beside = [], []
+    for _ in range(steps):
+        for _ in range(2):
+            vector = vector - found @ (found.T @ vector)
+            for one in basis:
+                vector = vector - one * (one @ vector)
+        length = float(vector.norm())
+        if length < 1e-10:
+            break
+        if basis:
+            beside.append(length)
+        basis.append(vector / length)
+        product = operator @ basis[-1]
+        diagonal.append(float(basis[-1] @ product))
+        vector = product
+    projected = np.diag(diagonal) + np.diag(beside[: len(diagonal) - 1], 1) + np.diag(beside[: len(diagonal) - 1], -1)
+    return float(np.linalg.eigvalsh(projected)[-1]) if diagonal else -1.0

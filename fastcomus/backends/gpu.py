@@ -1,0 +1,226 @@
+"""The GPU backend: custom kernels for pixels, FAISS and cuML for the clustering, each result looked at.
+
+What does not pay on a device (reading files, small eigenproblems) stays with the CPU backend, on which this one stands.
+A library that fails or gives what its check refuses is replaced for that call by our own method, and the log says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from fastcomus.backends import Neighbors, ObjectMasks, gpu_images
+from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, CpuBackend
+from fastcomus.backends.eigenpair_check import BadEigenpairs, refined_eigenpairs
+from fastcomus.backends.kernel_loader import CupyKernels, Kernels
+from fastcomus.backends.nearest_neighbors import centred, import_faiss, nearest_rows, neighbor_recall
+
+log = logging.getLogger("fastcomus")
+
+_ALL_PAIRS_ROWS = 1_000_000  # beyond, inverted lists; an H100 looks at all pairs of so many rows of 384 in a minute
+_MOST_NEIGHBORS = 2_048  # that FAISS finds on a GPU
+_SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
+_ROWS_PER_LIST = 1_000
+_TRAINING_ROWS_PER_LIST = 64
+# What a library raises when a device or its own code fails; anything else is a mistake of ours and is raised.
+_LIBRARY_ERRORS = (RuntimeError, MemoryError, ArithmeticError)
+
+
+def missing_libraries() -> list[str]:
+    """Packages of the extra `gpu` that are not installed."""
+    missing = [name for name, module in (("cupy", "cupy"), ("cuml", "cuml")) if not importlib.util.find_spec(module)]
+    return missing if hasattr(import_faiss(), "StandardGpuResources") else [*missing, "faiss-gpu"]
+
+
+@dataclass(frozen=True)
+class GpuBackend(CpuBackend):
+    """See `backends.Backend`. `device`: with its index. `kernels`: what launches the custom kernels."""
+
+    name: str = "cuda"
+    all_pairs_rows: int = _ALL_PAIRS_ROWS
+    kernels: Kernels = field(default_factory=CupyKernels)
+
+    # -- pixels ----------------------------------------------------------------------------------------------------
+
+    def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
+        if maps.dtype == bool:
+            masks = gpu_images.pack_maps(list(maps), torch.uint8, self.device)
+            saliency = gpu_images.pack_maps(list(maps), torch.float32, self.device)
+            found = gpu_images.measure_masks(self.kernels, saliency, masks)
+        else:
+            packed = gpu_images.pack_maps(list(maps), torch.float32, self.device)
+            found = gpu_images.threshold_masks(self.kernels, packed, theta)
+        areas = found.areas.cpu().numpy()
+        kept = areas >= min_area
+        rows = torch.from_numpy(np.flatnonzero(kept)).to(self.device)
+        masks_kept = found.masks.values.view(maps.shape)[rows].bool().cpu().numpy()
+        boxes, scores = found.boxes[rows].cpu().numpy(), found.scores[rows].cpu().numpy()
+        return ObjectMasks(masks_kept, boxes, areas[kept], scores, not kept.any() and bool(areas.any()))
+
+    def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
+        """As the Backend says; the crops stay on the device, where the encoder wants them."""
+        return self.crop_batch([pixels], [boxes], size)
+
+    def crop_batch(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], size: int) -> torch.Tensor:
+        """`boxes` (M, 4) of each of `images` (H, W, 3) uint8, in one launch: (N, 3, size, size) uint8."""
+        packed = gpu_images.pack_images(images, self.device)
+        counts = torch.tensor([len(own) for own in boxes], dtype=torch.int64)
+        owners = torch.arange(len(boxes), dtype=torch.int32).repeat_interleave(counts)
+        joined = np.concatenate([np.empty((0, 4), np.int32), *(np.asarray(own, np.int32) for own in boxes)])
+        on_device = torch.from_numpy(joined).to(self.device)
+        return gpu_images.crop_resize(self.kernels, packed, on_device, owners.to(self.device), size, torch.uint8)
+
+    def assemble_masks(self, masks: Sequence[np.ndarray], labels: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
+        count = len(masks)
+        whole_image = torch.tensor([0, 0, shape[1], shape[0]], dtype=torch.int32, device=self.device)
+        found = gpu_images.assemble_masks(
+            self.kernels,
+            gpu_images.pack_maps(masks, torch.uint8, self.device),
+            torch.zeros(count, device=self.device),
+            whole_image.repeat(count, 1),
+            torch.tensor(list(labels), dtype=torch.int32, device=self.device),
+            torch.ones(count, dtype=torch.bool, device=self.device),
+            torch.tensor([0, count], device=self.device),
+            [shape],
+            torch.uint16,
+        )
+        return found.values.view(shape).cpu().numpy()
+
+    # -- neighbours ------------------------------------------------------------------------------------------------
+
+    def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+        if n_neighbors > _MOST_NEIGHBORS:
+            return super().knn(embeddings, n_neighbors, recall, seed)
+        rows = centred(embeddings)
+        if recall < 1 and len(rows) > self.all_pairs_rows:
+            found, reached = self._by_inverted_lists(rows, n_neighbors, recall, seed)
+        else:
+            found, reached = self._search(rows, rows, n_neighbors)[1], 1.0
+        return Neighbors(_own_first(found), reached, np.arange(len(rows)))
+
+    def nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return nearest_rows(queries, rows, count, self._search if count <= _MOST_NEIGHBORS else None)
+
+    def _search(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Squared distances and indices of all pairs' nearest, by FAISS on the device."""
+        import faiss
+
+        resources = faiss.StandardGpuResources()  # let go of at the end: networks want the memory next
+        return faiss.knn_gpu(resources, queries, rows, count, device=self._device_index)
+
+    def _by_inverted_lists(self, rows: np.ndarray, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
+        """Indices (N, count), and their recall measured on a sample; more lists are looked at until it is reached."""
+        import faiss
+
+        rng = np.random.default_rng(seed)
+        lists = max(1, len(rows) // _ROWS_PER_LIST)
+        resources = faiss.StandardGpuResources()
+        index = faiss.index_cpu_to_gpu(
+            resources, self._device_index, faiss.index_factory(rows.shape[1], f"IVF{lists},Flat")
+        )
+        index.train(
+            rows[np.sort(rng.choice(len(rows), min(len(rows), lists * _TRAINING_ROWS_PER_LIST), replace=False))]
+        )
+        index.add(rows)
+        sample = np.sort(rng.choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
+        farthest = self._search(rows[sample], rows, count)[0][:, -1]
+        looked_at, reached, looking = 1, 0.0, faiss.SearchParametersIVF()
+        while reached < recall and looked_at < lists:
+            looked_at = min(2 * looked_at, lists)
+            looking.nprobe = looked_at
+            found = _own_first(index.search(rows[sample], count, params=looking)[1], sample)
+            reached = neighbor_recall(rows, sample, found[:, 1:], farthest, count - 1)
+        return index.search(rows, count, params=looking)[1], reached
+
+    @property
+    def _device_index(self) -> int:
+        return self.device.index or 0
+
+    def _as_current_device(self) -> AbstractContextManager[object]:
+        """cuML works on the CUDA device that is current in this thread."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+    # -- clusters --------------------------------------------------------------------------------------------------
+
+    def _eigenpairs(self, matrix: csr_array, scale: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """By cuML where the graph is large; by our block solver on the device where cuML's result is refused."""
+        if matrix.shape[0] > SMALL_GRAPH_ROWS:
+            try:
+                return self._eigenpairs_by_cuml(matrix, scale, count, seed)
+            except _LIBRARY_ERRORS as error:
+                log.warning("cuML's eigenvectors are not used (%s); our own solver takes over", error)
+        return super()._eigenpairs(matrix, scale, count, seed)
+
+    def _eigenpairs_by_cuml(
+        self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        from cuml.manifold import spectral_embedding
+
+        if matrix.indices.dtype != np.int32:
+            raise ArithmeticError("it reads places as 32 bits, too few for so many links")
+        affinity = matrix.astype(np.float32)
+        affinity.data /= (scale[matrix.indices] * np.repeat(scale, np.diff(matrix.indptr))).astype(np.float32)
+        with self._as_current_device():
+            embedding = spectral_embedding(
+                affinity.tocoo(),
+                n_components=count,
+                affinity="precomputed",
+                random_state=seed,
+                norm_laplacian=True,
+                drop_first=False,
+            )
+            rows = torch.from_dlpack(embedding).to(self.device)
+        factors = torch.from_numpy(scale).to(rows)[:, None]
+        try:  # scikit-learn's are eigenvectors times D^-1/2; whether cuML's are, the check tells
+            values, vectors = refined_eigenpairs(matrix, rows / factors, seed)
+        except BadEigenpairs:
+            values, vectors = refined_eigenpairs(matrix, rows, seed)
+        values[0] = 1  # up to rounding, which must not decide between parts
+        return values, vectors
+
+    def kmeans(
+        self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        from cuml.cluster import KMeans
+
+        try:
+            with self._as_current_device():
+                found = KMeans(
+                    n_clusters=k,
+                    n_init=n_init if start is None else 1,
+                    init="k-means++" if start is None else np.ascontiguousarray(start, np.float32),
+                    random_state=seed,
+                    output_type="numpy",
+                ).fit(np.ascontiguousarray(rows, np.float32))
+            labels, centres = np.asarray(found.labels_), np.asarray(found.cluster_centers_, np.float32)
+            _check_clusters(labels, centres, len(rows), k)
+            return labels.astype(np.int32), centres
+        except _LIBRARY_ERRORS as error:
+            log.warning("cuML's k-means is not used (%s); scikit-learn's takes over", error)
+        return super().kmeans(rows, k, n_init, seed, start)
+
+
+def _own_first(found: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+    """Indices (N, n) int32 with every row's own first, in place of the last where it was missing. `own`: (N,), or all
+    rows in order. Places that a search left empty (-1) name the row itself."""
+    rows = (torch.arange(len(found)) if own is None else torch.from_numpy(own))[:, None]
+    indices = torch.from_numpy(np.ascontiguousarray(found))
+    indices = torch.where(indices < 0, rows, indices)
+    is_own = indices == rows
+    is_own[~is_own.any(1), -1] = True
+    others = torch.argsort(is_own.int(), dim=1, stable=True)[:, :-1]  # in their order, its own behind them
+    return torch.cat([rows, torch.gather(indices, 1, others)], dim=1).int().numpy()
+
+
+def _check_clusters(labels: np.ndarray, centres: np.ndarray, n_rows: int, k: int) -> None:
+    if labels.shape != (n_rows,) or centres.shape[0] != k or not np.isfinite(centres).all():
+        raise ArithmeticError(f"labels {labels.shape} and centres {centres.shape} for {n_rows} rows and k={k}")
+    if labels.min() < 0 or labels.max() >= k or not np.bincount(labels, minlength=k).all():
+        raise ArithmeticError(f"{len(np.unique(labels))} clusters instead of {k}")

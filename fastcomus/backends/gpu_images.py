@@ -1,0 +1,234 @@
+"""Ragged batches on the device: crops, masks and class maps by the custom kernels, in one launch for all images.
+
+"Ragged": images of any sizes one behind the other in one flat tensor. Every function takes what launches the kernels
+(`kernel_loader.Kernels`) and leaves its results on the device, on torch's current stream, without waiting for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fastcomus.backends.cpu import OTSU_BINS
+from fastcomus.backends.kernel_loader import Kernels
+
+THREADS = 256  # in a block
+ROWS_PER_BAND = 16  # of a crop in one thread: a box is read 1 + 1/16 times
+_PIXELS_PER_THREAD = 8  # of masks and class maps
+_MOST_BLOCKS = 4_096  # that share an image
+_SUM_UNIT = 2.0**-32  # of `sums` in mask_boxes.cu
+_CROP_KERNELS = {torch.float32: "float32", torch.float16: "float16", torch.uint8: "uint8"}
+
+
+@dataclass(frozen=True)
+class RaggedImages:
+    """I colour images. `pixels`: flat uint8. `layouts`: (I, 4) int64, where each begins and its row, column and channel
+    strides in bytes. `sizes`: (height, width) of each, on the host."""
+
+    pixels: torch.Tensor
+    layouts: torch.Tensor
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class RaggedMaps:
+    """M maps of one value per pixel. `values`: flat. `offsets`: (M,) int64, where each begins. `sizes`: (M, 2) int32,
+    height and width, on the device; `host_sizes`: the same on the host."""
+
+    values: torch.Tensor
+    offsets: torch.Tensor
+    sizes: torch.Tensor
+    host_sizes: tuple[tuple[int, int], ...]
+
+    def split(self) -> list[torch.Tensor]:
+        """Every map as (H, W), a view."""
+        lengths = [height * width for height, width in self.host_sizes]
+        parts = zip(self.values.split(lengths), self.host_sizes, strict=True) if lengths else ()
+        return [part.view(size) for part, size in parts]
+
+
+@dataclass(frozen=True)
+class RaggedMasks:
+    """M masks on the device. `masks`: uint8, 0 or 1. `areas`: (M,) int64 pixels. `boxes`: (M, 4) int32, x0 y0 x1 y1,
+    half-open; of an empty mask anything. `scores`: (M,) float32, mean saliency inside, in [0, 1]."""
+
+    masks: RaggedMaps
+    areas: torch.Tensor
+    boxes: torch.Tensor
+    scores: torch.Tensor
+
+
+def pack_images(
+    images: Sequence[torch.Tensor | np.ndarray], device: torch.device, planar: bool = False
+) -> RaggedImages:
+    """Images (H, W, 3) uint8, or (3, H, W) when `planar`, to one buffer on `device`."""
+    sizes = tuple((one.shape[-2], one.shape[-1]) if planar else (one.shape[0], one.shape[1]) for one in images)
+    starts = np.cumsum([0, *(3 * height * width for height, width in sizes)])[:-1]
+    strides = [(width, 1, height * width) if planar else (3 * width, 3, 1) for height, width in sizes]
+    layouts = np.array([(start, *stride) for start, stride in zip(starts, strides, strict=True)], np.int64)
+    return RaggedImages(_flat(images, torch.uint8, device), _to(layouts.reshape(-1, 4), device), sizes)
+
+
+def pack_maps(maps: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
+    """Maps (H, W) of `dtype` to one buffer on `device`."""
+    sizes = tuple((one.shape[0], one.shape[1]) for one in maps)
+    return _laid_out(_flat(maps, dtype, device), sizes, device)
+
+
+def crop_resize(
+    kernels: Kernels,
+    images: RaggedImages,
+    boxes: torch.Tensor,
+    box_images: torch.Tensor,
+    size: int,
+    dtype: torch.dtype,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+) -> torch.Tensor:
+    """Crops (N, 3, size, size) of `dtype` (float32, float16 or uint8), less `mean` and divided by `std`, which are of
+    pixels in [0, 255].
+
+    `boxes`: (N, 4) int32, x0 y0 x1 y1, half-open, inside their images and not empty. `box_images`: (N,) int32.
+    """
+    device = images.pixels.device
+    crops = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=device)
+    statistics = torch.tensor([*mean, *std], dtype=torch.float32, device=device)
+    threads = min(THREADS, -(-size // 32) * 32)
+    kernels.launch(
+        "crop_resize",
+        f"crop_resize_{_CROP_KERNELS[dtype]}",
+        (len(boxes), -(-size // threads), -(-size // ROWS_PER_BAND)),
+        threads,
+        (images.pixels, images.layouts, boxes, box_images, statistics, crops, size, ROWS_PER_BAND),
+    )
+    return crops
+
+
+def threshold_masks(kernels: Kernels, maps: RaggedMaps, theta: str, largest_part: bool = False) -> RaggedMasks:
+    """Where saliency `maps` (float32 in [0, 1]) exceed `theta`: "otsu" (a threshold per map) or a number.
+
+    `largest_part`: of every mask only its largest connected part (edges and corners connect) stays.
+    """
+    grid, count, device = _grid(maps), len(maps.host_sizes), maps.values.device
+    places = (maps.offsets, maps.sizes)
+    if theta == "otsu":
+        counts = torch.zeros((count, OTSU_BINS), dtype=torch.int32, device=device)
+        kernels.launch("mask_boxes", "histograms", grid, THREADS, (maps.values, *places, counts))
+        thresholds = torch.empty(count, dtype=torch.float32, device=device)
+        blocks = (-(-count // THREADS), 1, 1)
+        kernels.launch("mask_boxes", "otsu_thresholds", blocks, THREADS, (counts, thresholds, count))
+    else:
+        thresholds = torch.full((count,), float(theta), dtype=torch.float32, device=device)
+    masks = torch.empty(maps.values.shape, dtype=torch.uint8, device=device)
+    measures = _no_measures(maps)
+    arguments = (maps.values, *places, thresholds, masks, *measures)
+    kernels.launch("mask_boxes", "threshold_maps", grid, THREADS, arguments)
+    found = RaggedMaps(masks, maps.offsets, maps.sizes, maps.host_sizes)
+    if largest_part:
+        _keep_largest_parts(kernels, found)
+        return measure_masks(kernels, maps, found)
+    return _measured(found, *measures)
+
+
+def measure_masks(kernels: Kernels, maps: RaggedMaps, masks: RaggedMaps) -> RaggedMasks:
+    """Areas, boxes and scores of `masks` (uint8, laid out like `maps`), which stay as they are."""
+    measures = _no_measures(maps)
+    arguments = (maps.values, maps.offsets, maps.sizes, masks.values, *measures)
+    kernels.launch("mask_boxes", "measure_masks", _grid(maps), THREADS, arguments)
+    return _measured(masks, *measures)
+
+
+def assemble_masks(
+    kernels: Kernels,
+    shapes: RaggedMaps,
+    thresholds: torch.Tensor,
+    boxes: torch.Tensor,
+    clusters: torch.Tensor,
+    is_kept: torch.Tensor,
+    first_objects: torch.Tensor,
+    image_sizes: Sequence[tuple[int, int]],
+    dtype: torch.dtype,
+) -> RaggedMaps:
+    """Class maps of `dtype` (uint8 or uint16) of I images: cluster + 1 in each object, later over earlier, 0 elsewhere.
+
+    `shapes`: N masks (uint8) or saliency maps (float32), each at its image's size; an object lies where its shape
+    exceeds its one of `thresholds` (N,) float32, inside its box, (N, 4) int32. `clusters`: (N,) int32. `is_kept`: (N,)
+    bool. `first_objects`: (I + 1,) int64; objects [first_objects[i], first_objects[i + 1]) are those of image i.
+    """
+    device = shapes.values.device
+    sizes = tuple(image_sizes)
+    pixels = sum(height * width for height, width in sizes)
+    maps = _laid_out(torch.empty(pixels, dtype=dtype, device=device), sizes, device)
+    objects = (shapes.values, shapes.offsets, thresholds, boxes, clusters, is_kept)
+    kind = "masks" if shapes.values.dtype == torch.uint8 else "saliency"
+    kernels.launch(
+        "assemble_masks",
+        f"assemble_{kind}_{'uint8' if dtype == torch.uint8 else 'uint16'}",
+        _grid(maps),
+        THREADS,
+        (*objects, first_objects, maps.offsets, maps.sizes, maps.values),
+    )
+    return maps
+
+
+def _keep_largest_parts(kernels: Kernels, masks: RaggedMaps) -> None:
+    """Clear all but the largest connected part of every mask, in place."""
+    grid, places = _grid(masks), (masks.offsets, masks.sizes)
+
+    def launch(kernel: str, *arguments: torch.Tensor) -> None:
+        kernels.launch("mask_boxes", kernel, grid, THREADS, arguments)
+
+    parents = torch.empty(masks.values.shape, dtype=torch.int32, device=masks.values.device)
+    counts = torch.zeros_like(parents)
+    largest = torch.zeros(len(masks.host_sizes), dtype=torch.int64, device=masks.values.device)
+    launch("start_parts", masks.values, *places, parents)
+    launch("join_parts", *places, parents)
+    launch("count_parts", *places, parents, counts)
+    launch("find_largest_parts", *places, counts, largest)
+    launch("keep_largest_parts", *places, parents, largest, masks.values)
+
+
+def _no_measures(maps: RaggedMaps) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Areas, boxes and sums of nothing."""
+    count, device = len(maps.host_sizes), maps.values.device
+    areas = torch.zeros(count, dtype=torch.int64, device=device)
+    most = torch.iinfo(torch.int32).max
+    boxes = torch.tensor([most, most, 0, 0], dtype=torch.int32, device=device).repeat(count, 1)
+    return areas, boxes, torch.zeros_like(areas)
+
+
+def _measured(masks: RaggedMaps, areas: torch.Tensor, boxes: torch.Tensor, sums: torch.Tensor) -> RaggedMasks:
+    scores = (sums.double() * _SUM_UNIT / areas.clamp(min=1)).float()
+    return RaggedMasks(masks, areas, boxes, scores)
+
+
+def _grid(maps: RaggedMaps) -> tuple[int, int, int]:
+    """A column of blocks for every map, long enough for the largest."""
+    most_pixels = max((height * width for height, width in maps.host_sizes), default=0)
+    return len(maps.host_sizes), min(-(-most_pixels // (THREADS * _PIXELS_PER_THREAD)), _MOST_BLOCKS), 1
+
+
+def _laid_out(values: torch.Tensor, sizes: tuple[tuple[int, int], ...], device: torch.device) -> RaggedMaps:
+    starts = np.cumsum([0, *(height * width for height, width in sizes)], dtype=np.int64)[:-1]
+    return RaggedMaps(values, _to(starts, device), _to(np.array(sizes, np.int32).reshape(-1, 2), device), sizes)
+
+
+def _flat(arrays: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """All of `arrays` one behind the other on `device`; those of the host travel together, through pinned memory."""
+    if all(isinstance(one, torch.Tensor) and one.device == device for one in arrays) and arrays:
+        return torch.cat([one.reshape(-1).to(dtype) for one in arrays])  # type: ignore[union-attr]
+    count = sum(int(np.prod(one.shape)) for one in arrays)
+    joined = torch.empty(count, dtype=dtype, pin_memory=device.type == "cuda")
+    start = 0
+    for one in arrays:
+        source = one if isinstance(one, torch.Tensor) else torch.from_numpy(np.require(one, requirements="W"))
+        joined[start : start + source.numel()].view(source.shape).copy_(source)
+        start += source.numel()
+    return joined.to(device, non_blocking=True)
+
+
+def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array).to(device)

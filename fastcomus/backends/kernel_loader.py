@@ -1,0 +1,137 @@
+"""The custom kernels of `kernels/`: their sources, their signatures, and their launches on torch's tensors.
+
+A `.cu` file is found inside the package first (where a wheel puts it), then beside it (a clone). CuPy is imported here
+alone, when the first kernel is launched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from fastcomus.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+FOLDERS = (_PACKAGE / "kernels", _PACKAGE.parent / "kernels")
+OPTIONS = ("--std=c++17",)  # of the compiler
+
+Argument = torch.Tensor | int | float
+
+# What a pointer of each C++ type may point at. torch counts in signed 64-bit integers.
+_TENSORS = {
+    "unsigned char": (torch.uint8, torch.bool),
+    "unsigned short": (torch.uint16,),
+    "int": (torch.int32,),
+    "long long": (torch.int64,),
+    "unsigned long long": (torch.int64, torch.uint64),
+    "float": (torch.float32,),
+    "__half": (torch.float16,),
+}
+_SCALARS: dict[str, Any] = {"int": np.int32, "long long": np.int64, "float": np.float32}
+_KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(\w+)\s*\(([^)]*)\)')
+_PARAMETER = re.compile(r"(?:const\s+)?([\w ]+?)\s*(\*?)\s*(\w+)")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a kernel: its name, its C++ type without const and *, and whether it is a pointer."""
+
+    name: str
+    kind: str
+    is_pointer: bool
+
+
+class Kernels(Protocol):
+    """What launches a kernel. `file`: its source, without `.cu`. `grid`: blocks in x, y and z; `threads` per block."""
+
+    def launch(
+        self, file: str, kernel: str, grid: tuple[int, int, int], threads: int, arguments: Sequence[Argument]
+    ) -> None:
+        """Arguments in the order of the kernel's parameters: contiguous tensors on one device, and numbers.
+
+        Returns at once; what is launched next on torch's current stream comes after it. A grid without blocks does
+        nothing. Raises TypeError for arguments that do not fit the kernel's parameters.
+        """
+
+
+def kernel_source(file: str) -> str:
+    """The text of `file`.cu. Raises InputError where the installation lacks it."""
+    for folder in FOLDERS:
+        if (folder / f"{file}.cu").is_file():
+            return (folder / f"{file}.cu").read_text()
+    looked = " and ".join(str(folder) for folder in FOLDERS)
+    raise InputError(f"the kernel {file}.cu is missing; looked in {looked}. Install fastcomus again, as a wheel does.")
+
+
+@cache
+def signatures(file: str) -> dict[str, tuple[Parameter, ...]]:
+    """The parameters of every kernel in `file`.cu, by its name."""
+    found = {}
+    for name, text in _KERNEL.findall(kernel_source(file)):
+        matches = [_PARAMETER.fullmatch(" ".join(one.split())) for one in text.split(",")]
+        found[name] = tuple(Parameter(m[3], m[1], bool(m[2])) for m in matches if m)
+        assert len(found[name]) == len(matches), (file, name, text)
+    return found
+
+
+def bound_arguments(file: str, kernel: str, arguments: Sequence[Argument]) -> list[torch.Tensor | np.generic]:
+    """`arguments` as the kernel takes them: its tensors, checked, and numbers of the parameters' own types."""
+    parameters = signatures(file)[kernel]
+    if len(parameters) != len(arguments):
+        raise TypeError(f"{kernel} takes {len(parameters)} arguments, got {len(arguments)}")
+    bound: list[torch.Tensor | np.generic] = []
+    for parameter, argument in zip(parameters, arguments, strict=True):
+        what = f"{kernel}: {parameter.name}"
+        if not parameter.is_pointer:
+            if isinstance(argument, torch.Tensor):
+                raise TypeError(f"{what} is a number, got a tensor")
+            bound.append(_SCALARS[parameter.kind](argument))
+        elif not isinstance(argument, torch.Tensor) or argument.dtype not in _TENSORS[parameter.kind]:
+            got = argument.dtype if isinstance(argument, torch.Tensor) else type(argument).__name__
+            raise TypeError(f"{what} points at {parameter.kind}, got {got}")
+        elif not argument.is_contiguous():
+            raise TypeError(f"{what} is not contiguous")
+        else:
+            bound.append(argument)
+    return bound
+
+
+class CupyKernels:
+    """Kernels compiled by CuPy for a CUDA device, on torch's current stream of that device."""
+
+    def launch(
+        self, file: str, kernel: str, grid: tuple[int, int, int], threads: int, arguments: Sequence[Argument]
+    ) -> None:
+        bound = bound_arguments(file, kernel, arguments)
+        if 0 in grid:
+            return
+        import cupy
+
+        device = next(one.device for one in bound if isinstance(one, torch.Tensor))
+        assert device.index is not None
+        # CuPy passes an int on as 64 bits, as long as a pointer. The tensors live until the call returns, and torch
+        # gives their memory only to work that comes later on this stream.
+        values = tuple(one.data_ptr() if isinstance(one, torch.Tensor) else one for one in bound)
+        with cupy.cuda.Device(device.index):
+            with cupy.cuda.Stream.from_external(torch.cuda.current_stream(device)):
+                _compiled(file, kernel, device.index)(grid, (threads, 1, 1), values)
+
+
+@cache
+def _compiled(file: str, kernel: str, device_index: int) -> Any:
+    """The kernel for a device; `device_index` must be CuPy's current one."""
+    return _module(file, device_index).get_function(kernel)
+
+
+@cache
+def _module(file: str, device_index: int) -> Any:
+    import cupy
+
+    return cupy.RawModule(code=kernel_source(file), options=OPTIONS)

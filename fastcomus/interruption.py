@@ -1,0 +1,58 @@
+"""Ctrl-C: once ends the command at the next safe point, twice at once.
+
+A safe point lies behind work that has just been stored: a shard, an image, a step of training. The command line asks
+for this; in a Python program ctrl-C does what it always does.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastcomus.process_group import this_process
+
+log = logging.getLogger("fastcomus")
+
+EXIT_CODE = 130  # what shells expect of a command that ctrl-C ended
+
+_asked = threading.Event()
+
+
+@contextmanager
+def ends_at_safe_points() -> Iterator[None]:
+    """Inside the block the first ctrl-C is kept until `safe_point`, the second raises KeyboardInterrupt at once.
+
+    Processes that train together end at once: they would otherwise stop at different steps and wait for one another.
+    """
+    if threading.current_thread() is not threading.main_thread() or this_process().size > 1:
+        yield
+        return
+
+    def first_time(number: int, frame: Any) -> None:
+        _asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # In a thread: the signal may have come while this one was writing to the log.
+        told = "stopping at the next safe point; ctrl-C again stops at once."
+        threading.Thread(target=log.warning, args=(told,)).start()
+
+    before = signal.signal(signal.SIGINT, first_time)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _asked.clear()
+
+
+def is_asked() -> bool:
+    """Whether ctrl-C was pressed, so that what is done should be stored for `safe_point`."""
+    return _asked.is_set()
+
+
+def safe_point() -> None:
+    """Raise KeyboardInterrupt here if ctrl-C was pressed."""
+    if _asked.is_set():
+        raise KeyboardInterrupt

@@ -1,0 +1,64 @@
+"use strict";
+// The page's scripts share this object; those under data/ fill in plots, run and images.
+window.fastcomus = { plots: {}, images: [], views: {} };
+
+// -- plots --------------------------------------------------------------------------------------------------------
+
+fastcomus.drawPlot = async function (element) {
+  const item = fastcomus.plots[element.id];
+  if (!item || element.dataset.drawn) return;
+  element.dataset.drawn = "starting";
+  fastcomus.views[element.id] = await Bokeh.embed.embed_item(item, element);
+  element.dataset.drawn = "done";
+};
+
+fastcomus.openCluster = function (cluster) {
+  const card = document.getElementById(`cluster-${cluster}`);
+  document.querySelectorAll(".card.is-open").forEach((other) => other.classList.remove("is-open"));
+  card.classList.add("is-open");
+  card.scrollIntoView({ block: "start" });
+  card.focus({ preventScroll: true });
+};
+
+// Pointing at a cluster in the list shows its points on the map.
+fastcomus.showOnMap = function (cluster) {
+  const document_ = Bokeh.documents.find((one) => one.get_model_by_name("objects"));
+  if (!document_) return;
+  const source = document_.get_model_by_name("objects");
+  const points = [...source.data.cluster.keys()].filter((i) => source.data.cluster[i] === cluster);
+  source.selected.indices = cluster === null ? [] : points;
+};
+
+document.addEventListener("DOMContentLoaded", () => {
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) fastcomus.drawPlot(entry.target);
+  }, { rootMargin: "400px" });
+  document.querySelectorAll(".plot").forEach((plot) => seen.observe(plot));
+
+  for (const link of document.querySelectorAll("[data-legend]")) {
+    const cluster = Number(link.dataset.legend);
+    for (const event of ["pointerenter", "focus"]) link.addEventListener(event, () => fastcomus.showOnMap(cluster));
+    for (const event of ["pointerleave", "blur"]) link.addEventListener(event, () => fastcomus.showOnMap(null));
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      fastcomus.openCluster(cluster);
+    });
+  }
+});
+
+// -- small things that the other scripts use ------------------------------------------------------------------------
+
+// An element with attributes and children; text is never read as HTML.
+fastcomus.element = function (tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+};
+
+// A coloured dot and what the cluster is called.
+fastcomus.chip = function (cluster) {
+  const dot = fastcomus.element("span", { class: "dot", style: `--colour: ${fastcomus.run.colours[cluster]}` });
+  const label = fastcomus.element("span", { "data-label": cluster }, fastcomus.labelOf(cluster));
+  return fastcomus.element("span", {}, dot, label);
+};

@@ -1,0 +1,32 @@
+"""Colours of clusters in the report: far apart, and visible on light and on dark."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+
+from fastcomus.report.shown_names import ShownNames
+
+_FIRST = (
+    "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#22b8cf", "#f032e6", "#9fc131", "#e8891c", "#0ca678",
+    "#b197fc", "#a0651a", "#d6b500", "#c2255c", "#5f8f29", "#1c7ed6", "#f783ac", "#748ffc", "#d9480f", "#63859f",
+)  # fmt: skip
+DROPPED = "#9a9fa6"
+
+
+def cluster_colours(count: int, names: ShownNames) -> list[str]:
+    """`#rrggbb` per cluster: one of 20, then hues by the golden ratio. Merged ones share theirs, dropped are grey."""
+    return [DROPPED if names.is_dropped(c) else _colour(names.first_of(c)) for c in range(count)]
+
+
+def rgb(colours: list[str]) -> np.ndarray:
+    """(count, 3) uint8 of `#rrggbb`."""
+    return np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours], np.uint8).reshape(-1, 3)
+
+
+def _colour(index: int) -> str:
+    if index < len(_FIRST):
+        return _FIRST[index]
+    hue, lightness, saturation = (index * 0.618034) % 1, (0.42, 0.56, 0.66)[index % 3], (0.85, 0.6)[index % 2]
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(hue, lightness, saturation))

@@ -1,0 +1,90 @@
+"""The objects in the plane: t-SNE of their embeddings, drawn by Bokeh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure
+
+_DIMENSIONS = 50  # kept by PCA before t-SNE, as its authors advise
+
+# Bokeh puts these values into the page as text, never as HTML.
+_TOOLTIP = """
+<div class="fastcomus-tooltip" style="width:128px;font:13px system-ui,sans-serif;color:#1c2024">
+  <img src="@thumbnail" alt="" width="112" height="112" style="display:@picture;border-radius:6px;margin:4px 8px">
+  <div style="margin:2px 8px;font-weight:600;overflow-wrap:anywhere">@label</div>
+  <div style="margin:2px 8px 4px;color:#5b626a;overflow-wrap:anywhere">@image</div>
+</div>
+"""
+
+
+def plane_positions(rows: np.ndarray, seed: int, workers: int) -> np.ndarray:
+    """(N, 2) float64 by t-SNE, started by PCA, of `rows` (N, D) float32, N >= 2."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if rows.shape[1] < 2:
+        rows = np.pad(rows, ((0, 0), (0, 2 - rows.shape[1])))
+    if min(rows.shape) > _DIMENSIONS:
+        rows = PCA(_DIMENSIONS, random_state=seed).fit_transform(rows)
+    if len(rows) < 5:  # no neighbourhoods to speak of
+        return PCA(2, random_state=seed).fit_transform(rows).astype(np.float64)
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    method = TSNE(init="pca", perplexity=perplexity, random_state=seed, n_jobs=workers)
+    return method.fit_transform(rows).astype(np.float64)
+
+
+def map_figure(
+    positions: np.ndarray,
+    clusters: np.ndarray,
+    colours: list[str],
+    labels: list[str],
+    images: list[str],
+    thumbnails: list[str],
+) -> figure:
+    """A scatter plot; every list has an entry per object. `images` and `thumbnails` are "" where there are none.
+
+    A click calls `fastcomus.openCluster` of the page. The data source is named "objects".
+    """
+    from bokeh.models import ColumnDataSource, CustomJS, HoverTool, TapTool, WheelZoomTool
+    from bokeh.plotting import figure
+
+    spread = np.abs(positions).max() or 1.0
+    columns = {
+        "x": np.round(positions[:, 0] / spread, 4).tolist(),
+        "y": np.round(positions[:, 1] / spread, 4).tolist(),
+        "cluster": clusters.tolist(),
+        "colour": [colours[cluster] for cluster in clusters],
+        "label": [labels[cluster] for cluster in clusters],
+        "image": images,
+        "thumbnail": thumbnails,
+        "picture": ["block" if thumbnail else "none" for thumbnail in thumbnails],
+    }
+    source = ColumnDataSource(columns, name="objects")
+    size = 7 if len(positions) <= 1_000 else 5
+    plot = figure(
+        sizing_mode="stretch_both", min_height=300, tools="pan,box_zoom,reset", active_drag="pan",
+        toolbar_location="above", name="map",
+    )  # fmt: skip
+    circles = plot.scatter(
+        "x", "y", source=source, size=size, color="colour", alpha=0.75, line_color="#ffffff", line_width=0.4,
+        line_alpha=0.6, nonselection_alpha=0.1, selection_alpha=1.0,
+    )  # fmt: skip
+    wheel = WheelZoomTool()
+    open_card = CustomJS(
+        args={"source": source}, code="const i = source.selected.indices[0]; if (i !== undefined) "
+        "{ fastcomus.openCluster(source.data.cluster[i]); source.selected.indices = [] }",
+    )  # fmt: skip
+    plot.add_tools(
+        wheel, HoverTool(renderers=[circles], tooltips=_TOOLTIP, limit=1), TapTool(callback=open_card),
+    )  # fmt: skip
+    plot.toolbar.active_scroll = wheel
+    plot.toolbar.logo = None
+    plot.axis.visible = False
+    plot.grid.visible = False
+    plot.outline_line_color = None
+    plot.background_fill_alpha = plot.border_fill_alpha = 0
+    return plot

@@ -1,0 +1,171 @@
+"""Pictures of the report: thumbnails of objects, small photographs, and masks to lay over them.
+
+Every image is read once. All files have numbers for names, whatever the images are called.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from fastcomus.backends import Backend
+from fastcomus.images import UnreadableImage
+from fastcomus.read_ahead import read_ahead
+from fastcomus.report.findings import Findings
+from fastcomus.run_folder import RunFolder, mask_name
+
+THUMBNAIL = 112  # pixels, both sides
+PICTURE = 320  # pixels, the longer side
+_QUALITY = 78  # of JPEG
+_MARGIN = 0.08  # of the box's longer side, around a thumbnail
+_FILL, _EDGE = 130, 255  # opacity of a mask and of its outline
+_COLOURS = 127  # of a palette with 0 for background, and two entries for each colour
+
+
+@dataclass(frozen=True)
+class ImageWork:
+    """One image to draw. `objects`: rows that need a thumbnail. `number`: of its picture, or None for none."""
+
+    name: str
+    objects: tuple[int, ...]
+    number: int | None
+
+
+@dataclass(frozen=True)
+class DrawnImage:
+    """What became of it. `size`: (width, height) of the picture. `labels`: per iteration the clusters in its mask, None
+    where it has no mask. `error`: why it could not be read, or ""."""
+
+    work: ImageWork
+    size: tuple[int, int] = (0, 0)
+    labels: tuple[tuple[int, ...] | None, ...] = ()
+    error: str = ""
+
+
+def thumbnail_file(row: int) -> str:
+    """Where the thumbnail of an object lies in the report; a thousand to a folder."""
+    return f"thumbnails/{row // 1000:03d}/{row:06d}.jpg"
+
+
+def picture_file(number: int) -> str:
+    return f"pictures/{number // 1000:03d}/{number:06d}.jpg"
+
+
+def overlay_file(number: int, iteration: int) -> str:
+    return f"pictures/{number // 1000:03d}/{number:06d}-{iteration}.png"
+
+
+def draw_images(
+    work: Sequence[ImageWork],
+    found: Findings,
+    colours: np.ndarray,
+    target: RunFolder,
+    backend: Backend,
+    workers: int,
+    on_image: Callable[[int], None],
+) -> Iterator[DrawnImage]:
+    """Write the files of every entry of `work`, in order. `colours`: (k, 3) uint8, by cluster."""
+    for drawn in read_ahead(partial(_draw, found, colours, target, backend), work, workers):
+        on_image(1)
+        yield drawn
+
+
+def _draw(found: Findings, colours: np.ndarray, target: RunFolder, backend: Backend, work: ImageWork) -> DrawnImage:
+    assert found.objects is not None
+    try:
+        pixels = backend.decode(str(found.objects.root / work.name), found.config.embed.max_pixels)
+    except UnreadableImage as error:
+        return DrawnImage(work, error=str(error))
+    image = Image.fromarray(pixels)
+    for row in work.objects:
+        _write(target, thumbnail_file(row), _jpeg(_thumbnail(image, found.objects.boxes[row])))
+    if work.number is None:
+        return DrawnImage(work)
+    small = image.copy()
+    small.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+    _write(target, picture_file(work.number), _jpeg(small))
+    labels: list[tuple[int, ...] | None] = []
+    for iteration in found.iterations:
+        mask = mask_name(f"iteration-{iteration}", work.name)
+        if not found.folder.file(mask).exists():
+            labels.append(None)
+            continue
+        class_map = found.folder.read_class_map(mask)
+        labels.append(tuple((np.unique(class_map[class_map > 0]).astype(int) - 1).tolist()))
+        dropped = {cluster for cluster in range(len(colours)) if found.names.is_dropped(cluster)}
+        overlay = _overlay(class_map, small.size, colours, dropped)
+        _write(target, overlay_file(work.number, iteration), overlay)
+    return DrawnImage(work, small.size, tuple(labels))
+
+
+def _thumbnail(image: Image.Image, box: np.ndarray) -> Image.Image:
+    """A square around the box, moved into the image where it would leave it, and beyond it only where it must."""
+    x0, y0, x1, y1 = (int(value) for value in box)
+    longest = max(x1 - x0, y1 - y0)
+    # Rather than show bars beside the image, leave out the ends of a long object.
+    side = min((1 + 2 * _MARGIN) * longest, max(min(image.size), 0.75 * longest))
+    corner = []
+    for low, high, size in ((x0, x1, image.width), (y0, y1, image.height)):
+        start = (low + high - side) / 2
+        corner.append(min(max(start, 0), size - side) if side <= size else (size - side) / 2)
+    left, top = corner
+    inside = (max(left, 0), max(top, 0), min(left + side, image.width), min(top + side, image.height))
+    scale = THUMBNAIL / side
+    width, height = (max(1, round((inside[i + 2] - inside[i]) * scale)) for i in (0, 1))
+    part = image.resize((width, height), Image.Resampling.BILINEAR, box=inside, reducing_gap=2)
+    if part.size == (THUMBNAIL, THUMBNAIL):
+        return part
+    square = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (128, 128, 128))
+    square.paste(part, ((THUMBNAIL - part.width) // 2, (THUMBNAIL - part.height) // 2))
+    return square
+
+
+def _overlay(class_map: np.ndarray, size: tuple[int, int], colours: np.ndarray, dropped: set[int]) -> bytes:
+    """A palette PNG of `size` (width, height): background clear, clusters half clear, with an opaque outline."""
+    small = np.asarray(Image.fromarray(class_map).resize(size, Image.Resampling.NEAREST)).astype(np.int64)
+    shown = np.where(np.isin(small, [cluster + 1 for cluster in dropped]), 0, small)
+    edge = np.zeros(shown.shape, bool)
+    for axis in (0, 1):
+        differs = np.diff(shown, axis=axis) != 0
+        turned, differs = edge.swapaxes(0, axis), differs.swapaxes(0, axis)
+        turned[:-1] |= differs
+        turned[1:] |= differs
+    # Colours are few; clusters may be many. Each mask takes those it needs.
+    present = np.unique(shown[shown > 0])
+    slot = np.zeros(int(shown.max(initial=0)) + 1, np.uint8)
+    slot[present] = 1 + 2 * (np.arange(len(present)) % _COLOURS)
+    indexed = slot[shown] + (edge & (shown > 0))
+    palette, alpha = np.zeros((1 + 2 * _COLOURS, 3), np.uint8), np.zeros(1 + 2 * _COLOURS, np.uint8)
+    for label in present:
+        palette[slot[label] : slot[label] + 2] = colours[label - 1]
+        alpha[slot[label] : slot[label] + 2] = _FILL, _EDGE
+    used = int(indexed.max(initial=0)) + 1
+    picture = Image.fromarray(indexed.astype(np.uint8))
+    picture.putpalette(palette[:used].tobytes())
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG", transparency=alpha[:used].tobytes())
+    return stream.getvalue()
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=_QUALITY)
+    return stream.getvalue()
+
+
+def _write(target: RunFolder, name: str, content: bytes) -> None:
+    with target.replacing(name) as path:
+        path.write_bytes(content)
+
+
+def image_work(objects: Sequence[int], images: Sequence[str], shown: Mapping[str, int]) -> list[ImageWork]:
+    """Work by image, in order of the names: `objects` are rows, `images` their images, `shown` numbers pictures."""
+    rows: dict[str, list[int]] = {name: [] for name in shown}
+    for row in objects:
+        rows.setdefault(images[row], []).append(row)
+    return [ImageWork(name, tuple(rows[name]), shown.get(name)) for name in sorted(rows)]

@@ -1,0 +1,112 @@
+"""The first part of the report: what went in, what was left out and why, with which settings and networks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fastcomus.config import STAGES, preset_config, to_toml
+from fastcomus.report.findings import Findings
+
+_SKIPPED_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """`seconds`: on the clock."""
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that is not what its preset says."""
+
+    name: str
+    value: Any
+    usual: Any
+
+
+@dataclass(frozen=True)
+class Overview:
+    """`reasons`: why images were left out, most often first; `skipped`: the first of them. `networks`: what was used
+    for what. `toml`: all settings."""
+
+    images: int
+    objects: int
+    clusters: int
+    filtered: int
+    folder: str
+    preset: str
+    device: str
+    networks: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    times: tuple[StageTime, ...]
+    reasons: tuple[tuple[str, int], ...]
+    skipped: tuple[dict[str, Any], ...]
+    changed: tuple[Setting, ...]
+    toml: str
+
+
+def overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, float]]]) -> Overview:
+    config = found.config
+    networks = []
+    if found.objects:
+        networks = [
+            ("objects found by", "masks of your own" if config.embed.masks else config.embed.saliency),
+            ("embedded by", config.embed.encoder),
+        ]
+    if curves:
+        networks.append(("segmentation trained on", config.train.backbone))
+    left_out = [row for row in found.skipped]
+    return Overview(
+        images=len(found.image_names) + sum(not row["width"] for row in left_out),
+        objects=len(found.rows),
+        clusters=len(found.clusters.sizes),
+        filtered=int((~found.clusters.is_core).sum()),
+        folder=printable(str(found.objects.root)) if found.objects else "",
+        preset=config.preset,
+        device=found.device,
+        networks=tuple((what, printable(name)) for what, name in networks),
+        notes=found.notes,
+        times=_times(curves),
+        reasons=tuple(Counter(row["reason"] for row in left_out).most_common()),
+        skipped=tuple(left_out[:_SKIPPED_SHOWN]),
+        changed=_changed(found),
+        toml=printable(to_toml(config)),
+    )
+
+
+def printable(text: str) -> str:
+    """`text` without bytes that are no UTF-8, which stand as \\xNN."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _times(curves: Mapping[int, Sequence[Mapping[str, float]]]) -> tuple[StageTime, ...]:
+    """What training.csv tells of the clock."""
+    return tuple(
+        StageTime(f"training, iteration {iteration}", sum(line["images"] / line["images_per_s"] for line in lines))
+        for iteration, lines in curves.items()
+        if all(line["images_per_s"] > 0 for line in lines)
+    )
+
+
+def _changed(found: Findings) -> tuple[Setting, ...]:
+    usual = preset_config(found.config.preset)
+    changed = []
+    for stage, kind in STAGES.items():
+        for field in fields(kind):
+            given, default = (
+                getattr(getattr(found.config, stage), field.name),
+                getattr(getattr(usual, stage), field.name),
+            )
+            if given != default:
+                changed.append(Setting(f"{stage}.{field.name}", _shown(given), _shown(default)))
+    return tuple(changed)
+
+
+def _shown(value: Any) -> str:
+    return printable(str(value)) if value != "" else "none"

@@ -1,0 +1,125 @@
+"""The page itself: templates filled in, scripts and styles beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastcomus.report.cluster_cards import ClusterCard
+from fastcomus.report.findings import Findings
+from fastcomus.report.image_pages import IMAGES_PER_PAGE, Pictures
+from fastcomus.report.overview import Overview
+from fastcomus.report.scores import ConfusionTable, ScoreTable
+from fastcomus.report.script_data import write_script
+from fastcomus.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure
+
+_HERE = Path(__file__).parent
+_ASSETS = ("report.css", "report.js", "naming.js", "image_pages.js")
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page shows. `colours`: per cluster. `thumbnails`: files by row. `map_objects`: objects on the map.
+    `figures`: Bokeh's by the id of the element that holds them."""
+
+    found: Findings
+    overview: Overview
+    cards: list[ClusterCard]
+    colours: list[str]
+    thumbnails: Mapping[int, str]
+    pictures: Pictures
+    map_objects: int
+    scores: ScoreTable | None
+    confusion: ConfusionTable | None
+    figures: Mapping[str, figure]
+
+
+def write_page(target: RunFolder, page: Page) -> None:
+    """index.html, its scripts and styles, and Bokeh's script out of its wheel."""
+    import bokeh
+    from bokeh.embed import json_item
+
+    _copy(Path(bokeh.__file__).parent / "server/static/js/bokeh.min.js", target, "assets/bokeh.min.js")
+    for asset in _ASSETS:
+        _copy(_HERE / "assets" / asset, target, f"assets/{asset}")
+    for name, plot in page.figures.items():
+        write_script(target, f"data/{name}.js", f"fastcomus.plots[{json.dumps(name)}]", _renumbered(json_item(plot)))
+    write_script(target, "data/run.js", "fastcomus.run", _facts(page))
+    target.write_text("index.html", _html(page))
+
+
+def _facts(page: Page) -> dict[str, Any]:
+    """What the page's scripts need to know."""
+    found = page.found
+    return {
+        "clusters": len(page.cards),
+        "fingerprint": found.clusters_fingerprint,
+        "names": {str(cluster): name for cluster, name in found.names.given.items()},
+        "labels": [found.names.label(cluster) for cluster in range(len(page.cards))],
+        "colours": page.colours,
+        "iterations": list(found.iterations),
+        "imageFiles": list(page.pictures.files),
+        "imagesPerFile": page.pictures.per_file,
+        "imagesPerPage": IMAGES_PER_PAGE,
+        "images": len(page.pictures.numbers),
+    }
+
+
+def _html(page: Page) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f}"
+    environment.filters["duration"] = _duration
+    environment.filters["thousands"] = lambda number: f"{number:,}"
+    found = page.found
+    title = Path(page.overview.folder).name or "embeddings"
+    return environment.get_template("index.html").render(
+        page=page,
+        title=title,
+        overview=page.overview,
+        cards=page.cards,
+        colours=page.colours,
+        names=found.names,
+        objects=found.objects,
+        shown=page.pictures.numbers,
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _renumbered(item: Any, numbers: dict[str, str] | None = None) -> Any:
+    """`item` with Bokeh's model ids counted from 1: theirs grow with every plot of the process."""
+    numbers = {} if numbers is None else numbers
+    if isinstance(item, list | tuple):
+        return [_renumbered(one, numbers) for one in item]
+    if not isinstance(item, dict):
+        return item
+    return {
+        key: numbers.setdefault(value, f"p{len(numbers) + 1}")
+        if key in ("id", "root_id") and isinstance(value, str)
+        else _renumbered(value, numbers)
+        for key, value in item.items()
+    }
+
+
+def _copy(source: Path, target: RunFolder, name: str) -> None:
+    with target.replacing(name) as path:
+        shutil.copyfile(source, path)

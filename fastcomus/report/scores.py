@@ -1,0 +1,85 @@
+"""What the clusters are worth, where truth was given: tables and the plot of IoU against size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastcomus.report.plots import iou_against_size
+from fastcomus.report.shown_names import ShownNames
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """`columns`: titles; `rows`: a name and a value in [0, 1] or None per column; the last rows are summaries."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+    summary: tuple[tuple[str, tuple[float | None, ...]], ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class ConfusionTable:
+    """`rows`: what a label is called, its pixels, and the share of them in each class, in [0, 1]."""
+
+    iteration: int
+    classes: tuple[str, ...]
+    rows: tuple[tuple[str, int, tuple[float, ...]], ...]
+
+
+def score_table(evaluations: Mapping[int, dict[str, Any]]) -> ScoreTable | None:
+    """Scores of every evaluated iteration side by side; None where there are none."""
+    if not evaluations:
+        return None
+    last = evaluations[max(evaluations)]
+    of_images = "hungarian" not in last  # a label per image, no masks
+    columns = tuple(f"iteration {iteration}" for iteration in evaluations)
+    caption = f"{last['images']} images; clusters matched to classes one to one (Hungarian)"
+    caption += f", fitted on {last['fitted_on']} other images." if last["fitted_on"] else " on the same images."
+    if of_images:
+        names = {"accuracy": "accuracy", "majority_accuracy": "accuracy, by majority", "nmi": "NMI", "ari": "ARI"}
+        summary = [(title, tuple(one.get(key) for one in evaluations.values())) for key, title in names.items()]
+        return ScoreTable(columns, (), tuple(summary), caption)
+    hungarian = [one.get("hungarian", {}) for one in evaluations.values()]
+    rows = [(name, tuple(one.get("per_class", {}).get(name) for one in hungarian)) for name in last["classes"]]
+    summary = [
+        ("mIoU", tuple(one.get("miou") for one in hungarian)),
+        ("mIoU, matched by majority", tuple(one.get("majority", {}).get("miou") for one in evaluations.values())),
+        ("pixel accuracy", tuple(one.get("pixel_accuracy") for one in hungarian)),
+        ("foreground IoU", tuple(one.get("foreground_iou") for one in evaluations.values())),
+    ]
+    return ScoreTable(columns, tuple(rows), tuple(summary), caption)
+
+
+def confusion_table(evaluations: Mapping[int, dict[str, Any]], names: ShownNames) -> ConfusionTable | None:
+    """Which classes the pixels of each cluster lie in, by the last evaluated iteration."""
+    stored = [(number, one) for number, one in evaluations.items() if one.get("confusion")]
+    if not stored:
+        return None
+    iteration, last = stored[-1]
+    called = last.get("cluster_names") or ["background", *map(names.label, range(len(last["confusion"]) - 1))]
+    rows = []
+    for label, counts in enumerate(last["confusion"]):
+        total = sum(counts)
+        rows.append((called[label], total, tuple(count / total if total else 0.0 for count in counts)))
+    return ConfusionTable(iteration, tuple(last["classes"]), tuple(rows))
+
+
+def size_plot(evaluations: Mapping[int, dict[str, Any]]) -> figure | None:
+    """IoU of each class but the background against its size; None where that was not stored."""
+    stored = [one for one in evaluations.values() if one.get("class_shares")]
+    if not stored:
+        return None
+    last = stored[-1]
+    ious = [last["hungarian"]["per_class"][name] for name in last["classes"]]
+    points = [
+        point
+        for point in list(zip(last["classes"], last["class_shares"], ious, strict=True))[1:]
+        if point[1] and point[2] is not None
+    ]
+    return iou_against_size(*zip(*points, strict=True)) if points else None

@@ -1,0 +1,162 @@
+"""Every stage as a function of the folder it works in, small enough to be killed dozens of times."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from conftest import make_photographs, tree_bytes
+from fork_server import Trial
+
+from fastcomus import iterations
+from fastcomus.pipeline import Run
+
+SMALL = {
+    "saliency": {"priors": "background-prior, minimum-barrier", "refine_epochs": 2, "epochs": 2, "size": 33},
+    "embed": {"crop_size": 32, "shard_images": 3, "min_area": 100, "embed_batch": 2},
+    "cluster": {"k": 3, "n_neighbors": 5, "n_init": 2},
+    "train": {"train_size": 33, "epochs": 2, "next_epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
+    "predict": {"predict_size": 33, "scales": "1", "flip": False},
+}
+IMAGES, OTHERS = 10, 5
+
+
+def embed(place: Path) -> None:
+    _run(place).embed(place.parent / "images")
+
+
+def cluster(place: Path) -> None:
+    _run(place).cluster()
+
+
+def train(place: Path) -> None:
+    iterations.CHECKPOINT_S = 0.0  # a checkpoint behind every step, so that kills fall between them
+    _run(place).train()
+
+
+def predict(place: Path) -> None:
+    _run(place).predict(place.parent / "others", overlay=True, probabilities=True)
+
+
+def assign(place: Path) -> None:
+    _run(place).assign(place.parent / "others")
+
+
+def evaluate(place: Path) -> None:
+    for iteration in (0, 1, 2):
+        _run(place).evaluate(place.parent / "truth", place.parent / "classes.txt", iteration)
+
+
+def train_saliency(place: Path) -> None:
+    _run(place).train_saliency(place.parent / "images", place / "own.safetensors")
+
+
+def export(place: Path) -> None:
+    _run(place).export_onnx()
+
+
+# What each begins from: the folder after these stages.
+STAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "embed": (embed, ()),
+    "cluster": (cluster, ("embed",)),
+    "train": (train, ("embed", "cluster")),
+    "predict": (predict, ("embed", "cluster", "train")),
+    "assign": (assign, ("embed", "cluster")),
+    "evaluate": (evaluate, ("embed", "cluster", "train")),
+    "train-saliency": (train_saliency, ()),
+    "export": (export, ("embed", "cluster", "train")),
+}
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A stage that nobody killed: the folder before it, every file after it, and the moments that passed."""
+
+    stage: str
+    before: Path
+    after: dict[str, bytes]
+    moments: int
+
+    @property
+    def work(self) -> Callable[[Path], None]:
+        return STAGES[self.stage][0]
+
+    def fresh(self, name: str) -> Path:
+        """A new copy of the folder as it was before the stage."""
+        place = self.before.parent / name
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.before, place)
+        return place
+
+
+class Workshop:
+    """A folder with photographs and, made when first asked for, the folders that stages begin from."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        make_photographs(root, IMAGES)
+        others = make_photographs(root / "more", OTHERS)
+        others.images.rename(root / "others")
+        self._made: dict[tuple[str, ...], Path] = {}
+        self._undisturbed: dict[str, Undisturbed] = {}
+
+    def undisturbed(self, stage: str) -> Undisturbed:
+        if stage not in self._undisturbed:
+            work, earlier = STAGES[stage]
+            before = self._after(earlier)
+            place = self.root / f"undisturbed-{stage}"
+            shutil.copytree(before, place)
+            trial = Trial(work, place, watched=place)
+            assert trial.exitcode == 0, trial.error
+            self._undisturbed[stage] = Undisturbed(stage, before, tree_bytes(place), trial.moments)
+        return self._undisturbed[stage]
+
+    def _after(self, stages: tuple[str, ...]) -> Path:
+        if stages not in self._made:
+            place = self.root / "-".join(["after", *stages])
+            if stages:
+                shutil.copytree(self._after(stages[:-1]), place)
+                trial = Trial(STAGES[stages[-1]][0], place, watched=place)
+                assert trial.exitcode == 0, trial.error
+            else:
+                place.mkdir()
+            self._made[stages] = place
+        return self._made[stages]
+
+
+def killed_until_done(undisturbed: Undisturbed, first: int, seed: int) -> Iterator[str]:
+    """Start the stage, kill it at its moment `first`, start it again, sometimes kill that as well, and so on.
+
+    Yields a word for each kill; the last one yielded is "same" or the names of the files that differ.
+    """
+    rng, place = random.Random(seed), undisturbed.fresh(f"{undisturbed.stage}-{seed}")
+    moment = first
+    for attempt in range(4):
+        trial = Trial(undisturbed.work, place, watched=place, kill_at=moment, seed=seed + attempt)
+        if not trial.was_killed:
+            break
+        yield "killed"
+        moment = rng.randint(1, undisturbed.moments) if rng.random() < 0.3 else 0
+    assert trial.exitcode == 0, f"{undisturbed.stage} killed at {first}: {trial.error}"
+    after = tree_bytes(place)
+    names = {name for name in {*after, *undisturbed.after} if after.get(name) != undisturbed.after.get(name)}
+    shutil.rmtree(place)
+    yield ", ".join(sorted(names)) or "same"
+
+
+def warm_up(scratch: Path) -> None:
+    """Everything once, in the process that all trials are forked from."""
+    torch.set_num_threads(1)
+    make_photographs(scratch, IMAGES)
+    make_photographs(scratch / "more", OTHERS).images.rename(scratch / "others")
+    place = scratch / "run"
+    for stage in ("embed", "cluster", "train", "predict", "evaluate"):
+        STAGES[stage][0](place)
+
+
+def _run(place: Path) -> Run:
+    return Run(place, preset="offline", settings=SMALL, device="cpu", workers=2)

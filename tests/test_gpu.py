@@ -1,0 +1,379 @@
+"""The GPU backend, driven whole on the CPU: kernels built by g++, and stand-ins where a library needs a GPU.
+
+A stand-in has the library's signature (`tests/gpu_api` looks at the calls) and computes the same by a CPU library; what
+only a GPU can show is in docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+import sklearn.cluster
+import sklearn.manifold
+import torch
+from cuda_on_cpu.cpu_kernels import CpuKernels
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from skimage import data
+from sklearn.metrics import adjusted_rand_score
+
+from fastcomus import backends
+from fastcomus.backends import gpu
+from fastcomus.backends.cpu import CpuBackend
+from fastcomus.backends.eigenpair_check import BadEigenpairs, refined_eigenpairs
+from fastcomus.backends.gpu import GpuBackend
+from fastcomus.cluster_embeddings import cluster_embeddings
+from fastcomus.config import preset_config
+from fastcomus.graph import knn_graph, without_loops
+from fastcomus.spectral import eigenmaps
+
+HOST = torch.device("cpu")
+CPU = backends.select("cpu")
+MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="session")
+def on_cpu(kernels: CpuKernels) -> GpuBackend:
+    return GpuBackend(HOST, kernels=kernels)
+
+
+@pytest.fixture
+def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
+    """Stand-ins for FAISS GPU and cuML; what they were asked for."""
+    asked: dict[str, list] = {"knn_gpu": [], "spectral_embedding": [], "KMeans": []}
+
+    class Resources:
+        pass
+
+    def knn_gpu(res, xq, xb, k, D=None, I=None, metric=1, device=-1, use_cuvs=False):  # type: ignore[no-untyped-def]  # noqa: E741
+        assert isinstance(res, Resources) and device == 0
+        asked["knn_gpu"].append((len(xq), len(xb), k))
+        return faiss.knn(xq, xb, k)
+
+    def index_cpu_to_gpu(provider, device, index):  # type: ignore[no-untyped-def]
+        assert isinstance(provider, Resources) and device == 0
+        return index
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
+    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", index_cpu_to_gpu, raising=False)
+
+    def spectral_embedding(  # type: ignore[no-untyped-def]
+        A,
+        *,
+        n_components=8,
+        affinity="nearest_neighbors",
+        random_state=None,
+        n_neighbors=None,
+        norm_laplacian=True,
+        drop_first=True,
+    ):
+        assert affinity == "precomputed" and A.format == "coo" and A.dtype == np.float32 and A.row.dtype == np.int32
+        asked["spectral_embedding"].append(A.shape)
+        rows = sklearn.manifold.spectral_embedding(
+            A.tocsr(),
+            n_components=n_components,
+            random_state=random_state,
+            norm_laplacian=norm_laplacian,
+            drop_first=drop_first,
+            eigen_solver="arpack",
+        )
+        return torch.from_numpy(np.asfortranarray(rows, np.float32))
+
+    class KMeans:
+        def __init__(
+            self,
+            *,
+            n_clusters=8,
+            max_iter=300,
+            tol=1e-4,
+            verbose=False,
+            random_state=None,  # type: ignore[no-untyped-def]
+            init="scalable-k-means++",
+            n_init="auto",
+            oversampling_factor=2.0,
+            max_samples_per_batch=32768,
+            device_buffer_samples=0,
+            init_size=0,
+            output_type=None,
+        ):
+            assert output_type == "numpy"
+            asked["KMeans"].append(n_init)
+            self.model = sklearn.cluster.KMeans(n_clusters, n_init=n_init, init=init, random_state=random_state)
+
+        def fit(self, X, y=None, sample_weight=None):  # type: ignore[no-untyped-def]
+            assert X.dtype == np.float32 and X.flags.c_contiguous
+            self.model.fit(X)
+            self.labels_, self.cluster_centers_ = self.model.labels_, self.model.cluster_centers_
+            return self
+
+    for name, content in (("manifold", {"spectral_embedding": spectral_embedding}), ("cluster", {"KMeans": KMeans})):
+        module = ModuleType(f"cuml.{name}")
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, f"cuml.{name}", module)
+    monkeypatch.setitem(sys.modules, "cuml", ModuleType("cuml"))
+    return asked
+
+
+# -- pixels -------------------------------------------------------------------------------------------------------
+
+
+@MANY
+@given(
+    arrays.arrays(
+        np.float32,
+        st.tuples(*[st.integers(0, 3)], st.integers(1, 12), st.integers(1, 12)),
+        elements=st.integers(0, 8).map(lambda n: n / 8),
+    ),
+    st.sampled_from(["otsu", "0.5"]),
+    st.integers(0, 20),
+)
+def test_masks_are_those_of_the_cpu_backend(on_cpu: GpuBackend, maps: np.ndarray, theta: str, min_area: int) -> None:
+    for given_maps in (maps, maps > 0.4):
+        found = on_cpu.mask_boxes(given_maps, theta, max(1, min_area))
+        expected = CPU.mask_boxes(given_maps, theta, max(1, min_area))
+        assert found.masks.shape == expected.masks.shape and found.too_small == expected.too_small
+        for name in ("masks", "boxes", "areas", "scores"):
+            one, other = getattr(found, name), getattr(expected, name)
+            assert one.dtype == other.dtype and np.allclose(one, other, atol=1e-6)
+
+
+def test_crops_are_those_of_the_cpu_backend(on_cpu: GpuBackend) -> None:
+    pictures = [data.astronaut(), data.coffee(), data.chelsea()[:1]]
+    boxes = [np.array([[0, 0, 300, 200], [5, 6, 7, 8]]), np.empty((0, 4), np.int32), np.array([[0, 0, 451, 1]])]
+    expected = torch.cat([CPU.crop_resize(one, own, 64) for one, own in zip(pictures, boxes, strict=True)])
+    alone = torch.cat([on_cpu.crop_resize(one, own, 64) for one, own in zip(pictures, boxes, strict=True)])
+    together = on_cpu.crop_batch(pictures, boxes, 64)
+    assert together.dtype == torch.uint8 and (together == alone).all()
+    assert (together.int() - expected.int()).abs().max() <= 2
+    assert on_cpu.crop_batch([], [], 64).shape == (0, 3, 64, 64)
+
+
+def test_class_maps_are_those_of_the_cpu_backend(on_cpu: GpuBackend) -> None:
+    masks = np.random.default_rng(0).random((5, 33, 21)) < 0.3
+    labels = [7, 0, 65_534, 300, 2]
+    found = on_cpu.assemble_masks(list(masks), labels, (33, 21))
+    assert found.dtype == np.uint16 and (found == CPU.assemble_masks(list(masks), labels, (33, 21))).all()
+    assert (on_cpu.assemble_masks([], [], (4, 5)) == np.zeros((4, 5))).all()
+
+
+def test_confusion_is_counted_on_the_device(on_cpu: GpuBackend) -> None:
+    rng = np.random.default_rng(0)
+    predicted, truth = rng.integers(0, 300, (40, 50), np.uint16), rng.integers(0, 256, (40, 50), np.uint8)
+    assert (on_cpu.confusion(predicted, truth, 300) == CPU.confusion(predicted, truth, 300)).all()
+
+
+# -- neighbours ---------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_those_of_the_cpu_backend(on_cpu: GpuBackend, libraries: dict[str, list]) -> None:
+    rows = np.random.default_rng(0).normal(5, 1, (400, 16)).astype(np.float32)
+    rows[10:14] = rows[9]  # equal rows: each is itself first
+    found, expected = on_cpu.knn(rows, 7, 1.0, 0), CPU.knn(rows, 7, 1.0, 0)
+    assert found.indices.dtype == np.int32 and found.recall == 1 and libraries["knn_gpu"] == [(400, 400, 7)]
+    assert (found.indices[:, 0] == np.arange(400)).all()
+    distinct = np.setdiff1d(np.arange(400), np.arange(9, 14))
+    assert (np.sort(found.indices[distinct]) == np.sort(expected.indices[distinct])).mean() > 0.999
+    assert (np.sort(found.indices[9:14, 1:5]) < 14).all()
+    queries = np.random.default_rng(1).normal(5, 1, (30, 16)).astype(np.float32)
+    for one, other in zip(on_cpu.nearest(queries, rows, 4), CPU.nearest(queries, rows, 4), strict=True):
+        assert one.dtype == other.dtype and (one == other).all()
+    assert on_cpu.knn(rows[:1], 1, 1.0, 0).indices.tolist() == [[0]]
+
+
+def test_many_rows_go_through_inverted_lists_to_the_recall_asked_for(
+    kernels: CpuKernels, libraries: dict[str, list], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "_ROWS_PER_LIST", 100)
+    rows = np.random.default_rng(0).normal(0, 1, (3000, 12)).astype(np.float32)
+    backend = GpuBackend(HOST, kernels=kernels, all_pairs_rows=1000)
+    found = backend.knn(rows, 10, 0.9, 0)
+    exact = CPU.knn(rows, 10, 1.0, 0)
+    hits = [len(set(a) & set(b)) for a, b in zip(found.indices.tolist(), exact.indices.tolist(), strict=True)]
+    assert found.recall >= 0.9 and abs(np.mean(hits) / 10 - found.recall) < 0.04
+    assert (found.indices[:, 0] == np.arange(3000)).all()
+    assert libraries["knn_gpu"] == [(300, 3000, 10)]  # the sample alone met all rows
+
+
+@MANY
+@given(arrays.arrays(np.int64, (6, 4), elements=st.integers(-1, 5)))
+def test_own_row_comes_first_and_once_unless_it_filled_a_gap(found: np.ndarray) -> None:
+    first = gpu._own_first(found)
+    for row in range(6):
+        assert first[row, 0] == row
+        kept = [one for one in found[row] if one not in (row, -1)]
+        behind = [one for one in first[row, 1:] if one != row]
+        assert behind == kept[:3]
+
+
+# -- eigenvectors and clusters ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def graph() -> Any:
+    """A connected part's W and D^-1/2 W D^-1/2."""
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(0, 1, (1200, 8)) + rng.normal(0, 2.0, (6, 8))[np.arange(1200) % 6]).astype(np.float32)
+    affinity = without_loops(knn_graph(rows, 15, "euclidean", 1.0, 0, CPU).affinity)
+    scale = 1 / np.sqrt(affinity.sum(axis=1))
+    return affinity, (affinity * scale[:, None] * scale[None, :]).tocsr(), scale
+
+
+def test_right_eigenvectors_pass_the_check_in_any_basis(graph: Any) -> None:
+    _, matrix, _ = graph
+    values, vectors = np.linalg.eigh(matrix.toarray())
+    mixed = vectors[:, -6:] @ np.random.default_rng(0).normal(size=(6, 6))
+    found_values, found = refined_eigenpairs(matrix, torch.from_numpy(mixed).float(), 0)
+    assert np.allclose(found_values, values[::-1][:6], atol=1e-5) and found.dtype == np.float32
+    assert np.abs(found.T @ found - np.eye(6)).max() < 1e-5
+    assert np.linalg.norm(matrix @ found - found * found_values, axis=0).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "spoil, reason",
+    [
+        (lambda v: np.where(v == v[5, -1], np.nan, v)[:, -6:], "not finite"),
+        (lambda v: v[:, [-1, -2, -3, -3, -4, -5]], "depend on one another"),
+        (lambda v: np.random.default_rng(0).normal(size=(len(v), 6)), "a residual of"),
+        (lambda v: v[:, -7:-1], "instead of 1"),
+        (lambda v: v[:, [-1, -2, -3, -5, -6, -7]], "left out, above the last one"),
+    ],
+)
+def test_wrong_eigenvectors_are_refused(graph: Any, spoil: Any, reason: str) -> None:
+    _, matrix, _ = graph
+    vectors = spoil(np.linalg.eigh(matrix.toarray())[1])
+    with pytest.raises(BadEigenpairs, match=reason):
+        refined_eigenpairs(matrix, torch.from_numpy(np.ascontiguousarray(vectors)).float(), 0)
+
+
+def test_eigenmaps_by_cuml_are_the_cpu_backends(
+    on_cpu: GpuBackend, libraries: dict[str, list], graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "SMALL_GRAPH_ROWS", 100)
+    affinity = graph[0]
+    found, expected = eigenmaps(affinity, 6, 0, on_cpu), eigenmaps(affinity, 6, 0, CPU)
+    assert libraries["spectral_embedding"] == [(1200, 1200)]
+    assert np.allclose(found.eigenvalues, expected.eigenvalues, atol=1e-5)
+    assert planted_subspace_distance(found.rows, expected.rows) < 1e-3
+
+
+def planted_subspace_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """The sine of the largest angle between the spans of columns."""
+    a, b = np.linalg.qr(one.astype(float))[0], np.linalg.qr(other.astype(float))[0]
+    return float(np.linalg.norm(a - b @ (b.T @ a), 2))
+
+
+@pytest.mark.parametrize("failure", ["raises", "is wrong"])
+def test_our_own_solver_stands_behind_cuml(
+    on_cpu: GpuBackend,
+    libraries: dict[str, list],
+    graph: Any,
+    failure: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def bad(A, *, n_components=8, **_):  # type: ignore[no-untyped-def]
+        if failure == "raises":
+            raise RuntimeError("lanczos did not converge")
+        return torch.ones((A.shape[0], n_components))
+
+    monkeypatch.setattr(sys.modules["cuml.manifold"], "spectral_embedding", bad)
+    monkeypatch.setattr(gpu, "SMALL_GRAPH_ROWS", 100)
+    monkeypatch.setattr("fastcomus.backends.cpu.SMALL_GRAPH_ROWS", 100)
+    with caplog.at_level(logging.WARNING, "fastcomus"):
+        found = eigenmaps(graph[0], 6, 0, on_cpu)
+    assert "our own solver takes over" in caplog.text
+    assert np.allclose(found.eigenvalues, eigenmaps(graph[0], 6, 0, CPU).eigenvalues, atol=1e-4)
+
+
+def test_kmeans_by_cuml_is_checked(
+    on_cpu: GpuBackend, libraries: dict[str, list], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(300) % 3
+    rows = (rng.normal(0, 0.1, (300, 2)) + np.array([[0, 0], [3, 0], [0, 3]])[truth]).astype(np.float32)
+    labels, centres = on_cpu.kmeans(rows, 3, 10, 0)
+    assert adjusted_rand_score(labels, truth) == 1 and labels.dtype == np.int32 and centres.dtype == np.float32
+    again, _ = on_cpu.kmeans(rows, 3, 10, 0, centres)
+    assert (again == labels).all() and libraries["KMeans"] == [10, 1]
+
+    def in_one_cluster(self, X, y=None, sample_weight=None):  # type: ignore[no-untyped-def]
+        self.labels_, self.cluster_centers_ = np.zeros(len(X), int), X[:3]
+        return self
+
+    monkeypatch.setattr(sys.modules["cuml.cluster"].KMeans, "fit", in_one_cluster)
+    with caplog.at_level(logging.WARNING, "fastcomus"):
+        labels, _ = on_cpu.kmeans(rows, 3, 10, 0)
+    assert "1 clusters instead of 3" in caplog.text and adjusted_rand_score(labels, truth) == 1
+
+
+def test_a_clustering_on_the_device_is_that_of_the_cpu(
+    on_cpu: GpuBackend, libraries: dict[str, list], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "SMALL_GRAPH_ROWS", 100)
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(0, 1, (900, 8)) + rng.normal(0, 3, (5, 8))[np.arange(900) % 5]).astype(np.float32)
+    config = preset_config("voc").cluster
+    config = type(config)(**{**vars(config), "k": 5})
+    found = cluster_embeddings(rows, config, 0, on_cpu).clusters
+    expected = cluster_embeddings(rows, config, 0, CPU).clusters
+    assert adjusted_rand_score(found.labels, expected.labels) > 0.99
+    assert all(libraries.values())
+
+
+# -- the choice of a backend --------------------------------------------------------------------------------------
+
+
+def test_cuda_takes_the_gpu_backend_where_its_libraries_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(gpu, "missing_libraries", lambda: ["cupy", "cuml"])
+    with caplog.at_level(logging.INFO, "fastcomus"):
+        backend = backends.select("cuda")
+    assert type(backend) is CpuBackend and backend.device == torch.device("cuda:1")
+    assert "Networks run on cuda:1, the rest on the CPU: the extra gpu lacks cupy, cuml." in caplog.text
+    monkeypatch.setattr(gpu, "missing_libraries", lambda: [])
+    for device, expected in (("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("auto", "cuda:1")):
+        backend = backends.select(device)
+        assert isinstance(backend, GpuBackend) and backend.device == torch.device(expected)
+
+
+def test_libraries_that_are_not_there_are_named() -> None:
+    missing = gpu.missing_libraries()
+    assert set(missing) <= {"cupy", "cuml", "faiss-gpu"}
+    assert ("cupy" in missing) == (not any((Path(p) / "cupy").is_dir() for p in sys.path))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or bool(gpu.missing_libraries()), reason="needs a CUDA device and the extra gpu"
+)
+def test_the_real_thing_on_a_device() -> None:
+    backend = backends.select("cuda")
+    assert isinstance(backend, GpuBackend)
+    picture, box = data.astronaut(), np.array([[10, 20, 500, 400], [0, 0, 9, 9]])
+    crops = backend.crop_resize(picture, box, 224)
+    assert crops.is_cuda and (crops.cpu().int() - CPU.crop_resize(picture, box, 224).int()).abs().max() <= 2
+    maps = np.random.default_rng(0).random((3, 700, 500), np.float32)
+    found, expected = backend.mask_boxes(maps, "otsu", 1), CPU.mask_boxes(maps, "otsu", 1)
+    assert (found.masks == expected.masks).all() and (found.boxes == expected.boxes).all()
+    labels = [4, 1, 300]
+    class_map = backend.assemble_masks(list(expected.masks), labels, (700, 500))
+    assert (class_map == CPU.assemble_masks(list(expected.masks), labels, (700, 500))).all()
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(0, 1, (12_000, 32)) + rng.normal(0, 2, (8, 32))[np.arange(12_000) % 8]).astype(np.float32)
+    config = preset_config("voc").cluster
+    config = type(config)(**{**vars(config), "k": 8})
+    on_device, on_host = (cluster_embeddings(rows, config, 0, one).clusters.labels for one in (backend, CPU))
+    assert adjusted_rand_score(on_device, on_host) > 0.98

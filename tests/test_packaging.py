@@ -1,0 +1,80 @@
+"""What a wheel carries, and what its extras pull."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=ROOT, check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_wheel_carries_the_kernels_and_finds_them_inside_the_package(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    sources = sorted((ROOT / "kernels").glob("*.cu"))
+    assert len(sources) == 3
+    program = (
+        "from fastcomus.backends import kernel_loader as k\n"
+        f"assert k.FOLDERS[0].is_relative_to({str(tmp_path)!r}), k.FOLDERS\n"
+        "print(''.join(k.kernel_source(n) for n in ('assemble_masks', 'crop_resize', 'mask_boxes')), end='')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.stdout == "".join(file.read_text() for file in sources), done.stderr
+    (tmp_path / "fastcomus" / "kernels" / "mask_boxes.cu").unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert "the kernel mask_boxes.cu is missing; looked in" in done.stderr
+
+
+def test_the_cpu_extra_pulls_neither_cupy_nor_cuml(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [one for one in archive.namelist() if one.endswith("/METADATA")]
+        metadata = importlib.metadata.PathDistribution(zipfile.Path(archive, name.rpartition("/")[0] + "/"))
+        requires = [Requirement(line) for line in metadata.requires or []]
+    pulled = _closure([one for one in requires if _applies(one, "cpu") or _applies(one, "offline")])
+    assert {"torch", "faiss-cpu", "numba", "scipy"} <= pulled
+    assert not [one for one in pulled if re.match(r"cupy|cuml|cudf|libcu|rmm|faiss-gpu", one)]
+    by_gpu = {one.name for one in requires if one.marker and not _applies(one, "") and _applies(one, "gpu")}
+    assert by_gpu == {"cupy-cuda13x", "cuml-cu13", "faiss-gpu"}
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _closure(requirements: list[Requirement]) -> set[str]:
+    """Names of all that these pull, themselves and through what is installed here."""
+    found: set[str] = set()
+    todo = [(one.name.lower().replace("_", "-"), tuple(one.extras)) for one in requirements]
+    while todo:
+        name, extras = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            lines = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for further in map(Requirement, lines):
+            if any(_applies(further, extra) for extra in ("", *extras)):
+                todo.append((further.name.lower().replace("_", "-"), tuple(further.extras)))
+    return found
