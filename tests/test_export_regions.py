@@ -5,10 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
 from skimage.draw import polygon as points_in_polygon
 from skimage.measure import label as skimage_label
 
@@ -30,6 +31,13 @@ def enclosed(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
+def whole(region: Region, shape: tuple[int, ...]) -> np.ndarray:
+    """The region's mask at the image's size, uint8."""
+    canvas = np.zeros(shape, np.uint8, order="F")
+    canvas[region.y0 : region.y0 + region.mask.shape[0], region.x0 : region.x0 + region.mask.shape[1]] = region.mask
+    return canvas
+
+
 def distance_to_line(centre: np.ndarray, points: np.ndarray) -> float:
     """From a point to the nearest place of a closed line."""
     steps = np.roll(points, -1, axis=0) - points
@@ -38,18 +46,24 @@ def distance_to_line(centre: np.ndarray, points: np.ndarray) -> float:
 
 
 @given(class_maps())
+@settings(deadline=None)
 def test_regions_are_those_of_another_library(labels: np.ndarray) -> None:
     found = list(regions(labels))
     assert len(found) == skimage_label(labels, connectivity=2).max()
     again = np.zeros_like(labels)
     for region in found:
         assert region.mask.any(axis=0).all() and region.mask.any(axis=1).all()  # the box is tight
-        assert region.area == region.whole(labels.shape).sum()
-        again += region.class_id * region.whole(labels.shape).astype(np.uint16)
+        assert region.area == whole(region, labels.shape).sum()
+        run_lengths = coco_mask.frPyObjects(
+            {"size": list(labels.shape), "counts": region.run_lengths(labels.shape)}, *labels.shape
+        )
+        assert run_lengths == coco_mask.encode(whole(region, labels.shape))
+        again += region.class_id * whole(region, labels.shape).astype(np.uint16)
     assert (again == labels).all()
 
 
 @given(class_maps())
+@settings(deadline=None)
 def test_an_outline_encloses_the_centres_of_its_pixels_and_no_other(labels: np.ndarray) -> None:
     height, width = labels.shape
     for region in regions(labels):
@@ -58,14 +72,15 @@ def test_an_outline_encloses_the_centres_of_its_pixels_and_no_other(labels: np.n
         low, high = points.min(axis=0), points.max(axis=0)
         box = [region.x0, region.y0, region.x0 + region.mask.shape[1], region.y0 + region.mask.shape[0]]
         assert [*low, *high] == box
-        assert (enclosed(points, labels.shape) == region.whole(labels.shape)).all()
+        assert (enclosed(points, labels.shape) == whole(region, labels.shape)).all()
 
 
 @given(class_maps())
+@settings(deadline=None)
 def test_rasterisers_that_draw_the_line_too_differ_by_a_pixel_beside_it_at_most(labels: np.ndarray) -> None:
     """OpenCV's fillPoly, as YOLO's tools use it, and Pillow's polygons, as LabelMe does."""
     for region in regions(labels):
-        mask = region.whole(labels.shape).astype(bool)
+        mask = whole(region, labels.shape).astype(bool)
         points = outline(region)
         filled = np.zeros(labels.shape, np.uint8)
         cv2.fillPoly(filled, [points.astype(np.int32)], 1)
@@ -89,4 +104,4 @@ def test_a_ring_of_rings() -> None:
 def test_thin_regions_have_an_outline(shape: tuple[int, int]) -> None:
     region = Region(1, np.ones(shape, bool), 3, 4)
     points = outline(region)
-    assert (enclosed(points, (12, 12)) == region.whole((12, 12))).all() and np.ptp(points, axis=0).min() == 1
+    assert (enclosed(points, (12, 12)) == whole(region, (12, 12))).all() and np.ptp(points, axis=0).min() == 1

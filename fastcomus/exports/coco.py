@@ -23,12 +23,13 @@ def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tup
     """The image's entry and its annotations, still without numbers; `file_name` is relative to images/."""
     annotations = []
     for region in regions(labels):
-        run_lengths = coco_mask.encode(region.whole(labels.shape))
+        size = list(labels.shape)
+        run_lengths = coco_mask.frPyObjects({"size": size, "counts": region.run_lengths(labels.shape)}, *size)
         height, width = region.mask.shape
         annotations.append(
             {
                 "category_id": region.class_id,
-                "segmentation": {"size": list(labels.shape), "counts": run_lengths["counts"].decode("ascii")},
+                "segmentation": {"size": size, "counts": run_lengths["counts"].decode("ascii")},
                 "area": region.area,
                 "bbox": [region.x0, region.y0, width, height],
                 "iscrowd": 0,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import KDTree
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,15 @@ class Region:
         """In pixels."""
         return int(self.mask.sum())
 
-    def whole(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The mask at the image's size, (H, W) uint8, in columns as pycocotools wants it."""
-        canvas = np.zeros(shape, np.uint8, order="F")
-        canvas[self.y0 : self.y0 + self.mask.shape[0], self.x0 : self.x0 + self.mask.shape[1]] = self.mask
-        return canvas
+    def run_lengths(self, shape: tuple[int, ...]) -> list[int]:
+        """The mask in an image of `shape` (H, W) as COCO's run lengths: down the columns, background first."""
+        columns, rows = self.mask.T.nonzero()
+        pixels = (columns + self.x0) * shape[0] + rows + self.y0
+        breaks = np.flatnonzero(np.diff(pixels) != 1) + 1
+        starts, ends = pixels[np.r_[0, breaks]], pixels[np.r_[breaks - 1, -1]] + 1
+        edges = np.stack([starts, ends], axis=1).ravel()
+        last = shape[0] * shape[1] - edges[-1]
+        return [*np.diff(edges, prepend=0).tolist(), *([int(last)] if last else [])]
 
 
 def regions(labels: np.ndarray) -> Iterator[Region]:
@@ -54,41 +58,46 @@ def outline(region: Region) -> np.ndarray:
     """
     from skimage.measure import find_contours
 
-    contours = find_contours(np.pad(region.mask, 1).astype(np.uint8), 0.5, fully_connected="high")
-    rings = sorted((_without_midpoints(contour[:-1, ::-1]) for contour in contours), key=_width, reverse=True)
-    return _joined(rings) + np.array([region.x0 - 0.5, region.y0 - 0.5])
+    mask = np.pad(region.mask, 1)
+    contours = find_contours(mask.astype(np.uint8), 0.5, fully_connected="high")
+    rings = sorted((contour[:-1, ::-1] for contour in contours), key=lambda ring: ring[:, 0].min())
+    line = rings[0] if len(rings) == 1 else _joined(rings, mask)
+    return _without_midpoints(line) + np.array([region.x0 - 0.5, region.y0 - 0.5])
+
+
+def _joined(rings: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
+    """One line through all rings: the first, outer one, from which every hole is gone around where its bridge ends.
+
+    A bridge leads from the leftmost point of a hole along its row of `mask` (H, W) to the next pixel that is not of the
+    region. That is a point of another ring, which reaches farther to the left, so every ring hangs on the outer one.
+    """
+    outside = np.maximum.accumulate(np.where(mask, -1, np.arange(mask.shape[1])), axis=1)
+    place_of = {tuple(point): (ring, i) for ring, points in enumerate(rings) for i, point in enumerate(points.tolist())}
+    detours: dict[tuple[int, int], tuple[int, int]] = {}
+    for hole, points in enumerate(rings[1:], start=1):
+        first = int(points[:, 0].argmin())
+        x, y = points[first].tolist()
+        detours[place_of[outside[int(y), int(x)] + 0.5, y]] = (hole, first)
+
+    places: list[tuple[int, int]] = []
+    under_way = [(0, iter(range(len(rings[0]))))]
+    while under_way:
+        ring, ahead = under_way[-1]
+        if (i := next(ahead, None)) is None:
+            under_way.pop()
+            continue
+        places.append((ring, i))
+        if detour := detours.pop((ring, i), None):
+            hole, first = detour
+            count = len(rings[hole])
+            # Around the hole, to its first point again and back to where the bridge began.
+            around = [(first + step) % count for step in range(count + 1)]
+            under_way[-1] = (ring, chain([i], ahead))
+            under_way.append((hole, iter(around)))
+    return np.array([rings[ring][i] for ring, i in places])
 
 
 def _without_midpoints(ring: np.ndarray) -> np.ndarray:
-    """Without the points at which a ring goes straight on; its steps are all of the same few."""
+    """Without the points at which a line goes straight on in equal steps."""
     steps = np.roll(ring, -1, axis=0) - ring
     return ring[(steps != np.roll(steps, 1, axis=0)).any(axis=1)]
-
-
-def _width(ring: np.ndarray) -> float:
-    return float(np.ptp(ring[:, 0]))
-
-
-def _joined(rings: list[np.ndarray]) -> np.ndarray:
-    """One line through all rings, from the first on always to the nearest of the others and back the same way.
-
-    Such bridges cross no ring, so they stay inside the region.
-    """
-    line = rings[0]
-    bridges = {i: _bridge(rings[0], rings[i]) for i in range(1, len(rings))}
-    while bridges:
-        nearest = min(bridges, key=lambda i: bridges[i][0])
-        _, start, at = bridges.pop(nearest)
-        where = int(np.flatnonzero((line == start).all(axis=1))[0])
-        detour = np.roll(rings[nearest], -at, axis=0)
-        line = np.concatenate([line[: where + 1], detour, detour[:1], line[where:]])
-        for i in bridges:
-            bridges[i] = min(bridges[i], _bridge(rings[nearest], rings[i]), key=lambda bridge: bridge[0])
-    return line
-
-
-def _bridge(from_ring: np.ndarray, to_ring: np.ndarray) -> tuple[float, np.ndarray, int]:
-    """The shortest way between points of two rings: its length, its start, and its end as an index."""
-    lengths, starts = KDTree(from_ring).query(to_ring)
-    end = int(np.argmin(lengths))
-    return float(lengths[end]), from_ring[starts[end]], end
