@@ -206,7 +206,6 @@ class Run:
             self._write_cluster_masks(objects, clusters, whole)
         return clusters
 
-    @sole_writer
     def name(self, names: Mapping[int, str] | Path | str | None = None) -> ClusterNames:
         """Give clusters names, by number; equal names merge clusters, "-" drops one into the background. `predict`,
         `evaluate`, `assign` and `export` go by them.
@@ -215,10 +214,14 @@ class Run:
         names; without `names`, those that are there.
         """
         clusters = self._clusters_manifest()
-        if isinstance(names, Path | str):
-            return write_names(self.folder, clusters, dict(names_in(Path(names), clusters).given))
-        present = read_names(self.folder, clusters)
-        return write_names(self.folder, clusters, {**dict(present.given), **names}) if names else present
+        if not names:
+            return read_names(self.folder, clusters)  # also while another process writes to the folder
+        with self.folder.writer.held():
+            if isinstance(names, Mapping):
+                given = {**dict(read_names(self.folder, clusters).given), **names}
+            else:
+                given = dict(names_in(Path(names), clusters).given)
+            return write_names(self.folder, clusters, given)
 
     @sole_writer
     def train(self, **settings: Any) -> Path:

@@ -23,6 +23,7 @@ from fastcomus.backends import select
 from fastcomus.cli import app
 from fastcomus.cluster_names import ClusterNames, name_clusters
 from fastcomus.exports import FORMATS, Transfer, export_masks
+from fastcomus.folder_lock import SoleWriter
 from fastcomus.images import read_image
 from fastcomus.run_folder import RunFolder, mask_name
 from fastcomus.stored_masks import ClassMaps
@@ -219,6 +220,17 @@ def test_a_run_is_exported_with_names_by_command_and_from_python(
         labels = run.folder.read_class_map(mask_name("iteration-0", f"{number:02d}.png"))
         name = {"voc": f"{number:02d}"}.get(format_name, f"{number:02d}.png")
         assert (first[name] == labels).all() and labels.any()
+
+
+def test_a_run_can_be_read_while_another_process_writes_to_it(run_copy: Path, photographs: Photographs, tmp_path: Path):
+    Run(run_copy).name({0: "cat"})
+    with SoleWriter(run_copy).held():
+        run = Run(run_copy)
+        assert run.name().given == ((0, "cat"),)
+        assert (run.export("voc", tmp_path / "voc") / "VOCdevkit").is_dir()
+        assert run.predict(photographs.images, tmp_path / "predicted").is_dir()
+        with pytest.raises(InputError, match="in use"):
+            run.name({1: "dog"})
 
 
 def test_a_large_number_of_classes(tmp_path: Path) -> None:

@@ -65,9 +65,12 @@ def export_masks(format_name: str, masks: ClassMaps, transfer: Transfer, target:
                 entries.append(entry)
                 advance(1)
         chosen.write_index(folder, [places[image] for image in images], entries, masks.names.classes)
-        if target.exists():
-            target.rmdir()
-        unfinished.rename(target)
+        try:
+            if target.exists():
+                target.rmdir()
+            unfinished.rename(target)
+        except OSError as error:  # something came there meanwhile
+            raise InputError(f"{target} cannot be written ({error.strerror or error}); choose another.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return len(images)
