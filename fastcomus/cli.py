@@ -11,6 +11,7 @@ from fastcomus.command_options import Classes, Device, Images, Truth, stage_comm
 from fastcomus.errors import sentence
 from fastcomus.interruption import EXIT_CODE as STOPPED
 from fastcomus.interruption import ends_at_safe_points
+from fastcomus.log_format import say
 from fastcomus.process_group import this_process
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ def main() -> None:
             app()
     except SystemExit as ended:  # Typer makes this of ctrl-C
         if ended.code == STOPPED:
-            typer.echo("fastcomus: stopped; the same command goes on from here.", err=True)
+            say("stopped; the same command goes on from here.", STOPPED)
         raise
     except Exception as error:
         told = sentence(error)
         if told is None:
             raise
-        typer.echo(f"fastcomus: {told.text}", err=True)
+        say(told.text, told.exit_code)
         sys.exit(told.exit_code)
 
 
