@@ -12,6 +12,7 @@ from fastcomus.errors import InputError, sentence
 from fastcomus.export_commands import export_app
 from fastcomus.interruption import EXIT_CODE as STOPPED
 from fastcomus.interruption import ends_at_safe_points
+from fastcomus.log_format import say
 from fastcomus.process_group import this_process
 
 if TYPE_CHECKING:
@@ -40,13 +41,13 @@ def main() -> None:
             app()
     except SystemExit as ended:  # Typer makes this of ctrl-C
         if ended.code == STOPPED:
-            typer.echo("fastcomus: stopped; the same command goes on from here.", err=True)
+            say("stopped; the same command goes on from here.", STOPPED)
         raise
     except Exception as error:
         told = sentence(error)
         if told is None:
             raise
-        typer.echo(f"fastcomus: {told.text}", err=True)
+        say(told.text, told.exit_code)
         sys.exit(told.exit_code)
 
 

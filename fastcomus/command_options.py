@@ -10,6 +10,7 @@ import typer
 
 from fastcomus.config import PRESETS, STAGES, Config, read_toml
 from fastcomus.errors import InputError
+from fastcomus.log_format import log_as_json
 from fastcomus.process_group import this_process
 
 _HELP = {field.name: field.metadata["help"] for field in fields(Config) if "help" in field.metadata}
@@ -19,6 +20,7 @@ Preset = Annotated[str | None, typer.Option(help=f"{_HELP['preset']} (default: a
 Seed = Annotated[int | None, typer.Option(help=f"{_HELP['seed']} (default: 0)", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a CUDA device when there is one.")]
 Workers = Annotated[int, typer.Option(help="Threads that read images; 0 takes one per core.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Write the log as an object of JSON a line.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win.")]
 Images = Annotated[
     Path, typer.Argument(help="Folder of images (searched to any depth), or one image.", show_default=False)
@@ -38,6 +40,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "device": (Device, "auto"),
     "workers": (Workers, 0),
     "settings": (Settings, None),
+    "log_json": (LogJson, False),
 }
 
 
@@ -54,6 +57,8 @@ def stage_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., Non
         name = function.__name__.removesuffix("_command").replace("_", "-")
 
         def command(**values: Any) -> None:
+            if values["log_json"]:
+                log_as_json()
             if name != "train" and (processes := this_process().size) > 1:
                 raise InputError(
                     f"fastcomus {name} runs in one process and was started in {processes}; only fastcomus train is "

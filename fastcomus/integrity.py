@@ -66,11 +66,26 @@ def read_sealed_tensors(file: Path) -> dict[str, torch.Tensor]:
     from safetensors import safe_open
 
     with safe_open(file, "pt") as opened:
-        seal = (opened.metadata() or {}).get(TENSOR_SEAL)
+        seal = _seal_of(opened.metadata() or {})
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     if seal is not None and seal != tensor_digest(tensors):  # files of other programs have none
         raise Damaged("it is not what was written")
     return tensors
+
+
+def _seal_of(metadata: Mapping[str, str]) -> Any:
+    """A file of ours has one entry of metadata, because safetensors writes several in any order: the seal, or a JSON
+    object that holds it."""
+    if TENSOR_SEAL in metadata:
+        return metadata[TENSOR_SEAL]
+    for text in metadata.values():
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and TENSOR_SEAL in value:
+            return value[TENSOR_SEAL]
+    return None
 
 
 def check_zip(file: Path) -> None:

@@ -32,6 +32,7 @@ from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
+from fastcomus.stage_report import reported
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 from fastcomus.stored_masks import ClassMaps
 from fastcomus.stored_names import names_in, read_names, tell_stale_names, write_names
@@ -89,6 +90,7 @@ class Run:
         """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run, for the stages to come."""
         self.config = with_settings(self.config, settings)
 
+    @reported
     @sole_writer
     def embed(self, images: Path | str, **settings: Any) -> Embedded:
         """Find the objects of every image under `images` and embed them; `objects()` gives the rows."""
@@ -142,6 +144,7 @@ class Run:
         self._tell_skipped()
         return embedded
 
+    @reported
     @sole_writer
     def train_saliency(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
         """Train a saliency network on every image under `images`, from nothing but these; its checkpoint, which
@@ -166,6 +169,7 @@ class Run:
         """What `embed` found, a row per object: `objects.object_schema`."""
         return self.folder.read_shards()
 
+    @reported
     @sole_writer
     def cluster(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own: an array (N, D), an .npy file, or Parquet with a column
@@ -223,6 +227,7 @@ class Run:
                 given = dict(names_in(Path(names), clusters).given)
             return write_names(self.folder, clusters, given)
 
+    @reported
     @sole_writer
     def train(self, **settings: Any) -> Path:
         """Train DeepLabv3 on the class maps, `iterations` times, each network writing its own; the last one's folder.
@@ -264,6 +269,7 @@ class Run:
                         break
         return self.folder.path / f"iteration-{iteration}"
 
+    @reported
     def predict(
         self,
         images: Path | str,
@@ -291,6 +297,7 @@ class Run:
         log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
 
+    @reported
     @sole_writer
     def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
         """The network of `iteration` (the last by default) as an ONNX file, by default segmenter.onnx in the run; what
@@ -325,6 +332,7 @@ class Run:
         log.info("export: the masks of %d images, iteration %d, in %s", count, masks.iteration, target)
         return target
 
+    @reported
     @sole_writer
     def assign(
         self,
@@ -407,6 +415,7 @@ class Run:
         )
         return target.file("assigned.parquet")
 
+    @reported
     @sole_writer
     def evaluate(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -38,6 +40,20 @@ class Photographs:
     images: Path
     truth: Path
     classes: Path
+
+
+def _only_this_machine(event: str, arguments: tuple) -> None:
+    """Every connection that the suite makes, in its own process: to this machine, or it fails."""
+    if event != "socket.connect":
+        return
+    connection, address = arguments
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    if not (address[0] in ("localhost", "::1") or str(address[0]).startswith("127.")):
+        raise AssertionError(f"a test reached for the network: {address}")
+
+
+sys.addaudithook(_only_this_machine)
 
 
 @pytest.fixture(autouse=True)

@@ -147,7 +147,7 @@ KINDS = (
     truncated, flipped, flipped, spliced, wrong_ending, bomb, odd_shape, odd_mode, animated, broken_metadata
 )  # fmt: skip
 NAMES = (
-    "new\nline", 'quo"te', "it's", "..dots..", "semi;colon&amp", "<b>bold</b>", "tab\tbed", " spaces ", "-rf", "%s%n",
+    "new\nline", 'quo"te', "it's", "..dots..", "semi;colon&amp", "<b>bold", "tab\tbed", " spaces ", "-rf", "%s%n",
     "back\\slash", "{brace}", "$(id)", "ünï-图片", "\u202eright to left", "x" * 240, "図" * 80, "CON", "a.jpg.png",
 )  # fmt: skip
 

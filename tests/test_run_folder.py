@@ -76,7 +76,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"format": 99, "config": {}, "images": ""}', "was written in format 99"),
-        ('{"format": 2}', "lacks its settings"),
+        ('{"format": 2}', "carries no digest"),
         ("[1, 2]", "does not hold a JSON object"),
         ('{"format": 2, "conf', "cannot be read"),
         ("[" * 100_000, "cannot be read"),

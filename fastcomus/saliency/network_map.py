@@ -160,8 +160,8 @@ def save_network(network: SaliencyNetwork, priors: Sequence[str], refined_by: st
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     learnt = {"priors": list(priors), "refined_by": [refined_by] if refined_by else []}
-    described = {**network.description, **learnt}
-    save_file(tensors, path, metadata={_METADATA: json.dumps(described), TENSOR_SEAL: tensor_digest(tensors)})
+    described = {**network.description, **learnt, TENSOR_SEAL: tensor_digest(tensors)}
+    save_file(tensors, path, metadata={_METADATA: json.dumps(described)})
 
 
 def _description(file: Path) -> dict | None:

@@ -1,0 +1,65 @@
+"""One line of the log for every stage that ended: how much, how fast, with how much memory, on which device."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+log = logging.getLogger("fastcomus")
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def reported(method: Method) -> Method:
+    """A stage of the pipeline that tells of itself when it has ended.
+
+    Its counts come from what it returns (`_counts`); the line's fields are in the record's `fields`, for
+    `log_format.py`: stage, seconds, counts, per_s, peak_memory_bytes and device.
+    """
+    stage = method.__name__.replace("_", "-")
+
+    @functools.wraps(method)
+    def told(self: Any, *arguments: Any, **settings: Any) -> Any:
+        started = time.monotonic()
+        result = method(self, *arguments, **settings)
+        tell(stage, time.monotonic() - started, _counts(result), str(self.backend.device))
+        return result
+
+    return told  # type: ignore[return-value]
+
+
+def tell(stage: str, seconds: float, counts: dict[str, int], device: str) -> None:
+    """Write the line. The rate is that of the first of `counts`, over all that the stage looked at."""
+    peak = peak_memory_bytes()
+    fields: dict[str, Any] = {"stage": stage, "seconds": round(seconds, 3), **counts, "device": device}
+    parts = [f"{count} {name}" for name, count in counts.items()]
+    if counts and seconds > 0:
+        fields["per_s"] = round(next(iter(counts.values())) / seconds, 2)
+        parts[0] += f" ({fields['per_s']:.1f}/s)"
+    if peak is not None:
+        fields["peak_memory_bytes"] = peak
+        parts.append(f"peak memory {peak / 1e9:.2f} GB")
+    log.info("%s: ended after %.1f s, %s", stage, seconds, ", ".join([*parts, device]), extra={"fields": fields})
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory this process has had so far; None on Windows, where Python does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _counts(result: Any) -> dict[str, int]:
+    """Of what a stage returned: `Embedded`'s fields, a clustering's objects and clusters; nothing of a path."""
+    names = ("images", "objects", "skipped")
+    if all(isinstance(getattr(result, name, None), int) for name in names):
+        return {name: getattr(result, name) for name in names}
+    labels, sizes = getattr(result, "labels", None), getattr(result, "sizes", None)
+    return {"objects": len(labels), "clusters": len(sizes)} if labels is not None and sizes is not None else {}
