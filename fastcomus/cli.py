@@ -82,6 +82,20 @@ def cluster_command(
     run.cluster(embeddings, **given["cluster"])
 
 
+@stage_command(app, "cluster")
+def suggest_k_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Look at these rows instead: .npy (N, D), or Parquet with a column embedding.")
+    ] = None,
+) -> None:
+    """Say how many clusters the objects hold, by several criteria, and draw what a person needs to decide."""
+    for criterion, count in run.suggest_k(embeddings, **given["cluster"]).counts.items():
+        chosen = run.config.cluster.choose_k == criterion
+        typer.echo(f"{criterion}: {count}" + ("  (what --k auto takes)" if chosen else ""))
+
+
 @stage_command(app, "train", "predict")
 def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
     """Train the segmentation network on the class maps, iteration by iteration."""

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 
 from fastcomus.graph import without_loops
+
+
+@dataclass(frozen=True)
+class SuggestedCounts:
+    """What the data say of the number of clusters.
+
+    `objects`: N. `counts`: k >= 2 by each criterion of `config.COUNT_CRITERIA`. `tried`: ascending k, with the
+    modularity of the clusters of each in `modularities`. `eigenvalues`: of the normalised Laplacian, ascending. The
+    last three are empty for fewer than 4 objects.
+    """
+
+    objects: int
+    counts: dict[str, int]
+    tried: tuple[int, ...] = ()
+    modularities: tuple[float, ...] = ()
+    eigenvalues: tuple[float, ...] = ()
 
 
 def leiden_communities(affinity: csr_array, resolution: float, seed: int) -> np.ndarray:

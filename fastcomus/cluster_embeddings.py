@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastcomus.backends import Backend
-from fastcomus.cluster_count import eigengap_count, leiden_communities, modularity
+from fastcomus.cluster_count import SuggestedCounts, eigengap_count, leiden_communities, modularity
 from fastcomus.clustering import Clusters, cluster_rows, clusters_of, minibatch_labels, ward_labels
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.errors import InputError
@@ -17,6 +17,8 @@ from fastcomus.graph import KnnGraph, knn_graph
 from fastcomus.spectral import Eigenmaps, eigenmaps
 
 log = logging.getLogger("fastcomus")
+
+_FEW = 4  # objects, below which two clusters are all that can be said
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
     if n < 2 or config.k > n:
         raise InputError(f"k must lie in [2, N]; got k={config.k} with N={n} objects. Lower --k or add images.")
     if config.method == "leiden" and config.k:
-        raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k 0.")
+        raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k auto.")
     if config.method in GRAPHLESS_METHODS and not config.k:
         raise InputError(f"method {config.method} needs the number of clusters; give --k K, or --method spectral.")
     least, distinct = max(config.k, 2), set()
@@ -82,26 +84,62 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
     return Clustered(cluster_rows(maps.rows, k, config.assign, config, seed, backend), maps, graph)
 
 
+def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> SuggestedCounts:
+    """The number of clusters by every criterion, with the curves behind them; `rows` ((N, D) float32, finite), N >= 2.
+
+    Raises InputError when the eigenvectors cannot be found.
+    """
+    graph = knn_graph(rows, config.n_neighbors, config.metric, config.recall, seed, backend)
+    _tell(graph, config)
+    leiden = _leiden_count(graph, config, seed)
+    if len(rows) < _FEW:
+        return SuggestedCounts(len(rows), {"leiden": leiden, "modularity": 2, "eigengap": 2})
+    maps = _eigenmaps_to_count(graph, config, seed, backend)
+    modularities = _modularities(graph, maps, config, seed, backend)
+    counts = {"leiden": leiden, "modularity": _highest(modularities), "eigengap": eigengap_count(maps.eigenvalues)}
+    curves = tuple(modularities), tuple(modularities.values()), tuple(maps.eigenvalues.tolist())
+    return SuggestedCounts(len(rows), counts, *curves)
+
+
 def _chosen_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> tuple[int, Eigenmaps | None]:
     """The number of clusters by `config.choose_k`, at least 2, and the eigenmaps that it took to find it."""
     maps = None
-    n = graph.affinity.shape[0]
     if config.choose_k == "leiden":
-        k = max(2, int(leiden_communities(graph.affinity, config.resolution, seed).max()) + 1)
-    elif n < 4:
+        k = _leiden_count(graph, config, seed)
+    elif graph.affinity.shape[0] < _FEW:
         k = 2
     else:
-        most = min(config.max_k, n - 2)
-        maps = _eigenmaps(graph, most + 1, seed, backend)
+        maps = _eigenmaps_to_count(graph, config, seed, backend)
         if config.choose_k == "eigengap":
             k = eigengap_count(maps.eigenvalues)
         else:
-            # Every k at first, then steps of a twentieth: one more cluster among forty changes little.
-            tried = sorted({min(most, max(k, round(k * 1.05))) for k in range(2, most + 1)})
-            labels = {k: cluster_rows(maps.rows[:, :k], k, "qr", config, seed, backend).labels for k in tried}
-            k = max(tried, key=lambda k: modularity(graph.affinity, labels[k]))
+            k = _highest(_modularities(graph, maps, config, seed, backend))
     log.info("cluster: %d clusters, by %s; --k sets another number", k, config.choose_k)
     return k, maps
+
+
+def _leiden_count(graph: KnnGraph, config: ClusterConfig, seed: int) -> int:
+    return max(2, int(leiden_communities(graph.affinity, config.resolution, seed).max()) + 1)
+
+
+def _eigenmaps_to_count(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> Eigenmaps:
+    """One more than the most clusters that are looked at."""
+    return _eigenmaps(graph, min(config.max_k, graph.affinity.shape[0] - 2) + 1, seed, backend)
+
+
+def _modularities(
+    graph: KnnGraph, maps: Eigenmaps, config: ClusterConfig, seed: int, backend: Backend
+) -> dict[int, float]:
+    """By number of clusters, ascending: the modularity of those that QR finds."""
+    most = maps.rows.shape[1] - 1
+    # Every k at first, then steps of a twentieth: one more cluster among forty changes little.
+    tried = sorted({min(most, max(k, round(k * 1.05))) for k in range(2, most + 1)})
+    labels = {k: cluster_rows(maps.rows[:, :k], k, "qr", config, seed, backend).labels for k in tried}
+    return {k: modularity(graph.affinity, labels[k]) for k in tried}
+
+
+def _highest(modularities: dict[int, float]) -> int:
+    return max(modularities, key=lambda k: modularities[k])
 
 
 def _eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) -> Eigenmaps:

@@ -110,13 +110,27 @@ def _setting_option(stage: str, field: "Field[Any]") -> inspect.Parameter:
         name: preset[stage][field.name] for name, preset in PRESETS.items() if field.name in preset.get(stage, {})
     }
     shown = "; ".join([_shown(field.default), *(f"{name}: {_shown(value)}" for name, value in by_preset.items())])
-    kind = type(field.default)
+    kind, zero = type(field.default), field.metadata["zero"]
+    shown = shown if not zero else shown.replace("0", zero, 1) if field.default == 0 else shown
     flag = f"--{field.name.replace('_', '-')}"
     names = (f"{flag}/--no-{flag.removeprefix('--')}",) if kind is bool else (flag,)
     panel = f"Settings of {stage}, remembered in the run folder"
     text = f"{field.metadata['help']} (default: {shown})"
-    option = typer.Option(*names, help=text, show_default=False, rich_help_panel=panel)
+    parser, metavar = (_number_or(zero), f"NUMBER|{zero}") if zero else (None, None)
+    option = typer.Option(*names, help=text, show_default=False, rich_help_panel=panel, parser=parser, metavar=metavar)
     return _parameter(field.name, Annotated[kind | None, option], None)
+
+
+def _number_or(zero: str) -> Callable[[str], int]:
+    """Reads a number, or the word that stands for 0."""
+
+    def number(text: str) -> int:
+        try:
+            return 0 if text == zero else int(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"{text!r} is neither a whole number nor {zero}.") from error
+
+    return number
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

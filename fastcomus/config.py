@@ -29,9 +29,9 @@ SCHEDULES = ("constant", "cosine")
 SALIENCY_PRIORS = ("background-prior", "minimum-barrier", "absorbing-markov-chain")
 
 
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field with its default and its sentence of help."""
-    return field(default=default, metadata={"help": help})
+def setting(default: Any, help: str, zero: str = "") -> Any:
+    """A dataclass field with its default and its sentence of help. `zero`: a word that stands for 0."""
+    return field(default=default, metadata={"help": help, "zero": zero})
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ class SaliencyConfig:
 class ClusterConfig:
     """Objects to clusters (steps 4 to 7)."""
 
-    k: int = setting(0, "Number of clusters; 0 finds one, as choose_k says.")
+    k: int = setting(0, "Number of clusters; auto finds one, as choose_k says (suggest-k shows more).", zero="auto")
     choose_k: str = setting(
         "leiden",
-        "How k is found when it is 0: leiden (communities of the graph), modularity (the k whose clusters have the "
+        "How k is found when it is auto: leiden (communities of the graph), modularity (the k whose clusters have the "
         "highest) or eigengap (the largest step in the eigenvalues).",
     )
     max_k: int = setting(60, "Most clusters that modularity and eigengap look at.")
@@ -321,6 +321,8 @@ def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any
             for key, given in value.items():
                 if key not in known:
                     raise InputError(f"{name} has no setting {key!r}{nearest(key, known)}")
+                if given and given == known[key].metadata["zero"]:
+                    given = 0
                 value = {**value, key: _typed(f"{name}.{key}", given, type(getattr(stage, key)))}
             changed[name] = replace(stage, **value)
         elif name in ("preset", "seed"):

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from fastcomus import backends, weights
-from fastcomus.cluster_embeddings import check_count, cluster_embeddings
+from fastcomus.cluster_count import SuggestedCounts
+from fastcomus.cluster_embeddings import check_count, cluster_embeddings, suggest_counts
 from fastcomus.cluster_names import ClusterNames
 from fastcomus.clustering import Clusters
 from fastcomus.config import IMAGE_TRANSFERS, STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
@@ -209,6 +210,23 @@ class Run:
         if objects is not None:
             self._write_cluster_masks(objects, clusters, whole)
         return clusters
+
+    @reported
+    @sole_writer
+    def suggest_k(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> SuggestedCounts:
+        """How many clusters the objects of `embed`, or rows of your own, hold, by every criterion; `cluster` with k = 0
+        goes by `choose_k`. Writes suggest-k/index.html with the curves behind the numbers, and counts.json."""
+        from fastcomus.report.count_page import write_count_page
+
+        config = with_settings(self.config, {"cluster": settings})
+        rows = embedding_matrix(self.folder.read_shards()) if embeddings is None else read_embeddings(embeddings)[0]
+        rows = checked_embeddings(rows)
+        check_count(replace(config.cluster, k=0, method="spectral"), rows)
+        self._remember(config)
+        suggested = suggest_counts(rows, config.cluster, config.seed, self.backend)
+        self.folder.write_json("suggest-k/counts.json", asdict(suggested))
+        log.info("suggest-k: open %s", write_count_page(self.folder, suggested, config.cluster.choose_k))
+        return suggested
 
     def name(self, names: Mapping[int, str] | Path | str | None = None) -> ClusterNames:
         """Give clusters names, by number; equal names merge clusters, "-" drops one into the background. `predict`,
@@ -438,6 +456,7 @@ class Run:
         named = Path(classes) if classes else None
         return evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
 
+    @reported
     @sole_writer
     def report(self, **settings: Any) -> Path:
         """Pages for a browser, in the run folder's `report`: what was found, a map, a card per cluster where names can

@@ -27,7 +27,14 @@ KINDS = ("circle", "square", "stripes")
 TINY = {
     "embed": {"crop_size": 32, "shard_images": 8, "min_area": 100, "embed_batch": 5},
     "cluster": {"k": 3, "n_neighbors": 6, "n_init": 3},
-    "train": {"train_size": 65, "epochs": 2, "next_epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
+    "train": {
+        "train_size": 65,
+        "epochs": 2,
+        "next_epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "precision": "float32",  # on every processor
+    },
     "predict": {"predict_size": 65, "scales": "1"},
 }
 

@@ -294,6 +294,14 @@ def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, t
     assert sizes != usual_sizes if name == "predict_batch" else maps != usual_maps
 
 
+def test_auto_stands_for_no_number_of_clusters(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('[cluster]\nk = "auto"\n')
+    assert with_settings(preset_config("voc"), read_toml(file)).cluster.k == 0
+    with pytest.raises(InputError, match=r"cluster\.k must be of type int"):
+        with_settings(Config(), {"cluster": {"k": "many"}})
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_settings_survive_run_json_and_toml(preset: str, tmp_path: Path) -> None:
     config = with_settings(preset_config(preset), {"seed": 7, "embed": {"masks": 'a "quoted" näme'}})

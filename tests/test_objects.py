@@ -96,7 +96,7 @@ def test_images_without_a_row_have_their_reason(folder: Path, encoder: Encoder) 
         "c.png": ("no salient region", WIDTH, HEIGHT),
         "d.png": ("smaller than min_area", WIDTH, HEIGHT),
         "empty.png": ("empty file", 0, 0),
-        "missing.png": ("unreadable", 0, 0),
+        "missing.png": ("lost while reading", 0, 0),
     }
     (limited,) = embed(folder, [["a.png"]], encoder, replace(CONFIG, max_pixels=HEIGHT * WIDTH - 1))
     assert limited.skipped["reason"].to_pylist() == ["too large"]

@@ -260,6 +260,15 @@ def test_nothing_is_fetched_from_anywhere_and_nothing_goes_wrong(opened: Any) ->
     assert not [entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
+def test_the_page_of_suggest_k_draws(run: Run, tmp_path: Path) -> None:
+    run.suggest_k(n_neighbors=6)
+    with browser(tmp_path) as driver:
+        driver.get(run.folder.file("suggest-k/index.html").resolve().as_uri())
+        wait(driver, "Bokeh.documents.length === 2 && Bokeh.documents.every((one) => one.is_idle)")
+        assert driver.find_element("id", "modularity").rect["height"] > 200
+        assert not [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
 def test_names_in_the_run_folder_show_up_on_a_narrow_screen(run: Run, tmp_path: Path) -> None:
     fingerprint = (run.folder.manifest("clusters") or {})["fingerprint"]
     lines = [f"{cluster} = {json.dumps(name)}" for cluster, name in {**NAMES, 1: NAMES[0], 2: "-"}.items()]

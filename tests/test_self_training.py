@@ -107,7 +107,7 @@ def three_epochs(config: TrainConfig) -> list[Trained]:
 
 
 def test_a_step_is_cross_entropy_on_logits_at_the_images_size(config: TrainConfig) -> None:
-    config = replace(config, batch_size=6)
+    config = replace(config, batch_size=6, precision="float32")
     made = train(config, 1, count=6)[0].checkpoint
     side, epoch = aligned_side(config.train_size, config.output_stride), shuffled(6, 6, 0, 0)
     (images, labels), *_ = augmented_batches(square, epoch.batches, epoch.seeds, config, side, 1)

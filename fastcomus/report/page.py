@@ -14,7 +14,7 @@ from fastcomus.report.findings import Findings
 from fastcomus.report.image_pages import IMAGES_PER_PAGE, Pictures
 from fastcomus.report.overview import Overview
 from fastcomus.report.scores import ConfusionTable, ScoreTable
-from fastcomus.report.script_data import write_script
+from fastcomus.report.script_data import figure_data, write_script
 from fastcomus.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -44,13 +44,12 @@ class Page:
 def write_page(target: RunFolder, page: Page) -> None:
     """index.html, its scripts and styles, and Bokeh's script out of its wheel."""
     import bokeh
-    from bokeh.embed import json_item
 
     _copy(Path(bokeh.__file__).parent / "server/static/js/bokeh.min.js", target, "assets/bokeh.min.js")
     for asset in _ASSETS:
         _copy(_HERE / "assets" / asset, target, f"assets/{asset}")
     for name, plot in page.figures.items():
-        write_script(target, f"data/{name}.js", f"fastcomus.plots[{json.dumps(name)}]", _renumbered(json_item(plot)))
+        write_script(target, f"data/{name}.js", f"fastcomus.plots[{json.dumps(name)}]", figure_data(plot))
     write_script(target, "data/run.js", "fastcomus.run", _facts(page))
     target.write_text("index.html", _html(page))
 
@@ -103,21 +102,6 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _renumbered(item: Any, numbers: dict[str, str] | None = None) -> Any:
-    """`item` with Bokeh's model ids counted from 1: theirs grow with every plot of the process."""
-    numbers = {} if numbers is None else numbers
-    if isinstance(item, list | tuple):
-        return [_renumbered(one, numbers) for one in item]
-    if not isinstance(item, dict):
-        return item
-    return {
-        key: numbers.setdefault(value, f"p{len(numbers) + 1}")
-        if key in ("id", "root_id") and isinstance(value, str)
-        else _renumbered(value, numbers)
-        for key, value in item.items()
-    }
 
 
 def _copy(source: Path, target: RunFolder, name: str) -> None:

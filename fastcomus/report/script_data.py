@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastcomus.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure
 
 
 def script(variable: str, value: Any) -> str:
@@ -17,3 +20,25 @@ def script(variable: str, value: Any) -> str:
 
 def write_script(target: RunFolder, name: str, variable: str, value: Any) -> None:
     target.write_text(name, script(variable, value))
+
+
+def figure_data(plot: figure) -> Any:
+    """`plot` for `Bokeh.embed.embed_item`; the same plot gives the same bytes."""
+    from bokeh.embed import json_item
+
+    return _renumbered(json_item(plot))
+
+
+def _renumbered(item: Any, numbers: dict[str, str] | None = None) -> Any:
+    """`item` with Bokeh's model ids counted from 1: theirs grow with every plot of the process."""
+    numbers = {} if numbers is None else numbers
+    if isinstance(item, list | tuple):
+        return [_renumbered(one, numbers) for one in item]
+    if not isinstance(item, dict):
+        return item
+    return {
+        key: numbers.setdefault(value, f"p{len(numbers) + 1}")
+        if key in ("id", "root_id") and isinstance(value, str)
+        else _renumbered(value, numbers)
+        for key, value in item.items()
+    }

@@ -1,0 +1,81 @@
+"""The page of suggest-k: what each criterion says about the number of clusters, and the curves behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastcomus.cluster_count import SuggestedCounts
+from fastcomus.report.plots import styled
+from fastcomus.report.script_data import figure_data, script
+from fastcomus.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure
+
+_TEMPLATE = Path(__file__).parent / "templates/count.html"
+_CURVE, _MARK, _LEIDEN = "#1c7ed6", "#e8590c", "#0ca678"
+_MEANINGS = {
+    "leiden": "communities of the graph",
+    "modularity": "the k whose clusters have the highest modularity",
+    "eigengap": "the largest step in the eigenvalues",
+}
+
+
+def write_count_page(folder: RunFolder, suggested: SuggestedCounts, chosen: str) -> Path:
+    """Write suggest-k/index.html into the run folder, one file with all it needs; `chosen`: what `--k auto` goes by."""
+    from bokeh.resources import Resources
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    plots = {}
+    if suggested.tried:
+        plots = {"modularity": modularity_plot(suggested), "eigenvalues": eigenvalue_plot(suggested)}
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    text = environment.get_template(_TEMPLATE.name).render(
+        counts=suggested.counts, meanings=_MEANINGS, chosen=chosen, objects=suggested.objects,
+        bokeh=Resources(mode="inline", components=["bokeh"]).render_js() if plots else "",
+        data=script("const plots", {name: figure_data(plot) for name, plot in plots.items()}),
+    )  # fmt: skip
+    folder.write_text("suggest-k/index.html", text)
+    return folder.file("suggest-k/index.html")
+
+
+def modularity_plot(suggested: SuggestedCounts) -> figure:
+    """Modularity against k: a flat top means that the data leave the number open."""
+    plot = _plot("number of clusters k", "modularity of the clusters")
+    plot.line(suggested.tried, suggested.modularities, line_width=2, color=_CURVE)
+    plot.scatter(suggested.tried, suggested.modularities, size=5, color=_CURVE)
+    best = suggested.counts["modularity"]
+    marked = [suggested.modularities[suggested.tried.index(best)]]
+    plot.scatter([best], marked, size=12, color=_MARK, legend_label=f"highest: {best}")
+    _line(plot, suggested.counts["leiden"], _LEIDEN, f"Leiden: {suggested.counts['leiden']}")
+    plot.legend.location = "bottom_right"
+    return styled(plot)
+
+
+def eigenvalue_plot(suggested: SuggestedCounts) -> figure:
+    """Eigenvalues of the Laplacian: k well separated clusters give k small ones, then a step."""
+    plot = _plot("eigenvector", "eigenvalue of the normalised Laplacian")
+    places = list(range(1, len(suggested.eigenvalues) + 1))
+    plot.line(places, suggested.eigenvalues, line_width=2, color=_CURVE)
+    plot.scatter(places, suggested.eigenvalues, size=5, color=_CURVE)
+    gap = suggested.counts["eigengap"]
+    _line(plot, gap + 0.5, _MARK, f"largest step: after {gap}")
+    plot.legend.location = "bottom_right"
+    return styled(plot)
+
+
+def _plot(across: str, up: str) -> figure:
+    from bokeh.models import HoverTool
+    from bokeh.plotting import figure
+
+    plot = figure(height=340, sizing_mode="stretch_width", tools="", x_axis_label=across, y_axis_label=up)
+    plot.add_tools(HoverTool(tooltips=[(across, "@x"), (up, "@y{0.0000}")]))
+    return plot
+
+
+def _line(plot: figure, place: float, colour: str, label: str) -> None:
+    """An upright dashed line over the whole height."""
+    plot.vspan(x=[place], line_color=colour, line_dash="dashed", line_width=2, legend_label=label)
