@@ -3,8 +3,10 @@
     python bench/training_options.py --data ../shared/data/msrc14
 
 `--data` as for bench/quality.py. The images are embedded once; each option is laid over the offline preset and trained
-with each seed in a run folder of its own under `--runs`, gone on with when there. Mean IoU counts void as background.
-The gain is that of an option's last iteration over iteration 0, which all options of a seed share.
+with each seed in a run folder of its own under `--runs`, gone on with when there. What is measured is kept in `--json`
+and not measured again while the settings are the same. Mean IoU counts void as background. The gain is that of an
+option's last iteration over iteration 0; beside it stands what the option adds to the preset's last iteration, over the
+seeds that both have.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fastcomus.config import preset_config, to_dict
 from fastcomus.pipeline import Run
 from fastcomus.progress import progress_bar
+from fastcomus.run_folder import fingerprint
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "preset": {},
@@ -43,15 +47,23 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/training_options.json"))
     arguments = parser.parse_args()
     images = linked_images(arguments.data, arguments.runs / "images")
-    numbers: dict[str, list[list[float]]] = {}
-    jobs = [(seed, option) for seed in range(arguments.seeds) for option in arguments.options]
+    measured = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    measured = {option: runs for option, runs in measured.items() if runs["settings"] == settings_of(option)}
+    jobs = [(str(seed), option) for seed in range(arguments.seeds) for option in arguments.options]
+    jobs = [(seed, option) for seed, option in jobs if seed not in measured.get(option, {"seeds": {}})["seeds"]]
     with progress_bar("trainings", len(jobs), "runs") as advance:
         for seed, option in jobs:
-            numbers.setdefault(option, []).append(mean_ious(arguments.data, arguments.runs, images, option, seed))
+            scores = mean_ious(arguments.data, arguments.runs, images, option, int(seed))
+            measured.setdefault(option, {"settings": settings_of(option), "seeds": {}})["seeds"][seed] = scores
             advance(1)
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console(width=120).print(table(numbers))
+            arguments.json.write_text(json.dumps(measured, indent=2) + "\n")
+    Console(width=120).print(table({option: measured[option]["seeds"] for option in OPTIONS if option in measured}))
+
+
+def settings_of(option: str) -> str:
+    """A fingerprint of all settings that an option's numbers come from."""
+    return fingerprint(preset=to_dict(preset_config("offline")), option=OPTIONS[option])
 
 
 def linked_images(data: Path, folder: Path) -> Path:
@@ -76,9 +88,12 @@ def mean_ious(data: Path, runs: Path, images: Path, option: str, seed: int) -> l
     Run(embedded, preset="offline").embed(images, **with_saliency)
     folder = runs / f"{option.replace(' ', '-').replace(',', '')}-{seed}"
     if not folder.exists():
+        # More iterations go on from those of the preset where these are there.
+        of_preset = runs / f"preset-{seed}"
+        start = of_preset if set(settings.get("train", {})) == {"iterations"} and of_preset.exists() else embedded
         copied = folder.with_name("copied")
         shutil.rmtree(copied, ignore_errors=True)
-        shutil.copytree(embedded, copied)
+        shutil.copytree(start, copied)
         copied.rename(folder)
     run = Run(folder, seed=seed, settings={"cluster": {"k": len(classes.read_text().split()) - 1}})
     run.configure({stage: values for stage, values in settings.items() if stage != "embed"})
@@ -93,19 +108,24 @@ def own_saliency(runs: Path, images: Path) -> Path:
     return Run(runs / "own-saliency", preset="offline").train_saliency(images)
 
 
-def table(numbers: dict[str, list[list[float]]]) -> Table:
-    made = Table("option", "seeds", "iteration 0", "iterations after", "gain of the last", title="Mean IoU, percent")
-    for option, runs in numbers.items():
-        by_iteration = list(zip(*runs, strict=True))
-        gains = [scores[-1] - scores[0] for scores in runs]
+def table(measured: dict[str, dict[str, list[float]]]) -> Table:
+    """`measured`: option -> seed -> mean IoU of iterations 0, 1, ..."""
+    columns = ("option", "seeds", "iteration 0", "iterations after", "gain of the last", "over the preset")
+    made = Table(*columns, title="Mean IoU, percent")
+    preset = measured.get("preset", {})
+    for option, runs in measured.items():
+        by_iteration = list(zip(*runs.values(), strict=True))
+        gains = [scores[-1] - scores[0] for scores in runs.values()]
         after = ", ".join(spread(scores) for scores in by_iteration[1:])
-        made.add_row(option, str(len(runs)), spread(by_iteration[0]), after, spread(gains))
+        added = [scores[-1] - preset[seed][-1] for seed, scores in runs.items() if seed in preset]
+        over = f"{statistics.mean(added):+.1f}" if added and option != "preset" else ""
+        made.add_row(option, str(len(runs)), spread(by_iteration[0]), after, spread(gains), over)
     return made
 
 
 def spread(values: Iterable[float]) -> str:
     values = list(values)
-    return f"{statistics.mean(values):.1f} ± {statistics.pstdev(values):.1f}"
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.pstdev(values):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,9 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(
     assert process.returncode == 0 and kills > 0
     made = tree_bytes(folder)
     assert "report/index.html" in made  # which the command alone writes
-    assert {file: content for file, content in made.items() if not file.startswith("report/")} == tree_bytes(finished_run)
+    assert {file: content for file, content in made.items() if not file.startswith("report/")} == tree_bytes(
+        finished_run
+    )
 
 
 def test_own_masks_replace_saliency(photographs: Photographs, tmp_path: Path) -> None:
