@@ -54,6 +54,10 @@ class SoleWriter:
             if self._depth == 0:
                 self._release()
 
+    @property
+    def is_held(self) -> bool:
+        return self._lock is not None
+
     def claim(self) -> None:
         """Take the lock if `held` asks for it and it is not taken yet."""
         with self._guard:

@@ -33,7 +33,7 @@ from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
-from fastcomus.stage_report import reported
+from fastcomus.stage_report import reported, stage_seconds
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 from fastcomus.stored_masks import ClassMaps
 from fastcomus.stored_names import names_in, read_names, tell_stale_names, write_names
@@ -91,8 +91,8 @@ class Run:
         """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run, for the stages to come."""
         self.config = with_settings(self.config, settings)
 
-    @reported
     @sole_writer
+    @reported
     def embed(self, images: Path | str, **settings: Any) -> Embedded:
         """Find the objects of every image under `images` and embed them; `objects()` gives the rows."""
         from fastcomus.encoders import load_encoder
@@ -145,8 +145,8 @@ class Run:
         self._tell_skipped()
         return embedded
 
-    @reported
     @sole_writer
+    @reported
     def train_saliency(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
         """Train a saliency network on every image under `images`, from nothing but these; its checkpoint, which
         `embed(saliency=...)` takes. `output`: a file to copy it to."""
@@ -170,8 +170,8 @@ class Run:
         """What `embed` found, a row per object: `objects.object_schema`."""
         return self.folder.read_shards()
 
-    @reported
     @sole_writer
+    @reported
     def cluster(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own: an array (N, D), an .npy file, or Parquet with a column
         `embedding`. With images, the class maps of the clusters are written too (iteration 0)."""
@@ -211,8 +211,8 @@ class Run:
             self._write_cluster_masks(objects, clusters, whole)
         return clusters
 
-    @reported
     @sole_writer
+    @reported
     def suggest_k(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> SuggestedCounts:
         """How many clusters the objects of `embed`, or rows of your own, hold, by every criterion; `cluster` with k = 0
         goes by `choose_k`. Writes suggest-k/index.html with the curves behind the numbers, and counts.json."""
@@ -245,8 +245,8 @@ class Run:
                 given = dict(names_in(Path(names), clusters).given)
             return write_names(self.folder, clusters, given)
 
-    @reported
     @sole_writer
+    @reported
     def train(self, **settings: Any) -> Path:
         """Train DeepLabv3 on the class maps, `iterations` times, each network writing its own; the last one's folder.
 
@@ -315,8 +315,8 @@ class Run:
         log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
 
-    @reported
     @sole_writer
+    @reported
     def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
         """The network of `iteration` (the last by default) as an ONNX file, by default segmenter.onnx in the run; what
         goes in and comes out: `onnx_export.LabelledImages`. Needs the packages of the extra `onnx`."""
@@ -350,8 +350,8 @@ class Run:
         log.info("export: the masks of %d images, iteration %d, in %s", count, masks.iteration, target)
         return target
 
-    @reported
     @sole_writer
+    @reported
     def assign(
         self,
         images: Path | str = "",
@@ -433,8 +433,8 @@ class Run:
         )
         return target.file("assigned.parquet")
 
-    @reported
     @sole_writer
+    @reported
     def evaluate(
         self,
         truth: Path | str,
@@ -456,8 +456,8 @@ class Run:
         named = Path(classes) if classes else None
         return evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
 
-    @reported
     @sole_writer
+    @reported
     def report(self, **settings: Any) -> Path:
         """Pages for a browser, in the run folder's `report`: what was found, a map, a card per cluster where names can
         be given, images with their masks, curves and scores as far as there are any; where index.html lies."""
@@ -476,6 +476,7 @@ class Run:
             config=config,
             device=str(self.backend.device),
             notes=tuple((self.folder.read_state() or {}).get("notes", [])),
+            seconds=stage_seconds(self.folder),
             clusters=read_clusters(self.folder),
             clusters_fingerprint=manifest["fingerprint"],
             rows=rows,

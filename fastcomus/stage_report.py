@@ -1,4 +1,7 @@
-"""One line of the log for every stage that ended: how much, how fast, with how much memory, on which device."""
+"""For every stage that ended a line of the log: how much, how fast, with how much memory, on which device.
+
+Its seconds are added up in the run folder, for the report.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from fastcomus.errors import InputError
+from fastcomus.integrity import sealed
+from fastcomus.run_folder import RunFolder, read_sealed
+
 log = logging.getLogger("fastcomus")
+
+TIMES = "times.json"
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -18,7 +27,8 @@ def reported(method: Method) -> Method:
     """A stage of the pipeline that tells of itself when it has ended.
 
     Its counts come from what it returns (`_counts`); the line's fields are in the record's `fields`, for
-    `log_format.py`: stage, seconds, counts, per_s, peak_memory_bytes and device.
+    `log_format.py`: stage, seconds, counts, per_s, peak_memory_bytes and device. Under `sole_writer` the seconds are
+    added to those that the stage took in this run folder before.
     """
     stage = method.__name__.replace("_", "-")
 
@@ -26,10 +36,23 @@ def reported(method: Method) -> Method:
     def told(self: Any, *arguments: Any, **settings: Any) -> Any:
         started = time.monotonic()
         result = method(self, *arguments, **settings)
-        tell(stage, time.monotonic() - started, _counts(result), str(self.backend.device))
+        seconds = time.monotonic() - started
+        tell(stage, seconds, _counts(result), str(self.backend.device))
+        if self.folder.writer.is_held:
+            taken = stage_seconds(self.folder)
+            self.folder.write_json(TIMES, sealed({**taken, stage: round(taken.get(stage, 0.0) + seconds, 3)}))
         return result
 
     return told  # type: ignore[return-value]
+
+
+def stage_seconds(folder: RunFolder) -> dict[str, float]:
+    """Seconds that each stage took in a run folder, over all times it ended; {} where that is not known or damaged."""
+    file = folder.file(TIMES)
+    try:
+        return read_sealed(file) if file.exists() else {}
+    except InputError:
+        return {}
 
 
 def tell(stage: str, seconds: float, counts: dict[str, int], device: str) -> None:

@@ -141,12 +141,12 @@ def _photograph(kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
 
 
 def tree_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` by name, of training.csv all but its last column, which is measured on the clock."""
+    """Every file below `folder` by name but what is measured on the clock: times.json, training.csv's last column."""
     files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     return {
         name: b"\n".join(line.rpartition(b",")[0] for line in content.splitlines())
         if name.endswith("training.csv")
         else content
         for name, content in files.items()
-        if not name.startswith("tensorboard/")
+        if name != "times.json" and not name.startswith("tensorboard/")
     }

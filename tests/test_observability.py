@@ -10,7 +10,7 @@ import pytest
 
 from fastcomus.log_format import JsonLines
 from fastcomus.pipeline import Run
-from fastcomus.stage_report import peak_memory_bytes
+from fastcomus.stage_report import TIMES, peak_memory_bytes, stage_seconds
 
 
 def test_every_stage_tells_counts_rate_memory_and_device(run_copy: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -22,6 +22,21 @@ def test_every_stage_tells_counts_rate_memory_and_device(run_copy: Path, caplog:
     assert line["peak_memory_bytes"] > 10**8 and line["per_s"] > 0 and line["level"] == "info"
     text = record.getMessage()
     assert "24 objects (" in text and "3 clusters" in text and "GB" in text and text.endswith("cpu")
+
+
+def test_seconds_of_stages_add_up_in_the_run_folder(run_copy: Path) -> None:
+    run = Run(run_copy, device="cpu")
+    before = stage_seconds(run.folder)
+    assert {"embed", "cluster", "train"} <= before.keys() and all(seconds > 0 for seconds in before.values())
+    run.cluster()
+    after = stage_seconds(run.folder)
+    assert after["cluster"] > before["cluster"]
+    page = run.report().read_text(encoding="utf-8")
+    assert all(f">time of {stage}<" in page for stage in ("embed", "cluster", "train"))
+    (run_copy / TIMES).write_text("{")
+    assert stage_seconds(run.folder) == {}
+    run.cluster()
+    assert stage_seconds(run.folder).keys() == {"cluster"}
 
 
 def test_lines_of_json_keep_any_message() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Findings:
     config: Config
     device: str
     notes: tuple[str, ...]
+    seconds: Mapping[str, float]
     clusters: Clusters
     clusters_fingerprint: str
     rows: np.ndarray

@@ -72,7 +72,7 @@ def overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, float]]
         device=found.device,
         networks=tuple((what, printable(name)) for what, name in networks),
         notes=found.notes,
-        times=_times(curves),
+        times=_times(found.seconds, curves),
         reasons=tuple(Counter(row["reason"] for row in left_out).most_common()),
         skipped=tuple(left_out[:_SKIPPED_SHOWN]),
         changed=_changed(found),
@@ -85,13 +85,15 @@ def printable(text: str) -> str:
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _times(curves: Mapping[int, Sequence[Mapping[str, float]]]) -> tuple[StageTime, ...]:
-    """What training.csv tells of the clock."""
-    return tuple(
+def _times(seconds: Mapping[str, float], curves: Mapping[int, Sequence[Mapping[str, float]]]) -> tuple[StageTime, ...]:
+    """Of every stage but the report itself, and what training.csv tells of each iteration."""
+    stages = [StageTime(printable(stage), taken) for stage, taken in seconds.items() if stage != "report"]
+    iterations = (
         StageTime(f"training, iteration {iteration}", sum(line["images"] / line["images_per_s"] for line in lines))
         for iteration, lines in curves.items()
         if all(line["images_per_s"] > 0 for line in lines)
     )
+    return (*stages, *iterations)
 
 
 def _changed(found: Findings) -> tuple[Setting, ...]:
