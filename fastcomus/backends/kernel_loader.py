@@ -7,6 +7,7 @@ alone, when the first kernel is launched.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from fastcomus.errors import InputError
 _PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = (_PACKAGE / "kernels", _PACKAGE.parent / "kernels")
 OPTIONS = ("--std=c++17",)  # of the compiler
+_compiling = threading.Lock()
 
 Argument = torch.Tensor | int | float
 
@@ -120,8 +122,10 @@ class CupyKernels:
         # gives their memory only to work that comes later on this stream.
         values = tuple(one.data_ptr() if isinstance(one, torch.Tensor) else one for one in bound)
         with cupy.cuda.Device(device.index):
+            with _compiling:  # worker threads crop at the same time
+                compiled = _compiled(file, kernel, device.index)
             with cupy.cuda.Stream.from_external(torch.cuda.current_stream(device)):
-                _compiled(file, kernel, device.index)(grid, (threads, 1, 1), values)
+                compiled(grid, (threads, 1, 1), values)
 
 
 @cache

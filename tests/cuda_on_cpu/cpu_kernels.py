@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from fastcomus.backends.kernel_loader import Argument, bound_arguments, kernel_s
 HERE = Path(__file__).parent
 # Products and sums rounded one by one, as the sources' comments expect; a GPU may fuse them where they do not say.
 FLAGS = ["-O2", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wno-unused", f"-I{HERE}/include"]
+
+_one_launch = threading.Lock()  # a library has one threadIdx, and ctypes lets other threads run meanwhile
 
 
 class CpuKernels:
@@ -38,7 +41,8 @@ class CpuKernels:
         pointers = (ctypes.c_void_p * len(held))(*(one.ctypes.data for one in held))
         shape = (ctypes.c_uint * 4)(*grid, threads)
         with_fibers = kernel in functions_with_barriers(kernel_source(file))
-        getattr(self.library(file), f"{kernel}_on_cpu")(shape, pointers, int(with_fibers), int(self.backwards))
+        with _one_launch:
+            getattr(self.library(file), f"{kernel}_on_cpu")(shape, pointers, int(with_fibers), int(self.backwards))
 
     def library(self, file: str) -> ctypes.CDLL:
         if file not in self._libraries:
