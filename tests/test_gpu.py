@@ -18,10 +18,12 @@ import pytest
 import sklearn.cluster
 import sklearn.manifold
 import torch
+from conftest import TINY, Photographs
 from cuda_on_cpu.cpu_kernels import CpuKernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 from skimage import data
 from sklearn.metrics import adjusted_rand_score
 
@@ -33,6 +35,7 @@ from fastcomus.backends.gpu import GpuBackend
 from fastcomus.cluster_embeddings import cluster_embeddings
 from fastcomus.config import preset_config
 from fastcomus.graph import knn_graph, without_loops
+from fastcomus.pipeline import Run
 from fastcomus.spectral import eigenmaps
 
 HOST = torch.device("cpu")
@@ -327,6 +330,35 @@ def test_a_clustering_on_the_device_is_that_of_the_cpu(
     expected = cluster_embeddings(rows, config, 0, CPU).clusters
     assert adjusted_rand_score(found.labels, expected.labels) > 0.99
     assert all(libraries.values())
+
+
+def test_a_run_on_the_device_finds_what_one_on_the_cpu_finds(
+    on_cpu: GpuBackend, libraries: dict[str, list], photographs: Photographs, tmp_path: Path, kernels: CpuKernels
+) -> None:
+    kernels.launched.clear()
+    runs = []
+    for name in ("cpu", "device"):
+        run = Run(
+            tmp_path / name, preset="offline", device="cpu", settings={**TINY, "cluster": {"k": 3, "assign": "kmeans"}}
+        )
+        if name == "device":
+            run.backend = on_cpu
+        run.embed(photographs.images)
+        runs.append((run, run.cluster()))
+    (by_cpu, clusters_by_cpu), (by_device, clusters_by_device) = runs
+    one, other = by_cpu.objects(), by_device.objects()
+    found = [name for name in one.column_names if name not in ("embedding", "score")]
+    assert one.select(found).equals(other.select(found)) and one.num_rows >= 24
+    assert np.allclose(one["score"], other["score"], atol=1e-6)
+    embeddings = [np.stack(table["embedding"].to_pylist()) for table in (one, other)]
+    cosines = (embeddings[0] * embeddings[1]).sum(axis=1)
+    assert cosines.min() > 0.99, cosines  # crops may differ by 1 of 255, which counts at 32 px
+    assert adjusted_rand_score(clusters_by_cpu.labels, clusters_by_device.labels) == 1
+    launched = {"crop_resize_uint8", "histograms", "otsu_thresholds", "threshold_maps", "assemble_masks_uint16"}
+    assert set(kernels.launched) == launched and libraries["knn_gpu"] and libraries["KMeans"]
+    for mask in sorted((tmp_path / "cpu/iteration-0/masks").iterdir()):
+        on_device = np.array(Image.open(tmp_path / "device/iteration-0/masks" / mask.name))
+        assert ((np.array(Image.open(mask)) > 0) == (on_device > 0)).all()
 
 
 # -- the choice of a backend --------------------------------------------------------------------------------------
