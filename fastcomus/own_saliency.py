@@ -77,7 +77,8 @@ def train_saliency(
     learnt_from = saliency_priors(chosen), chosen.refine_backbone if refines else ""
     folder.write_tensors(NETWORK, lambda path: save_network(network, *learnt_from, path))
     last = f"refined-{chosen.refine_epochs}"
-    for leaving in ("priors", f"{last}.npy", f"{last}.json", "refine.pt", "learn.pt"):
+    # What each file builds on goes after it: a kill in between leaves nothing that lacks its ground.
+    for leaving in ("learn.pt", "refine.pt", f"{last}.npy", f"{last}.json", "priors"):
         folder.remove(f"{FOLDER}/{leaving}")
     folder.finish(FOLDER, stage, images=photographs.count, config=asdict(chosen))
     log.info("train-saliency: trained on %d images; use it with --saliency %s", photographs.count, folder.file(NETWORK))

@@ -148,5 +148,5 @@ def tree_bytes(folder: Path) -> dict[str, bytes]:
         if name.endswith("training.csv")
         else content
         for name, content in files.items()
-        if name != "times.json" and not name.startswith("tensorboard/")
+        if name.rpartition("/")[2] != "times.json" and not name.startswith("tensorboard/")
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -135,7 +136,7 @@ def killed_until_done(undisturbed: Undisturbed, first: int, seed: int) -> Iterat
     """
     rng, place = random.Random(seed), undisturbed.fresh(f"{undisturbed.stage}-{seed}")
     moment = first
-    for attempt in range(4):
+    for attempt in itertools.count():
         trial = Trial(undisturbed.work, place, watched=place, kill_at=moment, seed=seed + attempt)
         if not trial.was_killed:
             break
