@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -114,7 +113,9 @@ def _embed(images: Path, run: Path) -> None:
     reasons: dict[str, int] = {}
     for row in made._skipped().to_pylist():
         reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage's, which begins with what the parent held.
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
     told = {"images": embedded.images, "objects": embedded.objects, "skipped": embedded.skipped, "reasons": reasons}
     print(json.dumps({**told, "peak_bytes": peak}))
 

@@ -76,9 +76,10 @@ def train_saliency(
     network = _learnt(photographs, labels, folder, config, backend, workers)
     learnt_from = saliency_priors(chosen), chosen.refine_backbone if refines else ""
     folder.write_tensors(NETWORK, lambda path: save_network(network, *learnt_from, path))
-    last = f"refined-{chosen.refine_epochs}"
+    epochs = range(1, chosen.refine_epochs + 1)
+    refined_files = [f"refined-{epoch}.{ending}" for epoch in epochs for ending in ("npy", "json")]
     # What each file builds on goes after it: a kill in between leaves nothing that lacks its ground.
-    for leaving in ("learn.pt", "refine.pt", f"{last}.npy", f"{last}.json", "priors"):
+    for leaving in ("learn.pt", "refine.pt", *refined_files, "priors"):
         folder.remove(f"{FOLDER}/{leaving}")
     folder.finish(FOLDER, stage, images=photographs.count, config=asdict(chosen))
     log.info("train-saliency: trained on %d images; use it with --saliency %s", photographs.count, folder.file(NETWORK))

@@ -64,6 +64,7 @@ def write_predictions(
         settings["class_of_cluster"] = list(names.class_of_cluster)
     starts = range(0, len(images), WINDOW)
     prints = {start: fingerprint(settings=settings, stamps=wanted.stamps[start : start + WINDOW]) for start in starts}
+    target.unfinished("predictions.json").unlink(missing_ok=True)  # of a killed writer; that of a mask is made again
     stored = _stored(target)
     changed = [start for start in starts if prints[start] not in stored["windows"]]
     fresh = [name for start in changed for name in images[start : start + WINDOW]]

@@ -130,6 +130,11 @@ class RunFolder:
             raise InputError(f"the name {name!r} leads out of the run folder; rename the file.")
         return self.path / parts
 
+    def unfinished(self, name: str) -> Path:
+        """Where `name` is written before it is renamed: its own name may be as long as a file name can be."""
+        target = self.file(name)
+        return target.parent / f"{hashlib.sha1(target.name.encode()).hexdigest()[:16]}{_UNFINISHED}"
+
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
         """A path to write to; renamed to `name` when the block ends, removed when it fails."""
@@ -137,8 +142,7 @@ class RunFolder:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.writer.claim()
-            # A name of its own: the target's may already be as long as a file name can be.
-            unfinished = target.parent / f"{hashlib.sha1(target.name.encode()).hexdigest()[:16]}{_UNFINISHED}"
+            unfinished = self.unfinished(name)
             try:
                 yield unfinished
                 os.replace(unfinished, target)
