@@ -39,6 +39,7 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.writer = SoleWriter(self.path)
+        self.written = 0  # files, by this object
 
     # -- run.json ----------------------------------------------------------------------------------------------
 
@@ -146,6 +147,7 @@ class RunFolder:
             try:
                 yield unfinished
                 os.replace(unfinished, target)
+                self.written += 1
             except OSError as error:
                 # Some libraries do not say why they could not write; looked at before the space is free again.
                 if error.errno is None and _is_full(target.parent):

@@ -34,11 +34,11 @@ def reported(method: Method) -> Method:
 
     @functools.wraps(method)
     def told(self: Any, *arguments: Any, **settings: Any) -> Any:
-        started = time.monotonic()
+        started, written = time.monotonic(), self.folder.written
         result = method(self, *arguments, **settings)
         seconds = time.monotonic() - started
         tell(stage, seconds, _counts(result), str(self.backend.device))
-        if self.folder.writer.is_held:
+        if self.folder.writer.is_held and self.folder.written > written:  # one that is up to date takes no time
             taken = stage_seconds(self.folder)
             self.folder.write_json(TIMES, sealed({**taken, stage: round(taken.get(stage, 0.0) + seconds, 3)}))
         return result
