@@ -22,6 +22,7 @@ from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
 from fastcomus.segmenter import Segmenter
 from fastcomus.segmenter_files import (
+    NETWORK_FILES,
     has_segmenter,
     read_checkpoint,
     read_segmenter,
@@ -65,7 +66,8 @@ def run_iteration(
     """Do iteration `iteration` (1, 2, ...) unless it is up to date; its fingerprint and the next iteration's samples.
 
     `follows`: fingerprint of the iteration before, whose class maps `samples` carry. `sources`: all images to label.
-    Training goes on from the last epoch, labelling from the last mask, of an attempt that was killed.
+    Training goes on from the last epoch, labelling from the last mask, of an attempt that was killed. A network that is
+    there stays where only settings of labelling have changed.
     """
     name, config = f"iteration-{iteration}", at.config
     stage = fingerprint(
@@ -76,6 +78,7 @@ def run_iteration(
         follows=follows,
         extend=[source.stamp for source in sources],
     )
+    trained_from = fingerprint(train=_settings_of_training(config, iteration), seed=config.seed, k=k, follows=follows)
     first = at.processes.is_first
     if at.processes.told_by_first(first and at.folder.is_current(name, stage)):
         log.info("%s: up to date", name)
@@ -86,9 +89,9 @@ def run_iteration(
                 + (", or lower --filter." if iteration == 1 else ", or give the first network more --epochs.")
             )
         if first:
-            at.folder.begin(name, stage)
+            at.folder.begin(name, stage, kept=NETWORK_FILES)
         at.processes.wait()
-        segmenter = _trained(iteration, samples, k, at)
+        segmenter = _trained(iteration, samples, k, trained_from, at)
         empty = _label_images(segmenter, name, sources, at)
         if first:
             facts = {"k": k, "backbone": config.train.backbone, "output_stride": config.train.output_stride}
@@ -121,11 +124,14 @@ def masks_agreement(iteration: int, sources: Sequence[ImageSource], at: Surround
     return totals[0] / totals[1] if totals[1] else 1.0
 
 
-def _trained(iteration: int, samples: Sequence[Sample], k: int, at: Surroundings) -> Segmenter:
-    """The network of the iteration, from its file or trained, going on from the last checkpoint."""
+def _trained(iteration: int, samples: Sequence[Sample], k: int, trained_from: str, at: Surroundings) -> Segmenter:
+    """The network of the iteration, from its file or trained, going on from the last checkpoint.
+
+    `trained_from`: a fingerprint of all that training depends on.
+    """
     config, folder, first = at.config.train, at.folder, at.processes.is_first
     name = f"iteration-{iteration}"
-    if at.processes.told_by_first(has_segmenter(folder, iteration)):
+    if at.processes.told_by_first(has_segmenter(folder, iteration, trained_from)):
         return read_segmenter(folder, iteration, config.backbone, k, config.output_stride)
     epochs = config.epochs if iteration == 1 else config.next_epochs
     resume = read_checkpoint(folder, iteration)
@@ -159,7 +165,7 @@ def _trained(iteration: int, samples: Sequence[Sample], k: int, at: Surroundings
                 if first:
                     show_in_tensorboard(folder, iteration, row)
     if first:
-        write_segmenter(folder, iteration, training.trained())
+        write_segmenter(folder, iteration, training.trained(), trained_from)
     at.processes.wait()
     return training.trained()
 
@@ -200,9 +206,16 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
             if prediction.error is not None:
                 log.warning("%s: skipped %s: %s", name, prediction.image, prediction.error)
                 return None
-            mask, labels = masks[prediction.image], prediction.labels()
-            if at.config.train.min_confidence:
-                at.folder.write_grey(_confidence(name, source, prediction.image), prediction.confidence())
+            mask, train = masks[prediction.image], at.config.train
+            first = mask_name("iteration-0", prediction.image)
+            has_first = train.mask_weight > 0 and not source.folder and at.folder.file(first).exists()
+            if has_first or train.min_confidence:
+                is_object = at.folder.read_class_map(first) > 0 if has_first else None
+                labels, confidence = prediction.labels_and_confidence(is_object, train.mask_weight)
+            else:
+                labels = prediction.labels()
+            if train.min_confidence:
+                at.folder.write_grey(_confidence(name, source, prediction.image), confidence)
             at.folder.write_class_map(mask, labels)
             return None if labels.any() else mask
 
@@ -233,4 +246,13 @@ def _relevant_settings(config: Config, iteration: int) -> dict[str, Any]:
     if iteration == 1:
         del settings["extend"]
         settings["min_confidence"] = settings["min_confidence"] > 0  # later ones ask for its confidence, however much
+    return settings
+
+
+def _settings_of_training(config: Config, iteration: int) -> dict[str, Any]:
+    """Of these, those that change the network; how the images are labelled after changes the next one."""
+    settings = _relevant_settings(config, iteration)
+    del settings["mask_weight"]
+    if iteration == 1:
+        del settings["min_confidence"]
     return settings

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -99,15 +99,21 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(manifest, error) from error
 
-    def begin(self, stage: str, fingerprint: str) -> None:
-        """Make ready to compute `stage`: keep the leavings of a killed attempt with this fingerprint, drop others."""
+    def begin(self, stage: str, fingerprint: str, kept: Collection[str] = ()) -> None:
+        """Make ready to compute `stage`: keep the leavings of a killed attempt with this fingerprint, drop others.
+
+        Files named in `kept` stay in any case: they say themselves what they were made from.
+        """
         folder = self.path / stage
         started = folder / "started.json"
         try:
             self.writer.claim()
             (folder / "manifest.json").unlink(missing_ok=True)
             if folder.exists() and not (started.exists() and _same_start(started, fingerprint)):
-                shutil.rmtree(folder)
+                started.unlink(missing_ok=True)  # first: nothing vouches for what is left by a kill
+                for entry in folder.iterdir():
+                    if entry.name not in kept:
+                        self.remove(f"{stage}/{entry.name}")
         except OSError as error:
             raise _unwritable(folder, error) from error
         self.write_json(f"{stage}/started.json", sealed({"fingerprint": fingerprint}))
