@@ -7,19 +7,22 @@ import sys
 from pathlib import Path
 
 from fastcomus.errors import InputError
+from fastcomus.image_roots import ImageRoot
 from fastcomus.images import ENDINGS, ImageList, Skipped, find_images
 
 STANDARD_INPUT = "-"
 
 
-def find_listed_images(images: Path | str) -> ImageList:
-    """The images of `images`: a folder or an image (see `find_images`), any other file, which is read as a list with
-    one path a line, or "-", such a list on standard input.
+def find_listed_images(images: Path | str | ImageList) -> ImageList:
+    """The images of `images`, unless they are listed already: a folder or an image (see `find_images`), any other file,
+    which is read as a list with one path a line, or "-", such a list on standard input.
 
     Paths of a list are relative to the current folder; `root` is the deepest folder that all of them lie in, so that
     names never lead out of it. Files that are missing are skipped. Raises InputError for a list that is no text or
     names no file that is there.
     """
+    if isinstance(images, ImageList):
+        return images
     source = Path(images)
     if str(images) == STANDARD_INPUT:
         return _from_list(sys.stdin.buffer.read(), "standard input")
@@ -29,6 +32,13 @@ def find_listed_images(images: Path | str) -> ImageList:
         return _from_list(source.read_bytes(), str(images))
     except OSError as error:
         raise InputError(f"the list {images} cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def opened_root(address: str) -> ImageRoot:
+    """The root of an `ImageList` again, from `str(root)`; InputError where it is no longer there."""
+    if not os.path.isdir(address):
+        raise InputError(f"the images of this run lay in {address}, which is no longer there; put them back.")
+    return Path(address)
 
 
 def _from_list(content: bytes, shown: str) -> ImageList:

@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastcomus.augmentation import ReadSample
 from fastcomus.backends import Backend
 from fastcomus.config import Config
 from fastcomus.errors import InputError
+from fastcomus.image_roots import ImageRoot
 from fastcomus.images import LOST
 from fastcomus.interruption import is_asked, safe_point
 from fastcomus.labelling import label_images
@@ -43,7 +43,7 @@ CHECKPOINT_S = 60.0  # between checkpoints within an epoch
 class ImageSource:
     """Images that can be read: names under `root`. Their masks lie under `folder`/masks of an iteration."""
 
-    root: Path
+    root: ImageRoot
     names: tuple[str, ...]
     folder: str = ""
     stamp: str = ""

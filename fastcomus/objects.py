@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from fastcomus.config import EmbedConfig
 from fastcomus.embeddings import unit_rows
 from fastcomus.encoders import Encoder
 from fastcomus.fitting_batches import FittingBatches, batch_limit
+from fastcomus.image_roots import ImageRoot
 from fastcomus.images import LOST, UnreadableImage
 from fastcomus.read_ahead import read_ahead
 from fastcomus.saliency import NetworkProposer, Proposer, enlarged_maps
@@ -74,7 +74,7 @@ def object_schema(dimension: int) -> pa.Schema:
 
 
 def embed_shards(
-    root: Path,
+    root: ImageRoot,
     shards: Iterable[Sequence[str]],
     config: EmbedConfig,
     proposer: Proposer | NetworkProposer,
@@ -147,7 +147,12 @@ class _Collector:
 
 
 def _proposals(
-    root: Path, shards: Sequence[Sequence[str]], config: EmbedConfig, proposer: Proposer, backend: Backend, workers: int
+    root: ImageRoot,
+    shards: Sequence[Sequence[str]],
+    config: EmbedConfig,
+    proposer: Proposer,
+    backend: Backend,
+    workers: int,
 ) -> Iterator[_Proposal]:
     """Every image from file to crops in one worker thread."""
 
@@ -162,7 +167,7 @@ def _proposals(
 
 
 def _network_proposals(
-    root: Path,
+    root: ImageRoot,
     shards: Sequence[Sequence[str]],
     config: EmbedConfig,
     proposer: NetworkProposer,
@@ -198,11 +203,11 @@ def _network_proposals(
 
 
 def _decoded(
-    root: Path, name: str, config: EmbedConfig, backend: Backend, proposer: NetworkProposer | None
+    root: ImageRoot, name: str, config: EmbedConfig, backend: Backend, proposer: NetworkProposer | None
 ) -> _Decoded:
     """Read an image; runs in a worker thread and never raises for a bad one."""
     try:
-        pixels = backend.decode(str(root / name), config.max_pixels)
+        pixels = backend.decode(root / name, config.max_pixels)
     except UnreadableImage as error:
         return _Decoded(name, error=error)
     return _Decoded(name, pixels, proposer.prepare(pixels) if proposer else None)

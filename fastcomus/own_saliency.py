@@ -13,6 +13,7 @@ import torch
 from fastcomus.backends import Backend
 from fastcomus.config import Config, EmbedConfig, saliency_priors
 from fastcomus.errors import InputError
+from fastcomus.image_roots import ImagePlace, ImageRoot
 from fastcomus.images import LOST, UnreadableImage
 from fastcomus.integrity import check_zip, file_digest, sealed
 from fastcomus.interruption import safe_point
@@ -49,7 +50,7 @@ class Photographs:
 
 
 def train_saliency(
-    root: Path, names: Sequence[str], stamp: str, folder: RunFolder, config: Config, backend: Backend, workers: int
+    root: ImageRoot, names: Sequence[str], stamp: str, folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> Path:
     """Train a saliency network on the images `names` under `root`, with no label; the path of its checkpoint.
 
@@ -87,7 +88,7 @@ def train_saliency(
 
 
 def _prior_maps(
-    root: Path, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
+    root: ImageRoot, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> Photographs:
     """Every prior's map of every image, a file per 256 images."""
     proposers = [
@@ -96,7 +97,7 @@ def _prior_maps(
     unreadable = np.zeros((len(proposers), 0, 0), np.uint8)
 
     def read(name: str) -> np.ndarray:
-        return backend.decode(str(root / name), config.embed.max_pixels)
+        return backend.decode(root / name, config.embed.max_pixels)
 
     def maps_of(name: str) -> np.ndarray:
         try:
@@ -228,7 +229,7 @@ def _learnt(
     return network
 
 
-def _gone(image: Path, error: UnreadableImage) -> InputError:
+def _gone(image: ImagePlace, error: UnreadableImage) -> InputError:
     return InputError(f"{image} can no longer be read ({error}); put it back, or run the same command without it.")
 
 

@@ -27,7 +27,9 @@ from fastcomus.config import IMAGE_TRANSFERS, STAGES, ClusterConfig, Config, res
 from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
 from fastcomus.errors import InputError
 from fastcomus.folder_lock import sole_writer
-from fastcomus.images import find_images
+from fastcomus.image_lists import find_listed_images, opened_root
+from fastcomus.image_roots import ImageRoot
+from fastcomus.images import ImageList
 from fastcomus.interruption import safe_point
 from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
@@ -93,15 +95,15 @@ class Run:
 
     @sole_writer
     @reported
-    def embed(self, images: Path | str, **settings: Any) -> Embedded:
-        """Find the objects of every image under `images` and embed them; `objects()` gives the rows."""
+    def embed(self, images: Path | str | ImageList, **settings: Any) -> Embedded:
+        """Find the objects of every image of `images` (see `predict`) and embed them; `objects()` gives the rows."""
         from fastcomus.encoders import load_encoder
         from fastcomus.objects import SKIPPED_SCHEMA, embed_shards, lost_images
         from fastcomus.saliency import check_saliency, load_proposer
 
         config = with_settings(self.config, {"embed": settings})
         chosen = config.embed
-        found = find_images(Path(images))
+        found = find_listed_images(images)
         check_saliency(chosen)
         weights.check_name(chosen.encoder)
 
@@ -111,7 +113,7 @@ class Run:
         files = [Path(name) for name in (chosen.saliency, chosen.encoder_weights) if Path(name).is_file()]
         checkpoints = [_stamp(file) for file in files]
         prints = [
-            fingerprint(config=asdict(chosen), checkpoints=checkpoints, images=_stamps(found.root, shard, masks))
+            fingerprint(config=asdict(chosen), checkpoints=checkpoints, images=_stamps(found, shard, masks))
             for shard in shards
         ]
         whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
@@ -154,11 +156,11 @@ class Run:
         from fastcomus.saliency.network_map import check_network
 
         config = with_settings(self.config, {"saliency": settings})
-        found = find_images(Path(images))
+        found = find_listed_images(images)
         check_network(config.saliency.network)
         weights.check_name(config.saliency.refine_backbone)
         self._remember(config)
-        stamp = fingerprint(images=_stamps(found.root, found.names, None))
+        stamp = fingerprint(images=_stamps(found, found.names, None))
         made = train_saliency(found.root, found.names, stamp, self.folder, config, self.backend, self.workers)
         if output:
             with RunFolder(Path(output).parent).replacing(Path(output).name) as path:
@@ -266,8 +268,8 @@ class Run:
         weights.check_name(config.train.backbone)
         sources = [source]
         if config.train.extend:
-            more = find_images(Path(config.train.extend))
-            stamp = fingerprint(images=_stamps(more.root, more.names, None))
+            more = find_listed_images(config.train.extend)
+            stamp = fingerprint(images=_stamps(more, more.names, None))
             sources.append(ImageSource(more.root, more.names, "extend", stamp))
         if self.processes.is_first:
             self._remember(config)
@@ -300,13 +302,12 @@ class Run:
         """Class maps of other images by the newest network, as `output`/NAME.png; by default in the run folder's
         `predictions`. `images`: a folder, an image, a file with a path a line, or "-" for standard input. What else is
         written: `prediction_folder.write_predictions`."""
-        from fastcomus.image_lists import find_listed_images
         from fastcomus.prediction_folder import PredictedImages, write_predictions
 
         config = with_settings(self.config, {"predict": settings})
         newest, names = self._trained_iteration(None), self.name()
         found = find_listed_images(images)
-        wanted = PredictedImages(found, _stamps(found.root, found.names, None))
+        wanted = PredictedImages(found, _stamps(found, found.names, None))
         target = RunFolder(output or self.folder.path / "predictions")
         with target.writer.held():
             masks, skipped = write_predictions(
@@ -496,12 +497,12 @@ class Run:
         from fastcomus.datasets import read_truth
 
         weights.check_name(self.config.train.backbone)
-        names = find_images(Path(images)).names
+        found = find_listed_images(images)
         if self.config.train.extend:
-            find_images(Path(self.config.train.extend))
+            find_listed_images(self.config.train.extend)
         if truth:
-            read_truth(str(truth), Path(classes) if classes else None, names)
-        self.embed(images)
+            read_truth(str(truth), Path(classes) if classes else None, found.names)
+        self.embed(found)
         self.cluster()
         if truth:
             self.name()  # names of other clusters are told before training, not after it
@@ -510,10 +511,10 @@ class Run:
 
     # -- what the folder holds ---------------------------------------------------------------------------------
 
-    def _remember(self, config: Config, images: Path | None = None) -> None:
+    def _remember(self, config: Config, images: ImageRoot | None = None) -> None:
         """Write the settings into run.json, with what a reader of the results must know about them."""
         if images is not None:
-            self._images = str(images.resolve())
+            self._images = str(images.resolve() if isinstance(images, Path) else images)
         self.config = config
         networks = {config.embed.encoder, config.train.backbone, *_networks_behind(config)}
         supervised = sorted(name for name in networks if weights.is_supervised(name))
@@ -615,9 +616,7 @@ class Run:
 
         if not self._images:
             raise InputError(f"{self.folder.path} holds no images, only embeddings; run fastcomus embed FOLDER first.")
-        root = Path(self._images)
-        if not root.is_dir():
-            raise InputError(f"the images of this run lay in {root}, which is no longer there; put them back.")
+        root = opened_root(self._images)
         objects = self.folder.read_shards(["image"])["image"].to_pylist()
         readable = [row["image"] for row in self._skipped().to_pylist() if row["width"]]
         return ImageSource(root, tuple(sorted({*objects, *readable})))
@@ -660,14 +659,15 @@ def _networks_behind(config: Config) -> set[str]:
     return networks_behind(config.embed.saliency)
 
 
-def _stamps(root: Path, names: Sequence[str], masks: Path | None) -> list[list[Any]]:
-    """Name, size and time of change of every image (and of its own mask), to tell when a shard is stale."""
+def _stamps(found: ImageList, names: Sequence[str], masks: Path | None) -> list[list[Any]]:
+    """Of each of the `names`: name, size and time of change (and of its own mask's), to tell when a shard is stale."""
     from fastcomus.saliency.mask_folder import mask_candidates
 
     stamps: list[list[Any]] = []
     for name in names:
-        files = [root / name, *(mask_candidates(masks, name) if masks else ())]
-        stamps.append([name, *(_stamp(file) for file in files)])
+        place = found.root / name
+        own = _stamp(place) if isinstance(place, Path) else found.stamps.get(name)
+        stamps.append([name, own, *(_stamp(file) for file in (mask_candidates(masks, name) if masks else ()))])
     return stamps
 
 

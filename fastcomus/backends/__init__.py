@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import csr_array
 
 from fastcomus.errors import InputError
+from fastcomus.image_roots import ImagePlace
 
 log = logging.getLogger("fastcomus")
 
@@ -54,8 +55,8 @@ class Backend(Protocol):
     def device(self) -> torch.device:
         """Where the networks run."""
 
-    def decode(self, path: str, max_pixels: int) -> np.ndarray:
-        """The image as (H, W, 3) uint8 RGB; raises images.UnreadableImage."""
+    def decode(self, place: ImagePlace | str, max_pixels: int) -> np.ndarray:
+        """The image (a path, or a `StoredImage`) as (H, W, 3) uint8 RGB; raises images.UnreadableImage."""
 
     def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
         """Threshold saliency `maps` (M, H, W) float32 in [0, 1] ("otsu" or a number), keep those of `min_area` px.

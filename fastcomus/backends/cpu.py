@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 from fastcomus.backends import Neighbors, ObjectMasks
 from fastcomus.backends.block_krylov import basis_columns, largest_eigenpairs
 from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, nearest_neighbors, nearest_rows
+from fastcomus.image_roots import ImagePlace
 from fastcomus.images import read_image
 
 OTSU_BINS = 256
@@ -34,8 +34,8 @@ class CpuBackend:
     name: str = "cpu"
     all_pairs_rows: int = ALL_PAIRS_ROWS
 
-    def decode(self, path: str, max_pixels: int) -> np.ndarray:
-        return read_image(Path(path), max_pixels)
+    def decode(self, place: ImagePlace | str, max_pixels: int) -> np.ndarray:
+        return read_image(place, max_pixels)
 
     def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
         masks = maps

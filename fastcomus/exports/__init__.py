@@ -14,6 +14,7 @@ from fastcomus.errors import InputError
 from fastcomus.exports import coco, labelme, voc, yolo
 from fastcomus.exports.format import ExportFormat
 from fastcomus.exports.image_files import place_image
+from fastcomus.image_roots import ImageRoot
 from fastcomus.progress import progress_bar
 from fastcomus.read_ahead import read_ahead
 from fastcomus.run_folder import RunFolder
@@ -31,7 +32,7 @@ FORMATS: dict[str, ExportFormat] = {
 class Transfer:
     """How the images come into an export: from `root`, by `how` ("link" or "copy"), of `max_pixels` at most."""
 
-    root: Path
+    root: ImageRoot
     how: str
     max_pixels: int
 
