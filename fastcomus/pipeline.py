@@ -24,7 +24,7 @@ from fastcomus.cluster_embeddings import check_count, cluster_embeddings, sugges
 from fastcomus.cluster_names import ClusterNames
 from fastcomus.clustering import Clusters
 from fastcomus.config import IMAGE_TRANSFERS, STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
-from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
+from fastcomus.embeddings import checked_embeddings, joined_rows, read_embeddings
 from fastcomus.errors import InputError
 from fastcomus.folder_lock import sole_writer
 from fastcomus.images import find_images
@@ -176,11 +176,10 @@ class Run:
         """Cluster the objects of `embed`, or rows of your own: an array (N, D), an .npy file, or Parquet with a column
         `embedding`. With images, the class maps of the clusters are written too (iteration 0)."""
         config = with_settings(self.config, {"cluster": settings})
+        has_images = embeddings is None
         if embeddings is None:
-            objects = self.folder.read_shards()
-            rows, source = embedding_matrix(objects), str((self.folder.manifest("objects") or {})["fingerprint"])
+            rows, source = _embedding_rows(self.folder), str((self.folder.manifest("objects") or {})["fingerprint"])
         else:
-            objects = None
             rows, source = read_embeddings(embeddings)
         rows = checked_embeddings(rows)
         check_count(config.cluster, rows)
@@ -194,9 +193,10 @@ class Run:
             self.folder.begin("clusters", whole)
             found = cluster_embeddings(rows, config.cluster, config.seed, self.backend)
             clusters = found.clusters
-            write_clusters(self.folder, clusters, found.maps, objects)
+            images = self.folder.read_shards(["image"])["image"] if has_images else None
+            write_clusters(self.folder, clusters, found.maps, images)
             file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
-            facts = {"k": len(clusters.sizes), "objects": len(rows), "images": objects is not None, "source": source}
+            facts = {"k": len(clusters.sizes), "objects": len(rows), "images": has_images, "source": source}
             facts.update(config=asdict(config.cluster), embeddings=file)
             self.folder.finish("clusters", whole, **facts, **found.facts())
             log.info(
@@ -207,8 +207,8 @@ class Run:
                 clusters.sizes[0],
             )
             tell_stale_names(self.folder, self._clusters_manifest())
-        if objects is not None:
-            self._write_cluster_masks(objects, clusters, whole)
+        if has_images:
+            self._write_cluster_masks(clusters, whole)
         return clusters
 
     @sole_writer
@@ -219,7 +219,7 @@ class Run:
         from fastcomus.report.count_page import write_count_page
 
         config = with_settings(self.config, {"cluster": settings})
-        rows = embedding_matrix(self.folder.read_shards()) if embeddings is None else read_embeddings(embeddings)[0]
+        rows = _embedding_rows(self.folder) if embeddings is None else read_embeddings(embeddings)[0]
         rows = checked_embeddings(rows)
         check_count(replace(config.cluster, k=0, method="spectral"), rows)
         self._remember(config)
@@ -391,8 +391,7 @@ class Run:
                 settings=to_dict(self.config),
             )
             new.embed(images, masks=str(masks))
-            objects = target.read_shards()
-            table, wanted = objects.select(["image", "x0", "y0", "x1", "y1"]), embedding_matrix(objects)
+            table, wanted = target.read_shards(["image", "x0", "y0", "x1", "y1"]), _embedding_rows(target)
         else:
             wanted = read_embeddings(embeddings)[0]
             table = pa.table({"row": np.arange(len(wanted))})
@@ -541,7 +540,7 @@ class Run:
     def _clustered_rows(self, manifest: Mapping[str, Any]) -> np.ndarray:
         """The embeddings (N, D) that the clusters were made of; InputError when they changed since."""
         if manifest["images"]:
-            rows = embedding_matrix(self.folder.read_shards(["embedding"]))
+            rows = _embedding_rows(self.folder)
             source = str((self.folder.manifest("objects") or {})["fingerprint"])
         elif manifest["embeddings"]:
             rows, source = read_embeddings(manifest["embeddings"])
@@ -556,7 +555,7 @@ class Run:
                 f"the clusters in {self.folder.path} are not of the objects that are there now; run fastcomus cluster."
             )
 
-    def _write_cluster_masks(self, objects: pa.Table, clusters: Clusters, follows: str) -> None:
+    def _write_cluster_masks(self, clusters: Clusters, follows: str) -> None:
         """Iteration 0: the class maps of the clusters themselves."""
         from fastcomus.pseudo_masks import class_maps
 
@@ -565,8 +564,9 @@ class Run:
             return
         self.folder.begin("iteration-0", stage)
         skipped = self._skipped()
-        with progress_bar("cluster masks", len(objects) + len(skipped), "images") as advance:
-            for class_map in class_maps(objects, clusters.labels, skipped, self.backend):
+        with progress_bar("cluster masks", len(clusters.labels) + len(skipped), "images") as advance:
+            parts = self.folder.shards(["image", "width", "height", "score", "mask"])
+            for class_map in class_maps(parts, clusters.labels, skipped, self.backend):
                 self.folder.write_class_map(mask_name("iteration-0", class_map.image), class_map.labels)
                 advance(1)
                 safe_point()
@@ -639,6 +639,11 @@ def cluster(embeddings: np.ndarray, k: int = 0, *, seed: int = 0, device: str = 
     config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}}).cluster
     check_count(config, rows)
     return cluster_embeddings(rows, config, seed, backends.select(device)).clusters
+
+
+def _embedding_rows(folder: RunFolder) -> np.ndarray:
+    """(N, D) float32, the embeddings of all objects in a run folder."""
+    return joined_rows(folder.shards(["embedding"]), folder.count_shard_rows(), folder.path)
 
 
 def _by_stage(settings: Mapping[str, Any], *stages: str) -> dict[str, dict[str, Any]]:

@@ -252,13 +252,15 @@ class RunFolder:
 
     def read_shards(self, columns: list[str] | None = None) -> pa.Table:
         """The rows of every part, in order; InputError when there are none or one is damaged."""
+        return pa.concat_tables(self.shards(columns))
+
+    def shards(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The parts, one after the other: the objects of an image all lie in one. InputError as by `read_shards`."""
         manifest = self.manifest("objects")
         if manifest is None:
             raise InputError(f"there are no objects in {self.path}; run fastcomus embed FOLDER first.")
-        return pa.concat_tables(
-            self.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
-            for name, digest in manifest["parts"].items()
-        )
+        for name, digest in manifest["parts"].items():
+            yield self.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
 
     # -- class maps --------------------------------------------------------------------------------------------
 

@@ -17,10 +17,11 @@ import torch
 from scipy.sparse import csr_array
 
 from fastcomus.backends import Neighbors, ObjectMasks, gpu_images
+from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, CpuBackend
 from fastcomus.backends.eigenpair_check import BadEigenpairs, refined_eigenpairs
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
-from fastcomus.backends.nearest_neighbors import centred, import_faiss, nearest_rows, neighbor_recall
+from fastcomus.backends.nearest_neighbors import import_faiss, nearest_by_blocks, nearest_rows, neighbor_recall
 
 log = logging.getLogger("fastcomus")
 
@@ -98,11 +99,12 @@ class GpuBackend(CpuBackend):
     def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         if n_neighbors > _MOST_NEIGHBORS:
             return super().knn(embeddings, n_neighbors, recall, seed)
-        rows = centred(embeddings)
+        rows = CentredRows(embeddings)
         if recall < 1 and len(rows) > self.all_pairs_rows:
             found, reached = self._by_inverted_lists(rows, n_neighbors, recall, seed)
         else:
-            found, reached = self._search(rows, rows, n_neighbors)[1], 1.0
+            whole = rows[:]
+            found, reached = self._search(whole, whole, n_neighbors)[1], 1.0
         return Neighbors(_own_first(found), reached, np.arange(len(rows)))
 
     def nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +117,7 @@ class GpuBackend(CpuBackend):
         resources = faiss.StandardGpuResources()  # let go of at the end: networks want the memory next
         return faiss.knn_gpu(resources, queries, rows, count, device=self._device_index)
 
-    def _by_inverted_lists(self, rows: np.ndarray, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
+    def _by_inverted_lists(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
         """Indices (N, count), and their recall measured on a sample; more lists are looked at until it is reached."""
         import faiss
 
@@ -123,21 +125,23 @@ class GpuBackend(CpuBackend):
         lists = max(1, len(rows) // _ROWS_PER_LIST)
         resources = faiss.StandardGpuResources()
         index = faiss.index_cpu_to_gpu(
-            resources, self._device_index, faiss.index_factory(rows.shape[1], f"IVF{lists},Flat")
+            resources, self._device_index, faiss.index_factory(rows.dimension, f"IVF{lists},Flat")
         )
         index.train(
             rows[np.sort(rng.choice(len(rows), min(len(rows), lists * _TRAINING_ROWS_PER_LIST), replace=False))]
         )
-        index.add(rows)
+        for _, block in rows.blocks():
+            index.add(block)
         sample = np.sort(rng.choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
-        farthest = self._search(rows[sample], rows, count)[0][:, -1]
+        farthest = nearest_by_blocks(self._search, rows[sample], rows, count)[0][:, -1]
         looked_at, reached, looking = 1, 0.0, faiss.SearchParametersIVF()
         while reached < recall and looked_at < lists:
             looked_at = min(2 * looked_at, lists)
             looking.nprobe = looked_at
             found = _own_first(index.search(rows[sample], count, params=looking)[1], sample)
             reached = neighbor_recall(rows, sample, found[:, 1:], farthest, count - 1)
-        return index.search(rows, count, params=looking)[1], reached
+        parts = [index.search(block, count, params=looking)[1].astype(np.int32) for _, block in rows.blocks()]
+        return np.concatenate(parts), reached
 
     @property
     def _device_index(self) -> int:
