@@ -29,11 +29,12 @@ from fastcomus.errors import InputError
 from fastcomus.folder_lock import sole_writer
 from fastcomus.images import find_images
 from fastcomus.interruption import safe_point
+from fastcomus.name_clashes import check_names
 from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
-from fastcomus.stage_report import reported, stage_seconds
+from fastcomus.stage_report import count, reported, stage_seconds
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 from fastcomus.stored_masks import ClassMaps
 from fastcomus.stored_names import names_in, read_names, tell_stale_names, write_names
@@ -102,6 +103,7 @@ class Run:
         config = with_settings(self.config, {"embed": settings})
         chosen = config.embed
         found = find_images(Path(images))
+        check_names(found.names, self.folder.path)
         check_saliency(chosen)
         weights.check_name(chosen.encoder)
 
@@ -209,6 +211,7 @@ class Run:
             tell_stale_names(self.folder, self._clusters_manifest())
         if has_images:
             self._write_cluster_masks(clusters, whole)
+        count(objects=len(rows), clusters=len(clusters.sizes))
         return clusters
 
     @sole_writer
@@ -224,6 +227,7 @@ class Run:
         check_count(replace(config.cluster, k=0, method="spectral"), rows)
         self._remember(config)
         suggested = suggest_counts(rows, config.cluster, config.seed, self.backend)
+        count(objects=suggested.objects, **suggested.counts)
         self.folder.write_json("suggest-k/counts.json", asdict(suggested))
         log.info("suggest-k: open %s", write_count_page(self.folder, suggested, config.cluster.choose_k))
         return suggested
@@ -267,6 +271,7 @@ class Run:
         sources = [source]
         if config.train.extend:
             more = find_images(Path(config.train.extend))
+            check_names(more.names, self.folder.path)
             stamp = fingerprint(images=_stamps(more.root, more.names, None))
             sources.append(ImageSource(more.root, more.names, "extend", stamp))
         if self.processes.is_first:
@@ -277,9 +282,11 @@ class Run:
         samples = [Sample(source.root / name, mask_name("iteration-0", name)) for name in core]
         follows = str((self.folder.manifest("iteration-0") or {})["fingerprint"])
         at = Surroundings(self.folder, config, self.backend, self.workers, self.processes)
+        count(images=0, masks=0)  # those of iterations that are up to date do not count
         with self.processes.connected(self.backend.device):
             for iteration in range(1, config.train.iterations + 1):
                 follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
+                count(iterations=1)
                 if iteration > 1 and config.train.stop_agreement:
                     agreement = masks_agreement(iteration, sources, at)
                     log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
@@ -306,12 +313,14 @@ class Run:
         config = with_settings(self.config, {"predict": settings})
         newest, names = self._trained_iteration(None), self.name()
         found = find_listed_images(images)
+        check_names(found.names, Path(output or self.folder.path / "predictions"))
         wanted = PredictedImages(found, _stamps(found.root, found.names, None))
         target = RunFolder(output or self.folder.path / "predictions")
         with target.writer.held():
             masks, skipped = write_predictions(
                 wanted, target, overlay, probabilities, self.folder, newest, names, config, self.backend, self.workers
             )
+        count(images=masks, skipped=len(skipped))
         log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
 
@@ -331,6 +340,7 @@ class Run:
         target = Path(output or self.folder.path / "segmenter.onnx")
         with RunFolder(target.parent).replacing(target.name) as path:
             write_onnx(load_segmenter(self.folder, chosen), names, {**facts, "iteration": str(chosen)}, path)
+        count(bytes=target.stat().st_size, classes=len(names.classes))
         log.info("export: the network of iteration %d in %s", chosen, target)
         return target
 
@@ -340,14 +350,19 @@ class Run:
         """The masks of `iteration` (the last by default) with their images as "coco", "voc", "yolo" or "labelme", in a
         new folder, by default exports/iteration-N-FORMAT in the run (`exports`). `images`: "link" or "copy". Of
         "onnx" it is `export_onnx`."""
+        return (
+            self.export_onnx(output, iteration) if format == "onnx" else self._export(format, output, iteration, images)
+        )
+
+    @reported
+    def _export(self, format: str, output: Path | str, iteration: int | None, images: str) -> Path:
         from fastcomus.exports import Transfer, export_masks
 
-        if format == "onnx":
-            return self.export_onnx(output, iteration)
         masks, source = self._class_maps(iteration)
         target = Path(output or self.folder.path / f"exports/iteration-{masks.iteration}-{format}")
-        count = export_masks(format, masks, Transfer(source.root, images, self.config.embed.max_pixels), target)
-        log.info("export: the masks of %d images, iteration %d, in %s", count, masks.iteration, target)
+        written = export_masks(format, masks, Transfer(source.root, images, self.config.embed.max_pixels), target)
+        count(images=written, classes=masks.k)
+        log.info("export: the masks of %d images, iteration %d, in %s", written, masks.iteration, target)
         return target
 
     @sole_writer
@@ -423,13 +438,10 @@ class Run:
         if names.given:
             table = table.append_column("name", pa.array([names.name(one) for one in found.labels], pa.string()))
         target.write_table("assigned.parquet", table)
-        log.info(
-            "assign: %d objects in %d clusters, %d unlike anything; %s",
-            len(table),
-            len(np.unique(found.labels)),
-            int(found.is_outlier.sum()),
-            target.file("assigned.parquet"),
-        )
+        clusters, outliers = len(np.unique(found.labels)), int(found.is_outlier.sum())
+        count(objects=len(table), clusters=clusters, outliers=outliers)
+        told = len(table), clusters, outliers, target.file("assigned.parquet")
+        log.info("assign: %d objects in %d clusters, %d unlike anything; %s", *told)
         return target.file("assigned.parquet")
 
     @sole_writer
@@ -453,7 +465,9 @@ class Run:
 
         maps, _ = self._class_maps(iteration)
         named = Path(classes) if classes else None
-        return evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
+        evaluation = evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
+        count(images=evaluation.images, missing=evaluation.missing)
+        return evaluation
 
     @sole_writer
     @reported
@@ -485,6 +499,7 @@ class Run:
             iterations=tuple(self._iterations()) if objects else (),
             names=names,
         )
+        count(objects=len(rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
         return write_report(found, self.backend, self.workers)
 
     @sole_writer
@@ -533,8 +548,8 @@ class Run:
                 detail = f" ({row['detail']})" if row["detail"] else ""
                 log.info("embed: left out %s: %s%s", row["image"], row["reason"], detail)
             return
-        for reason, count in Counter(row["reason"] for row in skipped).most_common():
-            log.info("embed: left out %d images: %s", count, reason)
+        for reason, images in Counter(row["reason"] for row in skipped).most_common():
+            log.info("embed: left out %d images: %s", images, reason)
         log.info("embed: their names are in %s", self.folder.file("objects/skipped.parquet"))
 
     def _clustered_rows(self, manifest: Mapping[str, Any]) -> np.ndarray:
@@ -623,7 +638,9 @@ class Run:
         return ImageSource(root, tuple(sorted({*objects, *readable})))
 
     def _embedded(self, images: int) -> Embedded:
-        return Embedded(images, self.folder.count_shard_rows(), len(self._skipped()))
+        embedded = Embedded(images, self.folder.count_shard_rows(), len(self._skipped()))
+        count(**asdict(embedded))
+        return embedded
 
     def _skipped(self) -> pa.Table:
         return self.folder.read_table("objects/skipped.parquet")

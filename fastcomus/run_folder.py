@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -126,10 +126,9 @@ class RunFolder:
 
     def file(self, name: str) -> Path:
         """`name` (POSIX, relative) inside the run folder; InputError for a name that would leave it."""
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts:
+        if leads_out(name):
             raise InputError(f"the name {name!r} leads out of the run folder; rename the file.")
-        return self.path / parts
+        return self.path / PurePosixPath(name)
 
     def unfinished(self, name: str) -> Path:
         """Where `name` is written before it is renamed: its own name may be as long as a file name can be."""
@@ -166,7 +165,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         with self.replacing(name) as path:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
     def write_tensors(self, name: str, write: Callable[[Path], None]) -> None:
         """A file by `torch.save` or safetensors, whose errors about the disk are made those that all others raise."""
@@ -313,6 +312,12 @@ class RunFolder:
 
 def _part(index: int) -> str:
     return f"objects/part-{index:05d}.parquet"
+
+
+def leads_out(name: str, on_windows: bool = os.name == "nt") -> bool:
+    """Whether `name` (POSIX, relative) would leave the folder it is laid in: on Windows also by drive or backslash."""
+    path = PureWindowsPath(name) if on_windows else PurePosixPath(name)
+    return bool(path.anchor) or ".." in path.parts
 
 
 def fingerprint(**facts: Any) -> str:
