@@ -32,6 +32,7 @@ from fastcomus.segmenter_files import (
     write_segmenter,
 )
 from fastcomus.self_training import SelfTraining
+from fastcomus.stage_report import count
 from fastcomus.training_samples import Sample, check_samples, sample_reader
 
 log = logging.getLogger("fastcomus")
@@ -153,6 +154,7 @@ def _trained(iteration: int, samples: Sequence[Sample], k: int, trained_from: st
     with progress_bar(name, epochs * len(samples), "images", done) as advance:
         for images in training.train(read, len(samples), at.workers):
             advance(images)
+            count(images=images)
             ended = training.steps == 0
             if first and (ended or time.monotonic() - stored > CHECKPOINT_S or is_asked()):
                 write_checkpoint(folder, iteration, training.checkpoint())
@@ -220,8 +222,9 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
             return None if labels.any() else mask
 
         task = f"{name} masks"
-        written = label_images(segmenter, source.root, names, done, write, at.config, at.backend, at.workers, task)
-        empty += [mask for mask in written if mask is not None]
+        for mask in label_images(segmenter, source.root, names, done, write, at.config, at.backend, at.workers, task):
+            count(masks=1)
+            empty += [mask] if mask is not None else []
     return sorted(mask for of_one in at.processes.gathered(empty) for mask in of_one)
 
 

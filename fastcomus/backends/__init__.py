@@ -77,7 +77,9 @@ class Backend(Protocol):
         """
 
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The largest eigenvalues (c,) of D^-1/2 W D^-1/2, descending, with unit eigenvectors (N, c), float64."""
+        """The largest eigenvalues (c,) of D^-1/2 W D^-1/2, descending, with unit eigenvectors (N, c).
+
+        Both float64; the vectors of large graphs float32."""
 
     def kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None

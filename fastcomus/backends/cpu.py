@@ -23,6 +23,7 @@ OTSU_BINS = 256
 _DENSE_ROWS_PER_COMPONENT = 4
 # Up to here ARPACK in float64 is quick; beyond it the block solver in float32 takes a quarter of its time.
 SMALL_GRAPH_ROWS = 5_000
+_ROWS_AT_ONCE = 65_536  # of a graph
 _LABELS = 256  # that a uint8 can hold
 
 
@@ -68,8 +69,13 @@ class CpuBackend:
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
         # Small problems in float64; in large ones the solver works in float32 anyway.
-        matrix = affinity.astype(np.float64 if affinity.shape[0] <= SMALL_GRAPH_ROWS else np.float32)
-        matrix.data *= scale[matrix.indices] * np.repeat(scale, np.diff(matrix.indptr))
+        kind = np.float64 if affinity.shape[0] <= SMALL_GRAPH_ROWS else np.float32
+        matrix = csr_array((affinity.data.astype(kind), affinity.indices, affinity.indptr), shape=affinity.shape)
+        for start in range(0, len(scale), _ROWS_AT_ONCE):
+            ends = matrix.indptr[start : start + _ROWS_AT_ONCE + 1]
+            links = slice(ends[0], ends[-1])
+            own = np.repeat(scale[start : start + _ROWS_AT_ONCE], np.diff(ends))
+            matrix.data[links] *= scale[matrix.indices[links]] * own
         # Part by part, the largest first: each has an eigenvalue 1, and Lanczos overlooks copies of an eigenvalue.
         # As many parts as vectors are enough: each has that eigenvalue.
         parts = _connected_parts(matrix)[:n_components]
@@ -83,6 +89,8 @@ class CpuBackend:
         owners = np.repeat(np.arange(len(parts)), [len(part_values) for part_values, _ in found])
         columns = np.concatenate([np.arange(len(part_values)) for part_values, _ in found])
         order = np.argsort(-values, kind="stable")[:n_components]
+        if len(parts) == 1 and len(parts[0]) == len(scale) and (order == np.arange(len(order))).all():
+            return values.astype(np.float64), _signed(found[0][1])
         vectors = np.zeros((len(scale), len(order)), matrix.dtype)
         for target, (owner, column) in enumerate(zip(owners[order], columns[order], strict=True)):
             vectors[parts[owner], target] = found[owner][1][:, column]
@@ -170,6 +178,9 @@ def _largest_eigenpairs(
 
 
 def _signed(vectors: np.ndarray) -> np.ndarray:
-    """Eigenvectors with their largest entry (in absolute value) positive, so that equal runs give equal signs."""
-    largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
-    return vectors * np.where(largest < 0, -1, 1)
+    """Eigenvectors, turned in place so that their largest entry (in absolute value) is positive: equal runs give equal
+    signs."""
+    for vector in vectors.T:
+        if vector[np.argmax(np.abs(vector))] < 0:
+            vector *= -1  # NumPy 2.3 negates float64 columns wrongly in place
+    return vectors
