@@ -57,8 +57,8 @@ def reported(method: Method) -> Method:
 def count(**counts: int) -> None:
     """Add to what the line of the stage that runs now will tell; the rate is that of what is named first."""
     told = _counts.get()
-    for name, number in counts.items() if told is not None else ():
-        told[name] = told.get(name, 0) + number
+    if told is not None:
+        told.update({name: told.get(name, 0) + number for name, number in counts.items()})
 
 
 def stage_seconds(folder: RunFolder) -> dict[str, float]:
