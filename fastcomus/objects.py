@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,14 @@ import pyarrow as pa
 import torch
 from pycocotools import mask as coco_mask
 
-from fastcomus.backends import Backend
+from fastcomus.backends import Backend, FoundObjects, Image
 from fastcomus.config import EmbedConfig
 from fastcomus.embeddings import unit_rows
 from fastcomus.encoders import Encoder
 from fastcomus.fitting_batches import FittingBatches, batch_limit
 from fastcomus.images import LOST, UnreadableImage
-from fastcomus.read_ahead import read_ahead
-from fastcomus.saliency import NetworkProposer, Proposer, enlarged_maps
+from fastcomus.read_ahead import AHEAD, read_ahead
+from fastcomus.saliency import NetworkProposer, Proposer
 
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -40,19 +41,20 @@ class ObjectShard:
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """One image as it was read: `pixels` (H, W, 3) uint8, or the reason why not. `prepared`: what a saliency network
-    sees of it."""
+class _Seen:
+    """One image on its way: `pixels` (H, W, 3) uint8, or the reason why there are none. `prepared`: what a saliency
+    network sees of it. `maps`: (M, h, w), what was found in it."""
 
     name: str
-    pixels: np.ndarray | None = None
+    pixels: Image | None = None
     prepared: torch.Tensor | None = None
+    maps: np.ndarray | torch.Tensor | None = None
     error: UnreadableImage | None = None
 
 
 @dataclass(frozen=True)
 class _Proposal:
-    """One image after the worker threads: its objects as rows without embeddings, and their crops."""
+    """One image cut up: its objects as rows without embeddings, and their crops."""
 
     rows: list[dict]
     crops: torch.Tensor  # (M, 3, S, S) uint8
@@ -90,10 +92,7 @@ def embed_shards(
     shards, so a shard's bytes do not depend on its neighbours.
     """
     shards = list(shards)
-    if callable(proposer):
-        proposals = _proposals(root, shards, config, proposer, backend, workers)
-    else:
-        proposals = _network_proposals(root, shards, config, proposer, backend, workers)
+    proposals = _proposals(root, shards, config, proposer, backend, workers)
     collector = _Collector(config, encoder, backend.device)
     for shard in shards:
         for _ in shard:
@@ -116,7 +115,7 @@ class _Collector:
         self.rows: list[dict] = []
         self.skipped: list[dict] = []
         self.crops: list[torch.Tensor] = []
-        self.embeddings: list[np.ndarray] = []
+        self.embeddings: list[torch.Tensor] = []  # a batch each, on the device until all are there: nobody waits for it
 
     def add(self, proposal: _Proposal) -> None:
         self.rows += proposal.rows
@@ -129,7 +128,10 @@ class _Collector:
         if self.crops:
             self._embed(len(self.crops))
         dimension = self.encoder.dimension
-        embeddings = np.concatenate([np.empty((0, dimension), np.float32), *self.embeddings])
+        rows = [batch.cpu().numpy() for batch in self.embeddings]
+        if self.config.normalize:
+            rows = [unit_rows(batch) for batch in rows]
+        embeddings = np.concatenate([np.empty((0, dimension), np.float32), *rows])
         schema = object_schema(dimension)
         columns = {name: [row[name] for row in self.rows] for name in schema.names if name != "embedding"}
         embedding = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), dimension)
@@ -140,92 +142,127 @@ class _Collector:
 
     def _embed(self, count: int) -> None:
         batch, self.crops = self.crops[:count], self.crops[count:]
-        rows = torch.cat(self.batches.run(self.encoder, torch.cat(batch))).numpy()
-        if self.config.normalize:
-            rows = unit_rows(rows)
-        self.embeddings.append(rows)
+        self.embeddings.append(torch.cat(self.batches.run(self.encoder, torch.cat(batch))))
 
 
 def _proposals(
-    root: Path, shards: Sequence[Sequence[str]], config: EmbedConfig, proposer: Proposer, backend: Backend, workers: int
+    root: Path,
+    shards: Sequence[Sequence[str]],
+    config: EmbedConfig,
+    proposer: Proposer | NetworkProposer,
+    backend: Backend,
+    workers: int,
 ) -> Iterator[_Proposal]:
-    """Every image from file to crops in one worker thread."""
+    """Image -> saliency -> boxes -> crops, of every image in order."""
 
-    def propose(name: str) -> _Proposal:
-        image = _decoded(root, name, config, backend, None)
+    def cut_out(batch: list[_Seen]) -> list[_Proposal]:
+        return _cut_out(batch, config, backend)
+
+    sizes = [len(shard) for shard in shards]
+    if callable(proposer):
+        see = _sees_alone(root, proposer, config, backend)
+        names = (name for shard in shards for name in shard)
+        if backend.images_at_once == 1:  # from file to crops in one worker thread: few images are held
+            return chain.from_iterable(read_ahead(lambda name: cut_out([see(name)]), names, workers))
+        seen = read_ahead(see, names, workers)
+    else:
+        seen = _seen_by_network(root, shards, config, proposer, backend, workers)
+    batches = _batches(seen, sizes, backend.images_at_once, backend.pixels_at_once)
+    # What waits is bounded in images, and one thread is enough to wait for a device.
+    threads = workers if backend.images_at_once == 1 else 1
+    return chain.from_iterable(read_ahead(cut_out, batches, threads, AHEAD // backend.images_at_once))
+
+
+def _sees_alone(root: Path, proposer: Proposer, config: EmbedConfig, backend: Backend) -> Callable[[str], _Seen]:
+    """What reads an image and finds its objects without a network; called from worker threads."""
+
+    def see(name: str) -> _Seen:
+        image = _decoded(root, name, config, backend)
+        if image.pixels is None:
+            return image
         try:
-            return _finished(image, None if image.pixels is None else proposer(name, image.pixels), config, backend)
+            return replace(image, maps=proposer(name, np.asarray(image.pixels)))
         except UnreadableImage as error:  # its mask, for instance
-            return _finished(replace(image, error=error), None, config, backend)
+            return replace(image, error=error)
 
-    return read_ahead(propose, (name for shard in shards for name in shard), workers)
+    return see
 
 
-def _network_proposals(
+def _seen_by_network(
     root: Path,
     shards: Sequence[Sequence[str]],
     config: EmbedConfig,
     proposer: NetworkProposer,
     backend: Backend,
     workers: int,
-) -> Iterator[_Proposal]:
-    """Worker threads read images, the network sees them a batch at a time, worker threads cut out what it found."""
+) -> Iterator[_Seen]:
+    """Worker threads read images, the network sees them a batch at a time."""
 
-    def decode(name: str) -> _Decoded:
-        return _decoded(root, name, config, backend, proposer)
+    def read(name: str) -> _Seen:
+        image = _decoded(root, name, config, backend)
+        return image if image.pixels is None else replace(image, prepared=proposer.prepare(image.pixels))
 
     fitting = FittingBatches(backend.device)
-
-    def found_in(prepared: list[torch.Tensor]) -> Iterator[np.ndarray]:
-        for part in fitting.run(proposer.propose, torch.stack(prepared)) if prepared else []:
-            yield from part
-
-    def with_maps() -> Iterator[tuple[_Decoded, np.ndarray | None]]:
-        images = read_ahead(decode, (name for shard in shards for name in shard), workers)
-        for shard in shards:
-            for start in range(0, len(shard), proposer.batch):
-                batch = [next(images) for _ in shard[start : start + proposer.batch]]
-                found = found_in([image.prepared for image in batch if image.prepared is not None])
-                yield from ((image, None if image.prepared is None else next(found)) for image in batch)
-
-    def finish(item: tuple[_Decoded, np.ndarray | None]) -> _Proposal:
-        image, maps = item
-        if image.pixels is not None and maps is not None:
-            maps = enlarged_maps(maps, image.pixels.shape[:2])
-        return _finished(image, maps, config, backend)
-
-    return read_ahead(finish, with_maps(), workers)
+    images = read_ahead(read, (name for shard in shards for name in shard), workers)
+    for batch in _batches(images, [len(shard) for shard in shards], proposer.batch, backend.pixels_at_once):
+        prepared = [image.prepared for image in batch if image.prepared is not None]
+        parts = fitting.run(proposer.propose, torch.stack(prepared)) if prepared else []
+        found = chain.from_iterable(parts)
+        yield from (image if image.prepared is None else replace(image, maps=next(found)) for image in batch)
 
 
-def _decoded(
-    root: Path, name: str, config: EmbedConfig, backend: Backend, proposer: NetworkProposer | None
-) -> _Decoded:
+def _batches(images: Iterator[_Seen], shards: Sequence[int], most: int, most_pixels: int) -> Iterator[list[_Seen]]:
+    """Runs of up to `most` images and, unless one has more, `most_pixels`; none leaves its shard. `shards`: sizes."""
+    for size in shards:
+        batch: list[_Seen] = []
+        pixels = 0
+        for _ in range(size):
+            image = next(images)
+            own = 0 if image.pixels is None else image.pixels.shape[0] * image.pixels.shape[1]
+            if batch and pixels + own > most_pixels:
+                yield batch
+                batch, pixels = [], 0
+            batch.append(image)
+            pixels += own
+            if len(batch) == most:
+                yield batch
+                batch, pixels = [], 0
+        if batch:
+            yield batch
+
+
+def _decoded(root: Path, name: str, config: EmbedConfig, backend: Backend) -> _Seen:
     """Read an image; runs in a worker thread and never raises for a bad one."""
     try:
-        pixels = backend.decode(str(root / name), config.max_pixels)
+        return _Seen(name, backend.decode(str(root / name), config.max_pixels))
     except UnreadableImage as error:
-        return _Decoded(name, error=error)
-    return _Decoded(name, pixels, proposer.prepare(pixels) if proposer else None)
+        return _Seen(name, error=error)
 
 
-def _finished(image: _Decoded, maps: np.ndarray | None, config: EmbedConfig, backend: Backend) -> _Proposal:
-    """Cut out the objects of `maps` (M, H, W); runs in a worker thread."""
-    nothing = torch.empty((0, 3, config.crop_size, config.crop_size), dtype=torch.uint8)
+def _cut_out(batch: Sequence[_Seen], config: EmbedConfig, backend: Backend) -> list[_Proposal]:
+    """The objects of every image, by its maps; runs in a worker thread."""
+    usable = [image for image in batch if image.error is None]
+    pixels = [image.pixels for image in usable if image.pixels is not None]
+    maps = [image.maps for image in usable if image.maps is not None]
+    found = iter(backend.find_objects(pixels, maps, config.theta, config.min_area, config.crop_size) if usable else [])
+    return [_proposal(image, next(found) if image.error is None else None, config) for image in batch]
+
+
+def _proposal(image: _Seen, found: FoundObjects | None, config: EmbedConfig) -> _Proposal:
+    """`found`: None where the image cannot be used."""
     height, width = (0, 0) if image.pixels is None else image.pixels.shape[:2]
 
     def skipped(reason: str, detail: str) -> _Proposal:
         row = {"image": image.name, "reason": reason, "detail": detail, "width": width, "height": height}
-        return _Proposal([], nothing, [row])
+        return _Proposal([], torch.empty(0), [row])
 
     if image.error is not None:
         return skipped(image.error.reason, image.error.detail)
-    assert image.pixels is not None and maps is not None
-    found = backend.mask_boxes(maps, config.theta, config.min_area)
-    if not len(found.masks):
+    assert found is not None
+    if not len(found.boxes):
         if found.too_small:
             return skipped("smaller than min_area", f"no object of {config.min_area} px or more")
         return skipped("no salient region", "")
-    encoded = coco_mask.encode(np.asfortranarray(found.masks.transpose(1, 2, 0).astype(np.uint8)))
     rows = [
         {
             "image": image.name,
@@ -234,11 +271,11 @@ def _finished(image: _Decoded, maps: np.ndarray | None, config: EmbedConfig, bac
             **dict(zip(("x0", "y0", "x1", "y1"), box.tolist(), strict=True)),
             "area": int(area),
             "score": float(score),
-            "mask": run_lengths["counts"].decode("ascii"),
+            "mask": run_lengths,
         }
-        for box, area, score, run_lengths in zip(found.boxes, found.areas, found.scores, encoded, strict=True)
+        for box, area, score, run_lengths in zip(found.boxes, found.areas, found.scores, found.run_lengths, strict=True)
     ]
-    return _Proposal(rows, backend.crop_resize(image.pixels, found.boxes, config.crop_size), [])
+    return _Proposal(rows, found.crops, [])
 
 
 def lost_images(skipped: pa.Table) -> list[str]:

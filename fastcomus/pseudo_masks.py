@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.backends import Backend
+from fastcomus.backends import Backend, LabelledMasks
 from fastcomus.objects import decode_mask
 
 
@@ -31,11 +31,19 @@ def class_maps(objects: pa.Table, labels: np.ndarray, skipped: pa.Table, backend
     table = objects.select(["image", "width", "height", "score", "mask"]).to_pydict()
     images = table["image"]
     starts = [i for i in range(len(images)) if i == 0 or images[i] != images[i - 1]]
-    for start, end in pairwise([*starts, len(images)]):
+    waiting: list[LabelledMasks] = []
+    pixels = 0
+    for place, (start, end) in enumerate(pairwise([*starts, len(images)])):
         rows = sorted(range(start, end), key=lambda i: (table["score"][i], i))
         shape = (table["height"][start], table["width"][start])
         masks = [decode_mask(table["mask"][i], *shape) for i in rows]
-        yield ClassMap(images[start], backend.assemble_masks(masks, [int(labels[i]) for i in rows], shape))
+        waiting.append(LabelledMasks(masks, [int(labels[i]) for i in rows], shape))
+        pixels += len(masks) * shape[0] * shape[1]
+        is_last = place + 1 == len(starts)
+        if is_last or len(waiting) == backend.images_at_once or pixels >= backend.pixels_at_once:
+            names = [images[i] for i in starts[place + 1 - len(waiting) : place + 1]]
+            yield from map(ClassMap, names, backend.assemble_masks(waiting))
+            waiting, pixels = [], 0
     for row in skipped.to_pylist():
         if row["width"]:
             yield ClassMap(row["image"], np.zeros((row["height"], row["width"]), np.uint16))

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fastcomus.augmentation import ReadSample, augmented_batches, batch_starts, shuffled
 from fastcomus.backends import Backend
+from fastcomus.backends.device_memory import on_device
 from fastcomus.config import TrainConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
@@ -182,7 +183,7 @@ class SelfTraining:
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros_like(self.sums)
         for place, (images, labels) in enumerate(parts):
-            images, labels = self._on_device(images), self._on_device(labels)
+            images, labels = on_device(images, self.device), on_device(labels, self.device)
             with self._gradients_kept(place + 1 < len(parts)):
                 with autocast(self.device, self.precision):
                     logits = self.network(images)
@@ -199,11 +200,6 @@ class SelfTraining:
         self.sums += self.processes.sum(sums)
         if self.averaged is not None:
             self.averaged.update_parameters(self.segmenter)
-
-    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _gradients_kept(self, are_kept: bool) -> Any:
         """Processes exchange gradients once a step, in its last pass."""
