@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -12,14 +12,16 @@ import pyarrow as pa
 import torch
 from pycocotools import mask as coco_mask
 
-from fastcomus.backends import Backend, FoundObjects, Image
+from fastcomus.backends import Backend, FoundObjects
 from fastcomus.config import EmbedConfig
 from fastcomus.embeddings import unit_rows
 from fastcomus.encoders import Encoder
 from fastcomus.fitting_batches import FittingBatches, batch_limit
-from fastcomus.images import LOST, UnreadableImage
+from fastcomus.fixed_batches import FixedBatches, filled_up
+from fastcomus.images import LOST
 from fastcomus.read_ahead import AHEAD, read_ahead
 from fastcomus.saliency import NetworkProposer, Proposer
+from fastcomus.seen_images import SeenImage, seen_batches, sees_alone
 
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -38,18 +40,6 @@ class ObjectShard:
 
     objects: pa.Table
     skipped: pa.Table
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """One image on its way: `pixels` (H, W, 3) uint8, or the reason why there are none. `prepared`: what a saliency
-    network sees of it. `maps`: (M, h, w), what was found in it."""
-
-    name: str
-    pixels: Image | None = None
-    prepared: torch.Tensor | None = None
-    maps: np.ndarray | torch.Tensor | None = None
-    error: UnreadableImage | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +97,11 @@ class _Collector:
     def __init__(self, config: EmbedConfig, encoder: Encoder, device: torch.device) -> None:
         self.config = config
         self.encoder = encoder
+        self.encode: Callable[[torch.Tensor], torch.Tensor] = encoder
         self.batches = FittingBatches(device)
         self.batch = batch_limit(config.embed_batch, device, on_gpu=256, on_cpu=32)
+        if config.compile:
+            self.encode = FixedBatches(encoder, self.batch, device)
         self._reset()
 
     def _reset(self) -> None:
@@ -142,7 +135,10 @@ class _Collector:
 
     def _embed(self, count: int) -> None:
         batch, self.crops = self.crops[:count], self.crops[count:]
-        self.embeddings.append(torch.cat(self.batches.run(self.encoder, torch.cat(batch))))
+        crops = torch.cat(batch)
+        if self.config.compile:
+            crops = filled_up(crops, self.batch)
+        self.embeddings.append(torch.cat(self.batches.run(self.encode, crops))[:count])
 
 
 def _proposals(
@@ -155,91 +151,20 @@ def _proposals(
 ) -> Iterator[_Proposal]:
     """Image -> saliency -> boxes -> crops, of every image in order."""
 
-    def cut_out(batch: list[_Seen]) -> list[_Proposal]:
+    def cut_out(batch: list[SeenImage]) -> list[_Proposal]:
         return _cut_out(batch, config, backend)
 
-    sizes = [len(shard) for shard in shards]
-    if callable(proposer):
-        see = _sees_alone(root, proposer, config, backend)
+    if callable(proposer) and backend.images_at_once == 1:  # file to crops in one worker thread: few images are held
+        see = sees_alone(root, proposer, config, backend)
         names = (name for shard in shards for name in shard)
-        if backend.images_at_once == 1:  # from file to crops in one worker thread: few images are held
-            return chain.from_iterable(read_ahead(lambda name: cut_out([see(name)]), names, workers))
-        seen = read_ahead(see, names, workers)
-    else:
-        seen = _seen_by_network(root, shards, config, proposer, backend, workers)
-    batches = _batches(seen, sizes, backend.images_at_once, backend.pixels_at_once)
+        return chain.from_iterable(read_ahead(lambda name: cut_out([see(name)]), names, workers))
+    batches = seen_batches(root, shards, config, proposer, backend, workers)
     # What waits is bounded in images, and one thread is enough to wait for a device.
     threads = workers if backend.images_at_once == 1 else 1
     return chain.from_iterable(read_ahead(cut_out, batches, threads, AHEAD // backend.images_at_once))
 
 
-def _sees_alone(root: Path, proposer: Proposer, config: EmbedConfig, backend: Backend) -> Callable[[str], _Seen]:
-    """What reads an image and finds its objects without a network; called from worker threads."""
-
-    def see(name: str) -> _Seen:
-        image = _decoded(root, name, config, backend)
-        if image.pixels is None:
-            return image
-        try:
-            return replace(image, maps=proposer(name, np.asarray(image.pixels)))
-        except UnreadableImage as error:  # its mask, for instance
-            return replace(image, error=error)
-
-    return see
-
-
-def _seen_by_network(
-    root: Path,
-    shards: Sequence[Sequence[str]],
-    config: EmbedConfig,
-    proposer: NetworkProposer,
-    backend: Backend,
-    workers: int,
-) -> Iterator[_Seen]:
-    """Worker threads read images, the network sees them a batch at a time."""
-
-    def read(name: str) -> _Seen:
-        image = _decoded(root, name, config, backend)
-        return image if image.pixels is None else replace(image, prepared=proposer.prepare(image.pixels))
-
-    fitting = FittingBatches(backend.device)
-    images = read_ahead(read, (name for shard in shards for name in shard), workers)
-    for batch in _batches(images, [len(shard) for shard in shards], proposer.batch, backend.pixels_at_once):
-        prepared = [image.prepared for image in batch if image.prepared is not None]
-        parts = fitting.run(proposer.propose, torch.stack(prepared)) if prepared else []
-        found = chain.from_iterable(parts)
-        yield from (image if image.prepared is None else replace(image, maps=next(found)) for image in batch)
-
-
-def _batches(images: Iterator[_Seen], shards: Sequence[int], most: int, most_pixels: int) -> Iterator[list[_Seen]]:
-    """Runs of up to `most` images and, unless one has more, `most_pixels`; none leaves its shard. `shards`: sizes."""
-    for size in shards:
-        batch: list[_Seen] = []
-        pixels = 0
-        for _ in range(size):
-            image = next(images)
-            own = 0 if image.pixels is None else image.pixels.shape[0] * image.pixels.shape[1]
-            if batch and pixels + own > most_pixels:
-                yield batch
-                batch, pixels = [], 0
-            batch.append(image)
-            pixels += own
-            if len(batch) == most:
-                yield batch
-                batch, pixels = [], 0
-        if batch:
-            yield batch
-
-
-def _decoded(root: Path, name: str, config: EmbedConfig, backend: Backend) -> _Seen:
-    """Read an image; runs in a worker thread and never raises for a bad one."""
-    try:
-        return _Seen(name, backend.decode(str(root / name), config.max_pixels))
-    except UnreadableImage as error:
-        return _Seen(name, error=error)
-
-
-def _cut_out(batch: Sequence[_Seen], config: EmbedConfig, backend: Backend) -> list[_Proposal]:
+def _cut_out(batch: Sequence[SeenImage], config: EmbedConfig, backend: Backend) -> list[_Proposal]:
     """The objects of every image, by its maps; runs in a worker thread."""
     usable = [image for image in batch if image.error is None]
     pixels = [image.pixels for image in usable if image.pixels is not None]
@@ -248,7 +173,7 @@ def _cut_out(batch: Sequence[_Seen], config: EmbedConfig, backend: Backend) -> l
     return [_proposal(image, next(found) if image.error is None else None, config) for image in batch]
 
 
-def _proposal(image: _Seen, found: FoundObjects | None, config: EmbedConfig) -> _Proposal:
+def _proposal(image: SeenImage, found: FoundObjects | None, config: EmbedConfig) -> _Proposal:
     """`found`: None where the image cannot be used."""
     height, width = (0, 0) if image.pixels is None else image.pixels.shape[:2]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import sklearn.cluster
 import sklearn.manifold
@@ -37,6 +38,7 @@ from fastcomus.cluster_embeddings import cluster_embeddings
 from fastcomus.config import preset_config
 from fastcomus.graph import knn_graph, without_loops
 from fastcomus.pipeline import Run
+from fastcomus.saliency.network_map import SaliencyNetwork, save_network
 from fastcomus.spectral import eigenmaps
 
 HOST = torch.device("cpu")
@@ -391,6 +393,40 @@ def test_a_run_on_the_device_finds_what_one_on_the_cpu_finds(
     for mask in sorted((tmp_path / "cpu/iteration-0/masks").iterdir()):
         on_device = np.array(Image.open(tmp_path / "device/iteration-0/masks" / mask.name))
         assert ((np.array(Image.open(mask)) > 0) == (on_device > 0)).all()
+
+
+@pytest.mark.parametrize("saliency", ["tokencut", "maskcut", "own"])
+def test_a_network_on_the_device_finds_what_one_on_the_cpu_finds(
+    saliency: str, on_cpu: GpuBackend, tmp_path: Path, kernels: CpuKernels, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Photographs from JPEG files of several kinds, and a file that is none, decoded where the network is."""
+    images = tmp_path / "images"
+    images.mkdir()
+    pictures = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    for number, picture in enumerate([*pictures, pictures[0][::-1], pictures[1][:, ::-1]]):
+        Image.fromarray(picture).resize((150 + number, 120)).save(images / f"{number}.jpg", quality=90)
+    Image.fromarray(pictures[2]).resize((90, 70)).convert("L").save(images / "grey.jpg")
+    Image.fromarray(pictures[3]).resize((90, 70)).save(images / "other.png")
+    (images / "broken.jpg").write_bytes(b"no image")
+    if saliency == "own":
+        torch.manual_seed(0)
+        saliency = str(tmp_path / "own.safetensors")
+        save_network(SaliencyNetwork("efficientnet-lite0", 97), ["background-prior"], "", Path(saliency))
+    settings = {"saliency": saliency, "saliency_size": 96, "prior_weight": 0.0, "saliency_precision": "float32"}
+    runs = [Run(tmp_path / name, preset="offline", device="cpu", settings=TINY) for name in ("cpu", "device")]
+    runs[1].backend = on_cpu
+    kernels.launched.clear()
+    with caplog.at_level(logging.INFO, "fastcomus"):
+        for run in runs:
+            run.embed(images, **settings)
+    assert "embed: images decoded: 6 cpu, 1 grey, 1 no JPEG" in caplog.text
+    assert kernels.launched.count("enlarge_maps") == kernels.launched.count("crop_resize_uint8") == 2
+    one, other = (run.objects() for run in runs)
+    found = [name for name in one.column_names if name not in ("embedding", "score")]
+    assert one.select(found).equals(other.select(found)) and one.num_rows >= 6
+    assert np.allclose(one["score"], other["score"], atol=1e-6)
+    left_out = [pq.read_table(run.folder.file("objects/skipped.parquet")) for run in runs]
+    assert left_out[0].equals(left_out[1]) and left_out[0].num_rows >= 1
 
 
 # -- the choice of a backend --------------------------------------------------------------------------------------

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
 from fastcomus.errors import InputError
+from fastcomus.images import UnreadableImage
 
 log = logging.getLogger("fastcomus")
 
@@ -57,6 +58,27 @@ class Neighbors:
     order: np.ndarray
 
 
+class EncodedImage(Protocol):
+    """A file that was read and not decoded yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, 3) of its pixels."""
+
+
+class BatchDecoder(Protocol):
+    """Decodes files on a device, many at once."""
+
+    def read(self, path: str, max_pixels: int) -> EncodedImage | np.ndarray:
+        """A file, or its pixels where the device cannot decode it; raises images.UnreadableImage. For many threads."""
+
+    def decode(self, files: Sequence[Any]) -> list[torch.Tensor | UnreadableImage]:
+        """The pixels (H, W, 3) uint8 of every file that `read` gave, on the device, or why there are none."""
+
+    def take_counts(self) -> dict[str, int]:
+        """How many images were decoded on the device, by its name, and by the CPU, by reasons; counted anew after."""
+
+
 class Backend(Protocol):
     """What a backend must do. Networks run on `device`.
 
@@ -78,6 +100,10 @@ class Backend(Protocol):
     @property
     def pixels_at_once(self) -> int:
         """How many pixels these may have together, unless a single one has more."""
+
+    @property
+    def batch_decoder(self) -> BatchDecoder | None:
+        """What decodes images that are only looked at on the device; None where `decode` is best."""
 
     def decode(self, path: str, max_pixels: int) -> np.ndarray:
         """The image as (H, W, 3) uint8 RGB; raises images.UnreadableImage."""

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from torchvision.transforms.v2 import functional as F
 
-from fastcomus.backends import FoundObjects, Image, LabelledMasks, Neighbors
+from fastcomus.backends import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.block_krylov import basis_columns, largest_eigenpairs
 from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, nearest_neighbors, nearest_rows
 from fastcomus.images import read_image
@@ -48,6 +48,10 @@ class CpuBackend:
     all_pairs_rows: int = ALL_PAIRS_ROWS
     images_at_once: int = 1
     pixels_at_once: int = sys.maxsize
+
+    @property
+    def batch_decoder(self) -> BatchDecoder | None:
+        return None
 
     def decode(self, path: str, max_pixels: int) -> np.ndarray:
         return read_image(Path(path), max_pixels)

@@ -11,15 +11,17 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from fastcomus.backends import FoundObjects, Image, LabelledMasks, Neighbors, gpu_images
+from fastcomus.backends import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors, gpu_images
 from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, CpuBackend
 from fastcomus.backends.eigenpair_check import BadEigenpairs, refined_eigenpairs
 from fastcomus.backends.gpu_objects import find_objects
+from fastcomus.backends.jpeg_batches import JpegBatches
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
 from fastcomus.backends.nearest_neighbors import centred, import_faiss, nearest_rows, neighbor_recall
 
@@ -51,6 +53,10 @@ class GpuBackend(CpuBackend):
     kernels: Kernels = field(default_factory=CupyKernels)
 
     # -- pixels ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def batch_decoder(self) -> BatchDecoder:
+        return JpegBatches(self.device)
 
     def find_objects(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fastcomus.backends.device_memory import on_device
 from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
+from fastcomus.fixed_batches import FixedBatches
 from fastcomus.integrity import TENSOR_SEAL, tensor_digest
 from fastcomus.saliency import Proposer, images_per_pass, load_proposer, square
 from fastcomus.saliency.basnet import BASNet
@@ -79,7 +80,12 @@ class NetworkMap:
     """
 
     def __init__(
-        self, network: SaliencyNetwork, precision: str, priors: Sequence[Proposer] = (), prior_weight: float = 0.0
+        self,
+        network: SaliencyNetwork,
+        precision: str,
+        priors: Sequence[Proposer] = (),
+        prior_weight: float = 0.0,
+        is_compiled: bool = False,
     ) -> None:
         self.network = network.eval()
         self.precision = precision
@@ -87,6 +93,9 @@ class NetworkMap:
         self.prior_weight = prior_weight if self.priors else 0.0
         self.needs_host_pixels = bool(self.priors)
         self.batch = images_per_pass(network.device)
+        self.maps: Callable[[torch.Tensor], torch.Tensor] = self._maps
+        if is_compiled:
+            self.maps = FixedBatches(self._maps, self.batch, network.device)
 
     def prepare(self, pixels: Image) -> torch.Tensor:
         """(3, S, S) uint8, or (4, S, S) with the priors' mean behind the colours, 255 for 1."""
@@ -99,14 +108,17 @@ class NetworkMap:
 
     @torch.inference_mode()
     def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
-        given = on_device(prepared, self.network.device)
+        return list(self.maps(on_device(prepared, self.network.device)))
+
+    def _maps(self, given: torch.Tensor) -> torch.Tensor:
+        """(N, 1, S, S) of what `prepare` gives, on the device."""
         with autocast(self.network.device, self.precision):
             logits = self.network(given[:, :3])
         maps = torch.sigmoid(logits.float())
         if self.priors:
             maps = torch.lerp(maps, given[:, 3:].float() / 255, self.prior_weight)
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-        return list(torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT)))
+        return torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT))
 
 
 def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkMap:
@@ -126,7 +138,7 @@ def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> Ne
         network = SaliencyNetwork(BASNET, config.saliency_size)
         weights.load_exactly(network.body, weights.read_checkpoint(file), name)
     network = network.to(device).to(memory_format=torch.channels_last)
-    return NetworkMap(network, precision, priors, config.prior_weight)
+    return NetworkMap(network, precision, priors, config.prior_weight, config.compile)
 
 
 def _prior(prior: Any, checkpoint: str) -> Proposer:
