@@ -74,8 +74,8 @@ class EmbedConfig:
     )
     compile: bool = setting(
         False,
-        "Compile the encoder and networks that give saliency maps (torch.compile; CUDA graphs on a GPU): minutes at "
-        "the start, faster batches after.",
+        "Compile the networks (torch.compile; in embed CUDA graphs on a GPU, and of saliency those that give maps): "
+        "minutes at the start, faster batches after.",
     )
     shard_images: int = setting(256, "Images per Parquet file; a killed run goes on at the last whole file.")
     max_pixels: int = setting(100_000_000, "Images of more pixels than this are skipped.")
