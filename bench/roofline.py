@@ -191,8 +191,8 @@ def conclusions(all_stages: list[Stage]) -> list[str]:
         "- Decoding on the host binds before any of it: a core reads 580 to 820 JPEGs of this size a second.",
         "  nvJPEG does it on the device, an A100 or newer by units of its own; how fast, only a measurement can say.",
         f"- A launch takes some {LAUNCH_US} us, more than the pixels of an image: `embed` makes {LAUNCHES}",
-        f"  launches for up to {at_once} images, {LAUNCH_US * LAUNCHES / at_once:.1f} us an image. One by one they would",
-        f"  take {LAUNCH_US * LAUNCHES} us, beside {encoder:.0f} us of the encoder.",
+        f"  launches for up to {at_once} images, {LAUNCH_US * LAUNCHES / at_once:.1f} us an image. One by one they",
+        f"  would take {LAUNCH_US * LAUNCHES} us, beside {encoder:.0f} us of the encoder.",
     ]
 
 
