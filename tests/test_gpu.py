@@ -395,23 +395,33 @@ def test_a_run_on_the_device_finds_what_one_on_the_cpu_finds(
         assert ((np.array(Image.open(mask)) > 0) == (on_device > 0)).all()
 
 
+def photographs_as_files(folder: Path) -> Path:
+    """Six colour JPEG files, a grey one, a PNG, and a file that is no image."""
+    folder.mkdir()
+    pictures = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    for number, picture in enumerate([*pictures, pictures[0][::-1], pictures[1][:, ::-1]]):
+        Image.fromarray(picture).resize((150 + number, 120)).save(folder / f"{number}.jpg", quality=90)
+    Image.fromarray(pictures[2]).resize((90, 70)).convert("L").save(folder / "grey.jpg")
+    Image.fromarray(pictures[3]).resize((90, 70)).save(folder / "other.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def saliency_network(folder: Path) -> str:
+    torch.manual_seed(0)
+    file = folder / "own.safetensors"
+    save_network(SaliencyNetwork("efficientnet-lite0", 97), ["background-prior"], "", file)
+    return str(file)
+
+
 @pytest.mark.parametrize("saliency", ["tokencut", "maskcut", "own"])
 def test_a_network_on_the_device_finds_what_one_on_the_cpu_finds(
     saliency: str, on_cpu: GpuBackend, tmp_path: Path, kernels: CpuKernels, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Photographs from JPEG files of several kinds, and a file that is none, decoded where the network is."""
-    images = tmp_path / "images"
-    images.mkdir()
-    pictures = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
-    for number, picture in enumerate([*pictures, pictures[0][::-1], pictures[1][:, ::-1]]):
-        Image.fromarray(picture).resize((150 + number, 120)).save(images / f"{number}.jpg", quality=90)
-    Image.fromarray(pictures[2]).resize((90, 70)).convert("L").save(images / "grey.jpg")
-    Image.fromarray(pictures[3]).resize((90, 70)).save(images / "other.png")
-    (images / "broken.jpg").write_bytes(b"no image")
+    """From JPEG files of several kinds, decoded where the network is."""
+    images = photographs_as_files(tmp_path / "images")
     if saliency == "own":
-        torch.manual_seed(0)
-        saliency = str(tmp_path / "own.safetensors")
-        save_network(SaliencyNetwork("efficientnet-lite0", 97), ["background-prior"], "", Path(saliency))
+        saliency = saliency_network(tmp_path)
     settings = {"saliency": saliency, "saliency_size": 96, "prior_weight": 0.0, "saliency_precision": "float32"}
     runs = [Run(tmp_path / name, preset="offline", device="cpu", settings=TINY) for name in ("cpu", "device")]
     runs[1].backend = on_cpu
@@ -477,3 +487,26 @@ def test_the_real_thing_on_a_device() -> None:
     config = type(config)(**{**vars(config), "k": 8})
     on_device, on_host = (cluster_embeddings(rows, config, 0, one).clusters.labels for one in (backend, CPU))
     assert adjusted_rand_score(on_device, on_host) > 0.98
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or bool(gpu.missing_libraries()), reason="needs a CUDA device and the extra gpu"
+)
+def test_embed_from_files_to_embeddings_on_a_device(
+    compile: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """nvJPEG's pixels are not quite libjpeg-turbo's, so masks and embeddings are alike, not equal."""
+    images = photographs_as_files(tmp_path / "images")
+    settings = {"saliency": saliency_network(tmp_path), "prior_weight": 0.0, "saliency_precision": "float32"}
+    runs = [Run(tmp_path / name, preset="offline", device=name, settings=TINY) for name in ("cpu", "cuda")]
+    with caplog.at_level(logging.INFO, "fastcomus"):
+        runs[0].embed(images, **settings)
+        runs[1].embed(images, **settings, compile=compile)
+    assert "embed: images decoded: 6 cuda:0, 1 grey, 1 no JPEG" in caplog.text
+    one, other = (run.objects() for run in runs)
+    assert one["image"].equals(other["image"]) and one.num_rows >= 6
+    assert np.allclose(one["area"], other["area"], rtol=0.05)
+    embeddings = [np.stack(table["embedding"].to_pylist()) for table in (one, other)]
+    assert (embeddings[0] * embeddings[1]).sum(axis=1).min() > 0.9
