@@ -1,6 +1,7 @@
 # make demo: set up and run the whole pipeline on scenes made on the spot, offline, on the CPU.
 # make test: set up and pass the tests.
-# make test-gpu-api: compare the calls into CuPy, cuML and FAISS GPU with their wheels (3.6 GB to download, no GPU needed).
+# make test-gpu-api: compare the calls into CuPy, cuML, FAISS GPU and cuVS with their wheels (3.6 GB to download, no GPU
+# needed).
 # make docs: write docs/cli.md, the help text of every command; a test fails while it is stale.
 
 PYTHON ?= python3

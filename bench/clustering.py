@@ -5,25 +5,22 @@
 The recipe: scikit-learn's `kneighbors_graph` + `spectral_embedding` + `k_means`, which is what the original program
 runs, with its solvers `arpack` (the default), `lobpcg` and `amg` (needs pyamg). Every side runs in a process of its own
 on the same rows, with one thread by default, and reports CPU-seconds of each stage and wall-clock seconds, peak memory,
-and the adjusted Rand index of its labels to the planted classes and to the recipe's. Embeddings of your own:
-`--embeddings FILE --k K`.
+and the adjusted Rand index of its labels to the planted classes and to the recipe's. `--device cuda` moves fastcomus to
+a GPU, not the recipe. Embeddings of your own: `--embeddings FILE --k K`. Stage by stage: bench/graph.py and
+bench/spectral.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import inputs
 import numpy as np
+from measurement import Timed, chosen_device, in_process, machine, peak_mib, write_numbers
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
@@ -37,25 +34,18 @@ NEIGHBORS = 30
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--planted", type=Path, help="planted.py: planted(n, k, separation), SEPARATION")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[1500, 11_000], help="numbers of planted rows")
-    parser.add_argument("--embeddings", type=Path, help=".npy (N, D) to cluster instead of planted rows")
-    parser.add_argument("--k", type=int, default=0, help="number of clusters of --embeddings")
+    inputs.add_options(parser)
     parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=SIDES)
-    parser.add_argument("--seeds", type=int, default=1, help="planted sets per size, and seeds of the labels")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recall", type=float, default=ClusterConfig().recall, help="fastcomus --recall")
     parser.add_argument("--assign", default=ClusterConfig().assign, choices=ASSIGNMENTS, help="fastcomus --assign")
-    parser.add_argument("--limit", type=float, default=600, help="seconds after which a side is given up")
     parser.add_argument("--json", type=Path, default=Path("bench/results/clustering.json"))
-    parser.add_argument("--one-side", help=argparse.SUPPRESS)  # in a process of its own
     arguments = parser.parse_args()
     if arguments.one_side:
         print(json.dumps(_one_side(**json.loads(arguments.one_side))))
         return
-    numbers = []
+    numbers, device = [], chosen_device(arguments.device)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, rows, classes, k, seed in _inputs(arguments, Path(scratch)):
+        for name, rows, classes, k, seed in inputs.inputs(arguments, Path(scratch)):
             same_input = []
             for side in arguments.sides:
                 given = {
@@ -66,14 +56,14 @@ def main() -> None:
                     "seed": seed,
                     "assign": arguments.assign,
                 }
-                given |= {"recall": arguments.recall, "labels": str(Path(scratch, f"{side}.npy"))}
-                measured = _in_process(given, arguments.threads, arguments.limit)
+                given |= {"device": device, "recall": arguments.recall, "labels": str(Path(scratch, f"{side}.npy"))}
+                measured = in_process(__file__, given, *inputs.limits(arguments))
                 same_input.append({"input": name, "seed": seed, "side": side, "k": k, **measured})
                 Console(stderr=True).print(same_input[-1])
             _compare_with_recipe(same_input, Path(scratch))
             numbers += same_input
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
+    about = machine(device, "faiss-cpu", "faiss-gpu", "scipy", "scikit-learn")
+    write_numbers(arguments.json, {**about, "threads": arguments.threads, "rows": numbers})
     Console(width=150).print(table(numbers, arguments.threads))
 
 
@@ -124,56 +114,25 @@ def _compare_with_recipe(same_input: list[dict[str, Any]], scratch: Path) -> Non
         row["ari_to_recipe"] = same
 
 
-def _inputs(arguments: argparse.Namespace, scratch: Path):  # type: ignore[no-untyped-def]
-    """(name, file of rows, file of classes, k, seed) of every input."""
-    if arguments.embeddings:
-        for seed in range(arguments.seeds):
-            yield arguments.embeddings.name, str(arguments.embeddings), "", arguments.k, seed
-        return
-    for size in arguments.sizes:
-        for seed in range(arguments.seeds):
-            rows, classes, k = inputs.planted(arguments.planted, size, seed)
-            files = [scratch / f"{kind}-{size}-{seed}.npy" for kind in ("rows", "classes")]
-            for file, array in zip(files, (rows, classes), strict=True):
-                np.save(file, array)
-            del rows
-            yield f"planted {size:,}, k {k}", str(files[0]), str(files[1]), k, seed
-            for file in files:
-                file.unlink()
-
-
-def _in_process(given: dict[str, Any], threads: int, limit_s: float) -> dict[str, Any]:
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    environment = {**os.environ, **dict.fromkeys(names, str(threads))}
-    line = [sys.executable, __file__, "--one-side", json.dumps(given)]
-    try:
-        reply = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        return {"gave_up": f"over {limit_s:.0f} s"}
-    if reply.returncode:
-        return {"gave_up": reply.stderr.strip().splitlines()[-1][:80]}
-    return dict(json.loads(reply.stdout.splitlines()[-1]))
-
-
 def _one_side(
-    side: str, rows: str, classes: str, k: int, seed: int, recall: float, assign: str, labels: str
+    side: str, rows: str, classes: str, k: int, seed: int, device: str, recall: float, assign: str, labels: str
 ) -> dict[str, Any]:
     embeddings = np.load(rows)
     times: dict[str, float] = {}
     if side == "fastcomus":
-        found, reached = _ours(embeddings, k, seed, recall, assign, times)
+        found, reached = _ours(embeddings, k, seed, device, recall, assign, times)
     else:
         found, reached = _recipe(embeddings, k, seed, side, times), 1.0
     np.save(labels, found)
     wall = times.pop("wall")
     measured = {**times, "total": sum(times.values()), "wall": wall, "recall": reached}
-    measured["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    measured["peak_mib"] = peak_mib()
     measured["ari"] = adjusted_rand_score(np.load(classes), found) if classes else float("nan")
     return measured
 
 
 def _ours(
-    rows: np.ndarray, k: int, seed: int, recall: float, assign: str, times: dict[str, float]
+    rows: np.ndarray, k: int, seed: int, device: str, recall: float, assign: str, times: dict[str, float]
 ) -> tuple[np.ndarray, float]:
     import sklearn.cluster  # noqa: F401  libraries are loaded before the clock starts, on every side
 
@@ -184,15 +143,15 @@ def _ours(
     from fastcomus.spectral import eigenmaps
 
     import_faiss()
-    backend, config = select("cpu"), ClusterConfig(k=k, recall=recall)
+    backend, config = select(device), ClusterConfig(k=k, recall=recall)
     # Warm up every kind of search: code for this processor is compiled when it is first needed.
     for some, all_pairs_rows in ((1_000, 0), (1_000, 10_000), (6_000, 10_000)):
         nearest_neighbors(rows[:some], NEIGHBORS, 0.99, seed, 1, all_pairs_rows)
-    with _timed(times, "graph"):
+    with Timed(times, "graph", device):
         graph = knn_graph(rows, NEIGHBORS, config.metric, recall, seed, backend)
-    with _timed(times, "eigenmaps"):
+    with Timed(times, "eigenmaps", device):
         maps = eigenmaps(graph.affinity, k, seed, backend, graph.order)
-    with _timed(times, "labels"):
+    with Timed(times, "labels", device):
         labels = cluster_rows(maps.rows, k, assign, config, seed, backend).labels
     return labels, graph.recall
 
@@ -202,27 +161,13 @@ def _recipe(rows: np.ndarray, k: int, seed: int, side: str, times: dict[str, flo
     from sklearn.manifold import spectral_embedding
     from sklearn.neighbors import kneighbors_graph
 
-    with _timed(times, "graph"):
+    with Timed(times, "graph"):
         directed = kneighbors_graph(rows, NEIGHBORS, include_self=True)
         affinity = 0.5 * (directed + directed.T)
-    with _timed(times, "eigenmaps"):
+    with Timed(times, "eigenmaps"):
         maps = spectral_embedding(affinity, n_components=k, eigen_solver=side, random_state=seed, drop_first=False)
-    with _timed(times, "labels"):
+    with Timed(times, "labels"):
         return np.asarray(k_means(maps, k, random_state=seed, n_init=10)[1])
-
-
-class _timed:
-    """Sets the CPU-seconds of a block in `times`, and adds its wall-clock seconds to `times["wall"]`."""
-
-    def __init__(self, times: dict[str, float], stage: str) -> None:
-        self.times, self.stage = times, stage
-
-    def __enter__(self) -> None:
-        self.started, self.wall_started = time.process_time(), time.perf_counter()
-
-    def __exit__(self, *failure: object) -> None:
-        self.times[self.stage] = time.process_time() - self.started
-        self.times["wall"] = self.times.get("wall", 0) + time.perf_counter() - self.wall_started
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measurement import chosen_device, machine, peak_mib, write_numbers
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
@@ -45,28 +44,29 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--count", type=int, default=256, help="images to use")
     parser.add_argument("--memory", type=int, nargs="*", default=[1000, 4000], help="folder sizes for peak memory")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--json", type=Path, default=Path("bench/results/embed.json"))
     parser.add_argument("--one-run", type=Path, help=argparse.SUPPRESS)  # in a process of its own: peak memory
     arguments = parser.parse_args()
     if arguments.one_run:
-        _one_run(arguments.data, arguments.one_run)
+        _one_run(arguments.data, arguments.one_run, arguments.device)
         return
+    device = chosen_device(arguments.device)
     with tempfile.TemporaryDirectory() as scratch:
         images = _linked(arguments.data, arguments.count, Path(scratch) / "images")
-        numbers = {"machine": _machine(), **measure(images, Path(scratch))}
-        numbers["folders"] = [_folder_of(arguments.data, size, Path(scratch)) for size in arguments.memory]
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
+        numbers = {**machine(device, "timm", "faiss-cpu", "faiss-gpu"), **measure(images, Path(scratch), device)}
+        numbers["folders"] = [_folder_of(arguments.data, size, Path(scratch), device) for size in arguments.memory]
+    write_numbers(arguments.json, numbers)
     Console().print(table(numbers))
 
 
-def measure(images: Path, scratch: Path) -> dict:
+def measure(images: Path, scratch: Path, device: str) -> dict:
     """Seconds of each part and of the whole: the best of several repeats, since other work only ever adds."""
     config = preset_config("offline").embed
-    backend = select("cpu")
+    backend = select(device)
     names = find_images(images).names
     pixels = [backend.decode(str(images / name), config.max_pixels) for name in names]
-    proposer = load_proposer(config, torch.device("cpu"))
+    proposer = load_proposer(config, backend.device)
     # `Run.embed` loads the network anew, so that this belongs to both sides.
     load_s, encoder = _best(lambda: load_encoder(config.encoder, "", config.crop_size, "float32", backend.device))
 
@@ -75,7 +75,7 @@ def measure(images: Path, scratch: Path) -> dict:
         saliency_s, maps = _best(lambda: list(pool.map(proposer, names, pixels)))
     found = [backend.mask_boxes(m, config.theta, config.min_area) for m in maps]
     crops = torch.cat([backend.crop_resize(p, f.boxes, config.crop_size) for p, f in zip(pixels, found, strict=True)])
-    encoder_s, bare = _best(lambda: _encode(encoder, crops, config.embed_batch))
+    encoder_s, bare = _best(lambda: _encode(encoder, crops, config.embed_batch or 32))
     bare /= np.linalg.norm(bare, axis=1, keepdims=True)
 
     masks = RunFolder(scratch / "masks")
@@ -85,7 +85,7 @@ def measure(images: Path, scratch: Path) -> dict:
     def end_to_end(**settings: str) -> tuple[float, np.ndarray]:
         times = []
         for repeat in range(REPEATS):
-            run = Run(scratch / f"run-{'-'.join(settings)}-{repeat}", preset="offline", device="cpu")
+            run = Run(scratch / f"run-{'-'.join(settings)}-{repeat}", preset="offline", device=device)
             started = time.perf_counter()
             run.embed(images, **settings)
             times.append(time.perf_counter() - started)
@@ -94,7 +94,7 @@ def measure(images: Path, scratch: Path) -> dict:
     whole_s, rows = end_to_end()
     with_masks_s, mask_rows = end_to_end(masks=str(scratch / "masks"))
     for embedded in (rows, mask_rows):
-        assert embedded.shape == bare.shape and np.abs(embedded - bare).max() < 1e-4
+        assert embedded.shape == bare.shape and np.abs(embedded - bare).max() < (1e-4 if device == "cpu" else 1e-2)
     n = len(names)
     return {
         "images": n,
@@ -106,15 +106,15 @@ def measure(images: Path, scratch: Path) -> dict:
         "overhead_over_saliency_and_encoder": whole_s / (load_s + saliency_s + encoder_s) - 1,
         "embed_own_masks_images_per_s": n / with_masks_s,
         "overhead_own_masks_over_encoder": with_masks_s / (load_s + encoder_s) - 1,
-        **_bf16(crops, bare),
+        **_bf16(crops, bare, device),
     }
 
 
 def table(numbers: dict) -> Table:
-    made = Table("what", "measured", title=numbers["machine"])
+    made = Table("what", "measured", title=numbers["hardware"])
     percent = {name for name in numbers if name.startswith("overhead")}
     for name, value in numbers.items():
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and name != "threads":
             shown = f"{100 * value:+.1f} %" if name in percent else f"{value:.4g}"
             made.add_row(name.replace("_per_s", "/s").replace("_", " "), shown)
     for folder in numbers["folders"]:
@@ -123,12 +123,12 @@ def table(numbers: dict) -> Table:
     return made
 
 
-def _bf16(crops: torch.Tensor, float32: np.ndarray) -> dict:
+def _bf16(crops: torch.Tensor, float32: np.ndarray, device: str) -> dict:
     """What bfloat16 does to embeddings and labels, and its speed here."""
     settings = preset_config("offline")
     embed = settings.embed
-    encoder = load_encoder(embed.encoder, "", embed.crop_size, "bf16", torch.device("cpu"))
-    elapsed_s, rows = _best(lambda: _encode(encoder, crops, embed.embed_batch), repeats=1)
+    encoder = load_encoder(embed.encoder, "", embed.crop_size, "bf16", torch.device(device))
+    elapsed_s, rows = _best(lambda: _encode(encoder, crops, embed.embed_batch or 32), repeats=1)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     config = with_settings(settings, {"cluster": {"k": 14}}).cluster
     labels = [cluster_embeddings(r, config, 0, select("cpu")).clusters.labels for r in (float32, rows)]
@@ -139,23 +139,23 @@ def _bf16(crops: torch.Tensor, float32: np.ndarray) -> dict:
     }
 
 
-def _folder_of(data: Path, size: int, scratch: Path) -> dict:
+def _folder_of(data: Path, size: int, scratch: Path, device: str) -> dict:
     """Peak memory and time per image of `embed` on a folder of `size` images, in a process of its own."""
     images = _linked(data, size, scratch / f"images-{size}")
     command = [sys.executable, __file__, "--data", str(images), "--one-run", str(scratch / f"memory-{size}")]
+    command += ["--device", device]
     reply = subprocess.run(command, capture_output=True, text=True, check=True)
     return {"images": size, **json.loads(reply.stdout.splitlines()[-1])}
 
 
-def _one_run(images: Path, folder: Path) -> None:
-    run = Run(folder, preset="offline", device="cpu")
+def _one_run(images: Path, folder: Path, device: str) -> None:
+    run = Run(folder, preset="offline", device=device)
     run.embed(_first_image(images, folder.with_name(folder.name + "-warm")))  # loads the libraries and the network
     started = time.perf_counter()
     objects = run.embed(images)
     elapsed_s = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     ms = 1000 * elapsed_s / len(list(images.iterdir()))
-    print(json.dumps({"objects": objects.objects, "peak_memory_mib": peak, "ms_per_image": ms}))
+    print(json.dumps({"objects": objects.objects, "peak_memory_mib": peak_mib(), "ms_per_image": ms}))
 
 
 def _first_image(images: Path, folder: Path) -> Path:
@@ -173,7 +173,7 @@ def _linked(data: Path, count: int, folder: Path) -> Path:
 
 
 def _encode(encoder: Encoder, crops: torch.Tensor, batch: int) -> np.ndarray:
-    return torch.cat([encoder(part) for part in crops.split(batch)]).numpy()
+    return torch.cat([encoder(part) for part in crops.split(batch)]).cpu().numpy()
 
 
 def _best(work, repeats: int = REPEATS):  # type: ignore[no-untyped-def]
@@ -184,10 +184,6 @@ def _best(work, repeats: int = REPEATS):  # type: ignore[no-untyped-def]
         result = work()
         times.append(time.perf_counter() - started)
     return min(times), result
-
-
-def _machine() -> str:
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

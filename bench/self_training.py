@@ -12,8 +12,6 @@ each in a process of its own. Medians over the rounds, from the slowest to the f
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,8 +20,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import measurement
 import numpy as np
 import torch
+from measurement import machine, write_numbers
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
@@ -63,8 +63,7 @@ def main() -> None:
     numbers["peak_mib"] = {
         f"{count} images, k = {k}": memory(count, k) for count, k in ((100, 14), (400, 14), (100, 200))
     }
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
+    write_numbers(arguments.json, numbers)
     Console(width=120).print(table(numbers, arguments))
 
 
@@ -89,6 +88,7 @@ def throughput(arguments: argparse.Namespace, config: TrainConfig) -> dict:
             rates[name].append((count - config.batch_size) / (time.perf_counter() - started))
     return {
         "device": str(backend.device),
+        **machine(str(backend.device), "torchvision", "timm"),
         "losses": losses,
         "losses_agree": agree,
         "images_per_s": rates,
@@ -150,12 +150,12 @@ def peak_mib(images: Path, count: int, k: int, config: TrainConfig, device: str,
     """Peak resident memory of a process that trains for one epoch."""
     for _ in SelfTraining(k, config, 1, SEED, select(device)).train(reader(images, count), count, workers):
         pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return measurement.peak_mib()
 
 
 def table(numbers: dict, arguments: argparse.Namespace) -> Table:
     made = Table(
-        "what", "measured", title=f"preset {arguments.preset}, {numbers['device']}, {arguments.workers} threads"
+        "what", "measured", title=f"preset {arguments.preset}, {numbers['hardware']}, {arguments.workers} threads"
     )
     for name, rates in numbers["images_per_s"].items():
         made.add_row(name, f"{statistics.median(rates):.2f} images/s ({min(rates):.2f} to {max(rates):.2f})")

@@ -30,10 +30,11 @@ from fastcomus.run_folder import fingerprint
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "preset": {},
     "constant learning rate": {"train": {"schedule": "constant"}},
+    "no average of weights": {"train": {"weight_average": 0.0}},
+    "no first masks in labels": {"train": {"mask_weight": 0.0}},
     "one size, no mirrored image": {"predict": {"scales": "1", "flip": False}},
-    "weight average 0.98": {"train": {"weight_average": 0.98}},
     "confidence of at least 0.7": {"train": {"min_confidence": 0.7}},
-    "four iterations": {"train": {"iterations": 4}},
+    "until masks agree on 0.9": {"train": {"iterations": 4, "stop_agreement": 0.9}},
     "own saliency network": {"embed": {"saliency": "own"}},
 }
 
@@ -88,9 +89,8 @@ def mean_ious(data: Path, runs: Path, images: Path, option: str, seed: int) -> l
     Run(embedded, preset="offline").embed(images, **with_saliency)
     folder = runs / f"{option.replace(' ', '-').replace(',', '')}-{seed}"
     if not folder.exists():
-        # More iterations go on from those of the preset where these are there.
-        of_preset = runs / f"preset-{seed}"
-        start = of_preset if set(settings.get("train", {})) == {"iterations"} and of_preset.exists() else embedded
+        of_preset = runs / f"preset-{seed}"  # what it has trained and an option does not change is not trained again
+        start = of_preset if of_preset.exists() and not own else embedded
         copied = folder.with_name("copied")
         shutil.rmtree(copied, ignore_errors=True)
         shutil.copytree(start, copied)

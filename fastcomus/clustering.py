@@ -14,6 +14,8 @@ from fastcomus.config import ClusterConfig
 from fastcomus.embeddings import unit_rows
 
 _PIVOT_ROWS = 50_000
+_ROWS_AT_ONCE = 65_536
+_COLUMNS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,11 @@ def clusters_of(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) -> 
     labels = rank[labels]
     sizes = np.bincount(labels, minlength=k)
     membership = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
-    centres = (membership @ rows.astype(np.float64) / np.maximum(sizes, 1)[:, None]).astype(np.float32)
+    sums = np.empty((k, rows.shape[1]))
+    for start in range(0, rows.shape[1], _COLUMNS_AT_ONCE):  # in float64, a few columns at a time
+        some = slice(start, start + _COLUMNS_AT_ONCE)
+        sums[:, some] = membership @ rows[:, some].astype(np.float64)
+    centres = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
     distances = cosine_distances(rows, centres, labels)
     return Clusters(labels, distances, _core(labels, distances, sizes, filter), centres, sizes)
 
@@ -87,11 +93,12 @@ def minibatch_labels(rows: np.ndarray, k: int, n_init: int, seed: int) -> np.nda
 def cosine_distances(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """1 - cosine between every row and its own centre, (N,) float32; 1 where either is zero."""
     own = unit_rows(centres).astype(np.float64)
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    products = np.empty(len(rows))
-    for start in range(0, len(rows), 65_536):  # in float64, a slice at a time
-        part = slice(start, start + 65_536)
-        products[part] = np.einsum("nc,nc->n", rows[part].astype(np.float64), own[labels[part]])
+    norms, products = np.empty(len(rows)), np.empty(len(rows))
+    for start in range(0, len(rows), _ROWS_AT_ONCE):  # in float64, a slice at a time
+        part = slice(start, start + _ROWS_AT_ONCE)
+        wide = rows[part].astype(np.float64)
+        norms[part] = np.linalg.norm(wide, axis=1)
+        products[part] = np.einsum("nc,nc->n", wide, own[labels[part]])
     cosine = np.divide(products, norms, where=norms > 0, out=np.zeros(len(rows)))
     return (1 - np.clip(cosine, -1, 1)).astype(np.float32)
 
@@ -114,7 +121,11 @@ def _pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
 def _qr_labels(rows: np.ndarray, pivots: np.ndarray) -> np.ndarray:
     """The pivot that each row points to, after the pivots were made orthogonal to one another."""
     left, _, right = scipy.linalg.svd(rows[pivots].T.astype(np.float64), full_matrices=False)
-    return np.abs(rows @ (left @ right)).argmax(axis=1)
+    turned, labels = left @ right, np.empty(len(rows), np.int32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        labels[part] = np.abs(rows[part] @ turned).argmax(axis=1)
+    return labels
 
 
 def _core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:

@@ -167,6 +167,11 @@ class TrainConfig:
     min_confidence: float = setting(
         0.0, "Later iterations do not learn from pixels of whose label the network before was less sure; [0, 1)."
     )
+    mask_weight: float = setting(
+        0.0,
+        "Share that an image's first object masks, which know outlines better, have in where objects are when a "
+        "network labels it; [0, 1), 0: the network alone. predict has no such masks.",
+    )
     stop_agreement: float = setting(
         0.0, "No further iteration once the masks of two agree on this share of their object pixels; [0, 1], 0: never."
     )
@@ -271,6 +276,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "learning_rate": 5e-4,
             "schedule": "cosine",
             "batch_size": 16,
+            "weight_average": 0.98,
+            "mask_weight": 0.2,
         },
         # Larger than in training, where random crops enlarge objects; the coarse size knows the object, the fine one
         # its outline.
@@ -407,7 +414,7 @@ def check(config: Config) -> None:
     head_rate = train.head_learning_rate
     _require(0 <= head_rate < math.inf, "head_learning_rate", "be a finite number of at least 0", head_rate)
     _require(0 <= train.cache_gb < math.inf, "cache_gb", "be a finite number of at least 0", train.cache_gb)
-    for name in ("weight_average", "min_confidence"):
+    for name in ("weight_average", "min_confidence", "mask_weight"):
         _require(0 <= getattr(train, name) < 1, name, "lie in [0, 1)", getattr(train, name))
     _require(0 <= train.stop_agreement <= 1, "stop_agreement", "lie in [0, 1]", train.stop_agreement)
     _require(0 <= embed.prior_weight <= 1, "prior_weight", "lie in [0, 1]", embed.prior_weight)

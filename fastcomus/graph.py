@@ -37,6 +37,7 @@ def knn_graph(
     if metric == "cosine":
         embeddings = unit_rows(embeddings)
     neighbors = backend.knn(embeddings, min(n_neighbors, n), recall, seed)
+    reached, order = neighbors.recall, neighbors.order
     count = neighbors.indices.shape[1]
     # 32-bit positions while they fit, also those of the sum of both directions.
     kind = np.int32 if 2 * neighbors.indices.size < 2**31 else np.int64
@@ -45,11 +46,14 @@ def knn_graph(
     directed = csr_array((ones, neighbors.indices.ravel().astype(kind, copy=False), indptr), shape=(n, n))
     directed.sum_duplicates()  # rows that a search left with fewer neighbours name themselves again
     directed.data[:] = 1
-    affinity = (directed + directed.T.tocsr()) * np.float32(0.5)
+    del ones, indptr, neighbors  # of the size of the graph, as all that follows
+    affinity = directed + directed.T.tocsr()
+    affinity.data *= np.float32(0.5)
+    del directed
     affinity.sort_indices()
     _, component = connected_components(affinity, connection="strong")  # the same for a symmetric graph, sooner
     sizes = np.sort(np.bincount(component))[::-1]
-    return KnnGraph(affinity, tuple(sizes.tolist()), neighbors.recall, neighbors.order)
+    return KnnGraph(affinity, tuple(sizes.tolist()), reached, order)
 
 
 def without_loops(affinity: csr_array) -> csr_array:

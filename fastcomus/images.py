@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import heapq
+import io
 import os
 import re
 import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -21,8 +22,10 @@ import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preini
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from fastcomus.errors import InputError
+from fastcomus.image_roots import ImageRoot, StoredImage
 
 Image.preinit()
+_BYTES_A_PIXEL = 8
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 LOST = "lost while reading"  # the file was listed and then could not be reached: it may be back the next time
 _LOST_ERRORS = tuple(
@@ -50,11 +53,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class ImageList:
-    """The images under `root`: `names` are relative POSIX paths, sorted, each file once."""
+    """The images under `root`: `names` are relative POSIX paths, sorted, each file once.
 
-    root: Path
+    `stamps`: by name, what changes when the image does (JSON), where it is no file whose size and time tell it.
+    """
+
+    root: ImageRoot
     names: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    stamps: Mapping[str, Any] = field(default_factory=dict)
 
 
 class UnreadableImage(Exception):
@@ -75,7 +82,7 @@ def find_images(root: Path) -> ImageList:
     is that file, relative to its folder. Raises `InputError` where `root` is missing or holds no image.
     """
     root = Path(root)
-    shown = _printable(str(root))
+    shown = printable(str(root))
     looked_for = ", ".join(f".{ending}" for ending in ENDINGS)
     if os.path.isdir(root):
         walk = _Walk(os.path.realpath(root))
@@ -83,7 +90,7 @@ def find_images(root: Path) -> ImageList:
         if walk.root_error:
             raise InputError(f"{shown} cannot be listed ({walk.root_error}); check its permissions.")
     elif os.path.isfile(root):
-        if not _has_image_ending(root.name) or not _is_utf8(root.name):
+        if not has_image_ending(root.name) or not is_utf8(root.name):
             raise InputError(f"{shown} is not an image file; give a folder or a file of {looked_for}.")
         root, names, skipped = root.parent, [root.name], []
     else:
@@ -130,14 +137,14 @@ class _Walk:
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         name = entry.name
-                        if _is_hidden(name):
+                        if is_hidden(name):
                             continue
                         if entry.is_symlink():
                             self._take_link(entry.path, prefix + name)
                         elif entry.is_dir(follow_symlinks=False):
                             if self._takes_name(name, prefix + name):
                                 waiting.append((entry.path, prefix + name + "/"))
-                        elif _has_image_ending(name) and self._takes_name(name, prefix + name):
+                        elif has_image_ending(name) and self._takes_name(name, prefix + name):
                             if entry.is_file(follow_symlinks=False):
                                 self.names.append(prefix + name)
                             else:
@@ -152,10 +159,10 @@ class _Walk:
         try:
             mode = os.stat(path).st_mode
         except OSError as error:
-            if _has_image_ending(name):
+            if has_image_ending(name):
                 self._skip(relative, "broken link", error.strerror or str(error))
             return
-        if not (stat.S_ISDIR(mode) or _has_image_ending(name)) or not self._takes_name(name, relative):
+        if not (stat.S_ISDIR(mode) or has_image_ending(name)) or not self._takes_name(name, relative):
             return
         if stat.S_ISDIR(mode):
             heapq.heappush(self._folder_links, (relative, os.path.realpath(path)))
@@ -165,29 +172,29 @@ class _Walk:
             self._skip(relative, "not a regular file", "a link to a pipe, socket or device")
 
     def _takes_name(self, name: str, relative: str) -> bool:
-        if _is_utf8(name):
+        if is_utf8(name):
             return True
         self._skip(relative, "name is not valid UTF-8", "rename it to use it")
         return False
 
     def _skip(self, relative: str, reason: str, detail: str) -> None:
-        self.skipped.append(Skipped(_printable(relative), reason, detail))
+        self.skipped.append(Skipped(printable(relative), reason, detail))
 
     def _is_listed(self, real_path: str) -> bool:
         folder, name = os.path.split(real_path)
-        return folder in self._visited and not _is_hidden(name) and _has_image_ending(name) and _is_utf8(name)
+        return folder in self._visited and not is_hidden(name) and has_image_ending(name) and is_utf8(name)
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     return name[0] == "." or name == "__MACOSX"
 
 
-def _has_image_ending(name: str) -> bool:
+def has_image_ending(name: str) -> bool:
     stem, _, ending = name.rpartition(".")
     return bool(stem) and ending.lower() in ENDINGS
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
     """False where the operating system's bytes did not decode (Python keeps those as lone surrogates)."""
     if name.isascii():
         return True
@@ -198,11 +205,11 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def read_image(path: Path, max_pixels: int) -> np.ndarray:
+def read_image(place: Path | str | StoredImage, max_pixels: int) -> np.ndarray:
     """Read one image as (H, W, 3) uint8 RGB, C-contiguous, writable, upright (EXIF orientation applied).
 
     - The first frame of a GIF, WebP or TIFF. Embedded ICC profiles are ignored: values are taken as sRGB.
@@ -213,21 +220,32 @@ def read_image(path: Path, max_pixels: int) -> np.ndarray:
       [0, 255]; floats (mode F) are scaled from [0, 1], else from their finite minimum and maximum (a
       constant one is black; not-a-number is black).
 
-    `max_pixels` bounds width times height, looked up in the header before anything is decoded; Pillow's own
-    bound, 178,956,970 pixels unless the program changed it, holds as well. Raises `UnreadableImage` with a
-    reason from `Skipped`, and nothing else, whatever the file holds. Threads may call this at once.
+    `max_pixels` bounds width times height, looked up in the header before anything is decoded, and the bytes of a
+    `StoredImage` (`file_content`); Pillow's own bound, 178,956,970 pixels unless the program changed it, holds as well.
+    Raises `UnreadableImage` with a reason from `Skipped`, and nothing else, whatever the file holds. Threads may call
+    this at once.
     """
+    content = b""
+
+    def open_file() -> BinaryIO:
+        return io.BytesIO(content) if isinstance(place, StoredImage) else open(place, "rb")
+
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # looked at before opening: a pipe would block for ever
-            raise UnreadableImage("not a regular file", "a folder, pipe, socket or device")
-        if status.st_size == 0:
+        if isinstance(place, StoredImage):
+            content = file_content(place, max_pixels)
+            size_bytes = len(content)
+        else:
+            status = os.stat(place)
+            if not stat.S_ISREG(status.st_mode):  # looked at before opening: a pipe would block for ever
+                raise UnreadableImage("not a regular file", "a folder, pipe, socket or device")
+            size_bytes = status.st_size
+        if size_bytes == 0:
             raise UnreadableImage("empty file", "0 bytes")
-        with pillow_warnings_off(), open(path, "rb") as file:
+        with pillow_warnings_off(), open_file() as file:
             # Pillow gets the open file, not its name: it would map a named one into memory, where a file
             # that shrinks meanwhile kills the process.
             with Image.open(file, formats=_FORMATS) as image:
-                _check_header(image, status.st_size, max_pixels)
+                _check_header(image, size_bytes, max_pixels)
                 image.load()
                 if image.format in ("JPEG", "MPO") and lacks_jpeg_end(file):
                     raise UnreadableImage("truncated", "the JPEG data have no end marker")
@@ -243,8 +261,13 @@ def read_image(path: Path, max_pixels: int) -> np.ndarray:
             raise UnreadableImage(LOST, _one_line(error)) from error
         if isinstance(error, MemoryError) and not _could_hold(max_pixels):
             raise  # the machine is to blame, not the file
-        is_cut = "truncated" in str(error).lower() or _is_cut_short(path)
+        is_cut = "truncated" in str(error).lower() or _is_cut_short(open_file)
         raise UnreadableImage("truncated" if is_cut else "unreadable", _one_line(error)) from error
+
+
+def file_content(image: StoredImage, max_pixels: int) -> bytes:
+    """The bytes of its file, at most 8 for each of `max_pixels`, as many as 16-bit RGBA takes without compression."""
+    return image.content(_BYTES_A_PIXEL * max_pixels)
 
 
 _warnings_lock = threading.Lock()
@@ -375,10 +398,10 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _is_cut_short(path: Path) -> bool:
+def _is_cut_short(open_file: Callable[[], BinaryIO]) -> bool:
     """Whether a file that could not be decoded lacks the end that its format promises."""
     try:
-        with open(path, "rb") as file:
+        with open_file() as file:
             size_bytes = file.seek(0, os.SEEK_END)
             file.seek(max(0, size_bytes - 12))
             tail = file.read()

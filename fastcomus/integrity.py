@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 SEAL = "sha256"  # the key, in a sealed JSON object, of the digest of all others
-TENSOR_SEAL = "fastcomus_sha256"  # the key in the metadata of a safetensors file
+TENSOR_SEAL = "fastcomus_sha256"  # the key in the JSON in the metadata of a safetensors file
 
 
 class Damaged(ValueError):
@@ -66,26 +66,32 @@ def read_sealed_tensors(file: Path) -> dict[str, torch.Tensor]:
     from safetensors import safe_open
 
     with safe_open(file, "pt") as opened:
-        seal = _seal_of(opened.metadata() or {})
+        seal = _facts_in(opened.metadata() or {}).get(TENSOR_SEAL)
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     if seal is not None and seal != tensor_digest(tensors):  # files of other programs have none
         raise Damaged("it is not what was written")
     return tensors
 
 
-def _seal_of(metadata: Mapping[str, str]) -> Any:
-    """A file of ours has one entry of metadata, because safetensors writes several in any order: the seal, or a JSON
-    object that holds it."""
-    if TENSOR_SEAL in metadata:
-        return metadata[TENSOR_SEAL]
+def sealed_facts(file: Path) -> dict[str, Any]:
+    """What stands with the digest in the metadata of a safetensors file; the tensors are not read."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        return _facts_in(opened.metadata() or {})
+
+
+def _facts_in(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """A file of ours has one entry of metadata, because safetensors writes several in any order: a JSON object that
+    holds the seal. Empty in files of other programs."""
     for text in metadata.values():
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) and TENSOR_SEAL in value:
-            return value[TENSOR_SEAL]
-    return None
+            return value
+    return {}
 
 
 def check_zip(file: Path) -> None:

@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastcomus.augmentation import ReadSample
 from fastcomus.backends import Backend
 from fastcomus.config import Config
 from fastcomus.errors import InputError
+from fastcomus.image_roots import ImageRoot
 from fastcomus.images import LOST
 from fastcomus.interruption import is_asked, safe_point
 from fastcomus.labelling import label_images
@@ -22,6 +22,7 @@ from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_file, mask_name
 from fastcomus.segmenter import Segmenter
 from fastcomus.segmenter_files import (
+    NETWORK_FILES,
     has_segmenter,
     read_checkpoint,
     read_segmenter,
@@ -31,6 +32,7 @@ from fastcomus.segmenter_files import (
     write_segmenter,
 )
 from fastcomus.self_training import SelfTraining
+from fastcomus.stage_report import count
 from fastcomus.training_samples import Sample, check_samples, sample_reader
 
 log = logging.getLogger("fastcomus")
@@ -42,7 +44,7 @@ CHECKPOINT_S = 60.0  # between checkpoints within an epoch
 class ImageSource:
     """Images that can be read: names under `root`. Their masks lie under `folder`/masks of an iteration."""
 
-    root: Path
+    root: ImageRoot
     names: tuple[str, ...]
     folder: str = ""
     stamp: str = ""
@@ -65,7 +67,8 @@ def run_iteration(
     """Do iteration `iteration` (1, 2, ...) unless it is up to date; its fingerprint and the next iteration's samples.
 
     `follows`: fingerprint of the iteration before, whose class maps `samples` carry. `sources`: all images to label.
-    Training goes on from the last epoch, labelling from the last mask, of an attempt that was killed.
+    Training goes on from the last epoch, labelling from the last mask, of an attempt that was killed. A network that is
+    there stays where only settings of labelling have changed.
     """
     name, config = f"iteration-{iteration}", at.config
     stage = fingerprint(
@@ -76,6 +79,7 @@ def run_iteration(
         follows=follows,
         extend=[source.stamp for source in sources],
     )
+    trained_from = fingerprint(train=_settings_of_training(config, iteration), seed=config.seed, k=k, follows=follows)
     first = at.processes.is_first
     if at.processes.told_by_first(first and at.folder.is_current(name, stage)):
         log.info("%s: up to date", name)
@@ -86,9 +90,9 @@ def run_iteration(
                 + (", or lower --filter." if iteration == 1 else ", or give the first network more --epochs.")
             )
         if first:
-            at.folder.begin(name, stage)
+            at.folder.begin(name, stage, kept=NETWORK_FILES)
         at.processes.wait()
-        segmenter = _trained(iteration, samples, k, at)
+        segmenter = _trained(iteration, samples, k, trained_from, at)
         empty = _label_images(segmenter, name, sources, at)
         if first:
             facts = {"k": k, "backbone": config.train.backbone, "output_stride": config.train.output_stride}
@@ -121,11 +125,14 @@ def masks_agreement(iteration: int, sources: Sequence[ImageSource], at: Surround
     return totals[0] / totals[1] if totals[1] else 1.0
 
 
-def _trained(iteration: int, samples: Sequence[Sample], k: int, at: Surroundings) -> Segmenter:
-    """The network of the iteration, from its file or trained, going on from the last checkpoint."""
+def _trained(iteration: int, samples: Sequence[Sample], k: int, trained_from: str, at: Surroundings) -> Segmenter:
+    """The network of the iteration, from its file or trained, going on from the last checkpoint.
+
+    `trained_from`: a fingerprint of all that training depends on.
+    """
     config, folder, first = at.config.train, at.folder, at.processes.is_first
     name = f"iteration-{iteration}"
-    if at.processes.told_by_first(has_segmenter(folder, iteration)):
+    if at.processes.told_by_first(has_segmenter(folder, iteration, trained_from)):
         return read_segmenter(folder, iteration, config.backbone, k, config.output_stride)
     epochs = config.epochs if iteration == 1 else config.next_epochs
     resume = read_checkpoint(folder, iteration)
@@ -147,6 +154,7 @@ def _trained(iteration: int, samples: Sequence[Sample], k: int, at: Surroundings
     with progress_bar(name, epochs * len(samples), "images", done) as advance:
         for images in training.train(read, len(samples), at.workers):
             advance(images)
+            count(images=images)
             ended = training.steps == 0
             if first and (ended or time.monotonic() - stored > CHECKPOINT_S or is_asked()):
                 write_checkpoint(folder, iteration, training.checkpoint())
@@ -159,7 +167,7 @@ def _trained(iteration: int, samples: Sequence[Sample], k: int, at: Surroundings
                 if first:
                     show_in_tensorboard(folder, iteration, row)
     if first:
-        write_segmenter(folder, iteration, training.trained())
+        write_segmenter(folder, iteration, training.trained(), trained_from)
     at.processes.wait()
     return training.trained()
 
@@ -200,15 +208,23 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
             if prediction.error is not None:
                 log.warning("%s: skipped %s: %s", name, prediction.image, prediction.error)
                 return None
-            mask, labels = masks[prediction.image], prediction.labels()
-            if at.config.train.min_confidence:
-                at.folder.write_grey(_confidence(name, source, prediction.image), prediction.confidence())
+            mask, train = masks[prediction.image], at.config.train
+            first = mask_name("iteration-0", prediction.image)
+            has_first = train.mask_weight > 0 and not source.folder and at.folder.file(first).exists()
+            if has_first or train.min_confidence:
+                is_object = at.folder.read_class_map(first) > 0 if has_first else None
+                labels, confidence = prediction.labels_and_confidence(is_object, train.mask_weight)
+            else:
+                labels = prediction.labels()
+            if train.min_confidence:
+                at.folder.write_grey(_confidence(name, source, prediction.image), confidence)
             at.folder.write_class_map(mask, labels)
             return None if labels.any() else mask
 
         task = f"{name} masks"
-        written = label_images(segmenter, source.root, names, done, write, at.config, at.backend, at.workers, task)
-        empty += [mask for mask in written if mask is not None]
+        for mask in label_images(segmenter, source.root, names, done, write, at.config, at.backend, at.workers, task):
+            count(masks=1)
+            empty += [mask] if mask is not None else []
     return sorted(mask for of_one in at.processes.gathered(empty) for mask in of_one)
 
 
@@ -233,4 +249,13 @@ def _relevant_settings(config: Config, iteration: int) -> dict[str, Any]:
     if iteration == 1:
         del settings["extend"]
         settings["min_confidence"] = settings["min_confidence"] > 0  # later ones ask for its confidence, however much
+    return settings
+
+
+def _settings_of_training(config: Config, iteration: int) -> dict[str, Any]:
+    """Of these, those that change the network; how the images are labelled after changes the next one."""
+    settings = _relevant_settings(config, iteration)
+    del settings["mask_weight"]
+    if iteration == 1:
+        del settings["min_confidence"]
     return settings

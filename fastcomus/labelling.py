@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from fastcomus.backends import Backend
 from fastcomus.config import Config
 from fastcomus.encoders import chosen_precision
+from fastcomus.image_roots import ImageRoot
 from fastcomus.interruption import safe_point
 from fastcomus.prediction import Prediction, predict
 from fastcomus.progress import progress_bar
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 def label_images(
     segmenter: Segmenter,
-    root: Path,
+    root: ImageRoot,
     names: Sequence[str],
     done: Collection[str],
     write: Callable[[Prediction], Result],
@@ -37,7 +37,7 @@ def label_images(
     """
 
     def read(name: str) -> np.ndarray:
-        return backend.decode(str(root / name), config.embed.max_pixels)
+        return backend.decode(root / name, config.embed.max_pixels)
 
     precision = chosen_precision(config.train.precision, backend.device)
     predictions = predict(segmenter, names, read, config.predict, precision, backend, workers, done)

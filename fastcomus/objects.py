@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from fastcomus.embeddings import unit_rows
 from fastcomus.encoders import Encoder
 from fastcomus.fitting_batches import FittingBatches, batch_limit
 from fastcomus.fixed_batches import FixedBatches, filled_up
+from fastcomus.image_roots import ImageRoot
 from fastcomus.images import LOST
 from fastcomus.read_ahead import AHEAD, read_ahead
 from fastcomus.saliency import NetworkProposer, Proposer
@@ -66,7 +66,7 @@ def object_schema(dimension: int) -> pa.Schema:
 
 
 def embed_shards(
-    root: Path,
+    root: ImageRoot,
     shards: Iterable[Sequence[str]],
     config: EmbedConfig,
     proposer: Proposer | NetworkProposer,
@@ -142,7 +142,7 @@ class _Collector:
 
 
 def _proposals(
-    root: Path,
+    root: ImageRoot,
     shards: Sequence[Sequence[str]],
     config: EmbedConfig,
     proposer: Proposer | NetworkProposer,

@@ -13,6 +13,7 @@ import torch
 from fastcomus.backends import Backend
 from fastcomus.config import Config, EmbedConfig, saliency_priors
 from fastcomus.errors import InputError
+from fastcomus.image_roots import ImagePlace, ImageRoot
 from fastcomus.images import LOST, UnreadableImage
 from fastcomus.integrity import check_zip, file_digest, sealed
 from fastcomus.interruption import safe_point
@@ -31,6 +32,7 @@ from fastcomus.saliency_training import (
     small_map,
     train_network,
 )
+from fastcomus.stage_report import count
 
 log = logging.getLogger("fastcomus")
 
@@ -49,7 +51,7 @@ class Photographs:
 
 
 def train_saliency(
-    root: Path, names: Sequence[str], stamp: str, folder: RunFolder, config: Config, backend: Backend, workers: int
+    root: ImageRoot, names: Sequence[str], stamp: str, folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> Path:
     """Train a saliency network on the images `names` under `root`, with no label; the path of its checkpoint.
 
@@ -58,36 +60,49 @@ def train_saliency(
     chosen = config.saliency
     stage = fingerprint(config=asdict(chosen), seed=config.seed, images=stamp)
     if folder.is_current(FOLDER, stage):
+        count(images=(folder.manifest(FOLDER) or {})["images"], epochs=chosen.epochs)
         log.info("train-saliency: up to date, %s", folder.file(NETWORK))
         return folder.file(NETWORK)
     folder.begin(FOLDER, stage)
-    photographs = _prior_maps(root, names, folder, config, backend, workers)
-    if photographs.count < 2:
-        raise InputError(f"training needs at least 2 images that can be read; got {photographs.count}.")
-    count = len(saliency_priors(chosen))
-    refines = count > 1 and chosen.refine_epochs > 0
-    labels = photographs.priors
-    if refines:
-        refined = _refined(photographs, count, folder, config, backend, workers)
-
-        def labels(index: int) -> np.ndarray:
-            return np.concatenate([refined(index), photographs.priors(index)])
-
-    network = _learnt(photographs, labels, folder, config, backend, workers)
-    learnt_from = saliency_priors(chosen), chosen.refine_backbone if refines else ""
-    folder.write_tensors(NETWORK, lambda path: save_network(network, *learnt_from, path))
+    network, images = _network(root, names, folder, config, backend, workers)
+    refined_by = chosen.refine_backbone if _refines(config) else ""
+    folder.write_tensors(NETWORK, lambda path: save_network(network, saliency_priors(chosen), refined_by, path))
     epochs = range(1, chosen.refine_epochs + 1)
     refined_files = [f"refined-{epoch}.{ending}" for epoch in epochs for ending in ("npy", "json")]
     # What each file builds on goes after it: a kill in between leaves nothing that lacks its ground.
     for leaving in ("learn.pt", "refine.pt", *refined_files, "priors"):
         folder.remove(f"{FOLDER}/{leaving}")
-    folder.finish(FOLDER, stage, images=photographs.count, config=asdict(chosen))
-    log.info("train-saliency: trained on %d images; use it with --saliency %s", photographs.count, folder.file(NETWORK))
+    folder.finish(FOLDER, stage, images=images, config=asdict(chosen))
+    count(images=images, epochs=chosen.epochs)
+    log.info("train-saliency: trained on %d images; use it with --saliency %s", images, folder.file(NETWORK))
     return folder.file(NETWORK)
 
 
-def _prior_maps(
+def _network(
     root: Path, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
+) -> tuple[SaliencyNetwork, int]:
+    """The network, and the number of images that it was trained on. No file of maps is open when it returns: Windows
+    would not remove one that is."""
+    photographs = _prior_maps(root, names, folder, config, backend, workers)
+    if photographs.count < 2:
+        raise InputError(f"training needs at least 2 images that can be read; got {photographs.count}.")
+    labels = photographs.priors
+    if _refines(config):
+        priors = len(saliency_priors(config.saliency))
+        refined = _refined(photographs, priors, folder, config, backend, workers)
+
+        def labels(index: int) -> np.ndarray:
+            return np.concatenate([refined(index), photographs.priors(index)])
+
+    return _learnt(photographs, labels, folder, config, backend, workers), photographs.count
+
+
+def _refines(config: Config) -> bool:
+    return len(saliency_priors(config.saliency)) > 1 and config.saliency.refine_epochs > 0
+
+
+def _prior_maps(
+    root: ImageRoot, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> Photographs:
     """Every prior's map of every image, a file per 256 images."""
     proposers = [
@@ -96,7 +111,7 @@ def _prior_maps(
     unreadable = np.zeros((len(proposers), 0, 0), np.uint8)
 
     def read(name: str) -> np.ndarray:
-        return backend.decode(str(root / name), config.embed.max_pixels)
+        return backend.decode(root / name, config.embed.max_pixels)
 
     def maps_of(name: str) -> np.ndarray:
         try:
@@ -182,6 +197,7 @@ def _refined(
             digest = file_digest(folder.file(f"{FOLDER}/refined-{after.epochs}.npy"))
             folder.write_json(f"{FOLDER}/refined-{after.epochs}.json", sealed({"maps": digest}))
             _write_state(folder, "refine", after)
+            del before, now  # Windows removes no file that is mapped
             for ending in ("npy", "json"):
                 folder.remove(f"{FOLDER}/refined-{after.epochs - 1}.{ending}")
             safe_point()
@@ -228,7 +244,7 @@ def _learnt(
     return network
 
 
-def _gone(image: Path, error: UnreadableImage) -> InputError:
+def _gone(image: ImagePlace, error: UnreadableImage) -> InputError:
     return InputError(f"{image} can no longer be read ({error}); put it back, or run the same command without it.")
 
 

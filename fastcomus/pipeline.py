@@ -24,16 +24,19 @@ from fastcomus.cluster_embeddings import check_count, cluster_embeddings, sugges
 from fastcomus.cluster_names import ClusterNames
 from fastcomus.clustering import Clusters
 from fastcomus.config import IMAGE_TRANSFERS, STAGES, ClusterConfig, Config, resolve, to_dict, with_settings
-from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
+from fastcomus.embeddings import checked_embeddings, joined_rows, read_embeddings
 from fastcomus.errors import InputError
 from fastcomus.folder_lock import sole_writer
-from fastcomus.images import find_images
+from fastcomus.image_lists import find_listed_images, opened_root
+from fastcomus.image_roots import ImageRoot
+from fastcomus.images import ImageList
 from fastcomus.interruption import safe_point
+from fastcomus.name_clashes import check_names
 from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
-from fastcomus.stage_report import reported, stage_seconds
+from fastcomus.stage_report import count, reported, stage_seconds
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 from fastcomus.stored_masks import ClassMaps
 from fastcomus.stored_names import names_in, read_names, tell_stale_names, write_names
@@ -93,15 +96,16 @@ class Run:
 
     @sole_writer
     @reported
-    def embed(self, images: Path | str, **settings: Any) -> Embedded:
-        """Find the objects of every image under `images` and embed them; `objects()` gives the rows."""
+    def embed(self, images: Path | str | ImageList, **settings: Any) -> Embedded:
+        """Find the objects of every image of `images` (see `predict`) and embed them; `objects()` gives the rows."""
         from fastcomus.encoders import load_encoder
         from fastcomus.objects import SKIPPED_SCHEMA, embed_shards, lost_images
         from fastcomus.saliency import check_saliency, load_proposer
 
         config = with_settings(self.config, {"embed": settings})
         chosen = config.embed
-        found = find_images(Path(images))
+        found = find_listed_images(images)
+        check_names(found.names, self.folder.path)
         check_saliency(chosen)
         weights.check_name(chosen.encoder)
 
@@ -111,7 +115,7 @@ class Run:
         files = [Path(name) for name in (chosen.saliency, chosen.encoder_weights) if Path(name).is_file()]
         checkpoints = [_stamp(file) for file in files]
         prints = [
-            fingerprint(config=asdict(chosen), checkpoints=checkpoints, images=_stamps(found.root, shard, masks))
+            fingerprint(config=asdict(chosen), checkpoints=checkpoints, images=_stamps(found, shard, masks))
             for shard in shards
         ]
         whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
@@ -155,11 +159,11 @@ class Run:
         from fastcomus.saliency.network_map import check_network
 
         config = with_settings(self.config, {"saliency": settings})
-        found = find_images(Path(images))
+        found = find_listed_images(images)
         check_network(config.saliency.network)
         weights.check_name(config.saliency.refine_backbone)
         self._remember(config)
-        stamp = fingerprint(images=_stamps(found.root, found.names, None))
+        stamp = fingerprint(images=_stamps(found, found.names, None))
         made = train_saliency(found.root, found.names, stamp, self.folder, config, self.backend, self.workers)
         if output:
             with RunFolder(Path(output).parent).replacing(Path(output).name) as path:
@@ -177,11 +181,10 @@ class Run:
         """Cluster the objects of `embed`, or rows of your own: an array (N, D), an .npy file, or Parquet with a column
         `embedding`. With images, the class maps of the clusters are written too (iteration 0)."""
         config = with_settings(self.config, {"cluster": settings})
+        has_images = embeddings is None
         if embeddings is None:
-            objects = self.folder.read_shards()
-            rows, source = embedding_matrix(objects), str((self.folder.manifest("objects") or {})["fingerprint"])
+            rows, source = _embedding_rows(self.folder), str((self.folder.manifest("objects") or {})["fingerprint"])
         else:
-            objects = None
             rows, source = read_embeddings(embeddings)
         rows = checked_embeddings(rows)
         check_count(config.cluster, rows)
@@ -195,9 +198,10 @@ class Run:
             self.folder.begin("clusters", whole)
             found = cluster_embeddings(rows, config.cluster, config.seed, self.backend)
             clusters = found.clusters
-            write_clusters(self.folder, clusters, found.maps, objects)
+            images = self.folder.read_shards(["image"])["image"] if has_images else None
+            write_clusters(self.folder, clusters, found.maps, images)
             file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
-            facts = {"k": len(clusters.sizes), "objects": len(rows), "images": objects is not None, "source": source}
+            facts = {"k": len(clusters.sizes), "objects": len(rows), "images": has_images, "source": source}
             facts.update(config=asdict(config.cluster), embeddings=file)
             self.folder.finish("clusters", whole, **facts, **found.facts())
             log.info(
@@ -208,8 +212,9 @@ class Run:
                 clusters.sizes[0],
             )
             tell_stale_names(self.folder, self._clusters_manifest())
-        if objects is not None:
-            self._write_cluster_masks(objects, clusters, whole)
+        if has_images:
+            self._write_cluster_masks(clusters, whole)
+        count(objects=len(rows), clusters=len(clusters.sizes))
         return clusters
 
     @sole_writer
@@ -220,11 +225,12 @@ class Run:
         from fastcomus.report.count_page import write_count_page
 
         config = with_settings(self.config, {"cluster": settings})
-        rows = embedding_matrix(self.folder.read_shards()) if embeddings is None else read_embeddings(embeddings)[0]
+        rows = _embedding_rows(self.folder) if embeddings is None else read_embeddings(embeddings)[0]
         rows = checked_embeddings(rows)
         check_count(replace(config.cluster, k=0, method="spectral"), rows)
         self._remember(config)
         suggested = suggest_counts(rows, config.cluster, config.seed, self.backend)
+        count(objects=suggested.objects, **suggested.counts)
         self.folder.write_json("suggest-k/counts.json", asdict(suggested))
         log.info("suggest-k: open %s", write_count_page(self.folder, suggested, config.cluster.choose_k))
         return suggested
@@ -267,8 +273,9 @@ class Run:
         weights.check_name(config.train.backbone)
         sources = [source]
         if config.train.extend:
-            more = find_images(Path(config.train.extend))
-            stamp = fingerprint(images=_stamps(more.root, more.names, None))
+            more = find_listed_images(config.train.extend)
+            check_names(more.names, self.folder.path)
+            stamp = fingerprint(images=_stamps(more, more.names, None))
             sources.append(ImageSource(more.root, more.names, "extend", stamp))
         if self.processes.is_first:
             self._remember(config)
@@ -278,9 +285,11 @@ class Run:
         samples = [Sample(source.root / name, mask_name("iteration-0", name)) for name in core]
         follows = str((self.folder.manifest("iteration-0") or {})["fingerprint"])
         at = Surroundings(self.folder, config, self.backend, self.workers, self.processes)
+        count(images=0, masks=0)  # those of iterations that are up to date do not count
         with self.processes.connected(self.backend.device):
             for iteration in range(1, config.train.iterations + 1):
                 follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
+                count(iterations=1)
                 if iteration > 1 and config.train.stop_agreement:
                     agreement = masks_agreement(iteration, sources, at)
                     log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
@@ -301,18 +310,19 @@ class Run:
         """Class maps of other images by the newest network, as `output`/NAME.png; by default in the run folder's
         `predictions`. `images`: a folder, an image, a file with a path a line, or "-" for standard input. What else is
         written: `prediction_folder.write_predictions`."""
-        from fastcomus.image_lists import find_listed_images
         from fastcomus.prediction_folder import PredictedImages, write_predictions
 
         config = with_settings(self.config, {"predict": settings})
         newest, names = self._trained_iteration(None), self.name()
         found = find_listed_images(images)
-        wanted = PredictedImages(found, _stamps(found.root, found.names, None))
+        check_names(found.names, Path(output or self.folder.path / "predictions"))
+        wanted = PredictedImages(found, _stamps(found, found.names, None))
         target = RunFolder(output or self.folder.path / "predictions")
         with target.writer.held():
             masks, skipped = write_predictions(
                 wanted, target, overlay, probabilities, self.folder, newest, names, config, self.backend, self.workers
             )
+        count(images=masks, skipped=len(skipped))
         log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
         return target.path
 
@@ -332,6 +342,7 @@ class Run:
         target = Path(output or self.folder.path / "segmenter.onnx")
         with RunFolder(target.parent).replacing(target.name) as path:
             write_onnx(load_segmenter(self.folder, chosen), names, {**facts, "iteration": str(chosen)}, path)
+        count(bytes=target.stat().st_size, classes=len(names.classes))
         log.info("export: the network of iteration %d in %s", chosen, target)
         return target
 
@@ -341,14 +352,19 @@ class Run:
         """The masks of `iteration` (the last by default) with their images as "coco", "voc", "yolo" or "labelme", in a
         new folder, by default exports/iteration-N-FORMAT in the run (`exports`). `images`: "link" or "copy". Of
         "onnx" it is `export_onnx`."""
+        return (
+            self.export_onnx(output, iteration) if format == "onnx" else self._export(format, output, iteration, images)
+        )
+
+    @reported
+    def _export(self, format: str, output: Path | str, iteration: int | None, images: str) -> Path:
         from fastcomus.exports import Transfer, export_masks
 
-        if format == "onnx":
-            return self.export_onnx(output, iteration)
         masks, source = self._class_maps(iteration)
         target = Path(output or self.folder.path / f"exports/iteration-{masks.iteration}-{format}")
-        count = export_masks(format, masks, Transfer(source.root, images, self.config.embed.max_pixels), target)
-        log.info("export: the masks of %d images, iteration %d, in %s", count, masks.iteration, target)
+        written = export_masks(format, masks, Transfer(source.root, images, self.config.embed.max_pixels), target)
+        count(images=written, classes=masks.k)
+        log.info("export: the masks of %d images, iteration %d, in %s", written, masks.iteration, target)
         return target
 
     @sole_writer
@@ -392,8 +408,7 @@ class Run:
                 settings=to_dict(self.config),
             )
             new.embed(images, masks=str(masks))
-            objects = target.read_shards()
-            table, wanted = objects.select(["image", "x0", "y0", "x1", "y1"]), embedding_matrix(objects)
+            table, wanted = target.read_shards(["image", "x0", "y0", "x1", "y1"]), _embedding_rows(target)
         else:
             wanted = read_embeddings(embeddings)[0]
             table = pa.table({"row": np.arange(len(wanted))})
@@ -425,13 +440,10 @@ class Run:
         if names.given:
             table = table.append_column("name", pa.array([names.name(one) for one in found.labels], pa.string()))
         target.write_table("assigned.parquet", table)
-        log.info(
-            "assign: %d objects in %d clusters, %d unlike anything; %s",
-            len(table),
-            len(np.unique(found.labels)),
-            int(found.is_outlier.sum()),
-            target.file("assigned.parquet"),
-        )
+        clusters, outliers = len(np.unique(found.labels)), int(found.is_outlier.sum())
+        count(objects=len(table), clusters=clusters, outliers=outliers)
+        told = len(table), clusters, outliers, target.file("assigned.parquet")
+        log.info("assign: %d objects in %d clusters, %d unlike anything; %s", *told)
         return target.file("assigned.parquet")
 
     @sole_writer
@@ -455,7 +467,9 @@ class Run:
 
         maps, _ = self._class_maps(iteration)
         named = Path(classes) if classes else None
-        return evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
+        evaluation = evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
+        count(images=evaluation.images, missing=evaluation.missing)
+        return evaluation
 
     @sole_writer
     @reported
@@ -487,6 +501,7 @@ class Run:
             iterations=tuple(self._iterations()) if objects else (),
             names=names,
         )
+        count(objects=len(rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
         return write_report(found, self.backend, self.workers)
 
     @sole_writer
@@ -497,12 +512,12 @@ class Run:
         from fastcomus.datasets import read_truth
 
         weights.check_name(self.config.train.backbone)
-        names = find_images(Path(images)).names
+        found = find_listed_images(images)
         if self.config.train.extend:
-            find_images(Path(self.config.train.extend))
+            find_listed_images(self.config.train.extend)
         if truth:
-            read_truth(str(truth), Path(classes) if classes else None, names)
-        self.embed(images)
+            read_truth(str(truth), Path(classes) if classes else None, found.names)
+        self.embed(found)
         self.cluster()
         if truth:
             self.name()  # names of other clusters are told before training, not after it
@@ -511,10 +526,10 @@ class Run:
 
     # -- what the folder holds ---------------------------------------------------------------------------------
 
-    def _remember(self, config: Config, images: Path | None = None) -> None:
+    def _remember(self, config: Config, images: ImageRoot | None = None) -> None:
         """Write the settings into run.json, with what a reader of the results must know about them."""
         if images is not None:
-            self._images = str(images.resolve())
+            self._images = str(images.resolve() if isinstance(images, Path) else images)
         self.config = config
         networks = {config.embed.encoder, config.train.backbone, *_networks_behind(config)}
         supervised = sorted(name for name in networks if weights.is_supervised(name))
@@ -535,8 +550,8 @@ class Run:
                 detail = f" ({row['detail']})" if row["detail"] else ""
                 log.info("embed: left out %s: %s%s", row["image"], row["reason"], detail)
             return
-        for reason, count in Counter(row["reason"] for row in skipped).most_common():
-            log.info("embed: left out %d images: %s", count, reason)
+        for reason, images in Counter(row["reason"] for row in skipped).most_common():
+            log.info("embed: left out %d images: %s", images, reason)
         log.info("embed: their names are in %s", self.folder.file("objects/skipped.parquet"))
 
     def _tell_decoded(self) -> None:
@@ -549,7 +564,7 @@ class Run:
     def _clustered_rows(self, manifest: Mapping[str, Any]) -> np.ndarray:
         """The embeddings (N, D) that the clusters were made of; InputError when they changed since."""
         if manifest["images"]:
-            rows = embedding_matrix(self.folder.read_shards(["embedding"]))
+            rows = _embedding_rows(self.folder)
             source = str((self.folder.manifest("objects") or {})["fingerprint"])
         elif manifest["embeddings"]:
             rows, source = read_embeddings(manifest["embeddings"])
@@ -564,7 +579,7 @@ class Run:
                 f"the clusters in {self.folder.path} are not of the objects that are there now; run fastcomus cluster."
             )
 
-    def _write_cluster_masks(self, objects: pa.Table, clusters: Clusters, follows: str) -> None:
+    def _write_cluster_masks(self, clusters: Clusters, follows: str) -> None:
         """Iteration 0: the class maps of the clusters themselves."""
         from fastcomus.pseudo_masks import class_maps
 
@@ -573,8 +588,9 @@ class Run:
             return
         self.folder.begin("iteration-0", stage)
         skipped = self._skipped()
-        with progress_bar("cluster masks", len(objects) + len(skipped), "images") as advance:
-            for class_map in class_maps(objects, clusters.labels, skipped, self.backend):
+        with progress_bar("cluster masks", len(clusters.labels) + len(skipped), "images") as advance:
+            parts = self.folder.shards(["image", "width", "height", "score", "mask"])
+            for class_map in class_maps(parts, clusters.labels, skipped, self.backend):
                 self.folder.write_class_map(mask_name("iteration-0", class_map.image), class_map.labels)
                 advance(1)
                 safe_point()
@@ -623,15 +639,15 @@ class Run:
 
         if not self._images:
             raise InputError(f"{self.folder.path} holds no images, only embeddings; run fastcomus embed FOLDER first.")
-        root = Path(self._images)
-        if not root.is_dir():
-            raise InputError(f"the images of this run lay in {root}, which is no longer there; put them back.")
+        root = opened_root(self._images)
         objects = self.folder.read_shards(["image"])["image"].to_pylist()
         readable = [row["image"] for row in self._skipped().to_pylist() if row["width"]]
         return ImageSource(root, tuple(sorted({*objects, *readable})))
 
     def _embedded(self, images: int) -> Embedded:
-        return Embedded(images, self.folder.count_shard_rows(), len(self._skipped()))
+        embedded = Embedded(images, self.folder.count_shard_rows(), len(self._skipped()))
+        count(**asdict(embedded))
+        return embedded
 
     def _skipped(self) -> pa.Table:
         return self.folder.read_table("objects/skipped.parquet")
@@ -647,6 +663,11 @@ def cluster(embeddings: np.ndarray, k: int = 0, *, seed: int = 0, device: str = 
     config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}}).cluster
     check_count(config, rows)
     return cluster_embeddings(rows, config, seed, backends.select(device)).clusters
+
+
+def _embedding_rows(folder: RunFolder) -> np.ndarray:
+    """(N, D) float32, the embeddings of all objects in a run folder."""
+    return joined_rows(folder.shards(["embedding"]), folder.count_shard_rows(), folder.path)
 
 
 def _by_stage(settings: Mapping[str, Any], *stages: str) -> dict[str, dict[str, Any]]:
@@ -668,14 +689,15 @@ def _networks_behind(config: Config) -> set[str]:
     return networks_behind(config.embed.saliency)
 
 
-def _stamps(root: Path, names: Sequence[str], masks: Path | None) -> list[list[Any]]:
-    """Name, size and time of change of every image (and of its own mask), to tell when a shard is stale."""
+def _stamps(found: ImageList, names: Sequence[str], masks: Path | None) -> list[list[Any]]:
+    """Of each of the `names`: name, size and time of change (and of its own mask's), to tell when a shard is stale."""
     from fastcomus.saliency.mask_folder import mask_candidates
 
     stamps: list[list[Any]] = []
     for name in names:
-        files = [root / name, *(mask_candidates(masks, name) if masks else ())]
-        stamps.append([name, *(_stamp(file) for file in files)])
+        place = found.root / name
+        own = _stamp(place) if isinstance(place, Path) else found.stamps.get(name)
+        stamps.append([name, own, *(_stamp(file) for file in (mask_candidates(masks, name) if masks else ()))])
     return stamps
 
 

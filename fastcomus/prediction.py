@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus.backends import Backend
 from fastcomus.backends.device_memory import on_device
+from fastcomus.bf16_on_cpu import bf16_shortcuts
 from fastcomus.config import PredictConfig, prediction_scales
 from fastcomus.encoders import autocast
 from fastcomus.fitting_batches import FittingBatches, batch_limit
@@ -43,13 +44,25 @@ class Prediction:
         """(height, width) uint16: 0 background, c + 1 cluster c."""
         return enlarged_argmax(self.logits, self.height, self.width, self.output_stride).numpy()
 
-    def confidence(self) -> np.ndarray:
-        """(height, width) uint8: the probability of the label, 255 for 1."""
-        bands = []
+    def labels_and_confidence(
+        self, is_object: np.ndarray | None = None, weight: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(height, width) uint16 labels, and uint8 the probability of each, 255 for 1.
+
+        `is_object`: (height, width) bool, a second opinion on where objects are, which counts `weight` in [0, 1) where
+        the network counts the rest (`with_second_opinion`).
+        """
+        labels, confidence, row = [], [], 0
         for scores in _enlarged(self.logits, self.height, self.width, self.output_stride):
             probabilities = scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)
-            bands.append((255 * probabilities.amax(0)).round().to(torch.uint8).cpu())
-        return torch.cat(bands).numpy()
+            if is_object is not None and weight:
+                rows = torch.from_numpy(is_object[row : row + scores.shape[1]])
+                probabilities = with_second_opinion(probabilities, rows.to(scores.device), weight)
+            highest = probabilities.max(0)
+            labels.append(highest.indices.int().cpu())
+            confidence.append((255 * highest.values).round().to(torch.uint8).cpu())
+            row += scores.shape[1]
+        return torch.cat(labels).to(torch.uint16).numpy(), torch.cat(confidence).numpy()
 
     def probabilities(self) -> np.ndarray:
         """(k + 1, h, w) float16 in [0, 1]: h and w are a quarter of the sides of the network's largest input.
@@ -126,6 +139,15 @@ def enlarged_argmax(logits: Sequence[torch.Tensor], height: int, width: int, out
     return torch.cat(bands).to(torch.uint16)
 
 
+def with_second_opinion(probabilities: torch.Tensor, is_object: torch.Tensor, weight: float) -> torch.Tensor:
+    """`probabilities` (C, H, W), background first, mixed with those that `is_object` (H, W) bool stands for: 1 for an
+    object of whatever cluster, which the network says, or for background. `weight`: of the latter, in [0, 1)."""
+    objects = is_object.to(probabilities.dtype)
+    of_object = (1 - probabilities[:1]).clamp(min=torch.finfo(probabilities.dtype).tiny)
+    background = (1 - weight) * probabilities[:1] + weight * (1 - objects)
+    return torch.cat([background, probabilities[1:] * (1 - weight + weight * objects / of_object)])
+
+
 @torch.inference_mode()
 def _enlarged(logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int) -> Iterator[torch.Tensor]:
     """(C, height, width) enlarged logits, or the sum of the probabilities of several, a band (C, rows, width) at a
@@ -180,7 +202,7 @@ def _predict_batch(
 @torch.inference_mode()
 def _coarse_logits(segmenter: Segmenter, images: torch.Tensor, flip: bool, precision: str) -> torch.Tensor:
     """(B, C, h, w) logits of images (B, 3, H, W), averaged with those of their mirror images when `flip`."""
-    with autocast(images.device, precision):
+    with autocast(images.device, precision), bf16_shortcuts(images.device, precision):
         logits = segmenter(torch.cat([images, images.flip(-1)]) if flip else images)
     return (logits[: len(images)] + logits[len(images) :].flip(-1)) / 2 if flip else logits
 

@@ -99,7 +99,7 @@ def write_predictions(
                 raise prediction.error
             labels = names.class_map(prediction.labels())
             if overlay:
-                pixels = backend.decode(str(wanted.found.root / name), config.embed.max_pixels)
+                pixels = backend.decode(wanted.found.root / name, config.embed.max_pixels)
                 with target.replacing(_files(name, True, False)[1]) as path:
                     path.write_bytes(overlay_picture(pixels, labels))
         except UnreadableImage as error:

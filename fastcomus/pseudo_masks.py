@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,32 +21,41 @@ class ClassMap:
     labels: np.ndarray
 
 
-def class_maps(objects: pa.Table, labels: np.ndarray, skipped: pa.Table, backend: Backend) -> Iterator[ClassMap]:
+def class_maps(
+    parts: Iterable[pa.Table], labels: np.ndarray, skipped: pa.Table, backend: Backend
+) -> Iterator[ClassMap]:
     """One class map per readable image: object pixels get cluster + 1, everything else 0.
 
-    `objects`: rows of one image stand together; where masks overlap, the object of higher score wins. `labels`: (N,)
-    cluster of each object. Images of `skipped` that could be read get an empty map. The filter plays no part here: it
-    decides which images train (`training_images`).
+    `parts`: the objects, those of one image together and in one part; where masks overlap, the object of higher score
+    wins. `labels`: (N,) cluster of each object. Images of `skipped` that could be read get an empty map. The filter
+    plays no part here: it decides which images train (`training_images`).
     """
-    table = objects.select(["image", "width", "height", "score", "mask"]).to_pydict()
+    first = 0
+    for part in parts:
+        yield from _class_maps_of(part, labels[first : first + len(part)], backend)
+        first += len(part)
+    for image, width, height in zip(*(skipped[name] for name in ("image", "width", "height")), strict=True):
+        if width.as_py():
+            yield ClassMap(image.as_py(), np.zeros((height.as_py(), width.as_py()), np.uint16))
+
+
+def _class_maps_of(part: pa.Table, labels: np.ndarray, backend: Backend) -> Iterator[ClassMap]:
+    """Those of the images of a part, as many at once as the backend likes."""
+    table = part.select(["image", "width", "height", "score", "mask"]).to_pydict()
     images = table["image"]
     starts = [i for i in range(len(images)) if i == 0 or images[i] != images[i - 1]]
+    names: list[str] = []
     waiting: list[LabelledMasks] = []
-    pixels = 0
-    for place, (start, end) in enumerate(pairwise([*starts, len(images)])):
+    for start, end in pairwise([*starts, len(images)]):
         rows = sorted(range(start, end), key=lambda i: (table["score"][i], i))
         shape = (table["height"][start], table["width"][start])
         masks = [decode_mask(table["mask"][i], *shape) for i in rows]
+        names.append(images[start])
         waiting.append(LabelledMasks(masks, [int(labels[i]) for i in rows], shape))
-        pixels += len(masks) * shape[0] * shape[1]
-        is_last = place + 1 == len(starts)
-        if is_last or len(waiting) == backend.images_at_once or pixels >= backend.pixels_at_once:
-            names = [images[i] for i in starts[place + 1 - len(waiting) : place + 1]]
+        pixels = sum(mask.size for image in waiting for mask in image.masks)
+        if end == len(images) or len(waiting) == backend.images_at_once or pixels >= backend.pixels_at_once:
             yield from map(ClassMap, names, backend.assemble_masks(waiting))
-            waiting, pixels = [], 0
-    for row in skipped.to_pylist():
-        if row["width"]:
-            yield ClassMap(row["image"], np.zeros((row["height"], row["width"]), np.uint16))
+            names, waiting = [], []
 
 
 def training_images(images: Sequence[str], is_core: np.ndarray) -> list[str]:

@@ -14,9 +14,9 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -99,15 +99,21 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(manifest, error) from error
 
-    def begin(self, stage: str, fingerprint: str) -> None:
-        """Make ready to compute `stage`: keep the leavings of a killed attempt with this fingerprint, drop others."""
+    def begin(self, stage: str, fingerprint: str, kept: Collection[str] = ()) -> None:
+        """Make ready to compute `stage`: keep the leavings of a killed attempt with this fingerprint, drop others.
+
+        Files named in `kept` stay in any case: they say themselves what they were made from.
+        """
         folder = self.path / stage
         started = folder / "started.json"
         try:
             self.writer.claim()
             (folder / "manifest.json").unlink(missing_ok=True)
             if folder.exists() and not (started.exists() and _same_start(started, fingerprint)):
-                shutil.rmtree(folder)
+                started.unlink(missing_ok=True)  # first: nothing vouches for what is left by a kill
+                for entry in folder.iterdir():
+                    if entry.name not in kept:
+                        self.remove(f"{stage}/{entry.name}")
         except OSError as error:
             raise _unwritable(folder, error) from error
         self.write_json(f"{stage}/started.json", sealed({"fingerprint": fingerprint}))
@@ -126,10 +132,9 @@ class RunFolder:
 
     def file(self, name: str) -> Path:
         """`name` (POSIX, relative) inside the run folder; InputError for a name that would leave it."""
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts:
+        if leads_out(name):
             raise InputError(f"the name {name!r} leads out of the run folder; rename the file.")
-        return self.path / parts
+        return self.path / PurePosixPath(name)
 
     def unfinished(self, name: str) -> Path:
         """Where `name` is written before it is renamed: its own name may be as long as a file name can be."""
@@ -166,7 +171,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         with self.replacing(name) as path:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
     def write_tensors(self, name: str, write: Callable[[Path], None]) -> None:
         """A file by `torch.save` or safetensors, whose errors about the disk are made those that all others raise."""
@@ -252,13 +257,15 @@ class RunFolder:
 
     def read_shards(self, columns: list[str] | None = None) -> pa.Table:
         """The rows of every part, in order; InputError when there are none or one is damaged."""
+        return pa.concat_tables(self.shards(columns))
+
+    def shards(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The parts, one after the other: the objects of an image all lie in one. InputError as by `read_shards`."""
         manifest = self.manifest("objects")
         if manifest is None:
             raise InputError(f"there are no objects in {self.path}; run fastcomus embed FOLDER first.")
-        return pa.concat_tables(
-            self.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
-            for name, digest in manifest["parts"].items()
-        )
+        for name, digest in manifest["parts"].items():
+            yield self.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
 
     # -- class maps --------------------------------------------------------------------------------------------
 
@@ -311,6 +318,12 @@ class RunFolder:
 
 def _part(index: int) -> str:
     return f"objects/part-{index:05d}.parquet"
+
+
+def leads_out(name: str, on_windows: bool = os.name == "nt") -> bool:
+    """Whether `name` (POSIX, relative) would leave the folder it is laid in: on Windows also by drive or backslash."""
+    path = PureWindowsPath(name) if on_windows else PurePosixPath(name)
+    return bool(path.anchor) or ".." in path.parts
 
 
 def fingerprint(**facts: Any) -> str:

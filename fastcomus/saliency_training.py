@@ -22,6 +22,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus.augmentation import augmented_batches, batch_starts, shuffled
 from fastcomus.backends.cpu import otsu_threshold
+from fastcomus.bf16_on_cpu import bf16_shortcuts
 from fastcomus.config import SaliencyConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.read_ahead import read_ahead
@@ -89,7 +90,7 @@ def train_network(
         network.train()
         total, seen = 0.0, 0
         for images, target in augmented_batches(sample, order.batches, order.seeds, config, network.side, workers):
-            with autocast(device, precision):
+            with autocast(device, precision), bf16_shortcuts(device, precision):
                 found = network.all_logits(images.to(device))
             truth = _planes(target.to(device), maps)
             loss = torch.stack([hybrid_loss(logits.float(), truth) for logits in found]).sum()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from fastcomus.backends import Backend, BatchDecoder, EncodedImage, Image
 from fastcomus.config import EmbedConfig
 from fastcomus.fitting_batches import FittingBatches
 from fastcomus.fixed_batches import filled_up
+from fastcomus.image_roots import ImageRoot
 from fastcomus.images import UnreadableImage
 from fastcomus.read_ahead import AHEAD, read_ahead
 from fastcomus.saliency import NetworkProposer, Proposer
@@ -33,7 +33,7 @@ class SeenImage:
 
 
 def seen_batches(
-    root: Path,
+    root: ImageRoot,
     shards: Sequence[Sequence[str]],
     config: EmbedConfig,
     proposer: Proposer | NetworkProposer,
@@ -49,7 +49,9 @@ def seen_batches(
     return _batches(seen, [len(shard) for shard in shards], backend.images_at_once, backend.pixels_at_once)
 
 
-def sees_alone(root: Path, proposer: Proposer, config: EmbedConfig, backend: Backend) -> Callable[[str], SeenImage]:
+def sees_alone(
+    root: ImageRoot, proposer: Proposer, config: EmbedConfig, backend: Backend
+) -> Callable[[str], SeenImage]:
     """What reads an image and finds its objects without a network; called from worker threads."""
 
     def see(name: str) -> SeenImage:
@@ -65,7 +67,7 @@ def sees_alone(root: Path, proposer: Proposer, config: EmbedConfig, backend: Bac
 
 
 def _seen_by_network(
-    root: Path,
+    root: ImageRoot,
     shards: Sequence[Sequence[str]],
     config: EmbedConfig,
     proposer: NetworkProposer,
@@ -126,18 +128,18 @@ def _batches(
             yield batch
 
 
-def _decoded(root: Path, name: str, config: EmbedConfig, backend: Backend) -> SeenImage:
+def _decoded(root: ImageRoot, name: str, config: EmbedConfig, backend: Backend) -> SeenImage:
     """Read an image; runs in a worker thread and never raises for a bad one."""
     try:
-        return SeenImage(name, pixels=backend.decode(str(root / name), config.max_pixels))
+        return SeenImage(name, pixels=backend.decode(root / name, config.max_pixels))
     except UnreadableImage as error:
         return SeenImage(name, error=error)
 
 
-def _file(root: Path, name: str, config: EmbedConfig, decoder: BatchDecoder) -> SeenImage:
+def _file(root: ImageRoot, name: str, config: EmbedConfig, decoder: BatchDecoder) -> SeenImage:
     """The same for a device to decode."""
     try:
-        return SeenImage(name, file=decoder.read(str(root / name), config.max_pixels))
+        return SeenImage(name, file=decoder.read(root / name, config.max_pixels))
     except UnreadableImage as error:
         return SeenImage(name, error=error)
 

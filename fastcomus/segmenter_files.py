@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import importlib.util
 import io
+import json
 from dataclasses import asdict
 
 import torch
@@ -13,21 +14,27 @@ from safetensors.torch import save_file
 
 from fastcomus import weights
 from fastcomus.errors import InputError
-from fastcomus.integrity import TENSOR_SEAL, check_zip, read_sealed_tensors, tensor_digest
+from fastcomus.integrity import TENSOR_SEAL, check_zip, read_sealed_tensors, sealed_facts, tensor_digest
 from fastcomus.run_folder import RunFolder
 from fastcomus.segmenter import Segmenter, build_segmenter
 from fastcomus.self_training import Checkpoint, EpochRow
 
-
-def has_segmenter(folder: RunFolder, iteration: int) -> bool:
-    return folder.file(_weights_file(iteration)).exists()
+NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # of an iteration's folder
 
 
-def write_segmenter(folder: RunFolder, iteration: int, segmenter: Segmenter) -> None:
+def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
+    """Whether the network of an iteration is there and was trained as the fingerprint `trained_from` says."""
+    file = folder.file(_weights_file(iteration))
+    try:
+        return file.exists() and sealed_facts(file).get("trained_from") == trained_from
+    except Exception:  # of a damaged file
+        return False
+
+
+def write_segmenter(folder: RunFolder, iteration: int, segmenter: Segmenter, trained_from: str) -> None:
     state = {key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}
-    folder.write_tensors(
-        _weights_file(iteration), lambda path: save_file(state, path, {TENSOR_SEAL: tensor_digest(state)})
-    )
+    metadata = {"fastcomus": json.dumps({TENSOR_SEAL: tensor_digest(state), "trained_from": trained_from})}
+    folder.write_tensors(_weights_file(iteration), lambda path: save_file(state, path, metadata))
 
 
 def read_segmenter(folder: RunFolder, iteration: int, backbone: str, k: int, output_stride: int) -> Segmenter:

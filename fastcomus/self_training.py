@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from fastcomus.augmentation import ReadSample, augmented_batches, batch_starts, shuffled
 from fastcomus.backends import Backend
 from fastcomus.backends.device_memory import on_device
+from fastcomus.bf16_on_cpu import bf16_shortcuts
 from fastcomus.config import TrainConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
@@ -86,7 +88,7 @@ class SelfTraining:
         segmenter = segmenter.to(self.device)
         self.averaged = None
         if config.weight_average:
-            self.averaged = AveragedModel(segmenter, multi_avg_fn=get_ema_multi_avg_fn(config.weight_average))
+            self.averaged = AveragedModel(segmenter, multi_avg_fn=moving_average(config.weight_average))
         if self.processes.size > 1:
             synchronized(segmenter, self.device)
         self.segmenter = segmenter
@@ -185,7 +187,7 @@ class SelfTraining:
         for place, (images, labels) in enumerate(parts):
             images, labels = on_device(images, self.device), on_device(labels, self.device)
             with self._gradients_kept(place + 1 < len(parts)):
-                with autocast(self.device, self.precision):
+                with autocast(self.device, self.precision), self._shortcuts():
                     logits = self.network(images)
                 # Enlarged one by one: (k + 1) logits for every pixel of a batch would be most of the memory.
                 coarse = logits.detach().requires_grad_()
@@ -201,10 +203,12 @@ class SelfTraining:
         if self.averaged is not None:
             self.averaged.update_parameters(self.segmenter)
 
+    def _shortcuts(self) -> AbstractContextManager[Any]:
+        """A compiled network has its own."""
+        return nullcontext() if self.config.compile else bf16_shortcuts(self.device, self.precision)
+
     def _gradients_kept(self, are_kept: bool) -> Any:
         """Processes exchange gradients once a step, in its last pass."""
-        from contextlib import nullcontext
-
         if are_kept and isinstance(self.network, DistributedDataParallel):
             return self.network.no_sync()
         return nullcontext()
@@ -230,6 +234,21 @@ class SelfTraining:
 def cosine_factor(progress: float) -> float:
     """By which the learning rate is multiplied after that share of training, in [0, 1]: from 1 down to 0."""
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+
+
+def moving_average(kept: float) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], torch.Tensor | int], None]:
+    """For AveragedModel: averages that keep the share `kept` of themselves in a step, less in the first ones.
+
+    After n updates they keep at most (1 + n) / (4 + n), so that a short training does not end with the weights it
+    began with.
+    """
+
+    def average(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor], updates: torch.Tensor | int) -> None:
+        taken = 1 - min(kept, (1 + int(updates)) / (4 + int(updates)))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(old), list(new), taken)
+
+    return average
 
 
 def _dropout_seed(seed: int, epoch: int, step: int, rank: int) -> int:

@@ -10,6 +10,9 @@ from scipy.sparse import csr_array
 from fastcomus.backends import Backend
 from fastcomus.graph import without_loops
 
+_ROWS_AT_ONCE = 65_536
+_COLUMNS_AT_ONCE = 8
+
 
 @dataclass(frozen=True)
 class Eigenmaps:
@@ -42,19 +45,43 @@ def eigenmaps(
     # As in scikit-learn too, a row without any link counts as of degree 1.
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
     values, vectors = backend.eigenmaps(affinity, n_components, seed)
-    scale_of_kind = scale.astype(vectors.dtype)[:, None]
-    residual = float(
-        np.linalg.norm(scale_of_kind * (affinity @ (scale_of_kind * vectors)) - vectors * values, axis=0).max()
-    )
-    orthonormality = float(np.abs(vectors.T @ vectors - np.eye(vectors.shape[1])).max())
+    residual = _largest_residual(affinity, scale, values, vectors)
+    orthonormality = float(np.abs(_gram(vectors) - np.eye(vectors.shape[1])).max())
     if not max(residual, orthonormality) < 1e-3:
         raise ArithmeticError(
             f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}; "
             "raise n_neighbors or change the seed"
         )
     rows = np.empty(vectors.shape, np.float32)
-    rows[slice(None) if order is None else order] = scale_of_kind * vectors
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        rows[part if order is None else order[part]] = scale[part, None] * vectors[part]
     return Eigenmaps(rows, 1 - values, residual, orthonormality)
+
+
+def _largest_residual(affinity: csr_array, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> float:
+    """The largest |W' v - mu v|, a few eigenvectors (N, C) at a time: all at once would take several times their size.
+
+    `scale`: D^-1/2 (N,).
+    """
+    largest = 0.0
+    for start in range(0, vectors.shape[1], _COLUMNS_AT_ONCE):
+        some = slice(start, start + _COLUMNS_AT_ONCE)
+        rest = scale[:, None] * vectors[:, some]
+        rest = affinity @ rest
+        rest *= scale[:, None]
+        rest -= vectors[:, some] * values[some]
+        largest = max(largest, float(np.sqrt(np.einsum("nc,nc->c", rest, rest).max())))
+    return largest
+
+
+def _gram(vectors: np.ndarray) -> np.ndarray:
+    """(C, C) float64 scalar products of the columns of (N, C)."""
+    gram = np.zeros((vectors.shape[1], vectors.shape[1]))
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        part = vectors[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        gram += part.T @ part
+    return gram
 
 
 def _in_order(matrix: csr_array, order: np.ndarray) -> csr_array:

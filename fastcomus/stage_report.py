@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from fastcomus.errors import InputError
@@ -20,30 +21,44 @@ log = logging.getLogger("fastcomus")
 
 TIMES = "times.json"
 
+_counts: ContextVar[dict[str, int] | None] = ContextVar("counts", default=None)  # of the stage that runs now
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def reported(method: Method) -> Method:
     """A stage of the pipeline that tells of itself when it has ended.
 
-    Its counts come from what it returns (`_counts`); the line's fields are in the record's `fields`, for
-    `log_format.py`: stage, seconds, counts, per_s, peak_memory_bytes and device. Under `sole_writer` the seconds are
-    added to those that the stage took in this run folder before.
+    Its counts are what it gives to `count`; the line's fields are in the record's `fields`, for `log_format.py`: stage,
+    seconds, counts, per_s, peak_memory_bytes and device. Under `sole_writer` the seconds are added to those that the
+    stage took in this run folder before.
     """
-    stage = method.__name__.replace("_", "-")
+    stage = method.__name__.strip("_").replace("_", "-")
 
     @functools.wraps(method)
     def told(self: Any, *arguments: Any, **settings: Any) -> Any:
         started, written = time.monotonic(), self.folder.written
-        result = method(self, *arguments, **settings)
+        counts: dict[str, int] = {}
+        outer = _counts.set(counts)
+        try:
+            result = method(self, *arguments, **settings)
+        finally:
+            _counts.reset(outer)
         seconds = time.monotonic() - started
-        tell(stage, seconds, _counts(result), str(self.backend.device))
+        tell(stage, seconds, counts, str(self.backend.device))
         if self.folder.writer.is_held and self.folder.written > written:  # one that is up to date takes no time
             taken = stage_seconds(self.folder)
             self.folder.write_json(TIMES, sealed({**taken, stage: round(taken.get(stage, 0.0) + seconds, 3)}))
         return result
 
     return told  # type: ignore[return-value]
+
+
+def count(**counts: int) -> None:
+    """Add to what the line of the stage that runs now will tell; the rate is that of what is named first."""
+    told = _counts.get()
+    for name, number in counts.items() if told is not None else ():
+        told[name] = told.get(name, 0) + number
 
 
 def stage_seconds(folder: RunFolder) -> dict[str, float]:
@@ -77,12 +92,3 @@ def peak_memory_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _counts(result: Any) -> dict[str, int]:
-    """Of what a stage returned: `Embedded`'s fields, a clustering's objects and clusters; nothing of a path."""
-    names = ("images", "objects", "skipped")
-    if all(isinstance(getattr(result, name, None), int) for name in names):
-        return {name: getattr(result, name) for name in names}
-    labels, sizes = getattr(result, "labels", None), getattr(result, "sizes", None)
-    return {"objects": len(labels), "clusters": len(sizes)} if labels is not None and sizes is not None else {}

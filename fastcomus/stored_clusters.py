@@ -10,16 +10,18 @@ from fastcomus.run_folder import RunFolder
 from fastcomus.spectral import Eigenmaps
 
 
-def write_clusters(folder: RunFolder, clusters: Clusters, maps: Eigenmaps | None, objects: pa.Table | None) -> None:
-    """clusters.parquet (a row per object, with its image where `objects` names it), centres and eigenmaps."""
+def write_clusters(
+    folder: RunFolder, clusters: Clusters, maps: Eigenmaps | None, images: pa.ChunkedArray | None
+) -> None:
+    """clusters.parquet (a row per object, with its image where `images` names it), centres and eigenmaps."""
     if maps is not None:
         folder.write_array("clusters/eigenmaps.npy", maps.rows)
         folder.write_array("clusters/eigenvalues.npy", maps.eigenvalues)
     folder.write_array("clusters/centres.npy", clusters.centres)
     columns = {"cluster": clusters.labels, "distance": clusters.distances, "is_core": clusters.is_core}
     table = pa.table(columns)
-    if objects is not None:
-        table = table.add_column(0, "image", objects["image"])
+    if images is not None:
+        table = table.add_column(0, "image", images)
     folder.write_table("clusters/clusters.parquet", table)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from fastcomus.augmentation import ReadSample
 from fastcomus.backends import Backend
 from fastcomus.errors import InputError
+from fastcomus.image_roots import ImagePlace
 from fastcomus.images import UnreadableImage
 from fastcomus.read_ahead import read_ahead
 from fastcomus.run_folder import RunFolder
@@ -20,10 +20,10 @@ from fastcomus.self_training import IGNORED
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, its class map and, where pixels may be left out, how sure the network was of each: a path, and names in
-    the run folder."""
+    """An image, its class map and, where pixels may be left out, how sure the network was of each: its place, and names
+    in the run folder."""
 
-    image: Path
+    image: ImagePlace
     mask: str
     confidence: str = ""
 
@@ -43,7 +43,7 @@ def sample_reader(
     def read(index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = samples[index]
         try:
-            pixels = backend.decode(str(sample.image), max_pixels)
+            pixels = backend.decode(sample.image, max_pixels)
         except UnreadableImage as error:
             raise InputError(
                 f"{sample.image} can no longer be read ({error}); put it back, or run fastcomus embed and cluster."
@@ -70,7 +70,7 @@ def check_samples(read: ReadSample, indices: Sequence[int], workers: int, on_sam
         on_sample(1)
 
 
-def _check_size(name: str, class_map: np.ndarray, pixels: np.ndarray, image: Path, folder: RunFolder) -> None:
+def _check_size(name: str, class_map: np.ndarray, pixels: np.ndarray, image: ImagePlace, folder: RunFolder) -> None:
     if class_map.shape != pixels.shape[:2]:
         raise InputError(
             f"{image} is {pixels.shape[1]} x {pixels.shape[0]} pixels and {folder.file(name)} {class_map.shape[1]} x "

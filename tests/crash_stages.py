@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ SMALL = {
     "predict": {"predict_size": 33, "scales": "1", "flip": False},
 }
 IMAGES, OTHERS = 10, 5
+EXPORTS = ("coco", "voc", "yolo", "labelme")
 
 
 def embed(place: Path) -> None:
@@ -56,8 +58,8 @@ def train_saliency(place: Path) -> None:
     _run(place).train_saliency(place.parent / "images", place / "own.safetensors")
 
 
-def export(place: Path) -> None:
-    _run(place).export_onnx()
+def export(place: Path, kind: str) -> None:
+    _run(place).export(kind)
 
 
 # What each begins from: the folder after these stages.
@@ -69,7 +71,8 @@ STAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "assign": (assign, ("embed", "cluster")),
     "evaluate": (evaluate, ("embed", "cluster", "train")),
     "train-saliency": (train_saliency, ()),
-    "export": (export, ("embed", "cluster", "train")),
+    **{f"export-{kind}": (partial(export, kind=kind), ("embed", "cluster")) for kind in EXPORTS},
+    "export-onnx": (partial(export, kind="onnx"), ("embed", "cluster", "train")),
 }
 
 
@@ -155,7 +158,7 @@ def warm_up(scratch: Path) -> None:
     make_photographs(scratch, IMAGES)
     make_photographs(scratch / "more", OTHERS).images.rename(scratch / "others")
     place = scratch / "run"
-    for stage in ("embed", "cluster", "train", "predict", "evaluate"):
+    for stage in ("embed", "cluster", "train", "predict", "evaluate", "export-voc", "export-yolo", "export-onnx"):
         STAGES[stage][0](place)
 
 

@@ -108,6 +108,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "cache_gb": 0.0,
         "weight_average": 0.5,
         "min_confidence": 0.9,  # on the second iteration
+        "mask_weight": 0.9,
         "stop_agreement": 0.01,  # no third iteration
     },
     "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": False, "predict_batch": 2},
@@ -256,7 +257,7 @@ def test_every_setting_of_train_has_an_effect(
         changed[name] = random_lite0(tmp_path)
     if name == "scale_max":
         changed["scale_min"] = 0.4
-    iterations = 2 if name in ("next_epochs", "min_confidence") else 1
+    iterations = 2 if name in ("next_epochs", "min_confidence", "mask_weight") else 1
     if name == "cache_gb":
         every_epoch = reads(clustered, tmp_path / "run", {"epochs": 3, **changed})
         assert len(every_epoch) == (1 + 3) * len(reads(clustered, tmp_path / "kept", {"epochs": 3}))
@@ -410,7 +411,7 @@ def reads(clustered: Path, folder: Path, settings: dict[str, Any]) -> list[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "read_class_map", noted)
-        trained(clustered, folder, {"iterations": 1, **settings})
+        trained(clustered, folder, {"iterations": 1, "mask_weight": 0.0, **settings})
     return names
 
 

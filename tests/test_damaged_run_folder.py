@@ -16,7 +16,16 @@ from safetensors.torch import save_file
 
 from fastcomus import InputError, Run
 from fastcomus.config import read_toml
-from fastcomus.integrity import TENSOR_SEAL, Damaged, check_zip, read_sealed_tensors, sealed, tensor_digest, unsealed
+from fastcomus.integrity import (
+    TENSOR_SEAL,
+    Damaged,
+    check_zip,
+    read_sealed_tensors,
+    sealed,
+    sealed_facts,
+    tensor_digest,
+    unsealed,
+)
 from fastcomus.run_folder import RunFolder
 
 SEEDS = 12
@@ -103,9 +112,11 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
 def test_tensors_carry_a_digest_of_themselves(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1, dtype=torch.int64)}
     file = tmp_path / "network.safetensors"
-    save_file(tensors, file, {TENSOR_SEAL: tensor_digest(tensors)})
+    facts = {TENSOR_SEAL: tensor_digest(tensors), "k": 3}
+    save_file(tensors, file, {"about": json.dumps(facts)})
+    assert sealed_facts(file) == facts
     assert torch.equal(read_sealed_tensors(file)["a"], tensors["a"])
-    save_file({**tensors, "b": torch.tensor(2)}, file, {TENSOR_SEAL: tensor_digest(tensors)})
+    save_file({**tensors, "b": torch.tensor(2)}, file, {"about": json.dumps(facts)})
     with pytest.raises(Damaged):
         read_sealed_tensors(file)
     assert len({tensor_digest(t) for t in (tensors, {"a": tensors["a"]}, {**tensors, "a": torch.zeros(3, 2)})}) == 3

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fastcomus.embeddings import checked_embeddings, embedding_matrix, read_embeddings
+from fastcomus import embeddings
+from fastcomus.embeddings import checked_embeddings, embedding_matrix, joined_rows, read_embeddings
 from fastcomus.errors import InputError
 
 ROWS = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
@@ -38,6 +39,34 @@ def test_slices_and_chunks_keep_their_rows(layout: str) -> None:
     cut = pa.concat_tables([table.slice(5), table.slice(1, 3)])
     assert (embedding_matrix(cut) == ROWS[[5, 6, 1, 2, 3]]).all()
     assert embedding_matrix(table.slice(0, 0)).shape[0] == 0
+
+
+@pytest.mark.parametrize("held_bytes", [2**30, 0])
+def test_parts_are_joined_in_memory_or_in_a_file_without_a_name(
+    held_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "_HELD_BYTES", held_bytes)
+    table = pa.table({"embedding": COLUMNS["fixed-size list"]})
+    rows = joined_rows([table.slice(0, 0), table.slice(0, 3), table.slice(3, 1), table.slice(4)], len(ROWS), tmp_path)
+    assert rows.dtype == np.float32 and rows.shape == ROWS.shape and (rows == ROWS).all()
+    assert not any(tmp_path.iterdir())
+    assert joined_rows([table.slice(0, 0)], 0, tmp_path).shape[0] == 0
+    wider = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(10, np.float32)), 5)})
+    with pytest.raises(InputError, match="same number"):
+        joined_rows([table, wider], 9, tmp_path)
+
+
+def test_a_large_npy_stays_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "_HELD_BYTES", 0)
+    np.save(tmp_path / "rows.npy", ROWS)
+    written = (tmp_path / "rows.npy").read_bytes()
+    rows = checked_embeddings(read_embeddings(tmp_path / "rows.npy")[0])
+    assert isinstance(rows.base, np.memmap) and (rows == ROWS).all()
+    rows[:] = 0  # of this process alone
+    assert (tmp_path / "rows.npy").read_bytes() == written
+    (tmp_path / "rows.npy").write_bytes(written[:-5])
+    with pytest.raises(InputError, match=r"rows\.npy"):
+        read_embeddings(tmp_path / "rows.npy")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])

@@ -31,6 +31,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from fastcomus import backends
 from fastcomus.backends import FoundObjects, LabelledMasks, gpu
+from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.cpu import CpuBackend
 from fastcomus.backends.eigenpair_check import BadEigenpairs, refined_eigenpairs
 from fastcomus.backends.gpu import GpuBackend
@@ -235,6 +236,91 @@ def test_many_rows_go_through_inverted_lists_to_the_recall_asked_for(
     assert found.recall >= 0.9 and abs(np.mean(hits) / 10 - found.recall) < 0.04
     assert (found.indices[:, 0] == np.arange(3000)).all()
     assert libraries["knn_gpu"] == [(300, 3000, 10)]  # the sample alone met all rows
+
+
+def test_places_left_empty_are_no_neighbours() -> None:
+    rows = CentredRows(np.arange(20, dtype=np.float32)[:, None] ** 2)
+    found, farthest = np.array([[0, 1, -1, -1], [9, 8, 10, -1]]), np.array([1e9, 1e9], np.float32)
+    assert gpu._recall(rows, np.array([0, 9]), found, farthest) == 3 / 6
+
+
+@pytest.fixture
+def cagra(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
+    """A stand-in for cuVS's CAGRA, exact but for what its width is too small for; what it was asked for."""
+    asked: dict[str, list] = {"build": [], "search": []}
+
+    class IndexParams:
+        def __init__(self, *, metric="sqeuclidean", intermediate_graph_degree=128, graph_degree=64, **_):  # type: ignore[no-untyped-def]
+            self.metric = metric
+
+    class SearchParams:
+        def __init__(self, *, max_queries=0, itopk_size=64, **_):  # type: ignore[no-untyped-def]
+            self.itopk_size = itopk_size
+
+    class OnDevice:
+        def __init__(self, values: np.ndarray) -> None:
+            self.values = values
+
+        def copy_to_host(self) -> np.ndarray:
+            return self.values
+
+    def build(index_params, dataset, resources=None):  # type: ignore[no-untyped-def]
+        assert index_params.metric == "sqeuclidean" and dataset.dtype == torch.float32
+        asked["build"].append(tuple(dataset.shape))
+        return dataset.numpy()
+
+    def search(search_params, index, queries, k, neighbors=None, distances=None, resources=None, filter=None):  # type: ignore[no-untyped-def]
+        assert search_params.itopk_size >= k
+        asked["search"].append((len(queries), search_params.itopk_size))
+        near, found = faiss.knn(queries.numpy(), index, k)
+        if search_params.itopk_size < 256:
+            found[:, k // 2 :] = 2**32 - 1
+        return OnDevice(near), OnDevice(found.astype(np.uint32))
+
+    module = ModuleType("cuvs.neighbors.cagra")
+    vars(module).update(IndexParams=IndexParams, SearchParams=SearchParams, build=build, search=search)
+    neighbors = ModuleType("cuvs.neighbors")
+    vars(neighbors)["cagra"] = module
+    exceptions = ModuleType("cuvs.common.exceptions")
+    vars(exceptions)["CuvsException"] = type("CuvsException", (Exception,), {})
+    for one in (ModuleType("cuvs"), ModuleType("cuvs.common"), exceptions, neighbors, module):
+        monkeypatch.setitem(sys.modules, one.__name__, one)
+    return asked
+
+
+def test_many_rows_go_through_cagra_where_cuvs_is_installed(
+    kernels: CpuKernels, libraries: dict[str, list], cagra: dict[str, list]
+) -> None:
+    rows = np.random.default_rng(0).normal(4, 1, (3000, 12)).astype(np.float32)
+    found = GpuBackend(HOST, kernels=kernels, all_pairs_rows=1000).knn(rows, 10, 0.9, 0)
+    exact = CPU.knn(rows, 10, 1.0, 0)
+    assert found.recall == 1 and found.indices.dtype == np.int32 and (found.indices[:, 0] == np.arange(3000)).all()
+    assert (np.sort(found.indices) == np.sort(exact.indices)).mean() > 0.999
+    assert cagra["build"] == [(3000, 12)]
+    assert cagra["search"] == [(300, 64), (300, 128), (300, 256), (3000, 256)]  # wider until the recall is reached
+
+
+@pytest.mark.parametrize("failure", ["raises", "falls short"])
+def test_inverted_lists_stand_behind_cagra(
+    kernels: CpuKernels,
+    libraries: dict[str, list],
+    cagra: dict[str, list],
+    failure: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def bad(index_params, dataset, resources=None):  # type: ignore[no-untyped-def]
+        raise sys.modules["cuvs.common.exceptions"].CuvsException("out of memory")
+
+    if failure == "raises":
+        monkeypatch.setattr(sys.modules["cuvs.neighbors.cagra"], "build", bad)
+    else:
+        monkeypatch.setattr(gpu, "_CAGRA_WIDTHS", (64, 128))
+    rows = np.random.default_rng(0).normal(0, 1, (3000, 12)).astype(np.float32)
+    with caplog.at_level(logging.WARNING, "fastcomus"):
+        found = GpuBackend(HOST, kernels=kernels, all_pairs_rows=1000).knn(rows, 10, 0.9, 0)
+    assert "FAISS's inverted lists take over" in caplog.text and found.recall >= 0.9
+    assert ("out of memory" in caplog.text) == (failure == "raises")
 
 
 @MANY

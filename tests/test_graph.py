@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.neighbors import kneighbors_graph
 
-from fastcomus.backends import nearest_neighbors, neighbor_descent, select
+from fastcomus.backends import centred_rows, nearest_neighbors, neighbor_descent, select
 from fastcomus.backends.cpu import CpuBackend
 from fastcomus.backends.processor import has_bfloat16
 from fastcomus.graph import KnnGraph, knn_graph
@@ -144,3 +144,18 @@ def test_search_does_not_depend_on_the_number_of_threads() -> None:
         one, three = (nearest_neighbors.nearest_neighbors(rows, 12, 0.99, 0, n, all_pairs_rows) for n in (1, 3))
         assert (one.indices == three.indices).all() and one.recall == three.recall
         assert sorted(one.order.tolist()) == list(range(1500)) and (one.order == three.order).all()
+
+
+def test_blocks_of_rows_find_what_all_rows_at_once_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = planted.gaussian(2_000, 9)
+    rows = 40 + 1e3 * rows  # far from 0, large: only centred rows tell the neighbours
+
+    def found() -> list[np.ndarray]:
+        searched = nearest_neighbors.nearest_neighbors(rows, 12, 0.95, 0, 1, all_pairs_rows=100)
+        return [searched.indices, searched.order, *nearest_neighbors.nearest_rows(rows[:50] + 1, rows, 12)]
+
+    at_once = found()
+    for module in (centred_rows, nearest_neighbors):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 300)
+    assert all((one == other).all() for one, other in zip(at_once, found(), strict=True))
+    assert rows.min() < -1e3 and rows.mean() != 0  # they are left as they were

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import ntpath
+import posixpath
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import pytest
 from conftest import Photographs
 
 from fastcomus.errors import InputError
-from fastcomus.image_lists import find_listed_images
+from fastcomus.image_lists import common_folder, find_listed_images
 
 
 @pytest.fixture
@@ -69,3 +71,16 @@ def test_bad_lists_get_one_sentence(content: bytes, message: str, here: Path) ->
     (here / "list").write_bytes(content)
     with pytest.raises(InputError, match=message):
         find_listed_images("list")
+
+
+def test_a_list_may_begin_with_a_byte_order_mark_and_end_its_lines_as_windows_does(here: Path) -> None:
+    (here / "list.txt").write_bytes(b"\xef\xbb\xbfsub/b.png\r\nc.png\r\n")
+    assert find_listed_images(here / "list.txt").names == ("c.png", "sub/b.png")
+
+
+def test_the_common_folder_is_found_on_every_system() -> None:
+    assert common_folder(["/a/b/c.png", "/a/d.png"], posixpath) == "/a"
+    assert common_folder(["C:\\a\\b\\c.png", "C:\\A\\d.png"], ntpath).lower() == "c:\\a"
+    assert common_folder(["\\\\server\\share\\c.png"], ntpath) == "\\\\server\\share\\"
+    with pytest.raises(InputError, match="different drives"):
+        common_folder(["C:\\c.png", "D:\\d.png"], ntpath)

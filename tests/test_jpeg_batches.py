@@ -15,6 +15,7 @@ from skimage import data
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from fastcomus.backends.jpeg_batches import REFUSED, JpegBatches, JpegFile, upright
+from fastcomus.image_roots import StoredImage
 from fastcomus.images import UnreadableImage, _upright, read_image
 
 HOST = torch.device("cpu")
@@ -117,6 +118,31 @@ def test_a_file_that_is_refused_goes_to_the_cpu_alone(tmp_path: Path) -> None:
     assert batches == [3, 1, 1, 1] and decoder.take_counts() == {"cpu": 2, REFUSED: 1}
     for image, path in zip(images, paths.values(), strict=True):
         assert isinstance(image, torch.Tensor) and (image.numpy() == read_image(Path(path), MOST)).all()
+
+
+class Fetched(StoredImage):
+    """An image far away; counts how often it is fetched."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.times = data, 0
+
+    def content(self, most_bytes: int) -> bytes:
+        self.times += 1
+        return self.data
+
+    def __str__(self) -> str:
+        return "far/away"
+
+
+def test_images_that_are_no_files_are_fetched_once(tmp_path: Path) -> None:
+    strange, png = jpeg(PICTURE, progressive=True), files()["png"][0]
+    places = [Fetched(jpeg(PICTURE)), Fetched(strange), Fetched(png)]
+    decoder = JpegBatches(HOST, refusing({strange}, []))
+    images = decoder.decode([decoder.read(place, MOST) for place in places])
+    for place, image in zip(places, images, strict=True):
+        assert isinstance(image, torch.Tensor) and place.times == 1
+        assert (image.numpy() == read_image(place, MOST)).all()
+    assert decoder.take_counts() == {"cpu": 1, REFUSED: 1, "no JPEG": 1}
 
 
 def test_a_file_that_is_gone_when_it_was_refused_is_told(tmp_path: Path) -> None:

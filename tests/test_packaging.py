@@ -52,9 +52,9 @@ def test_the_cpu_extra_pulls_neither_cupy_nor_cuml(wheel: Path) -> None:
         requires = [Requirement(line) for line in metadata.requires or []]
     pulled = _closure([one for one in requires if _applies(one, "cpu") or _applies(one, "offline")])
     assert {"torch", "faiss-cpu", "numba", "scipy"} <= pulled
-    assert not [one for one in pulled if re.match(r"cupy|cuml|cudf|libcu|rmm|faiss-gpu", one)]
+    assert not [one for one in pulled if re.match(r"cupy|cuml|cuvs|cudf|libcu|rmm|faiss-gpu", one)]
     by_gpu = {one.name for one in requires if one.marker and not _applies(one, "") and _applies(one, "gpu")}
-    assert by_gpu == {"cupy-cuda13x", "cuml-cu13", "faiss-gpu"}
+    assert by_gpu == {"cupy-cuda13x", "cuml-cu13", "cuvs-cu13", "faiss-gpu"}
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:

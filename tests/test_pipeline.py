@@ -218,6 +218,26 @@ def test_more_images_for_later_iterations(run_copy: Path, tmp_path: Path) -> Non
     assert len(list((run_copy / "iteration-2/masks").iterdir())) == 24
 
 
+def test_other_settings_of_labelling_keep_the_network(run_copy: Path, tmp_path: Path) -> None:
+    network, curve = (run_copy / f"iteration-1/{name}" for name in ("segmenter.safetensors", "training.csv"))
+    trained, masks = (network.stat().st_mtime_ns, network.read_bytes(), curve.read_bytes()), tree_bytes(run_copy)
+    Run(run_copy).train(iterations=1, predict_size=129)
+    assert tree_bytes(run_copy / "iteration-1/masks") != {
+        name.removeprefix("iteration-1/masks/"): content
+        for name, content in masks.items()
+        if name.startswith("iteration-1/masks/")
+    }
+    assert (network.stat().st_mtime_ns, network.read_bytes(), curve.read_bytes()) == trained
+    Run(run_copy).train(iterations=1, min_confidence=0.5)
+    assert (network.stat().st_mtime_ns, network.read_bytes(), curve.read_bytes()) == trained
+    Run(run_copy).train(iterations=1, learning_rate=2e-3)
+    assert network.read_bytes() != trained[1] and curve.read_bytes() != trained[2]
+    anew = Path(shutil.copytree(run_copy, tmp_path / "anew"))
+    shutil.rmtree(anew / "iteration-1")
+    Run(anew).train()
+    assert (anew / "iteration-1/segmenter.safetensors").read_bytes() == network.read_bytes()
+
+
 def test_predict_labels_other_images(finished_run: Path, tmp_path: Path) -> None:
     other = make_photographs(tmp_path / "other", 3)
     (other.images / "broken.jpg").write_bytes(b"no picture")

@@ -14,7 +14,7 @@ from fastcomus import prediction
 from fastcomus.backends import select
 from fastcomus.config import PredictConfig
 from fastcomus.images import UnreadableImage
-from fastcomus.prediction import WINDOW, Prediction, enlarged_argmax, predict
+from fastcomus.prediction import WINDOW, Prediction, enlarged_argmax, predict, with_second_opinion
 from fastcomus.segmenter import Segmenter, build_segmenter, enlarged
 
 CPU = select("cpu")
@@ -81,6 +81,34 @@ def test_several_sizes_are_averaged_as_probabilities(band_values: int, monkeypat
     mean = torch.stack([one.softmax(0) for one in enlarged]).mean(0)
     assert (ours.int() == mean.argmax(0)).float().mean() > 0.999
     assert all((ours != enlarged_argmax([one], 40, 50, 1)).float().mean() > 0.1 for one in logits)
+
+
+@pytest.mark.parametrize("sizes", [1, 2])
+@pytest.mark.parametrize("weight", [0.0, 0.2, 0.9])
+def test_a_second_opinion_counts_its_weight(sizes: int, weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the definition: the network's clusters, in the shares that it gives them, where an object is."""
+    monkeypatch.setattr(prediction, "_BAND_VALUES", 700)  # several bands
+    random = torch.Generator().manual_seed(3)
+    logits = tuple(3 * torch.randn(5, *size, generator=random) for size in ((6, 7), (12, 13))[:sizes])
+    is_object = (torch.rand(40, 50, generator=random) < 0.5).numpy()
+    one = Prediction("image", logits, 40, 50, 1)
+    labels, confidence = one.labels_and_confidence(is_object, weight)
+    enlarged_each = [F.interpolate(each[None], (40, 50), mode="bilinear", align_corners=False)[0] for each in logits]
+    network = torch.stack([each.softmax(0) for each in enlarged_each]).mean(0).double()
+    opinion = torch.from_numpy(is_object).double()
+    shares = network[1:] / network[1:].sum(0)
+    wanted = torch.cat([(1 - opinion)[None], opinion * shares])
+    mixed = (1 - weight) * network + weight * wanted
+    assert (labels == mixed.argmax(0).numpy()).mean() > 0.999
+    np.testing.assert_allclose(confidence, 255 * mixed.amax(0).numpy(), atol=0.51)
+    assert (one.labels() != labels).any() == (weight > 0)
+    assert (one.labels_and_confidence()[0] == one.labels()).all()
+
+
+def test_a_second_opinion_against_a_sure_network_is_no_division_by_nothing() -> None:
+    sure = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+    mixed = with_second_opinion(sure, torch.ones(1, 1, dtype=torch.bool), 0.4)
+    assert torch.isfinite(mixed).all() and mixed[0] == pytest.approx(0.6)
 
 
 def test_more_labels_than_a_byte_holds() -> None:

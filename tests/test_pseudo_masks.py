@@ -39,7 +39,7 @@ def test_object_of_higher_score_wins_where_masks_overlap() -> None:
         ([row("a", low, 0.3), row("a", high, 0.9)], [4, 7]),
         ([row("a", high, 0.9), row("a", low, 0.3)], [7, 4]),
     ):
-        (made,) = class_maps(pa.Table.from_pylist(rows), np.array(labels), skipped_table(), CPU)
+        (made,) = class_maps([pa.Table.from_pylist(rows)], np.array(labels), skipped_table(), CPU)
         assert made.image == "a" and made.labels.shape == (10, 12) and made.labels.dtype == np.uint16
         assert (made.labels == np.where(high, 8, np.where(low, 5, 0))).all()
 
@@ -53,7 +53,7 @@ def test_images_keep_their_own_size_and_unread_ones_have_no_map() -> None:
         ]
     )
     skipped = skipped_table(("c", "no salient region", 6, 3), ("d", "truncated", 0, 0))
-    maps = {m.image: m.labels for m in class_maps(objects, np.array([0, 2, 299]), skipped, CPU)}
+    maps = {m.image: m.labels for m in class_maps([objects], np.array([0, 2, 299]), skipped, CPU)}
     assert list(maps) == ["a", "b", "c"]
     assert (maps["a"] == rectangle(5, 7, 0, 0, 2, 2)).all()
     assert (maps["b"] == 3 * rectangle(9, 4, 1, 1, 5, 3) + 300 * rectangle(9, 4, 6, 0, 9, 4)).all()
@@ -62,7 +62,7 @@ def test_images_keep_their_own_size_and_unread_ones_have_no_map() -> None:
 
 def test_no_objects_at_all() -> None:
     objects = pa.Table.from_pylist([row("a", rectangle(2, 2, 0, 0, 1, 1), 0.5)]).slice(0, 0)
-    maps = list(class_maps(objects, np.empty(0, int), skipped_table(("b", "no salient region", 2, 2)), CPU))
+    maps = list(class_maps([objects], np.empty(0, int), skipped_table(("b", "no salient region", 2, 2)), CPU))
     assert [m.image for m in maps] == ["b"]
 
 
@@ -76,7 +76,7 @@ def test_every_pixel_belongs_to_its_best_object(seed: int) -> None:
         for _ in range(int(rng.integers(1, 5))):
             rows.append(row(f"{image}", rng.random(shape) < 0.5, float(rng.choice([0.1, 0.2, 0.3]))))
             labels.append(int(rng.integers(0, 300)))
-    made = {m.image: m.labels for m in class_maps(pa.Table.from_pylist(rows), np.array(labels), skipped_table(), CPU)}
+    made = {m.image: m.labels for m in class_maps([pa.Table.from_pylist(rows)], np.array(labels), skipped_table(), CPU)}
     for image, labels_of_image in made.items():
         for y, x in np.ndindex(labels_of_image.shape):
             covering = [

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from fastcomus import InputError
-from fastcomus.run_folder import RunFolder, encode_class_map, fingerprint, mask_file, mask_name, palette
+from fastcomus.run_folder import RunFolder, encode_class_map, fingerprint, leads_out, mask_file, mask_name, palette
 
 SKIPPED = pa.schema([("image", pa.string()), ("reason", pa.string())])
 
@@ -173,3 +173,23 @@ def test_json_keeps_names_that_are_no_utf8(folder: RunFolder) -> None:
     folder.write_state({"config": {}, "images": name})
     assert (folder.read_state() or {})["images"] == name
     assert json.loads((folder.path / "run.json").read_bytes().decode("utf-8", "surrogateescape"))["format"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "on_posix", "on_windows"),
+    [
+        ("a/b.jpg", False, False),
+        ("a..b/..c.jpg", False, False),
+        ("../b.jpg", True, True),
+        ("a/../../b.jpg", True, True),
+        ("/b.jpg", True, True),
+        ("..\\b.jpg", False, True),
+        ("a\\..\\..\\b.jpg", False, True),
+        ("C:/b.jpg", False, True),
+        ("C:b.jpg", False, True),
+        ("\\b.jpg", False, True),
+        ("//server/share/b.jpg", True, True),
+    ],
+)
+def test_names_that_lead_out_are_seen_on_both_kinds_of_system(name: str, on_posix: bool, on_windows: bool) -> None:
+    assert leads_out(name, on_windows=False) == on_posix and leads_out(name, on_windows=True) == on_windows

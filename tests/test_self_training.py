@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -184,9 +185,10 @@ def frozen_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
 
     plain = torch.nn.functional.batch_norm
 
-    def batch_norm(values: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, *others: Any) -> torch.Tensor:
-        weight, bias, _, _, epsilon = others
-        return plain(values, mean, variance, weight, bias, False, 0.0, epsilon)
+    def batch_norm(*arguments: Any, **named: Any) -> torch.Tensor:
+        given = inspect.signature(plain).bind(*arguments, **named)
+        given.arguments |= {"training": False, "momentum": 0.0}
+        return plain(*given.args, **given.kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "batch_norm", batch_norm)
     monkeypatch.setattr("torch.optim.Adam", torch.optim.SGD)  # Adam makes equal steps of the smallest rounding
@@ -238,11 +240,13 @@ def test_ignored_pixels_teach_nothing(config: TrainConfig) -> None:
 
 
 def test_average_of_weights_follows_the_weights(config: TrainConfig) -> None:
-    plain = train(config, 2, every_step=True)
-    averaged = train(replace(config, weight_average=0.75), 2, every_step=True)
+    plain = train(config, 4, every_step=True)
+    averaged = train(replace(config, weight_average=0.75), 4, every_step=True)
     expected = plain[0].weights["head.4.weight"].double()
-    for one, other in zip(plain[1:], averaged[1:], strict=True):
-        expected = 0.75 * expected + 0.25 * one.weights["head.4.weight"]
+    assert len(plain) > 10  # the share kept reaches 0.75 at the eighth update
+    for updates, (one, other) in enumerate(zip(plain[1:], averaged[1:], strict=True), start=1):
+        kept = min(0.75, (1 + updates) / (4 + updates))
+        expected = kept * expected + (1 - kept) * one.weights["head.4.weight"]
         torch.testing.assert_close(other.weights["head.4.weight"].double(), expected, rtol=1e-5, atol=1e-7)
     assert_equal_weights(plain[-1].checkpoint.state["segmenter"], averaged[-1].checkpoint.state["segmenter"])
 

@@ -9,7 +9,9 @@ from scipy.linalg import subspace_angles
 from scipy.sparse import csr_array
 from sklearn.manifold import spectral_embedding
 
+from fastcomus import clustering, embeddings, spectral
 from fastcomus.backends import cpu, select
+from fastcomus.config import ClusterConfig
 from fastcomus.graph import knn_graph
 from fastcomus.spectral import eigenmaps
 
@@ -134,3 +136,20 @@ def test_graph_is_left_as_it_was_and_loops_do_not_count() -> None:
     assert (affinity.toarray() == before).all()
     heavier = csr_array(before + 5 * np.eye(len(before), dtype=np.float32))
     assert np.allclose(eigenmaps(heavier, 4, 0, CPU).rows, maps.rows, atol=1e-6)
+
+
+def test_parts_of_the_rows_give_what_all_at_once_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = planted.gaussian(400, 5)
+    graph = knn_graph(rows, 12, "euclidean", 1.0, 0, CPU)
+
+    def found() -> list[np.ndarray]:
+        maps = eigenmaps(graph.affinity, 9, 0, CPU, graph.order)
+        clusters = clustering.cluster_rows(maps.rows, 5, "qr", ClusterConfig(), 0, CPU)
+        return [maps.rows, clusters.labels, clusters.distances, clusters.is_core, clusters.centres]
+
+    at_once = found()
+    for module in (spectral, clustering, cpu, embeddings):
+        monkeypatch.setattr(module, "_ROWS_AT_ONCE", 37)
+    for module in (spectral, clustering):
+        monkeypatch.setattr(module, "_COLUMNS_AT_ONCE", 2)
+    assert all((one == other).all() for one, other in zip(at_once, found(), strict=True))

@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import csr_array
 
 from fastcomus.errors import InputError
+from fastcomus.image_roots import ImagePlace
 from fastcomus.images import UnreadableImage
 
 log = logging.getLogger("fastcomus")
@@ -69,7 +70,7 @@ class EncodedImage(Protocol):
 class BatchDecoder(Protocol):
     """Decodes files on a device, many at once."""
 
-    def read(self, path: str, max_pixels: int) -> EncodedImage | np.ndarray:
+    def read(self, place: ImagePlace | str, max_pixels: int) -> EncodedImage | np.ndarray:
         """A file, or its pixels where the device cannot decode it; raises images.UnreadableImage. For many threads."""
 
     def decode(self, files: Sequence[Any]) -> list[torch.Tensor | UnreadableImage]:
@@ -105,8 +106,8 @@ class Backend(Protocol):
     def batch_decoder(self) -> BatchDecoder | None:
         """What decodes images that are only looked at on the device; None where `decode` is best."""
 
-    def decode(self, path: str, max_pixels: int) -> np.ndarray:
-        """The image as (H, W, 3) uint8 RGB; raises images.UnreadableImage."""
+    def decode(self, place: ImagePlace | str, max_pixels: int) -> np.ndarray:
+        """The image (a path, or a `StoredImage`) as (H, W, 3) uint8 RGB; raises images.UnreadableImage."""
 
     def find_objects(
         self,
@@ -134,7 +135,9 @@ class Backend(Protocol):
         """
 
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The largest eigenvalues (c,) of D^-1/2 W D^-1/2, descending, with unit eigenvectors (N, c), float64."""
+        """The largest eigenvalues (c,) of D^-1/2 W D^-1/2, descending, with unit eigenvectors (N, c).
+
+        Both float64; the vectors of large graphs float32."""
 
     def kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from fastcomus.backends import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.block_krylov import basis_columns, largest_eigenpairs
 from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, nearest_neighbors, nearest_rows
+from fastcomus.image_roots import ImagePlace
 from fastcomus.images import read_image
 
 OTSU_BINS = 256
@@ -25,6 +25,7 @@ OTSU_BINS = 256
 _DENSE_ROWS_PER_COMPONENT = 4
 # Up to here ARPACK in float64 is quick; beyond it the block solver in float32 takes a quarter of its time.
 SMALL_GRAPH_ROWS = 5_000
+_ROWS_AT_ONCE = 65_536  # of a graph
 _LABELS = 256  # that a uint8 can hold
 
 
@@ -53,8 +54,8 @@ class CpuBackend:
     def batch_decoder(self) -> BatchDecoder | None:
         return None
 
-    def decode(self, path: str, max_pixels: int) -> np.ndarray:
-        return read_image(Path(path), max_pixels)
+    def decode(self, place: ImagePlace | str, max_pixels: int) -> np.ndarray:
+        return read_image(place, max_pixels)
 
     def find_objects(
         self,
@@ -115,8 +116,13 @@ class CpuBackend:
     def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
         # Small problems in float64; in large ones the solver works in float32 anyway.
-        matrix = affinity.astype(np.float64 if affinity.shape[0] <= SMALL_GRAPH_ROWS else np.float32)
-        matrix.data *= scale[matrix.indices] * np.repeat(scale, np.diff(matrix.indptr))
+        kind = np.float64 if affinity.shape[0] <= SMALL_GRAPH_ROWS else np.float32
+        matrix = csr_array((affinity.data.astype(kind), affinity.indices, affinity.indptr), shape=affinity.shape)
+        for start in range(0, len(scale), _ROWS_AT_ONCE):
+            ends = matrix.indptr[start : start + _ROWS_AT_ONCE + 1]
+            links = slice(ends[0], ends[-1])
+            own = np.repeat(scale[start : start + _ROWS_AT_ONCE], np.diff(ends))
+            matrix.data[links] *= scale[matrix.indices[links]] * own
         # Part by part, the largest first: each has an eigenvalue 1, and Lanczos overlooks copies of an eigenvalue.
         # As many parts as vectors are enough: each has that eigenvalue.
         parts = _connected_parts(matrix)[:n_components]
@@ -130,6 +136,8 @@ class CpuBackend:
         owners = np.repeat(np.arange(len(parts)), [len(part_values) for part_values, _ in found])
         columns = np.concatenate([np.arange(len(part_values)) for part_values, _ in found])
         order = np.argsort(-values, kind="stable")[:n_components]
+        if len(parts) == 1 and len(parts[0]) == len(scale) and (order == np.arange(len(order))).all():
+            return values.astype(np.float64), _signed(found[0][1])
         vectors = np.zeros((len(scale), len(order)), matrix.dtype)
         for target, (owner, column) in enumerate(zip(owners[order], columns[order], strict=True)):
             vectors[parts[owner], target] = found[owner][1][:, column]
@@ -231,6 +239,9 @@ def _largest_eigenpairs(
 
 
 def _signed(vectors: np.ndarray) -> np.ndarray:
-    """Eigenvectors with their largest entry (in absolute value) positive, so that equal runs give equal signs."""
-    largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
-    return vectors * np.where(largest < 0, -1, 1)
+    """Eigenvectors, turned in place so that their largest entry (in absolute value) is positive: equal runs give equal
+    signs."""
+    for vector in vectors.T:
+        if vector[np.argmax(np.abs(vector))] < 0:
+            vector *= -1  # NumPy 2.3 negates float64 columns wrongly in place
+    return vectors

@@ -18,12 +18,13 @@ import torch
 from scipy.sparse import csr_array
 
 from fastcomus.backends import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors, gpu_images
+from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, CpuBackend
 from fastcomus.backends.eigenpair_check import BadEigenpairs, refined_eigenpairs
 from fastcomus.backends.gpu_objects import find_objects
 from fastcomus.backends.jpeg_batches import JpegBatches
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
-from fastcomus.backends.nearest_neighbors import centred, import_faiss, nearest_rows, neighbor_recall
+from fastcomus.backends.nearest_neighbors import import_faiss, nearest_by_blocks, nearest_rows, neighbor_recall
 
 log = logging.getLogger("fastcomus")
 
@@ -32,6 +33,7 @@ _MOST_NEIGHBORS = 2_048  # that FAISS finds on a GPU
 _SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
 _ROWS_PER_LIST = 1_000
 _TRAINING_ROWS_PER_LIST = 64
+_CAGRA_WIDTHS = 64, 128, 256, 512  # candidates that a search by CAGRA keeps, at least as many as neighbours
 # What a library raises when a device or its own code fails; anything else is a mistake of ours and is raised.
 _LIBRARY_ERRORS = (RuntimeError, MemoryError, ArithmeticError)
 
@@ -90,11 +92,12 @@ class GpuBackend(CpuBackend):
     def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         if n_neighbors > _MOST_NEIGHBORS:
             return super().knn(embeddings, n_neighbors, recall, seed)
-        rows = centred(embeddings)
+        rows = CentredRows(embeddings)
         if recall < 1 and len(rows) > self.all_pairs_rows:
-            found, reached = self._by_inverted_lists(rows, n_neighbors, recall, seed)
+            found, reached = self._among_many(rows, n_neighbors, recall, seed)
         else:
-            found, reached = self._search(rows, rows, n_neighbors)[1], 1.0
+            whole = rows[:]
+            found, reached = self._search(whole, whole, n_neighbors)[1], 1.0
         return Neighbors(_own_first(found), reached, np.arange(len(rows)))
 
     def nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +110,53 @@ class GpuBackend(CpuBackend):
         resources = faiss.StandardGpuResources()  # let go of at the end: networks want the memory next
         return faiss.knn_gpu(resources, queries, rows, count, device=self._device_index)
 
-    def _by_inverted_lists(self, rows: np.ndarray, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
+    def _among_many(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
+        """Indices (N, count) and their recall: by cuVS where it is installed and reaches `recall`, else by FAISS."""
+        try:
+            from cuvs.common.exceptions import CuvsException
+        except ImportError:
+            return self._by_inverted_lists(rows, count, recall, seed)
+        if count <= _CAGRA_WIDTHS[-1]:
+            try:
+                return self._by_cagra(rows, count, recall, seed)
+            except (*_LIBRARY_ERRORS, CuvsException) as error:
+                log.warning("cuVS's CAGRA is not used (%s); FAISS's inverted lists take over", error)
+        return self._by_inverted_lists(rows, count, recall, seed)
+
+    def _by_cagra(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
+        """The same by a graph that CAGRA builds and follows, as widely as `recall` takes, measured on a sample.
+
+        Raises ArithmeticError where the widest search falls short of it.
+        """
+        from cuvs.neighbors import cagra
+
+        sample = self._sample(len(rows), seed)
+        farthest = nearest_by_blocks(self._search, rows[sample], rows, count)[0][:, -1]
+
+        def search(queries: torch.Tensor, width: int) -> np.ndarray:
+            looking = cagra.SearchParams(itopk_size=width)
+            neighbors = cagra.search(looking, index, queries, count)[1]
+            found = neighbors.copy_to_host().astype(np.int64)
+            return np.where(found < len(rows), found, -1)  # places that it left empty hold the largest number
+
+        with self._as_current_device():
+            on_device = torch.empty((len(rows), rows.dimension), device=self.device)
+            for start, block in rows.blocks():
+                on_device[start : start + len(block)] = torch.from_numpy(block)
+            index = cagra.build(cagra.IndexParams(metric="sqeuclidean"), on_device)
+            queries, reached = on_device[torch.from_numpy(sample).to(self.device)], 0.0
+            for width in (one for one in _CAGRA_WIDTHS if one >= count):
+                reached = _recall(rows, sample, search(queries, width), farthest)
+                if reached >= recall:
+                    parts = [search(part, width).astype(np.int32) for part in on_device.split(BLOCK_ROWS)]
+                    return np.concatenate(parts), reached
+        raise ArithmeticError(f"it found {reached:.3f} of the true neighbours, not {recall}")
+
+    def _sample(self, count: int, seed: int) -> np.ndarray:
+        """Rows, ascending, whose neighbours are also found exactly."""
+        return np.sort(np.random.default_rng(seed).choice(count, min(_SAMPLE, count), replace=False))
+
+    def _by_inverted_lists(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
         """Indices (N, count), and their recall measured on a sample; more lists are looked at until it is reached."""
         import faiss
 
@@ -115,21 +164,23 @@ class GpuBackend(CpuBackend):
         lists = max(1, len(rows) // _ROWS_PER_LIST)
         resources = faiss.StandardGpuResources()
         index = faiss.index_cpu_to_gpu(
-            resources, self._device_index, faiss.index_factory(rows.shape[1], f"IVF{lists},Flat")
+            resources, self._device_index, faiss.index_factory(rows.dimension, f"IVF{lists},Flat")
         )
         index.train(
             rows[np.sort(rng.choice(len(rows), min(len(rows), lists * _TRAINING_ROWS_PER_LIST), replace=False))]
         )
-        index.add(rows)
-        sample = np.sort(rng.choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
-        farthest = self._search(rows[sample], rows, count)[0][:, -1]
+        for _, block in rows.blocks():
+            index.add(block)
+        sample = self._sample(len(rows), seed)
+        farthest = nearest_by_blocks(self._search, rows[sample], rows, count)[0][:, -1]
         looked_at, reached, looking = 1, 0.0, faiss.SearchParametersIVF()
         while reached < recall and looked_at < lists:
             looked_at = min(2 * looked_at, lists)
             looking.nprobe = looked_at
-            found = _own_first(index.search(rows[sample], count, params=looking)[1], sample)
-            reached = neighbor_recall(rows, sample, found[:, 1:], farthest, count - 1)
-        return index.search(rows, count, params=looking)[1], reached
+            found = index.search(rows[sample], count, params=looking)[1]
+            reached = _recall(rows, sample, found, farthest)
+        parts = [index.search(block, count, params=looking)[1].astype(np.int32) for _, block in rows.blocks()]
+        return np.concatenate(parts), reached
 
     @property
     def _device_index(self) -> int:
@@ -197,6 +248,13 @@ class GpuBackend(CpuBackend):
         except _LIBRARY_ERRORS as error:
             log.warning("cuML's k-means is not used (%s); scikit-learn's takes over", error)
         return super().kmeans(rows, k, n_init, seed, start)
+
+
+def _recall(rows: CentredRows, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray) -> float:
+    """Share of the true neighbours of `sample` (S,) in `found` (S, n), where a place may hold the row itself or -1."""
+    others = _own_first(found, sample)[:, 1:]
+    others = np.where(others == sample[:, None], -1, others)  # the row itself in a place left empty is no neighbour
+    return neighbor_recall(rows, sample, others, farthest, others.shape[1])
 
 
 def _own_first(found: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:

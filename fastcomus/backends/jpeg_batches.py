@@ -25,7 +25,15 @@ from PIL import Image as Pictures
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from fastcomus.backends.device_memory import on_device
-from fastcomus.images import UnreadableImage, exif_orientation, lacks_jpeg_end, pillow_warnings_off, read_image
+from fastcomus.image_roots import ImagePlace, StoredImage
+from fastcomus.images import (
+    UnreadableImage,
+    exif_orientation,
+    file_content,
+    lacks_jpeg_end,
+    pillow_warnings_off,
+    read_image,
+)
 
 log = logging.getLogger("fastcomus")
 
@@ -39,10 +47,10 @@ Decode = Callable[[list[torch.Tensor], torch.device], list[torch.Tensor]]
 
 @dataclass(frozen=True)
 class JpegFile:
-    """A file that nvJPEG should be able to decode. `data`: its bytes, uint8. `orientation`: EXIF's, 1 to 8. `shape`: of
-    its pixels, (H, W, 3), before they are turned."""
+    """A file that nvJPEG should be able to decode. `place`: where it can be read again. `data`: its bytes, uint8.
+    `orientation`: EXIF's, 1 to 8. `shape`: of its pixels, (H, W, 3), before they are turned."""
 
-    path: str
+    place: ImagePlace
     data: torch.Tensor
     orientation: int
     shape: tuple[int, int, int]
@@ -60,11 +68,12 @@ class JpegBatches:
         self._lock = threading.Lock()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def read(self, path: str, max_pixels: int) -> JpegFile | np.ndarray:
-        file = _jpeg_file(path, max_pixels) if self._works else REFUSED
+    def read(self, place: ImagePlace | str, max_pixels: int) -> JpegFile | np.ndarray:
+        near = _fetched(place, max_pixels) if isinstance(place, StoredImage) else Path(place)
+        file = _jpeg_file(near, max_pixels) if self._works else REFUSED
         if isinstance(file, JpegFile):
             return file
-        pixels = read_image(Path(path), max_pixels)
+        pixels = read_image(near, max_pixels)
         self._count(file, 1)
         return pixels
 
@@ -112,7 +121,7 @@ class JpegBatches:
             return None
 
     def _read_after_all(self, file: JpegFile) -> np.ndarray:
-        pixels = read_image(Path(file.path), file.max_pixels)
+        pixels = read_image(file.place, file.max_pixels)
         self._count(REFUSED, 1)
         return pixels
 
@@ -152,15 +161,34 @@ def _by_torchvision(files: list[torch.Tensor], device: torch.device) -> list[tor
     return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
 
 
-def _jpeg_file(path: str, max_pixels: int) -> JpegFile | str:
+@dataclass(frozen=True)
+class _Fetched(StoredImage):
+    """One whose bytes are here: they are not fetched twice."""
+
+    name: str
+    data: bytes
+
+    def content(self, most_bytes: int) -> bytes:
+        return self.data
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _fetched(image: StoredImage, max_pixels: int) -> _Fetched:
+    return _Fetched(str(image), file_content(image, max_pixels))
+
+
+def _jpeg_file(place: Path | _Fetched, max_pixels: int) -> JpegFile | str:
     """The file for the device, or why not: then it is for the CPU's reader to read it, or to say what is wrong."""
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            return "no file"
-        if status.st_size > _MOST_BYTES:
-            return "large file"
-        data = bytearray(Path(path).read_bytes())
+        if isinstance(place, Path):
+            status = os.stat(place)
+            if not stat.S_ISREG(status.st_mode):
+                return "no file"
+            if status.st_size > _MOST_BYTES:
+                return "large file"
+        data = bytearray(place.read_bytes() if isinstance(place, Path) else place.data)
         if not data.startswith(b"\xff\xd8"):
             return "no JPEG"
         with pillow_warnings_off(), Pictures.open(BytesIO(data), formats=("JPEG",)) as image:
@@ -169,7 +197,9 @@ def _jpeg_file(path: str, max_pixels: int) -> JpegFile | str:
             if lacks_jpeg_end(BytesIO(data)):
                 return "cut short"
             shape = (image.height, image.width, 3)
-            return JpegFile(path, torch.frombuffer(data, dtype=torch.uint8), exif_orientation(image), shape, max_pixels)
+            return JpegFile(
+                place, torch.frombuffer(data, dtype=torch.uint8), exif_orientation(image), shape, max_pixels
+            )
     except Exception:  # as many kinds as damaged files have; the CPU's reader names it
         return "damaged header"
 

@@ -67,7 +67,7 @@ def kernel_source(file: str) -> str:
     """The text of `file`.cu. Raises InputError where the installation lacks it."""
     for folder in FOLDERS:
         if (folder / f"{file}.cu").is_file():
-            return (folder / f"{file}.cu").read_text()
+            return (folder / f"{file}.cu").read_text(encoding="utf-8")
     looked = " and ".join(str(folder) for folder in FOLDERS)
     raise InputError(f"the kernel {file}.cu is missing; looked in {looked}. Install fastcomus again, as a wheel does.")
 

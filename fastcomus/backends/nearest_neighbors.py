@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastcomus.backends import Neighbors
+from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.errors import InputError
 
 ALL_PAIRS_ROWS = 30_000  # beyond, the search among likely pairs takes less time than that of all pairs
@@ -32,7 +33,7 @@ def nearest_neighbors(
     from fastcomus.backends.processor import has_bfloat16
     from fastcomus.backends.threads import threads_of_their_own
 
-    rows = centred(embeddings)
+    rows = CentredRows(embeddings)
     others, order = count - 1, np.arange(len(rows))
     if not others:
         return Neighbors(order[:, None].astype(np.int32), 1.0, order)
@@ -41,7 +42,7 @@ def nearest_neighbors(
         if recall < 1 and len(rows) > min(_EXACT_ROWS, all_pairs_rows):
             size = min(_SAMPLE if len(rows) > all_pairs_rows else _SAMPLE_OF_ALL_PAIRS, len(rows))
             sample = np.sort(np.random.default_rng(seed).choice(len(rows), size, replace=False))
-            farthest = faiss.knn(rows[sample], rows, count)[0][:, -1]
+            farthest = nearest_by_blocks(faiss.knn, rows[sample], rows, count)[0][:, -1]
 
             def recall_of(candidates: np.ndarray) -> float:
                 return neighbor_recall(rows, sample, candidates, farthest, others)
@@ -55,8 +56,11 @@ def nearest_neighbors(
                 found = found if reached >= _LEAST_OF_ALL_PAIRS else None
         if found is None:
             found, reached = all_pairs(rows, others, torch.float32, workers), 1.0
-    own = np.arange(len(rows), dtype=np.int32)[:, None]
-    return Neighbors(np.concatenate([own, np.where(found >= 0, found, own)], axis=1), reached, order)
+    indices = np.empty((len(rows), count), np.int32)
+    indices[:, 0] = np.arange(len(rows))
+    np.copyto(indices[:, 1:], found)
+    np.copyto(indices[:, 1:], indices[:, :1], where=found < 0)
+    return Neighbors(indices, reached, order)
 
 
 def nearest_rows(
@@ -64,15 +68,33 @@ def nearest_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `count` of `rows` (N, D) nearest to each of `queries` (M, D), nearest first: indices (M, count) int64 and
     Euclidean distances (M, count) float32, by exact search. `knn`: what searches instead of `faiss.knn`."""
-    mean, scale = _centring(rows)
-    rows, queries = centred(rows, mean, scale), centred(queries, mean, scale)
-    _, found = (knn or import_faiss().knn)(queries, rows, count)
+    centred = CentredRows(rows)
+    queries = centred.moved(queries)
+    _, found = nearest_by_blocks(knn or import_faiss().knn, queries, centred, count)
     # Again by differences: a difference of squares has too few digits for rows that lie close together.
     distances = np.empty(found.shape, np.float32)
     for query, neighbours, out in zip(queries, found, distances, strict=True):
-        out[:] = np.linalg.norm(rows[neighbours] - query, axis=1)
+        out[:] = np.linalg.norm(centred[neighbours] - query, axis=1)
     order = np.argsort(distances, axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1), np.take_along_axis(distances, order, axis=1) / np.float32(scale)
+    return np.take_along_axis(found, order, axis=1), np.take_along_axis(distances, order, axis=1) / np.float32(
+        centred.scale
+    )
+
+
+def nearest_by_blocks(
+    knn: Callable[..., tuple[np.ndarray, np.ndarray]], queries: np.ndarray, rows: CentredRows, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances (M, count) float32 and indices (M, count) int64 of the rows nearest to `queries` (M, D), by
+    `knn` on a block of rows after another. `count` is at most the number of rows."""
+    distances, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    for start, block in rows.blocks():
+        near, places = knn(queries, block, min(count, len(block)))
+        distances, found = np.hstack([distances, near]), np.hstack([found, places + start])
+        if len(rows) > BLOCK_ROWS:
+            best = np.argsort(distances, axis=1, kind="stable")[:, :count]
+            distances = np.take_along_axis(distances, best, axis=1)
+            found = np.take_along_axis(found, best, axis=1)
+    return distances, found
 
 
 def import_faiss():  # type: ignore[no-untyped-def]
@@ -85,7 +107,7 @@ def import_faiss():  # type: ignore[no-untyped-def]
 
 
 def neighbor_recall(
-    rows: np.ndarray, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray, others: int
+    rows: CentredRows, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray, others: int
 ) -> float:
     """Share of the `others` true neighbours of each row of `sample` (S,) among its candidates `found` (S, L), -1 none.
 
@@ -94,30 +116,6 @@ def neighbor_recall(
     """
     hits = 0
     for row, candidates, limit in zip(sample, found, farthest, strict=True):
-        squared = ((rows[candidates[candidates >= 0]] - rows[row]) ** 2).sum(axis=1)
+        squared = ((rows[candidates[candidates >= 0]] - rows[row : row + 1]) ** 2).sum(axis=1)
         hits += min(others, int((squared <= limit * (1 + 1e-4) + 1e-12).sum()))
     return hits / (len(sample) * others)
-
-
-def _centring(rows: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mean (D,) and scale by which FAISS can square rows in float32: their mean at 0, their largest number near 1.
-
-    FAISS takes distances as |x|^2 + |y|^2 - 2 x.y, where a large common mean cancels all digits that matter, and
-    numbers above 1e19 overflow. The scale is a power of two, which keeps every digit.
-    """
-    if not rows.size:
-        return np.zeros(rows.shape[1]), 1.0
-    mean = rows.mean(axis=0, dtype=np.float64)
-    largest = max(np.abs(rows.max(axis=0) - mean).max(), np.abs(rows.min(axis=0) - mean).max())
-    return mean, float(np.ldexp(1.0, min(-int(np.frexp(largest)[1]), 126)))
-
-
-def centred(rows: np.ndarray, mean: np.ndarray | None = None, scale: float = 1.0) -> np.ndarray:
-    """(rows - mean) * scale, float32; by their own mean and scale where none is given.
-
-    The mean loses digits there, the same for all rows: their differences do not."""
-    if mean is None:
-        mean, scale = _centring(rows)
-    result = np.multiply(rows, np.float32(scale), dtype=np.float32)
-    result -= (mean * scale).astype(np.float32)
-    return result

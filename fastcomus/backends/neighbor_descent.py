@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 import torch
 
+from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.neighbor_lists import NeighborLists, Offer
 from fastcomus.backends.processor import has_bfloat16
 from fastcomus.backends.threads import Threads
@@ -28,10 +29,11 @@ _LEAST_GAIN = 0.045  # of recall by a pass, to let another follow: a new partiti
 _LEAST_GAIN_OF_PARTITION = 0.002
 _LEAST_TOLD_APART = 0.99  # of the true neighbours in lists from all rows' products in bfloat16, to use it
 _AT_ONCE = 4_096  # rows converted at once
+_TRAINING_ROWS = 32  # of a k-means, for each of its centres
 
 
-def all_pairs(rows: np.ndarray, count: int, precision: torch.dtype, threads: Threads) -> np.ndarray:
-    """The `count` other rows nearest to each of (N, D) float32 by the products of all pairs: (N, count) int32.
+def all_pairs(rows: CentredRows, count: int, precision: torch.dtype, threads: Threads) -> np.ndarray:
+    """The `count` other rows nearest to each of (N, D) by the products of all pairs: (N, count) int32.
 
     Nearest first; -1 where there are fewer than `count` others. `precision`: of the products, float32 or bfloat16; then
     the nearest are chosen in float32 among a third more. Every product serves both of its rows.
@@ -55,7 +57,7 @@ def all_pairs(rows: np.ndarray, count: int, precision: torch.dtype, threads: Thr
 
 
 def likely_pairs(
-    rows: np.ndarray,
+    rows: CentredRows,
     count: int,
     recall: float,
     sample: np.ndarray,
@@ -87,6 +89,7 @@ def likely_pairs(
     if vectors.dtype == torch.bfloat16:
         _compare_sample(lists, vectors, squared, places[sample], threads)
         if reached() < _LEAST_TOLD_APART:
+            del vectors, squared  # before the larger ones come
             vectors, squared = _padded(rows, order, _CHUNK, torch.float32)
         lists = NeighborLists(len(rows), _rounded(_WIDENING * count))
     _compare_chunks(lists, vectors, squared, places[order], threads)
@@ -107,15 +110,19 @@ def likely_pairs(
             gain = now - before
         if now - at_first < _LEAST_GAIN_OF_PARTITION:
             break
+    del vectors, squared  # they weigh as much as the rows, or half of it
     nearest = lists.nearest(rows, order, count, threads)
     found = np.empty((len(rows), count), np.int32)
-    found[order] = np.where(nearest >= 0, order[nearest], -1)
+    numbers = np.append(order, -1).astype(np.int32)  # its last entry for those of -1
+    for start in range(0, len(rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        found[order[part]] = numbers[nearest[part]]
     return found, order
 
 
-def _order(rows: np.ndarray, seed: int, threads: Threads) -> np.ndarray:
+def _order(rows: CentredRows, seed: int, threads: Threads) -> np.ndarray:
     """(N,) int64: the rows in an order where those of a k-means cluster of a k-means cluster stand together."""
-    coarse = _kmeans(rows, max(1, round(math.sqrt(len(rows) / _CHUNK))), seed)
+    coarse = _coarse_kmeans(rows, max(1, round(math.sqrt(len(rows) / _CHUNK))), seed)
     order = np.argsort(coarse, kind="stable")
 
     def arrange(members: np.ndarray) -> None:
@@ -126,20 +133,35 @@ def _order(rows: np.ndarray, seed: int, threads: Threads) -> np.ndarray:
     return order
 
 
+def _coarse_kmeans(rows: CentredRows, k: int, seed: int) -> np.ndarray:
+    """`_kmeans` of all rows, a block at a time: FAISS trains on those that it would have drawn among all."""
+    if k == 1 or len(rows) <= k:
+        return np.zeros(len(rows), np.int32)
+    drawn = np.empty(len(rows), np.int32)
+    faiss.rand_perm(faiss.swig_ptr(drawn), len(rows), seed)  # type: ignore[attr-defined]
+    index = _trained(rows[drawn[: _TRAINING_ROWS * k]] if len(rows) > _TRAINING_ROWS * k else rows[:], k, seed)
+    return np.concatenate([index.search(block, 1)[1][:, 0].astype(np.int32) for _, block in rows.blocks()])
+
+
 def _kmeans(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     """(N,) labels of a quick k-means: it only has to bring near rows together."""
     if k == 1 or len(rows) <= k:
         return np.zeros(len(rows), np.int64)
-    found = faiss.Kmeans(rows.shape[1], k, niter=4, seed=seed, max_points_per_centroid=32, min_points_per_centroid=1)
+    return np.asarray(_trained(rows, k, seed).search(rows, 1)[1][:, 0])
+
+
+def _trained(rows: np.ndarray, k: int, seed: int) -> faiss.Index:
+    limits = {"max_points_per_centroid": _TRAINING_ROWS, "min_points_per_centroid": 1}
+    found = faiss.Kmeans(rows.shape[1], k, niter=4, seed=seed, **limits)
     found.train(rows)
-    return np.asarray(found.index.search(rows, 1)[1][:, 0])
+    return found.index
 
 
-def _padded(rows: np.ndarray, order: np.ndarray, multiple: int, kind: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
+def _padded(rows: CentredRows, order: np.ndarray, multiple: int, kind: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
     """`rows`[order] as `kind`, rows of zeros behind them up to a multiple of `multiple`, and the squared norms (P,)
     float32 of what it holds, infinite for the padding."""
     n = len(rows)
-    vectors = torch.empty((-(-n // multiple) * multiple, rows.shape[1]), dtype=kind)
+    vectors = torch.empty((-(-n // multiple) * multiple, rows.dimension), dtype=kind)
     vectors[n:] = 0
     squared = np.full(len(vectors), np.inf, np.float32)
     for start in range(0, n, _AT_ONCE):

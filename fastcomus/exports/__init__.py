@@ -14,6 +14,8 @@ from fastcomus.errors import InputError
 from fastcomus.exports import coco, labelme, voc, yolo
 from fastcomus.exports.format import ExportFormat
 from fastcomus.exports.image_files import place_image
+from fastcomus.image_roots import ImageRoot
+from fastcomus.interruption import safe_point
 from fastcomus.progress import progress_bar
 from fastcomus.read_ahead import read_ahead
 from fastcomus.run_folder import RunFolder
@@ -31,7 +33,7 @@ FORMATS: dict[str, ExportFormat] = {
 class Transfer:
     """How the images come into an export: from `root`, by `how` ("link" or "copy"), of `max_pixels` at most."""
 
-    root: Path
+    root: ImageRoot
     how: str
     max_pixels: int
 
@@ -64,6 +66,7 @@ def export_masks(format_name: str, masks: ClassMaps, transfer: Transfer, target:
             for entry in read_ahead(write, images, masks.workers):
                 entries.append(entry)
                 advance(1)
+                safe_point()
         chosen.write_index(folder, [places[image] for image in images], entries, masks.names.classes)
         try:
             if target.exists():
@@ -71,8 +74,9 @@ def export_masks(format_name: str, masks: ClassMaps, transfer: Transfer, target:
             unfinished.rename(target)
         except OSError as error:  # something came there meanwhile
             raise InputError(f"{target} cannot be written ({error.strerror or error}); choose another.") from error
-    finally:
+    except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     return len(images)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import unicodedata
@@ -10,10 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fastcomus.errors import InputError
-from fastcomus.images import UnreadableImage, exif_orientation, read_image
+from fastcomus.image_roots import ImagePlace, StoredImage
+from fastcomus.images import UnreadableImage, exif_orientation, file_content, read_image
 from fastcomus.run_folder import RunFolder
 
 _JPEG = ("JPEG", "MPO")
@@ -49,22 +51,29 @@ def ending_among(name: str, endings: Sequence[str]) -> str:
     return ending if ending.lower().removeprefix(".") in endings else ".jpg"
 
 
-def place_image(source: Path, folder: RunFolder, place: str, shape: tuple[int, ...], how: str, max_pixels: int) -> None:
+def place_image(
+    source: ImagePlace, folder: RunFolder, place: str, shape: tuple[int, ...], how: str, max_pixels: int
+) -> None:
     """Bring an image to `place` in `folder`: by a hard link where `how` is "link" and the disk allows it, else a copy.
 
     An image that its EXIF data turn, or whose ending says another kind of file than it is now to be, is written anew,
     upright. `shape`: (H, W) of its mask; InputError where the image has another one, or cannot be read.
     """
     try:
-        with Image.open(source) as image:
+        content = file_content(source, max_pixels) if isinstance(source, StoredImage) else b""
+        with Image.open(io.BytesIO(content) if isinstance(source, StoredImage) else source) as image:
             kind, orientation = image.format or "", exif_orientation(image)
             height, width = image.height, image.width
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, UnreadableImage, Image.DecompressionBombError) as error:
         raise _changed(source, str(error)) from error
-    renamed = Path(place).suffix != source.suffix
+    renamed = Path(place).suffix != os.path.splitext(str(source))[1]
     if orientation == 1 and (kind in _JPEG or not renamed):
         _check_shape(source, (height, width), shape)
-        _transfer(source, folder, place, how)
+        if isinstance(source, StoredImage):
+            with folder.replacing(place) as path:
+                path.write_bytes(content)
+        else:
+            _transfer(source, folder, place, how)
         return
     try:
         pixels = read_image(source, max_pixels)
@@ -101,11 +110,11 @@ def _stem(name: str, flat: bool) -> str:
     return f"{folders}{slash}{last}"
 
 
-def _check_shape(source: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+def _check_shape(source: ImagePlace, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if tuple(found) != tuple(wanted):
         raise _changed(source, f"it is {found[1]} x {found[0]} pixels and its mask {wanted[1]} x {wanted[0]}")
 
 
-def _changed(source: Path, why: str) -> InputError:
+def _changed(source: ImagePlace, why: str) -> InputError:
     reason = why.strip().split("\n")[0]
     return InputError(f"the image {source} changed since it was embedded ({reason}); run fastcomus run again.")

@@ -11,6 +11,7 @@ from fastcomus.embeddings import unit_rows
 from fastcomus.report.samples import core_samples, filtered_samples
 
 _NEAREST = 3
+_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ class ClusterCard:
 def cluster_cards(rows: np.ndarray, clusters: Clusters, samples: int) -> list[ClusterCard]:
     """Cards of all clusters, the largest first (as they are numbered). `rows`: (N, D) embeddings."""
     count = len(clusters.sizes)
-    unit = unit_rows(rows)
+    parts = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(rows), _ROWS_AT_ONCE)]
     sums = np.zeros((count, rows.shape[1]))
-    np.add.at(sums, clusters.labels, rows)
+    for part in parts:
+        np.add.at(sums, clusters.labels[part], rows[part])
     means = unit_rows(sums)
-    distances = 1 - np.einsum("nd,nd->n", unit, means[clusters.labels])
+    distances = np.empty(len(rows))
+    for part in parts:
+        distances[part] = 1 - np.einsum("nd,nd->n", unit_rows(rows[part]), means[clusters.labels[part]])
     similarity = means @ means.T
     cards = []
     for cluster in range(count):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastcomus.clustering import Clusters
 from fastcomus.config import Config
+from fastcomus.image_roots import ImageRoot
 from fastcomus.report.shown_names import ShownNames
 from fastcomus.run_folder import RunFolder, read_json
 
@@ -21,7 +21,7 @@ class FoundObjects:
     """The objects of a run with images, one an entry: `images` (N,) names; `boxes` (N, 4) int32 x0, y0, x1, y1 in
     pixels, half-open. `root`: where the images lie."""
 
-    root: Path
+    root: ImageRoot
     images: tuple[str, ...]
     boxes: np.ndarray
 

@@ -78,7 +78,7 @@ def draw_images(
 def _draw(found: Findings, colours: np.ndarray, target: RunFolder, backend: Backend, work: ImageWork) -> DrawnImage:
     assert found.objects is not None
     try:
-        pixels = backend.decode(str(found.objects.root / work.name), found.config.embed.max_pixels)
+        pixels = backend.decode(found.objects.root / work.name, found.config.embed.max_pixels)
     except UnreadableImage as error:
         return DrawnImage(work, error=str(error))
     image = Image.fromarray(pixels)

@@ -1,4 +1,4 @@
-"""Every call into CuPy, cuML and FAISS GPU in the package, bound to the signature of the real thing.
+"""Every call into CuPy, cuML, cuVS and FAISS GPU in the package, bound to the signature of the real thing.
 
 The wheels import without a driver, and their signatures can be read; nothing is computed. `make test-gpu-api` makes an
 environment with the extra `gpu` alone (no torch, no fastcomus) and runs this there; elsewhere it is skipped.
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-LIBRARIES = ("cupy", "cuml", "faiss")
+LIBRARIES = ("cupy", "cuml", "faiss", "cuvs")
 BACKENDS = Path(__file__).parents[2] / "fastcomus" / "backends"
 FILES = ("gpu.py", "kernel_loader.py")
 # What variables and calls give in these files, where the libraries' annotations do not say.
@@ -24,6 +24,7 @@ OBJECTS = {
     "index": "faiss.GpuIndexIVFFlat",
     "looking": "faiss.SearchParametersIVF",
     "_module()": "cupy.RawModule",
+    "neighbors": "pylibraft.common.device_ndarray",  # what cagra.search returns
     "compiled": "cupy._core.raw.RawKernel",
 }
 
@@ -108,7 +109,7 @@ def documented_signature(thing: Any, name: str) -> inspect.Signature:
     lines = re.findall(rf"^(?:\w+\.)?{re.escape(name)}\((.*)\)", thing.__doc__ or "", re.MULTILINE)
     assert lines, f"{name} documents no signature"
     text = lines[-1].replace("\\*", "*")
-    without_types = re.sub(r"(^|, )(?:str|int|tuple|bool|list|dict) (\w)", r"\1\2", text)
+    without_types = re.sub(r"(^|, )[\w.]+ (?=\w)", r"\1", text)
     made: dict[str, Any] = {}
     exec(f"def documented({without_types}): ...", made)
     return inspect.signature(made["documented"])
@@ -136,6 +137,11 @@ def test_every_call_fits_the_real_signature(file: str) -> None:
             "faiss.GpuIndexIVFFlat.train",
             "faiss.GpuIndexIVFFlat.add",
             "faiss.GpuIndexIVFFlat.search",
+            "cuvs.neighbors.cagra.IndexParams",
+            "cuvs.neighbors.cagra.SearchParams",
+            "cuvs.neighbors.cagra.build",
+            "cuvs.neighbors.cagra.search",
+            "pylibraft.common.device_ndarray.copy_to_host",
             "cuml.manifold.spectral_embedding",
             "cuml.cluster.KMeans",
             "cuml.cluster.KMeans.fit",
@@ -157,6 +163,8 @@ def test_every_call_fits_the_real_signature(file: str) -> None:
         "KMeans(k=3)",
         "KMeans(n_clusters=3).fit()",
         "spectral_embedding(1, 2)",
+        "cagra.SearchParams(width=64)",
+        "cagra.search(cagra.SearchParams(), 1, 2)",
         "faiss.knn_gpu(1, 2, 3)",
         "index.search(1, 2, nprobe=3)",
         "cupy.RawModule('', wrong=1)",
@@ -164,9 +172,8 @@ def test_every_call_fits_the_real_signature(file: str) -> None:
     ],
 )
 def test_a_wrong_call_is_seen(line: str) -> None:
-    source = (
-        "import faiss, cupy\nfrom cuml.cluster import KMeans\nfrom cuml.manifold import spectral_embedding\n" + line
-    )
+    imports = "import faiss, cupy", "from cuvs.neighbors import cagra", "from cuml.cluster import KMeans"
+    source = "\n".join([*imports, "from cuml.manifold import spectral_embedding", line])
     with pytest.raises(TypeError):
         for name, call in calls(source):
             bind(name, call)

@@ -1,0 +1,212 @@
+"""Every stage as a function of a folder that was made for it, of as many objects as wanted; used by bench/scale.py.
+
+A prepared run folder is written with the project's own writers, so that a stage can be measured without those before
+it: rows of planted classes, one object an image, masks of half an image, eigenmaps of 14 columns. The images are hard
+links of eight small scenes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from fastcomus.clustering import clusters_of
+from fastcomus.config import ClusterConfig, preset_config, to_dict, with_settings
+from fastcomus.demo.scenes import make_scenes
+from fastcomus.objects import SKIPPED_SCHEMA, object_schema
+from fastcomus.pipeline import Run
+from fastcomus.run_folder import RunFolder
+from fastcomus.spectral import Eigenmaps
+from fastcomus.stored_clusters import read_clusters, write_clusters
+
+K, DIMENSION, SIDE = 14, 384, (64, 48)
+SCENES, PART_ROWS, NEW_ROWS = 8, 256, 500
+SMALL = {
+    "saliency": {"priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 33},
+    "embed": {"crop_size": 32, "min_area": 20, "embed_batch": 16},
+    "cluster": {"k": K},
+    "train": {"iterations": 1, "epochs": 1, "batch_size": 16, "train_size": 33, "learning_rate": 1e-3},
+    "predict": {"predict_size": 33, "scales": "1", "flip": False, "predict_batch": 16},
+    "report": {"map_objects": 300, "shown_images": 40},
+}
+ROW_STAGES = ("graph", "eigenmaps", "labels")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`sizes`: objects. `prepare(folder, size)` makes what `work(folder)` needs; `per`: what is counted."""
+
+    sizes: tuple[int, int, int]
+    prepare: Callable[[Path, int], object]
+    work: Callable[[Path], object]
+    per: str = "object"
+
+
+def images(folder: Path, count: int) -> None:
+    """`folder`/images/NNN/NNNNNN.jpg, and truth/ beside it."""
+    make_scenes(folder / "scenes", SCENES, 0)
+    for kind, ending in (("images", "jpg"), ("truth", "png")):
+        for scene in range(SCENES):
+            file = folder / "scenes" / kind / f"scene-{scene:03d}.{ending}"
+            with Image.open(file) as picture:
+                picture.resize(SIDE, Image.Resampling.NEAREST).save(file)
+        for number in range(count):
+            target = folder / kind / f"{_name(number)[:-4]}.{ending}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(folder / "scenes" / kind / f"scene-{number % SCENES:03d}.{ending}", target)
+
+
+def clustered_run(folder: Path, count: int) -> None:
+    """`images`, and a run on them with objects, clusters and the clusters' masks."""
+    images(folder, count)
+    run = objects(folder, count)
+    rng = np.random.default_rng(1)
+    labels = np.arange(count) % K
+    maps = (np.eye(K)[labels] + rng.normal(0, 0.05, (count, K))).astype(np.float32)
+    clusters = clusters_of(maps, labels, K, 0.2)
+    write_clusters(
+        run, clusters, Eigenmaps(maps, np.linspace(0, 0.3, K), 0.0, 0.0), run.read_shards(["image"])["image"]
+    )
+    config = asdict(ClusterConfig(k=K, assign="kmeans"))
+    facts = {"k": K, "objects": count, "images": True, "source": "made", "embeddings": "", "config": config}
+    run.finish("clusters", "clustered", **facts, residual=0.0, orthonormality=0.0)
+    for number in range(SCENES):
+        run.write_class_map(f"iteration-0/masks/{_name(number)}.png", np.where(_mask(number), 1 + number % K, 0))
+    for number in range(SCENES, count):
+        target = run.file(f"iteration-0/masks/{_name(number)}.png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(run.file(f"iteration-0/masks/{_name(number % SCENES)}.png"), target)
+    run.finish("iteration-0", "masks", follows="clustered")
+
+
+def objects(folder: Path, count: int) -> RunFolder:
+    """A run folder after `embed`, of images that need not be there."""
+    run = RunFolder(folder / "run")
+    config = with_settings(preset_config("offline"), SMALL)
+    run.write_state({"images": str((folder / "images").resolve()), "config": to_dict(config), "notes": []})
+    schema, empty = object_schema(DIMENSION), pa.Table.from_pylist([], schema=SKIPPED_SCHEMA)
+    centres = np.random.default_rng(0).normal(size=(K, DIMENSION)).astype(np.float32)
+    counts = [coco_mask.encode(np.asfortranarray(_mask(n).astype(np.uint8)))["counts"].decode() for n in range(SCENES)]
+    starts = range(0, count, PART_ROWS)
+    for index, start in enumerate(starts):
+        numbers = np.arange(start, min(start + PART_ROWS, count))
+        rows = centres[numbers % K] + np.random.default_rng(index).normal(size=(len(numbers), DIMENSION))
+        embedding = pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), DIMENSION)
+        boxes = {"width": SIDE[0], "height": SIDE[1], "x0": 0, "y0": 0, "x1": 32, "y1": 48, "area": 1536, "score": 1.0}
+        columns = {name: [value] * len(numbers) for name, value in boxes.items()}
+        names = {"image": [_name(n) for n in numbers], "mask": [counts[n % SCENES] for n in numbers]}
+        run.write_shard(index, pa.table({**names, **columns, "embedding": embedding}, schema=schema), empty, "made")
+    run.finish_shards(len(starts), empty, "made")
+    return run
+
+
+def new_rows(folder: Path, count: int) -> None:
+    clustered_run(folder, count)
+    np.save(folder / "new.npy", np.random.default_rng(2).normal(size=(NEW_ROWS, DIMENSION)).astype(np.float32))
+
+
+def trained_run(folder: Path, count: int) -> None:
+    """`images`, and a run of a few others that has a network."""
+    clustered_run(folder / "trained", 64)
+    _run(folder / "trained").train()
+    images(folder, count)
+
+
+def rows(folder: Path, count: int) -> None:
+    """What each of `ROW_STAGES` begins with, by the stages before it."""
+    import inputs
+
+    planted = Path(os.environ["FASTCOMUS_PLANTED"])
+    found, _, k = inputs.planted(planted, count, 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "rows.npy", found)
+    (folder / "k").write_text(str(k))
+
+
+def graph(folder: Path) -> None:
+    from scipy.sparse import save_npz
+
+    from fastcomus.graph import knn_graph
+
+    made = knn_graph(np.load(folder / "rows.npy"), 30, "euclidean", ClusterConfig().recall, 0, _cpu())
+    if not (folder / "graph.npz").exists():
+        save_npz(folder / "graph.npz", made.affinity, compressed=False)
+        np.save(folder / "order.npy", made.order)
+
+
+def eigenmaps(folder: Path) -> None:
+    from scipy.sparse import load_npz
+
+    from fastcomus.spectral import eigenmaps as found_eigenmaps
+
+    affinity, order = load_npz(folder / "graph.npz"), np.load(folder / "order.npy")
+    made = found_eigenmaps(affinity, int((folder / "k").read_text()), 0, _cpu(), order)
+    if not (folder / "maps.npy").exists():
+        np.save(folder / "maps.npy", made.rows)
+
+
+def labels(folder: Path) -> None:
+    from fastcomus.clustering import cluster_rows
+
+    cluster_rows(np.load(folder / "maps.npy"), int((folder / "k").read_text()), "qr", ClusterConfig(), 0, _cpu())
+
+
+def cluster_again(folder: Path) -> None:
+    """The masks of the clusters alone: the clusters are there."""
+    run = _run(folder)
+    run.folder.remove("iteration-0")
+    run._write_cluster_masks(read_clusters(run.folder), "clustered")
+
+
+def exported(kind: str) -> Callable[[Path], object]:
+    return lambda folder: _run(folder).export(kind, folder / f"exported-{kind}")
+
+
+def suggested(folder: Path) -> object:
+    return _run(folder).suggest_k(max_k=20)
+
+
+FEW, MANY, LARGE = (200, 600, 1_200), (1_000, 3_000, 9_000), (5_000, 15_000, 40_000)
+ROWS = (35_000, 60_000, 118_000)
+STAGES = {
+    "train-saliency": Stage(FEW, images, lambda at: _run(at).train_saliency(at / "images"), "image"),
+    "embed": Stage(FEW, images, lambda at: _run(at).embed(at / "images"), "image"),
+    "graph": Stage(ROWS, rows, graph),
+    "eigenmaps": Stage(ROWS, rows, eigenmaps),
+    "labels": Stage(ROWS, rows, labels),
+    "pseudo-masks": Stage(MANY, clustered_run, cluster_again),
+    "suggest-k": Stage((6_000, 12_000, 24_000), objects, suggested),
+    "train": Stage(FEW, clustered_run, lambda at: _run(at).train()),
+    "predict": Stage(FEW, trained_run, lambda at: _run(at / "trained").predict(at / "images"), "image"),
+    "assign": Stage(LARGE, new_rows, lambda at: _run(at).assign(embeddings=at / "new.npy")),
+    "evaluate": Stage(MANY, clustered_run, lambda at: _run(at).evaluate(at / "truth"), "image"),
+    "report": Stage(LARGE, clustered_run, lambda at: _run(at).report()),
+    **{f"export {kind}": Stage(MANY, clustered_run, exported(kind)) for kind in ("coco", "voc", "yolo", "labelme")},
+    "export onnx": Stage(FEW, trained_run, lambda at: _run(at / "trained").export_onnx(at / "network.onnx"), "image"),
+}
+
+
+def _run(folder: Path) -> Run:
+    return Run(folder / "run", preset="offline", settings=SMALL, device="cpu", workers=2)
+
+
+def _cpu():  # type: ignore[no-untyped-def]
+    from fastcomus.backends import select
+
+    return select("cpu")
+
+
+def _name(number: int) -> str:
+    return f"{number // 1000:03d}/{number:06d}.jpg"
+
+
+def _mask(number: int) -> np.ndarray:
+    """(H, W) bool: the left half, a little more of it for every number."""
+    return np.broadcast_to(np.arange(SIDE[0]) < 24 + number % SCENES, SIDE[::-1])
