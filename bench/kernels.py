@@ -30,8 +30,9 @@ from rich.table import Table
 from torchvision import ops
 from torchvision.transforms.v2 import functional as transforms
 
-from fastcomus.backends import gpu_images, select
-from fastcomus.backends.cpu import otsu_threshold
+from fastcomus.backends import gpu_images, gpu_objects, select
+from fastcomus.backends.cpu import CpuBackend, otsu_threshold
+from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
 from fastcomus.errors import InputError
 
@@ -76,6 +77,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         rows = [
             *crops(kernels, inputs, arguments.size, device, arguments.repeats),
             *masks(kernels, inputs, device, arguments.repeats),
+            *objects(kernels, inputs, arguments.size, device, arguments.repeats),
             *class_maps(kernels, inputs, device, arguments.repeats),
         ]
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
@@ -165,6 +167,33 @@ def masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) 
     rows = timed("masks and boxes", sides, len(inputs.maps), 9.0 * pixels, repeats, device, {})
     part = {"mask_boxes, largest part": lambda: gpu_images.threshold_masks(kernels, packed, "otsu", True).boxes}
     return rows + timed("masks and boxes", part, len(inputs.maps), 0.0, repeats, device, {})
+
+
+def objects(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, repeats: int) -> list[dict]:
+    """What `embed` does between its two networks: maps of 256 px to boxes, run lengths and crops."""
+    resize = torch.nn.functional.interpolate
+    coarse = [resize(one[None, None], (256, 256), mode="bilinear")[0] for one in inputs.maps]
+    on_host = [one.cpu().numpy() for one in inputs.images], [one.cpu() for one in coarse]
+    at_once = GpuBackend.images_at_once
+
+    def in_batches(count: int) -> torch.Tensor:
+        found = []
+        for start in range(0, len(coarse), count):
+            part = slice(start, start + count)
+            found += gpu_objects.find_objects(kernels, device, inputs.images[part], coarse[part], "otsu", 400, size)
+        return torch.tensor([one.boxes[0].tolist() for one in found])
+
+    def by_cpu_backend() -> torch.Tensor:
+        found = CpuBackend(torch.device("cpu")).find_objects(*on_host, "otsu", 400, size)
+        return torch.tensor([one.boxes[0].tolist() for one in found])
+
+    assert (in_batches(at_once) == by_cpu_backend()).all() and (in_batches(1) == by_cpu_backend()).all()
+    sides = {
+        f"find_objects, {at_once} at once": lambda: in_batches(at_once),
+        "find_objects, one by one": lambda: in_batches(1),
+        "CPU backend, one thread": by_cpu_backend,
+    }
+    return timed("maps to objects", sides, len(coarse), 0.0, repeats, device, {})
 
 
 def class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:

@@ -19,14 +19,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from fastcomus.backends.block_krylov import basis_columns
+from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.gpu_images import ROWS_PER_BAND
 from fastcomus.saliency.basnet import BASNet
 
 WIDTH, HEIGHT = 500, 375  # an image of VOC
 PIXELS = WIDTH * HEIGHT
 BOX_WIDTH, BOX_HEIGHT = 320, 260  # of its object
+FILE_BYTES = 80_000  # of its JPEG file
 CROP = 256
 ROWS, DIMENSION, K, NEIGHBORS = 118_000, 384, 80, 30  # COCO
+LAUNCH_US = 5
+LAUNCHES = 7  # by `gpu_objects.find_objects`: enlarge, histograms, thresholds, masks, changes twice, crops
 LINKS = 50  # in a row of the symmetric graph
 _LAYERS = (nn.Conv2d, nn.Linear, nn.LayerNorm)
 
@@ -75,13 +79,17 @@ def stages() -> list[Stage]:
     taps = 2 * shrinking[0] * shrinking[1]  # source pixels per pixel of a crop
     box = 3 * BOX_WIDTH * BOX_HEIGHT * (1 + 1 / ROWS_PER_BAND)
     crop = 3 * CROP * CROP
+    changes = 2 * BOX_WIDTH
     basis, blocks = basis_columns(K), 60
     return [
         Stage("image to the device", 3 * PIXELS, 0, "float32", "3 bytes a pixel, pinned", over_bus=True),
+        Stage("file to the device", FILE_BYTES, 0, "float32", "instead of it, decoded there", over_bus=True),
         Stage("saliency, BASNet 256", *basnet, "bf16", "batches of 8"),
         Stage("map to image size", 8 * PIXELS, 8 * PIXELS, "float32", "written, and read by the next"),
         Stage("mask_boxes, Otsu", 9 * PIXELS, 12 * PIXELS, "float32", "read twice, mask written"),
         Stage("mask_boxes, largest part", 50 * PIXELS, 20 * PIXELS, "float32", "5 more passes; parents and counts"),
+        Stage("run lengths", 2 * PIXELS + 4 * changes, 4 * PIXELS, "float32", "masks read twice, changes written"),
+        Stage("changes to the host", 4 * changes, 0, "float32", "4 bytes each, two in a column", over_bus=True),
         Stage("crop_resize to uint8", box + crop, 12 * taps * crop / 3, "float32", f"{BOX_WIDTH} x {BOX_HEIGHT} box"),
         Stage("normalise in torch", crop * (1 + 4 + 4 + 4), 2 * crop, "float32", "uint8 in; float32 in two passes"),
         Stage("crop_resize to float16", box + 2 * crop, 14 * taps * crop / 3, "float32", "instead of the two above"),
@@ -169,7 +177,8 @@ def conclusions(all_stages: list[Stage]) -> list[str]:
     apart = floor_us("crop_resize to uint8") + floor_us("normalise in torch")
     fused = floor_us("crop_resize to float16")
     encoder = floor_us("encoder, ViT-S/8 256")
-    pixels = sum(floor_us(name) for name in ("map to image size", "mask_boxes, Otsu", "assemble_masks"))
+    pixels = sum(floor_us(name) for name in ("map to image size", "mask_boxes, Otsu", "run lengths", "assemble_masks"))
+    at_once = GpuBackend.images_at_once
     share = 100 * (apart - fused) / encoder
     return [
         "## What follows",
@@ -180,8 +189,10 @@ def conclusions(all_stages: list[Stage]) -> list[str]:
         f"  difference is {share:.1f} % of the encoder's floor: crops stay uint8, the same on every backend;",
         "  `gpu_images.crop_resize` gives normalised float16 where it is wanted.",
         "- Decoding on the host binds before any of it: a core reads 580 to 820 JPEGs of this size a second.",
-        "- A launch takes some 5 us, more than the pixels of an image: the kernels take whole batches. A call with one",
-        "  image, as the stages make it, is bound by its launches; they stay below the networks' time.",
+        "  nvJPEG does it on the device, an A100 or newer by units of its own; how fast, only a measurement can say.",
+        f"- A launch takes some {LAUNCH_US} us, more than the pixels of an image: `embed` makes {LAUNCHES}",
+        f"  launches for up to {at_once} images, {LAUNCH_US * LAUNCHES / at_once:.1f} us an image. One by one they",
+        f"  would take {LAUNCH_US * LAUNCHES} us, beside {encoder:.0f} us of the encoder.",
     ]
 
 

@@ -30,11 +30,12 @@ from rich.console import Console
 from rich.table import Table
 
 from fastcomus.backends import select
+from fastcomus.backends.cpu import enlarged_maps
 from fastcomus.config import SALIENCY_PRIORS, EmbedConfig, preset_config
 from fastcomus.errors import InputError
 from fastcomus.images import read_image
 from fastcomus.pipeline import Run
-from fastcomus.saliency import METHODS, enlarged_maps, load_proposer
+from fastcomus.saliency import METHODS, load_proposer
 
 MAX_PIXELS = 100_000_000
 
@@ -96,7 +97,8 @@ def measured(
             for start in range(0, len(pixels), proposer.batch):
                 part = pixels[start : start + proposer.batch]
                 found = proposer.propose(torch.stack(list(pool.map(proposer.prepare, part))))
-                maps += [enlarged_maps(one, image.shape[:2]) for one, image in zip(found, part, strict=True)]
+                on_host = [one.cpu().numpy() for one in found]
+                maps += [enlarged_maps(one, image.shape[:2]) for one, image in zip(on_host, part, strict=True)]
         elapsed_s = time.perf_counter() - started
     return {**scores(maps, masks), "images_per_s": len(images) / elapsed_s}
 

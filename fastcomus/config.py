@@ -72,6 +72,11 @@ class EmbedConfig:
     embed_batch: int = setting(
         32, "Crops per pass of the encoder; fewer where memory is short. 0: as many as the free memory of a GPU holds."
     )
+    compile: bool = setting(
+        False,
+        "Compile the networks (torch.compile; in embed CUDA graphs on a GPU, and of saliency those that give maps): "
+        "minutes at the start, faster batches after.",
+    )
     shard_images: int = setting(256, "Images per Parquet file; a killed run goes on at the last whole file.")
     max_pixels: int = setting(100_000_000, "Images of more pixels than this are skipped.")
 

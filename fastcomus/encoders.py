@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fastcomus import weights
+from fastcomus.backends.device_memory import on_device
 from fastcomus.backends.processor import has_bfloat16
 from fastcomus.errors import InputError
 
@@ -30,19 +31,19 @@ class Encoder:
 
     @torch.inference_mode()
     def __call__(self, crops: torch.Tensor) -> torch.Tensor:
-        """`crops`: (N, 3, S, S) uint8, on any device -> (N, D) float32 on the CPU."""
-        pixels = crops.to(self.mean.device, torch.float32, memory_format=torch.channels_last, non_blocking=True)
+        """`crops`: (N, 3, S, S) uint8, on any device -> (N, D) float32 on the network's."""
+        pixels = on_device(crops, self.mean.device).to(torch.float32, memory_format=torch.channels_last)
         return self.embed_normalised((pixels - self.mean) / self.std)
 
     @torch.inference_mode()
     def embed_normalised(self, normalised: torch.Tensor) -> torch.Tensor:
-        """`normalised`: (N, 3, S, S) float32 as the network was trained on -> (N, D) float32 on the CPU."""
+        """`normalised`: (N, 3, S, S) float32 as the network was trained on -> (N, D) float32, there too."""
         with autocast(self.mean.device, self.precision):
             if self.has_class_token:
                 rows = self.network.forward_features(normalised)[:, 0]  # type: ignore[operator]
             else:
                 rows = self.network(normalised)
-        return rows.float().cpu()
+        return rows.float()
 
 
 def load_encoder(name: str, weights_file: str, crop_size: int, precision: str, device: torch.device) -> Encoder:
@@ -93,7 +94,7 @@ class PatchEncoder:
 
     def __call__(self, images: torch.Tensor) -> PatchFeatures:
         """`images`: (N, 3, H, W) uint8, on any device."""
-        pixels = images.to(self.mean.device, torch.float32, memory_format=torch.channels_last, non_blocking=True)
+        pixels = on_device(images, self.mean.device).to(torch.float32, memory_format=torch.channels_last)
         return self.of_normalised((pixels - self.mean) / self.std)
 
     @torch.inference_mode()

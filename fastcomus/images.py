@@ -241,13 +241,13 @@ def read_image(place: Path | str | StoredImage, max_pixels: int) -> np.ndarray:
             size_bytes = status.st_size
         if size_bytes == 0:
             raise UnreadableImage("empty file", "0 bytes")
-        with _pillow_warnings_off(), open_file() as file:
+        with pillow_warnings_off(), open_file() as file:
             # Pillow gets the open file, not its name: it would map a named one into memory, where a file
             # that shrinks meanwhile kills the process.
             with Image.open(file, formats=_FORMATS) as image:
                 _check_header(image, size_bytes, max_pixels)
                 image.load()
-                if image.format in ("JPEG", "MPO") and _lacks_jpeg_end(file):
+                if image.format in ("JPEG", "MPO") and lacks_jpeg_end(file):
                     raise UnreadableImage("truncated", "the JPEG data have no end marker")
                 return _upright(_to_rgb(image), exif_orientation(image))
     except UnreadableImage:
@@ -277,7 +277,7 @@ _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @contextmanager
-def _pillow_warnings_off() -> Iterator[None]:
+def pillow_warnings_off() -> Iterator[None]:
     """Ignore warnings from Pillow's modules while at least one thread reads; then everything is as before.
 
     `warnings.catch_warnings` swaps the process-wide filters without a lock, so threads would undo each other.
@@ -313,7 +313,7 @@ def _check_header(image: ImageFile.ImageFile, size_bytes: int, max_pixels: int) 
                 raise UnreadableImage("truncated", "image data lies beyond the end of the file")
 
 
-def _lacks_jpeg_end(file: BinaryIO) -> bool:
+def lacks_jpeg_end(file: BinaryIO) -> bool:
     """Whether no end marker follows the pixels, as when a broken download left zeros (read as grey)."""
     file.seek(-2, os.SEEK_END)
     if file.read(2) == b"\xff\xd9":

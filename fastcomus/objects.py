@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 import torch
 from pycocotools import mask as coco_mask
 
-from fastcomus.backends import Backend
+from fastcomus.backends import Backend, FoundObjects
 from fastcomus.config import EmbedConfig
 from fastcomus.embeddings import unit_rows
 from fastcomus.encoders import Encoder
 from fastcomus.fitting_batches import FittingBatches, batch_limit
+from fastcomus.fixed_batches import FixedBatches, filled_up
 from fastcomus.image_roots import ImageRoot
-from fastcomus.images import LOST, UnreadableImage
-from fastcomus.read_ahead import read_ahead
-from fastcomus.saliency import NetworkProposer, Proposer, enlarged_maps
+from fastcomus.images import LOST
+from fastcomus.read_ahead import AHEAD, read_ahead
+from fastcomus.saliency import NetworkProposer, Proposer
+from fastcomus.seen_images import SeenImage, seen_batches, sees_alone
 
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -40,19 +43,8 @@ class ObjectShard:
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """One image as it was read: `pixels` (H, W, 3) uint8, or the reason why not. `prepared`: what a saliency network
-    sees of it."""
-
-    name: str
-    pixels: np.ndarray | None = None
-    prepared: torch.Tensor | None = None
-    error: UnreadableImage | None = None
-
-
-@dataclass(frozen=True)
 class _Proposal:
-    """One image after the worker threads: its objects as rows without embeddings, and their crops."""
+    """One image cut up: its objects as rows without embeddings, and their crops."""
 
     rows: list[dict]
     crops: torch.Tensor  # (M, 3, S, S) uint8
@@ -90,10 +82,7 @@ def embed_shards(
     shards, so a shard's bytes do not depend on its neighbours.
     """
     shards = list(shards)
-    if callable(proposer):
-        proposals = _proposals(root, shards, config, proposer, backend, workers)
-    else:
-        proposals = _network_proposals(root, shards, config, proposer, backend, workers)
+    proposals = _proposals(root, shards, config, proposer, backend, workers)
     collector = _Collector(config, encoder, backend.device)
     for shard in shards:
         for _ in shard:
@@ -108,15 +97,18 @@ class _Collector:
     def __init__(self, config: EmbedConfig, encoder: Encoder, device: torch.device) -> None:
         self.config = config
         self.encoder = encoder
+        self.encode: Callable[[torch.Tensor], torch.Tensor] = encoder
         self.batches = FittingBatches(device)
         self.batch = batch_limit(config.embed_batch, device, on_gpu=256, on_cpu=32)
+        if config.compile:
+            self.encode = FixedBatches(encoder, self.batch, device)
         self._reset()
 
     def _reset(self) -> None:
         self.rows: list[dict] = []
         self.skipped: list[dict] = []
         self.crops: list[torch.Tensor] = []
-        self.embeddings: list[np.ndarray] = []
+        self.embeddings: list[torch.Tensor] = []  # a batch each, on the device until all are there: nobody waits for it
 
     def add(self, proposal: _Proposal) -> None:
         self.rows += proposal.rows
@@ -129,7 +121,10 @@ class _Collector:
         if self.crops:
             self._embed(len(self.crops))
         dimension = self.encoder.dimension
-        embeddings = np.concatenate([np.empty((0, dimension), np.float32), *self.embeddings])
+        rows = [batch.cpu().numpy() for batch in self.embeddings]
+        if self.config.normalize:
+            rows = [unit_rows(batch) for batch in rows]
+        embeddings = np.concatenate([np.empty((0, dimension), np.float32), *rows])
         schema = object_schema(dimension)
         columns = {name: [row[name] for row in self.rows] for name in schema.names if name != "embedding"}
         embedding = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), dimension)
@@ -140,97 +135,59 @@ class _Collector:
 
     def _embed(self, count: int) -> None:
         batch, self.crops = self.crops[:count], self.crops[count:]
-        rows = torch.cat(self.batches.run(self.encoder, torch.cat(batch))).numpy()
-        if self.config.normalize:
-            rows = unit_rows(rows)
-        self.embeddings.append(rows)
+        crops = torch.cat(batch)
+        if self.config.compile:
+            crops = filled_up(crops, self.batch)
+        self.embeddings.append(torch.cat(self.batches.run(self.encode, crops))[:count])
 
 
 def _proposals(
     root: ImageRoot,
     shards: Sequence[Sequence[str]],
     config: EmbedConfig,
-    proposer: Proposer,
+    proposer: Proposer | NetworkProposer,
     backend: Backend,
     workers: int,
 ) -> Iterator[_Proposal]:
-    """Every image from file to crops in one worker thread."""
+    """Image -> saliency -> boxes -> crops, of every image in order."""
 
-    def propose(name: str) -> _Proposal:
-        image = _decoded(root, name, config, backend, None)
-        try:
-            return _finished(image, None if image.pixels is None else proposer(name, image.pixels), config, backend)
-        except UnreadableImage as error:  # its mask, for instance
-            return _finished(replace(image, error=error), None, config, backend)
+    def cut_out(batch: list[SeenImage]) -> list[_Proposal]:
+        return _cut_out(batch, config, backend)
 
-    return read_ahead(propose, (name for shard in shards for name in shard), workers)
-
-
-def _network_proposals(
-    root: ImageRoot,
-    shards: Sequence[Sequence[str]],
-    config: EmbedConfig,
-    proposer: NetworkProposer,
-    backend: Backend,
-    workers: int,
-) -> Iterator[_Proposal]:
-    """Worker threads read images, the network sees them a batch at a time, worker threads cut out what it found."""
-
-    def decode(name: str) -> _Decoded:
-        return _decoded(root, name, config, backend, proposer)
-
-    fitting = FittingBatches(backend.device)
-
-    def found_in(prepared: list[torch.Tensor]) -> Iterator[np.ndarray]:
-        for part in fitting.run(proposer.propose, torch.stack(prepared)) if prepared else []:
-            yield from part
-
-    def with_maps() -> Iterator[tuple[_Decoded, np.ndarray | None]]:
-        images = read_ahead(decode, (name for shard in shards for name in shard), workers)
-        for shard in shards:
-            for start in range(0, len(shard), proposer.batch):
-                batch = [next(images) for _ in shard[start : start + proposer.batch]]
-                found = found_in([image.prepared for image in batch if image.prepared is not None])
-                yield from ((image, None if image.prepared is None else next(found)) for image in batch)
-
-    def finish(item: tuple[_Decoded, np.ndarray | None]) -> _Proposal:
-        image, maps = item
-        if image.pixels is not None and maps is not None:
-            maps = enlarged_maps(maps, image.pixels.shape[:2])
-        return _finished(image, maps, config, backend)
-
-    return read_ahead(finish, with_maps(), workers)
+    if callable(proposer) and backend.images_at_once == 1:  # file to crops in one worker thread: few images are held
+        see = sees_alone(root, proposer, config, backend)
+        names = (name for shard in shards for name in shard)
+        return chain.from_iterable(read_ahead(lambda name: cut_out([see(name)]), names, workers))
+    batches = seen_batches(root, shards, config, proposer, backend, workers)
+    # What waits is bounded in images, and one thread is enough to wait for a device.
+    threads = workers if backend.images_at_once == 1 else 1
+    return chain.from_iterable(read_ahead(cut_out, batches, threads, AHEAD // backend.images_at_once))
 
 
-def _decoded(
-    root: ImageRoot, name: str, config: EmbedConfig, backend: Backend, proposer: NetworkProposer | None
-) -> _Decoded:
-    """Read an image; runs in a worker thread and never raises for a bad one."""
-    try:
-        pixels = backend.decode(root / name, config.max_pixels)
-    except UnreadableImage as error:
-        return _Decoded(name, error=error)
-    return _Decoded(name, pixels, proposer.prepare(pixels) if proposer else None)
+def _cut_out(batch: Sequence[SeenImage], config: EmbedConfig, backend: Backend) -> list[_Proposal]:
+    """The objects of every image, by its maps; runs in a worker thread."""
+    usable = [image for image in batch if image.error is None]
+    pixels = [image.pixels for image in usable if image.pixels is not None]
+    maps = [image.maps for image in usable if image.maps is not None]
+    found = iter(backend.find_objects(pixels, maps, config.theta, config.min_area, config.crop_size) if usable else [])
+    return [_proposal(image, next(found) if image.error is None else None, config) for image in batch]
 
 
-def _finished(image: _Decoded, maps: np.ndarray | None, config: EmbedConfig, backend: Backend) -> _Proposal:
-    """Cut out the objects of `maps` (M, H, W); runs in a worker thread."""
-    nothing = torch.empty((0, 3, config.crop_size, config.crop_size), dtype=torch.uint8)
+def _proposal(image: SeenImage, found: FoundObjects | None, config: EmbedConfig) -> _Proposal:
+    """`found`: None where the image cannot be used."""
     height, width = (0, 0) if image.pixels is None else image.pixels.shape[:2]
 
     def skipped(reason: str, detail: str) -> _Proposal:
         row = {"image": image.name, "reason": reason, "detail": detail, "width": width, "height": height}
-        return _Proposal([], nothing, [row])
+        return _Proposal([], torch.empty(0), [row])
 
     if image.error is not None:
         return skipped(image.error.reason, image.error.detail)
-    assert image.pixels is not None and maps is not None
-    found = backend.mask_boxes(maps, config.theta, config.min_area)
-    if not len(found.masks):
+    assert found is not None
+    if not len(found.boxes):
         if found.too_small:
             return skipped("smaller than min_area", f"no object of {config.min_area} px or more")
         return skipped("no salient region", "")
-    encoded = coco_mask.encode(np.asfortranarray(found.masks.transpose(1, 2, 0).astype(np.uint8)))
     rows = [
         {
             "image": image.name,
@@ -239,11 +196,11 @@ def _finished(image: _Decoded, maps: np.ndarray | None, config: EmbedConfig, bac
             **dict(zip(("x0", "y0", "x1", "y1"), box.tolist(), strict=True)),
             "area": int(area),
             "score": float(score),
-            "mask": run_lengths["counts"].decode("ascii"),
+            "mask": run_lengths,
         }
-        for box, area, score, run_lengths in zip(found.boxes, found.areas, found.scores, encoded, strict=True)
+        for box, area, score, run_lengths in zip(found.boxes, found.areas, found.scores, found.run_lengths, strict=True)
     ]
-    return _Proposal(rows, backend.crop_resize(image.pixels, found.boxes, config.crop_size), [])
+    return _Proposal(rows, found.crops, [])
 
 
 def lost_images(skipped: pa.Table) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus.backends import Backend
+from fastcomus.backends.device_memory import on_device
 from fastcomus.bf16_on_cpu import bf16_shortcuts
 from fastcomus.config import PredictConfig, prediction_scales
 from fastcomus.encoders import autocast
@@ -186,7 +187,7 @@ def _predict_batch(
         return []
 
     def logits_of(images: torch.Tensor) -> torch.Tensor:
-        return _coarse_logits(segmenter, images.to(backend.device), flip, precision)
+        return _coarse_logits(segmenter, on_device(images, backend.device), flip, precision)
 
     logits = [
         torch.cat(fitting.run(logits_of, torch.stack(images)))

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.backends import Backend
+from fastcomus.backends import Backend, LabelledMasks
 from fastcomus.objects import decode_mask
 
 
@@ -32,18 +32,30 @@ def class_maps(
     """
     first = 0
     for part in parts:
-        table = part.select(["image", "width", "height", "score", "mask"]).to_pydict()
-        images, own = table["image"], labels[first : first + len(part)]
-        starts = [i for i in range(len(images)) if i == 0 or images[i] != images[i - 1]]
-        for start, end in pairwise([*starts, len(images)]):
-            rows = sorted(range(start, end), key=lambda i: (table["score"][i], i))
-            shape = (table["height"][start], table["width"][start])
-            masks = [decode_mask(table["mask"][i], *shape) for i in rows]
-            yield ClassMap(images[start], backend.assemble_masks(masks, [int(own[i]) for i in rows], shape))
+        yield from _class_maps_of(part, labels[first : first + len(part)], backend)
         first += len(part)
     for image, width, height in zip(*(skipped[name] for name in ("image", "width", "height")), strict=True):
         if width.as_py():
             yield ClassMap(image.as_py(), np.zeros((height.as_py(), width.as_py()), np.uint16))
+
+
+def _class_maps_of(part: pa.Table, labels: np.ndarray, backend: Backend) -> Iterator[ClassMap]:
+    """Those of the images of a part, as many at once as the backend likes."""
+    table = part.select(["image", "width", "height", "score", "mask"]).to_pydict()
+    images = table["image"]
+    starts = [i for i in range(len(images)) if i == 0 or images[i] != images[i - 1]]
+    names: list[str] = []
+    waiting: list[LabelledMasks] = []
+    for start, end in pairwise([*starts, len(images)]):
+        rows = sorted(range(start, end), key=lambda i: (table["score"][i], i))
+        shape = (table["height"][start], table["width"][start])
+        masks = [decode_mask(table["mask"][i], *shape) for i in rows]
+        names.append(images[start])
+        waiting.append(LabelledMasks(masks, [int(labels[i]) for i in rows], shape))
+        pixels = sum(mask.size for image in waiting for mask in image.masks)
+        if end == len(images) or len(waiting) == backend.images_at_once or pixels >= backend.pixels_at_once:
+            yield from map(ClassMap, names, backend.assemble_masks(waiting))
+            names, waiting = [], []
 
 
 def training_images(images: Sequence[str], is_core: np.ndarray) -> list[str]:

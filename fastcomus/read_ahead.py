@@ -16,8 +16,10 @@ Result = TypeVar("Result")
 AHEAD = 32  # results that wait: a batch, so that the next one is ready when the network has done its own
 
 
-def read_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """`work(item)` for every item, in order, by `workers` threads; at most AHEAD results wait, whatever the input.
+def read_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = AHEAD
+) -> Iterator[Result]:
+    """`work(item)` for every item, in order, by `workers` threads; at most `ahead` results wait, whatever the input.
 
     Each of them computes alone: sharing small operations among threads of its own would only take cores from the
     consumer.
@@ -27,7 +29,7 @@ def read_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: i
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > AHEAD + workers:
+                if len(waiting) > ahead + workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from fastcomus.augmentation import ReadSample, augmented_batches, batch_starts, shuffled
 from fastcomus.backends import Backend
+from fastcomus.backends.device_memory import on_device
 from fastcomus.bf16_on_cpu import bf16_shortcuts
 from fastcomus.config import TrainConfig
 from fastcomus.encoders import autocast, chosen_precision
@@ -184,7 +185,7 @@ class SelfTraining:
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros_like(self.sums)
         for place, (images, labels) in enumerate(parts):
-            images, labels = self._on_device(images), self._on_device(labels)
+            images, labels = on_device(images, self.device), on_device(labels, self.device)
             with self._gradients_kept(place + 1 < len(parts)):
                 with autocast(self.device, self.precision), self._shortcuts():
                     logits = self.network(images)
@@ -201,11 +202,6 @@ class SelfTraining:
         self.sums += self.processes.sum(sums)
         if self.averaged is not None:
             self.averaged.update_parameters(self.segmenter)
-
-    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _shortcuts(self) -> AbstractContextManager[Any]:
         """A compiled network has its own."""

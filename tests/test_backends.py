@@ -220,7 +220,7 @@ def test_later_masks_lie_over_earlier_ones(masks: np.ndarray, drawn: st.DataObje
             for mask, label in zip(masks, labels, strict=True):
                 if mask[y, x]:
                     expected[y, x] = label + 1
-    class_map = CPU.assemble_masks(list(masks), labels, (5, 6))
+    (class_map,) = CPU.assemble_masks([backends.LabelledMasks(list(masks), labels, (5, 6))])
     assert class_map.dtype == np.uint16 and (class_map == expected).all()
 
 

@@ -69,6 +69,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "normalize": False,
         "precision": "bf16",
         "embed_batch": 3,
+        "compile": True,
         "shard_images": 4,
         "max_pixels": 1000,
     },
@@ -152,6 +153,11 @@ def test_every_setting_of_embed_has_an_effect(
         patches = {"saliency": "tokencut", "saliency_size": 256, "saliency_precision": "float32"}
         before, after = (embedded(small, tmp_path / str(len(c)), {**patches, **c}) for c in ({}, changed))
         assert before != after
+        return
+    if name == "compile":
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
+            patch.setattr(torch, "compile", stopped)  # it takes minutes
+            embedded(small, tmp_path / "run", changed)
         return
     assert embedded(small, tmp_path / "run", changed) != usual_objects
 
@@ -412,16 +418,16 @@ def reads(clustered: Path, folder: Path, settings: dict[str, Any]) -> list[str]:
 def compiled(clustered: Path, folder: Path, settings: dict[str, Any]) -> bool:
     """Whether a training hands its network to torch's compiler, which takes minutes: it is stopped there."""
     with pytest.MonkeyPatch.context() as patch:
-
-        def stopped(self: torch.nn.Module) -> None:
-            raise InterruptedError
-
         patch.setattr(torch.nn.Module, "compile", stopped)
         try:
             trained(clustered, folder, {"iterations": 1, **settings})
         except InterruptedError:
             return True
     return False
+
+
+def stopped(*_: Any, **__: Any) -> None:
+    raise InterruptedError
 
 
 def trained(clustered: Path, folder: Path, settings: dict[str, Any]) -> dict[str, bytes]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import sklearn.cluster
 import sklearn.manifold
@@ -28,7 +30,7 @@ from skimage import data
 from sklearn.metrics import adjusted_rand_score
 
 from fastcomus import backends
-from fastcomus.backends import gpu
+from fastcomus.backends import FoundObjects, LabelledMasks, gpu
 from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.cpu import CpuBackend
 from fastcomus.backends.eigenpair_check import BadEigenpairs, refined_eigenpairs
@@ -37,6 +39,7 @@ from fastcomus.cluster_embeddings import cluster_embeddings
 from fastcomus.config import preset_config
 from fastcomus.graph import knn_graph, without_loops
 from fastcomus.pipeline import Run
+from fastcomus.saliency.network_map import SaliencyNetwork, save_network
 from fastcomus.spectral import eigenmaps
 
 HOST = torch.device("cpu")
@@ -130,43 +133,71 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
 # -- pixels -------------------------------------------------------------------------------------------------------
 
 
+def assert_same_objects(found: list[FoundObjects], expected: list[FoundObjects]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.run_lengths == other.run_lengths and one.too_small == other.too_small
+        for name in ("boxes", "areas", "scores"):
+            mine, theirs = getattr(one, name), getattr(other, name)
+            assert mine.dtype == theirs.dtype and mine.shape == theirs.shape and np.allclose(mine, theirs, atol=1e-6)
+        assert one.crops.shape == other.crops.shape and one.crops.dtype == torch.uint8
+        assert not one.crops.numel() or (one.crops.int() - other.crops.int()).abs().max() <= 2
+
+
+@st.composite
+def seen_images(draw: st.DrawFn) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Images of any sizes with up to three maps each, at their size; of few levels, so that thresholds are hit."""
+    images, maps = [], []
+    for _ in range(draw(st.integers(0, 4))):
+        shape = draw(st.integers(1, 30)), draw(st.integers(1, 30))
+        rng = np.random.default_rng(draw(st.integers(0, 999)))
+        images.append(rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
+        levels = draw(st.sampled_from([1, 2, 8, 255]))
+        own = np.rint(rng.random((draw(st.integers(0, 3)), *shape), np.float32) * levels) / levels
+        maps.append(own.astype(np.float32))
+    return images, maps
+
+
 @MANY
-@given(
-    arrays.arrays(
-        np.float32,
-        st.tuples(*[st.integers(0, 3)], st.integers(1, 12), st.integers(1, 12)),
-        elements=st.integers(0, 8).map(lambda n: n / 8),
-    ),
-    st.sampled_from(["otsu", "0.5"]),
-    st.integers(0, 20),
-)
-def test_masks_are_those_of_the_cpu_backend(on_cpu: GpuBackend, maps: np.ndarray, theta: str, min_area: int) -> None:
-    for given_maps in (maps, maps > 0.4):
-        found = on_cpu.mask_boxes(given_maps, theta, max(1, min_area))
-        expected = CPU.mask_boxes(given_maps, theta, max(1, min_area))
-        assert found.masks.shape == expected.masks.shape and found.too_small == expected.too_small
-        for name in ("masks", "boxes", "areas", "scores"):
-            one, other = getattr(found, name), getattr(expected, name)
-            assert one.dtype == other.dtype and np.allclose(one, other, atol=1e-6)
+@given(seen_images(), st.sampled_from(["otsu", "0.5"]), st.integers(1, 200))
+def test_objects_are_those_of_the_cpu_backend(on_cpu: GpuBackend, seen: tuple, theta: str, min_area: int) -> None:
+    images, maps = seen
+    for given_maps in (maps, [one > 0.4 for one in maps]):
+        expected = CPU.find_objects(images, given_maps, theta, min_area, 9)
+        assert_same_objects(on_cpu.find_objects(images, given_maps, theta, min_area, 9), expected)
+    planar = [torch.from_numpy(one).permute(2, 0, 1).contiguous().permute(1, 2, 0) for one in images]
+    as_tensors = [torch.from_numpy(one) for one in maps]
+    expected = CPU.find_objects(images, maps, theta, min_area, 9)
+    assert_same_objects(on_cpu.find_objects(planar, as_tensors, theta, min_area, 9), expected)
 
 
-def test_crops_are_those_of_the_cpu_backend(on_cpu: GpuBackend) -> None:
-    pictures = [data.astronaut(), data.coffee(), data.chelsea()[:1]]
-    boxes = [np.array([[0, 0, 300, 200], [5, 6, 7, 8]]), np.empty((0, 4), np.int32), np.array([[0, 0, 451, 1]])]
-    expected = torch.cat([CPU.crop_resize(one, own, 64) for one, own in zip(pictures, boxes, strict=True)])
-    alone = torch.cat([on_cpu.crop_resize(one, own, 64) for one, own in zip(pictures, boxes, strict=True)])
-    together = on_cpu.crop_batch(pictures, boxes, 64)
-    assert together.dtype == torch.uint8 and (together == alone).all()
-    assert (together.int() - expected.int()).abs().max() <= 2
-    assert on_cpu.crop_batch([], [], 64).shape == (0, 3, 64, 64)
+@pytest.mark.parametrize("theta", ["otsu", "0.5"])
+def test_objects_of_coarse_maps_are_those_of_the_cpu_backend(on_cpu: GpuBackend, theta: str) -> None:
+    """As a network gives them: smooth maps of one size for photographs of several, and masks of patches."""
+    pictures = [data.astronaut(), data.coffee(), data.chelsea()[:201]]
+    grid = torch.stack(torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij"))
+    maps = [(1 - (grid - shift).norm(dim=0)).clamp(0, 1)[None] for shift in (0.1, 0.4, -0.3)]
+    maps[1] = torch.cat([maps[1], maps[0]])
+    for given_maps in (maps, [one > 0.6 for one in maps]):
+        expected = CPU.find_objects(pictures, given_maps, theta, 50, 64)
+        assert [len(one.boxes) for one in expected] == [1, 2, 1]
+        assert_same_objects(on_cpu.find_objects(pictures, given_maps, theta, 50, 64), expected)
+    nothing = [torch.zeros((0, 32, 32), dtype=torch.bool)] * 3
+    assert [len(one.boxes) for one in on_cpu.find_objects(pictures, nothing, theta, 50, 64)] == [0, 0, 0]
 
 
-def test_class_maps_are_those_of_the_cpu_backend(on_cpu: GpuBackend) -> None:
-    masks = np.random.default_rng(0).random((5, 33, 21)) < 0.3
-    labels = [7, 0, 65_534, 300, 2]
-    found = on_cpu.assemble_masks(list(masks), labels, (33, 21))
-    assert found.dtype == np.uint16 and (found == CPU.assemble_masks(list(masks), labels, (33, 21))).all()
-    assert (on_cpu.assemble_masks([], [], (4, 5)) == np.zeros((4, 5))).all()
+def test_class_maps_of_many_images_are_those_of_the_cpu_backend(on_cpu: GpuBackend, kernels: CpuKernels) -> None:
+    rng = np.random.default_rng(0)
+    images = [
+        LabelledMasks(list(rng.random((count, *shape)) < 0.3), labels, shape)
+        for count, labels, shape in [(5, [7, 0, 65_534, 300, 2], (33, 21)), (0, [], (4, 5)), (2, [1, 0], (8, 90))]
+    ]
+    kernels.launched.clear()
+    found, expected = on_cpu.assemble_masks(images), CPU.assemble_masks(images)
+    assert len(found) == 3 and kernels.launched == ["assemble_masks_uint16"]
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == np.uint16 and (one == other).all()
+    assert on_cpu.assemble_masks([]) == []
 
 
 def test_confusion_is_counted_on_the_device(on_cpu: GpuBackend) -> None:
@@ -441,10 +472,57 @@ def test_a_run_on_the_device_finds_what_one_on_the_cpu_finds(
     assert cosines.min() > 0.99, cosines  # crops may differ by 1 of 255, which counts at 32 px
     assert adjusted_rand_score(clusters_by_cpu.labels, clusters_by_device.labels) == 1
     launched = {"crop_resize_uint8", "histograms", "otsu_thresholds", "threshold_maps", "assemble_masks_uint16"}
+    launched |= {"count_changes", "write_changes"}
+    # A launch for every shard of 8 images.
+    assert kernels.launched.count("crop_resize_uint8") == kernels.launched.count("assemble_masks_uint16") == 3
     assert set(kernels.launched) == launched and libraries["knn_gpu"] and libraries["KMeans"]
     for mask in sorted((tmp_path / "cpu/iteration-0/masks").iterdir()):
         on_device = np.array(Image.open(tmp_path / "device/iteration-0/masks" / mask.name))
         assert ((np.array(Image.open(mask)) > 0) == (on_device > 0)).all()
+
+
+def photographs_as_files(folder: Path) -> Path:
+    """Six colour JPEG files, a grey one, a PNG, and a file that is no image."""
+    folder.mkdir()
+    pictures = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    for number, picture in enumerate([*pictures, pictures[0][::-1], pictures[1][:, ::-1]]):
+        Image.fromarray(picture).resize((150 + number, 120)).save(folder / f"{number}.jpg", quality=90)
+    Image.fromarray(pictures[2]).resize((90, 70)).convert("L").save(folder / "grey.jpg")
+    Image.fromarray(pictures[3]).resize((90, 70)).save(folder / "other.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def saliency_network(folder: Path) -> str:
+    torch.manual_seed(0)
+    file = folder / "own.safetensors"
+    save_network(SaliencyNetwork("efficientnet-lite0", 97), ["background-prior"], "", file)
+    return str(file)
+
+
+@pytest.mark.parametrize("saliency", ["tokencut", "maskcut", "own"])
+def test_a_network_on_the_device_finds_what_one_on_the_cpu_finds(
+    saliency: str, on_cpu: GpuBackend, tmp_path: Path, kernels: CpuKernels, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From JPEG files of several kinds, decoded where the network is."""
+    images = photographs_as_files(tmp_path / "images")
+    if saliency == "own":
+        saliency = saliency_network(tmp_path)
+    settings = {"saliency": saliency, "saliency_size": 96, "prior_weight": 0.0, "saliency_precision": "float32"}
+    runs = [Run(tmp_path / name, preset="offline", device="cpu", settings=TINY) for name in ("cpu", "device")]
+    runs[1].backend = on_cpu
+    kernels.launched.clear()
+    with caplog.at_level(logging.INFO, "fastcomus"):
+        for run in runs:
+            run.embed(images, **settings)
+    assert "embed: images decoded: 6 cpu, 1 grey, 1 no JPEG" in caplog.text
+    assert kernels.launched.count("enlarge_maps") == kernels.launched.count("crop_resize_uint8") == 2
+    one, other = (run.objects() for run in runs)
+    found = [name for name in one.column_names if name not in ("embedding", "score")]
+    assert one.select(found).equals(other.select(found)) and one.num_rows >= 6
+    assert np.allclose(one["score"], other["score"], atol=1e-6)
+    left_out = [pq.read_table(run.folder.file("objects/skipped.parquet")) for run in runs]
+    assert left_out[0].equals(left_out[1]) and left_out[0].num_rows >= 1
 
 
 # -- the choice of a backend --------------------------------------------------------------------------------------
@@ -480,18 +558,41 @@ def test_libraries_that_are_not_there_are_named() -> None:
 def test_the_real_thing_on_a_device() -> None:
     backend = backends.select("cuda")
     assert isinstance(backend, GpuBackend)
-    picture, box = data.astronaut(), np.array([[10, 20, 500, 400], [0, 0, 9, 9]])
-    crops = backend.crop_resize(picture, box, 224)
-    assert crops.is_cuda and (crops.cpu().int() - CPU.crop_resize(picture, box, 224).int()).abs().max() <= 2
-    maps = np.random.default_rng(0).random((3, 700, 500), np.float32)
-    found, expected = backend.mask_boxes(maps, "otsu", 1), CPU.mask_boxes(maps, "otsu", 1)
-    assert (found.masks == expected.masks).all() and (found.boxes == expected.boxes).all()
-    labels = [4, 1, 300]
-    class_map = backend.assemble_masks(list(expected.masks), labels, (700, 500))
-    assert (class_map == CPU.assemble_masks(list(expected.masks), labels, (700, 500))).all()
+    pictures = [data.astronaut(), data.coffee()]
+    maps = [np.random.default_rng(0).random((3, *one.shape[:2]), np.float32) for one in pictures]
+    found = backend.find_objects(pictures, maps, "otsu", 1, 224)
+    assert all(one.crops.is_cuda for one in found)
+    on_host = [replace(one, crops=one.crops.cpu()) for one in found]
+    assert_same_objects(on_host, CPU.find_objects(pictures, maps, "otsu", 1, 224))
+    masks = [LabelledMasks(list(own > 0.5), [4, 1, 300], own.shape[1:]) for own in maps]
+    for one, other in zip(backend.assemble_masks(masks), CPU.assemble_masks(masks), strict=True):
+        assert (one == other).all()
     rng = np.random.default_rng(0)
     rows = (rng.normal(0, 1, (12_000, 32)) + rng.normal(0, 2, (8, 32))[np.arange(12_000) % 8]).astype(np.float32)
     config = preset_config("voc").cluster
     config = type(config)(**{**vars(config), "k": 8})
     on_device, on_host = (cluster_embeddings(rows, config, 0, one).clusters.labels for one in (backend, CPU))
     assert adjusted_rand_score(on_device, on_host) > 0.98
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or bool(gpu.missing_libraries()), reason="needs a CUDA device and the extra gpu"
+)
+def test_embed_from_files_to_embeddings_on_a_device(
+    compile: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """nvJPEG's pixels are not quite libjpeg-turbo's, so masks and embeddings are alike, not equal."""
+    images = photographs_as_files(tmp_path / "images")
+    settings = {"saliency": saliency_network(tmp_path), "prior_weight": 0.0, "saliency_precision": "float32"}
+    runs = [Run(tmp_path / name, preset="offline", device=name, settings=TINY) for name in ("cpu", "cuda")]
+    with caplog.at_level(logging.INFO, "fastcomus"):
+        runs[0].embed(images, **settings)
+        runs[1].embed(images, **settings, compile=compile)
+    assert "embed: images decoded: 6 cuda:0, 1 grey, 1 no JPEG" in caplog.text
+    one, other = (run.objects() for run in runs)
+    assert one["image"].equals(other["image"]) and one.num_rows >= 6
+    assert np.allclose(one["area"], other["area"], rtol=0.05)
+    embeddings = [np.stack(table["embedding"].to_pylist()) for table in (one, other)]
+    assert (embeddings[0] * embeddings[1]).sum(axis=1).min() > 0.9

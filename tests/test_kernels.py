@@ -15,14 +15,15 @@ import torch
 from cuda_on_cpu.cpu_kernels import CpuKernels, build, functions_with_barriers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 from scipy import ndimage
 from skimage import data
 
 from fastcomus import backends
-from fastcomus.backends import gpu_images, kernel_loader
-from fastcomus.backends.cpu import otsu_threshold
+from fastcomus.backends import gpu_images, gpu_objects, kernel_loader
+from fastcomus.backends.cpu import enlarged_maps, otsu_threshold
 
-FILES = ("crop_resize", "mask_boxes", "assemble_masks")
+FILES = ("crop_resize", "mask_boxes", "assemble_masks", "enlarge_maps", "run_lengths")
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 HOST = torch.device("cpu")
 CPU = backends.select("cpu")
@@ -129,8 +130,8 @@ def test_crops_are_those_of_the_cpu_backend(kernels: CpuKernels, batch: tuple, s
     assert_crops_agree(images, boxes, size, found)
     assert (crops_by_kernel(backwards(kernels), packed, boxes, size) == found).all()
     assert_crops_agree(images, boxes, size, crops_by_kernel(kernels, packed, boxes, size, torch.uint8))
-    planar = [np.ascontiguousarray(one.transpose(2, 0, 1)) for one in images]
-    assert (crops_by_kernel(kernels, gpu_images.pack_images(planar, HOST, planar=True), boxes, size) == found).all()
+    planar = [torch.from_numpy(one).permute(2, 0, 1).contiguous().permute(1, 2, 0) for one in images]
+    assert (crops_by_kernel(kernels, gpu_images.pack_images(planar, HOST), boxes, size) == found).all()
 
 
 @MANY
@@ -295,6 +296,40 @@ def test_largest_part_of_a_spiral_and_a_comb(kernels: CpuKernels) -> None:
         assert (mask.numpy() == (labels == 1 + np.argmax(np.bincount(labels.ravel())[1:]))).all()
 
 
+# -- maps to image size, masks to run lengths ------------------------------------------------------------------------
+
+
+sides = st.integers(1, 70)
+
+
+@MANY
+@given(st.integers(0, 999), sides, sides, st.lists(st.tuples(sides, sides), max_size=4))
+def test_maps_are_enlarged_as_torch_does(
+    kernels: CpuKernels, seed: int, height: int, width: int, sizes: list[tuple[int, int]]
+) -> None:
+    coarse = torch.rand((len(sizes), height, width), generator=torch.Generator().manual_seed(seed))
+    found = gpu_objects.enlarge_maps(kernels, coarse, sizes)
+    again = gpu_objects.enlarge_maps(backwards(kernels), coarse, sizes)
+    assert (found.values == again.values).all()
+    for one, own, size in zip(found.split(), coarse, sizes, strict=True):
+        assert (
+            np.abs(one.numpy() - enlarged_maps(own[None].numpy(), size)[0]).max() < 1e-5
+        )  # torch may fuse the steps of a place up to 70
+
+
+@MANY
+@given(map_batches(), st.sampled_from([0.0, 0.5, 0.95, 2.0]))
+def test_run_lengths_are_cocos(kernels: CpuKernels, maps: list[np.ndarray], above: float) -> None:
+    masks = [one > above for one in maps]
+    packed = gpu_images.pack_maps(masks, torch.uint8, HOST)
+    changes = gpu_objects.count_changes(kernels, packed)
+    ends = changes.mask_ends.tolist()
+    places = gpu_objects.written_changes(backwards(kernels), packed, changes, ends[-1] if ends else 0)
+    for mask, start, end in zip(masks, [0, *ends], ends, strict=False):
+        expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+        assert gpu_objects.run_length_text(places[start:end], mask.shape) == expected
+
+
 # -- class maps -----------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +364,8 @@ def test_class_maps_are_those_of_the_cpu_backend(kernels: CpuKernels, draw: st.D
     assert len(found) == len(image_sizes)
     for i, size in enumerate(image_sizes):
         rows = [n for n in range(first[i], first[i + 1]) if is_kept[n]]
-        expected = CPU.assemble_masks([shapes[n] for n in rows], [int(clusters[n]) for n in rows], size)
+        labelled = backends.LabelledMasks([shapes[n] for n in rows], [int(clusters[n]) for n in rows], size)
+        (expected,) = CPU.assemble_masks([labelled])
         assert found[i].dtype == dtype and (found[i].numpy() == expected).all()
         assert (by_saliency[i].numpy() == expected).all()
 
@@ -396,7 +432,7 @@ import torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from cuda_on_cpu.cpu_kernels import CpuKernels
-from fastcomus.backends import gpu_images, kernel_loader
+from fastcomus.backends import gpu_images, gpu_objects, kernel_loader
 
 if sys.argv[3:]:
     whole = kernel_loader.kernel_source
@@ -414,6 +450,9 @@ found = gpu_images.threshold_masks(kernels, maps, "otsu", largest_part=True)
 clusters, kept = torch.tensor([3, 4], dtype=torch.int32), torch.ones(2, dtype=torch.bool)
 gpu_images.assemble_masks(kernels, found.masks, torch.zeros(2), found.boxes, clusters, kept, torch.tensor([0, 1, 2]),
                           maps.host_sizes, torch.uint8)
+enlarged = gpu_objects.enlarge_maps(kernels, torch.rand(2, 9, 7), [(40, 33), (7, 90)])
+changes = gpu_objects.count_changes(kernels, found.masks)
+gpu_objects.written_changes(kernels, found.masks, changes, int(changes.mask_ends[-1]))
 print("reached the end", len(set(kernels.launched)))
 """
 
@@ -423,6 +462,8 @@ print("reached the end", len(set(kernels.launched)))
     [
         (),
         ("store(place + 2 * plane,", "store(place + 3 * plane,"),  # a plane too far, of the last crop
+        ("to[p] = fminf(", "to[p + 9] = fminf("),
+        ("if (now != last) *place++ =", "*place++ ="),
         ("masks[pixels.offset + p] = inside;", "masks[pixels.offset + p + 9] = inside;"),  # in a kernel with fibers
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from fastcomus.errors import InputError
 from fastcomus.images import UnreadableImage
 from fastcomus.objects import ObjectShard, decode_mask, embed_shards, object_schema
 from fastcomus.saliency.mask_folder import MaskFolder
+from fastcomus.saliency.network_map import NetworkMap, SaliencyNetwork
 
 CPU = select("cpu")
 CONFIG = EmbedConfig(encoder="efficientnet-lite0", crop_size=32, min_area=20, embed_batch=3, theta="0.5")
@@ -142,6 +143,30 @@ def test_batches_are_full_whatever_was_skipped(folder: Path, encoder: Encoder) -
     sizes.clear()
     embed(folder, [["c.png", "f.png"]], Counting())  # type: ignore[arg-type]
     assert sizes == []
+
+
+def test_compiled_networks_see_batches_of_one_size(
+    folder: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compiled takes minutes; tests/test_fixed_batches.py shows that it gives the same."""
+    sizes: list[int] = []
+
+    def compiled(function: Callable[[torch.Tensor], torch.Tensor], **_: object) -> Callable:
+        return lambda batch: [sizes.append(len(batch)), function(batch)][1]
+
+    plain = embed(folder, [list(PLANTED)], encoder)[0].objects
+    monkeypatch.setattr(torch, "compile", compiled)
+    (shard,) = embed(folder, [list(PLANTED)], encoder, replace(CONFIG, compile=True))
+    assert sizes == [3, 3]  # of five objects
+    rows = [np.array(table["embedding"].to_pylist()) for table in (plain, shard.objects)]
+    assert np.abs(rows[0] - rows[1]).max() < 1e-4 * np.abs(rows[0]).max()
+    assert shard.objects.drop(["embedding"]).equals(plain.drop(["embedding"]))
+
+    network = NetworkMap(SaliencyNetwork("efficientnet-lite0", 65), "float32", is_compiled=True)
+    sizes.clear()
+    config = replace(CONFIG, compile=True)
+    list(embed_shards(folder, [list(PLANTED)], config, network, encoder, CPU, 2, lambda _: None))
+    assert sizes.count(network.batch) == 1  # of seven images; the others are the encoder's
 
 
 def test_normalized_rows_have_unit_length_and_the_same_direction(folder: Path, encoder: Encoder) -> None:

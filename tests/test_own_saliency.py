@@ -88,7 +88,7 @@ def test_maps_are_joined_with_those_of_the_priors(trained: Run, photographs: Pho
     def map_of(weight: float) -> np.ndarray:
         proposer = load_proposer(EmbedConfig(saliency=checkpoint, prior_weight=weight), torch.device("cpu"))
         assert not callable(proposer)
-        return proposer.propose(proposer.prepare(pixels)[None])[0][0]
+        return proposer.propose(proposer.prepare(pixels)[None])[0][0].numpy()
 
     alone, joined, mean = map_of(0.0), map_of(0.5), map_of(1.0)
     priors = [load_proposer(EmbedConfig(saliency=name), torch.device("cpu")) for name in SHORT["priors"].split(", ")]

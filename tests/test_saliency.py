@@ -14,9 +14,10 @@ from conftest import MSRC14, REFERENCE, TINY, Photographs, closed_form
 from PIL import Image
 
 from fastcomus import Run
+from fastcomus.backends.cpu import enlarged_maps
 from fastcomus.config import EmbedConfig, preset_config
 from fastcomus.errors import InputError
-from fastcomus.saliency import METHODS, enlarged_maps, load_proposer
+from fastcomus.saliency import METHODS, load_proposer
 from fastcomus.saliency.basnet import BASNet
 
 CPU = torch.device("cpu")
@@ -46,7 +47,7 @@ def proposed(config: EmbedConfig, pixels: list[np.ndarray]) -> list[np.ndarray]:
     if callable(proposer):
         return [proposer("", one) for one in pixels]
     found = proposer.propose(torch.stack([proposer.prepare(one) for one in pixels]))
-    return [enlarged_maps(maps, one.shape[:2]) for maps, one in zip(found, pixels, strict=True)]
+    return [enlarged_maps(maps.numpy(), one.shape[:2]) for maps, one in zip(found, pixels, strict=True)]
 
 
 def mean_iou(found: list[np.ndarray], masks: list[np.ndarray]) -> float:

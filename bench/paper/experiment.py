@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcomus.backends import select
+from fastcomus.backends import LabelledMasks, select
 from fastcomus.cluster_embeddings import check_count, cluster_embeddings
 from fastcomus.clustering import Clusters
 from fastcomus.config import ClusterConfig, preset_config, with_settings
@@ -154,7 +154,8 @@ class Experiment:
                 return np.zeros_like(self.masks.read(image))
             shape = (table[rows[0]]["height"], table[rows[0]]["width"])
             masks = [decode_mask(table[i]["mask"], *shape) for i in rows]
-            return self.backend.assemble_masks(masks, [int(clusters.labels[i]) for i in rows], shape)
+            labelled = LabelledMasks(masks, [int(clusters.labels[i]) for i in rows], shape)
+            return self.backend.assemble_masks([labelled])[0]
 
         return self.score_maps(class_map, len(clusters.sizes))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from torchvision.transforms.v2 import functional as F
 
-from fastcomus.backends import Neighbors, ObjectMasks
+from fastcomus.backends import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.block_krylov import basis_columns, largest_eigenpairs
 from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, nearest_neighbors, nearest_rows
 from fastcomus.image_roots import ImagePlace
@@ -28,17 +30,61 @@ _LABELS = 256  # that a uint8 can hold
 
 
 @dataclass(frozen=True)
+class ObjectMasks:
+    """`masks`: (M, H, W) bool; the rest as in `backends.FoundObjects`."""
+
+    masks: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    scores: np.ndarray
+    too_small: bool
+
+
+@dataclass(frozen=True)
 class CpuBackend:
     """See `backends.Backend`. `device` is where the networks run; everything else here runs on the CPU."""
 
     device: torch.device
     name: str = "cpu"
     all_pairs_rows: int = ALL_PAIRS_ROWS
+    images_at_once: int = 1
+    pixels_at_once: int = sys.maxsize
+
+    @property
+    def batch_decoder(self) -> BatchDecoder | None:
+        return None
 
     def decode(self, place: ImagePlace | str, max_pixels: int) -> np.ndarray:
         return read_image(place, max_pixels)
 
+    def find_objects(
+        self,
+        images: Sequence[Image],
+        maps: Sequence[np.ndarray | torch.Tensor],
+        theta: str,
+        min_area: int,
+        crop_size: int,
+    ) -> list[FoundObjects]:
+        return [self._find(*one, theta, min_area, crop_size) for one in zip(images, maps, strict=True)]
+
+    def _find(
+        self, image: Image, maps: np.ndarray | torch.Tensor, theta: str, min_area: int, crop_size: int
+    ) -> FoundObjects:
+        pixels = np.asarray(image)
+        on_host = maps if isinstance(maps, np.ndarray) else maps.cpu().numpy()
+        found = self.mask_boxes(enlarged_maps(on_host, pixels.shape[:2]), theta, min_area)
+        run_lengths = []
+        if len(found.masks):  # the encoder wants columns first
+            encoded = coco_mask.encode(np.asfortranarray(found.masks.transpose(1, 2, 0).astype(np.uint8)))
+            run_lengths = [one["counts"].decode("ascii") for one in encoded]
+        crops = self.crop_resize(pixels, found.boxes, crop_size)
+        return FoundObjects(found.boxes, found.areas, found.scores, run_lengths, crops, found.too_small)
+
     def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
+        """Threshold saliency `maps` (M, H, W) float32 in [0, 1] ("otsu" or a number), keep those of `min_area` px.
+
+        Masks, (M, H, W) bool, are taken as they are.
+        """
         masks = maps
         if maps.dtype != bool:
             masks = np.zeros(maps.shape, bool)
@@ -53,6 +99,7 @@ class CpuBackend:
         return ObjectMasks(masks, boxes, areas, scores, too_small)
 
     def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
+        """`boxes` (M, 4) of `pixels` (H, W, 3) uint8, stretched with antialiasing to (M, 3, size, size) uint8."""
         # Channels last in memory is torchvision's fast path for uint8.
         planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
         crops = [
@@ -112,17 +159,31 @@ class CpuBackend:
         found = KMeans(k, random_state=seed, **settings).fit(rows)
         return found.labels_.astype(np.int32), found.cluster_centers_.astype(np.float32)
 
-    def assemble_masks(self, masks: Sequence[np.ndarray], labels: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
-        class_map = np.zeros(shape, np.uint16)
-        for mask, label in zip(masks, labels, strict=True):
-            class_map[mask] = label + 1
-        return class_map
+    def assemble_masks(self, images: Sequence[LabelledMasks]) -> list[np.ndarray]:
+        class_maps = []
+        for image in images:
+            class_map = np.zeros(image.shape, np.uint16)
+            for mask, label in zip(image.masks, image.labels, strict=True):
+                class_map[mask] = label + 1
+            class_maps.append(class_map)
+        return class_maps
 
     def confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
         # torch counts int32 as it is, on any device and without the GIL; NumPy would first make them int64.
         rows, columns = (torch.from_numpy(np.require(labels, requirements="W")) for labels in (predicted, truth))
         pairs = rows.to(self.device, torch.int32).mul_(_LABELS).add_(columns.to(self.device))
         return torch.bincount(pairs.view(-1), minlength=n_rows * _LABELS).view(n_rows, _LABELS).cpu().numpy()
+
+
+def enlarged_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Maps (M, h, w) of a network at an image's size, bilinearly: (M, H, W) of the same kind, float32 or bool."""
+    if maps.shape[1:] == shape:
+        return maps
+    if not len(maps):
+        return np.zeros((0, *shape), maps.dtype)
+    values = torch.from_numpy(maps).float()[None]
+    enlarged = torch.nn.functional.interpolate(values, shape, mode="bilinear", align_corners=False)[0].numpy()
+    return enlarged > 0.5 if maps.dtype == bool else enlarged.clip(0, 1)
 
 
 def otsu_threshold(saliency: np.ndarray) -> float:

@@ -11,15 +11,18 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from fastcomus.backends import Neighbors, ObjectMasks, gpu_images
+from fastcomus.backends import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors, gpu_images
 from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, CpuBackend
 from fastcomus.backends.eigenpair_check import BadEigenpairs, refined_eigenpairs
+from fastcomus.backends.gpu_objects import find_objects
+from fastcomus.backends.jpeg_batches import JpegBatches
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
 from fastcomus.backends.nearest_neighbors import import_faiss, nearest_by_blocks, nearest_rows, neighbor_recall
 
@@ -47,53 +50,42 @@ class GpuBackend(CpuBackend):
 
     name: str = "cuda"
     all_pairs_rows: int = _ALL_PAIRS_ROWS
+    images_at_once: int = 32
+    pixels_at_once: int = 2**26  # some 0.7 GB with their maps and masks, for one object each
     kernels: Kernels = field(default_factory=CupyKernels)
 
     # -- pixels ----------------------------------------------------------------------------------------------------
 
-    def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
-        if maps.dtype == bool:
-            masks = gpu_images.pack_maps(list(maps), torch.uint8, self.device)
-            saliency = gpu_images.pack_maps(list(maps), torch.float32, self.device)
-            found = gpu_images.measure_masks(self.kernels, saliency, masks)
-        else:
-            packed = gpu_images.pack_maps(list(maps), torch.float32, self.device)
-            found = gpu_images.threshold_masks(self.kernels, packed, theta)
-        areas = found.areas.cpu().numpy()
-        kept = areas >= min_area
-        rows = torch.from_numpy(np.flatnonzero(kept)).to(self.device)
-        masks_kept = found.masks.values.view(maps.shape)[rows].bool().cpu().numpy()
-        boxes, scores = found.boxes[rows].cpu().numpy(), found.scores[rows].cpu().numpy()
-        return ObjectMasks(masks_kept, boxes, areas[kept], scores, not kept.any() and bool(areas.any()))
+    @cached_property
+    def batch_decoder(self) -> BatchDecoder:
+        return JpegBatches(self.device)
 
-    def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
-        """As the Backend says; the crops stay on the device, where the encoder wants them."""
-        return self.crop_batch([pixels], [boxes], size)
+    def find_objects(
+        self,
+        images: Sequence[Image],
+        maps: Sequence[np.ndarray | torch.Tensor],
+        theta: str,
+        min_area: int,
+        crop_size: int,
+    ) -> list[FoundObjects]:
+        return find_objects(self.kernels, self.device, images, maps, theta, min_area, crop_size)
 
-    def crop_batch(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], size: int) -> torch.Tensor:
-        """`boxes` (M, 4) of each of `images` (H, W, 3) uint8, in one launch: (N, 3, size, size) uint8."""
-        packed = gpu_images.pack_images(images, self.device)
-        counts = torch.tensor([len(own) for own in boxes], dtype=torch.int64)
-        owners = torch.arange(len(boxes), dtype=torch.int32).repeat_interleave(counts)
-        joined = np.concatenate([np.empty((0, 4), np.int32), *(np.asarray(own, np.int32) for own in boxes)])
-        on_device = torch.from_numpy(joined).to(self.device)
-        return gpu_images.crop_resize(self.kernels, packed, on_device, owners.to(self.device), size, torch.uint8)
-
-    def assemble_masks(self, masks: Sequence[np.ndarray], labels: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
-        count = len(masks)
-        whole_image = torch.tensor([0, 0, shape[1], shape[0]], dtype=torch.int32, device=self.device)
-        found = gpu_images.assemble_masks(
+    def assemble_masks(self, images: Sequence[LabelledMasks]) -> list[np.ndarray]:
+        counts = [len(image.masks) for image in images]
+        boxes = [[0, 0, image.shape[1], image.shape[0]] for image in images]  # of each object: the whole image
+        labels = [label for image in images for label in image.labels]
+        class_maps = gpu_images.assemble_masks(
             self.kernels,
-            gpu_images.pack_maps(masks, torch.uint8, self.device),
-            torch.zeros(count, device=self.device),
-            whole_image.repeat(count, 1),
-            torch.tensor(list(labels), dtype=torch.int32, device=self.device),
-            torch.ones(count, dtype=torch.bool, device=self.device),
-            torch.tensor([0, count], device=self.device),
-            [shape],
+            gpu_images.pack_maps([mask for image in images for mask in image.masks], torch.uint8, self.device),
+            torch.zeros(len(labels), device=self.device),
+            gpu_images.to_device(np.repeat(np.array(boxes, np.int32).reshape(-1, 4), counts, axis=0), self.device),
+            gpu_images.to_device(np.array(labels, np.int32), self.device),
+            torch.ones(len(labels), dtype=torch.bool, device=self.device),
+            gpu_images.to_device(np.cumsum([0, *counts], dtype=np.int64), self.device),
+            [image.shape for image in images],
             torch.uint16,
         )
-        return found.values.view(shape).cpu().numpy()
+        return [one.numpy() for one in class_maps.on_host().split()]
 
     # -- neighbours ------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from fastcomus.backends.cpu import OTSU_BINS
+from fastcomus.backends.device_memory import on_device
 from fastcomus.backends.kernel_loader import Kernels
 
 THREADS = 256  # in a block
@@ -43,6 +44,10 @@ class RaggedMaps:
     sizes: torch.Tensor
     host_sizes: tuple[tuple[int, int], ...]
 
+    def on_host(self) -> RaggedMaps:
+        """The same in host memory, after waiting for it."""
+        return RaggedMaps(self.values.cpu(), self.offsets.cpu(), self.sizes.cpu(), self.host_sizes)
+
     def split(self) -> list[torch.Tensor]:
         """Every map as (H, W), a view."""
         lengths = [height * width for height, width in self.host_sizes]
@@ -61,21 +66,31 @@ class RaggedMasks:
     scores: torch.Tensor
 
 
-def pack_images(
-    images: Sequence[torch.Tensor | np.ndarray], device: torch.device, planar: bool = False
-) -> RaggedImages:
-    """Images (H, W, 3) uint8, or (3, H, W) when `planar`, to one buffer on `device`."""
-    sizes = tuple((one.shape[-2], one.shape[-1]) if planar else (one.shape[0], one.shape[1]) for one in images)
-    starts = np.cumsum([0, *(3 * height * width for height, width in sizes)])[:-1]
-    strides = [(width, 1, height * width) if planar else (3 * width, 3, 1) for height, width in sizes]
+def pack_images(images: Sequence[torch.Tensor | np.ndarray], device: torch.device) -> RaggedImages:
+    """Images (H, W, 3) uint8, interleaved or planar in memory, to one buffer on `device`."""
+    planes = [_as_tensor(one).permute(2, 0, 1) for one in images]
+    sizes = tuple((one.shape[1], one.shape[2]) for one in planes)
+    starts = np.cumsum([0, *(one.numel() for one in planes)])[:-1]
+    are_planar = [one.is_contiguous() for one in planes]
+    strides = [
+        (width, 1, height * width) if is_planar else (3 * width, 3, 1)
+        for (height, width), is_planar in zip(sizes, are_planar, strict=True)
+    ]
     layouts = np.array([(start, *stride) for start, stride in zip(starts, strides, strict=True)], np.int64)
-    return RaggedImages(_flat(images, torch.uint8, device), _to(layouts.reshape(-1, 4), device), sizes)
+    in_memory = [p if planar else p.permute(1, 2, 0) for p, planar in zip(planes, are_planar, strict=True)]
+    return RaggedImages(_flat(in_memory, torch.uint8, device), to_device(layouts.reshape(-1, 4), device), sizes)
 
 
 def pack_maps(maps: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
     """Maps (H, W) of `dtype` to one buffer on `device`."""
     sizes = tuple((one.shape[0], one.shape[1]) for one in maps)
     return _laid_out(_flat(maps, dtype, device), sizes, device)
+
+
+def empty_maps(sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
+    """Maps of `sizes` (height, width), to be filled by a kernel."""
+    pixels = sum(height * width for height, width in sizes)
+    return _laid_out(torch.empty(pixels, dtype=dtype, device=device), tuple(sizes), device)
 
 
 def crop_resize(
@@ -112,7 +127,7 @@ def threshold_masks(kernels: Kernels, maps: RaggedMaps, theta: str, largest_part
 
     `largest_part`: of every mask only its largest connected part (edges and corners connect) stays.
     """
-    grid, count, device = _grid(maps), len(maps.host_sizes), maps.values.device
+    grid, count, device = grid_of(maps), len(maps.host_sizes), maps.values.device
     places = (maps.offsets, maps.sizes)
     if theta == "otsu":
         counts = torch.zeros((count, OTSU_BINS), dtype=torch.int32, device=device)
@@ -137,7 +152,7 @@ def measure_masks(kernels: Kernels, maps: RaggedMaps, masks: RaggedMaps) -> Ragg
     """Areas, boxes and scores of `masks` (uint8, laid out like `maps`), which stay as they are."""
     measures = _no_measures(maps)
     arguments = (maps.values, maps.offsets, maps.sizes, masks.values, *measures)
-    kernels.launch("mask_boxes", "measure_masks", _grid(maps), THREADS, arguments)
+    kernels.launch("mask_boxes", "measure_masks", grid_of(maps), THREADS, arguments)
     return _measured(masks, *measures)
 
 
@@ -158,16 +173,13 @@ def assemble_masks(
     exceeds its one of `thresholds` (N,) float32, inside its box, (N, 4) int32. `clusters`: (N,) int32. `is_kept`: (N,)
     bool. `first_objects`: (I + 1,) int64; objects [first_objects[i], first_objects[i + 1]) are those of image i.
     """
-    device = shapes.values.device
-    sizes = tuple(image_sizes)
-    pixels = sum(height * width for height, width in sizes)
-    maps = _laid_out(torch.empty(pixels, dtype=dtype, device=device), sizes, device)
+    maps = empty_maps(image_sizes, dtype, shapes.values.device)
     objects = (shapes.values, shapes.offsets, thresholds, boxes, clusters, is_kept)
     kind = "masks" if shapes.values.dtype == torch.uint8 else "saliency"
     kernels.launch(
         "assemble_masks",
         f"assemble_{kind}_{'uint8' if dtype == torch.uint8 else 'uint16'}",
-        _grid(maps),
+        grid_of(maps),
         THREADS,
         (*objects, first_objects, maps.offsets, maps.sizes, maps.values),
     )
@@ -176,7 +188,7 @@ def assemble_masks(
 
 def _keep_largest_parts(kernels: Kernels, masks: RaggedMaps) -> None:
     """Clear all but the largest connected part of every mask, in place."""
-    grid, places = _grid(masks), (masks.offsets, masks.sizes)
+    grid, places = grid_of(masks), (masks.offsets, masks.sizes)
 
     def launch(kernel: str, *arguments: torch.Tensor) -> None:
         kernels.launch("mask_boxes", kernel, grid, THREADS, arguments)
@@ -205,7 +217,7 @@ def _measured(masks: RaggedMaps, areas: torch.Tensor, boxes: torch.Tensor, sums:
     return RaggedMasks(masks, areas, boxes, scores)
 
 
-def _grid(maps: RaggedMaps) -> tuple[int, int, int]:
+def grid_of(maps: RaggedMaps) -> tuple[int, int, int]:
     """A column of blocks for every map, long enough for the largest."""
     most_pixels = max((height * width for height, width in maps.host_sizes), default=0)
     return len(maps.host_sizes), min(-(-most_pixels // (THREADS * _PIXELS_PER_THREAD)), _MOST_BLOCKS), 1
@@ -213,22 +225,28 @@ def _grid(maps: RaggedMaps) -> tuple[int, int, int]:
 
 def _laid_out(values: torch.Tensor, sizes: tuple[tuple[int, int], ...], device: torch.device) -> RaggedMaps:
     starts = np.cumsum([0, *(height * width for height, width in sizes)], dtype=np.int64)[:-1]
-    return RaggedMaps(values, _to(starts, device), _to(np.array(sizes, np.int32).reshape(-1, 2), device), sizes)
+    return RaggedMaps(
+        values, to_device(starts, device), to_device(np.array(sizes, np.int32).reshape(-1, 2), device), sizes
+    )
 
 
 def _flat(arrays: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """All of `arrays` one behind the other on `device`; those of the host travel together, through pinned memory."""
-    if all(isinstance(one, torch.Tensor) and one.device == device for one in arrays) and arrays:
-        return torch.cat([one.reshape(-1).to(dtype) for one in arrays])  # type: ignore[union-attr]
-    count = sum(int(np.prod(one.shape)) for one in arrays)
+    tensors = [_as_tensor(one) for one in arrays]
+    if tensors and all(one.device == device for one in tensors):
+        return torch.cat([one.reshape(-1).to(dtype) for one in tensors])
+    count = sum(one.numel() for one in tensors)
     joined = torch.empty(count, dtype=dtype, pin_memory=device.type == "cuda")
     start = 0
-    for one in arrays:
-        source = one if isinstance(one, torch.Tensor) else torch.from_numpy(np.require(one, requirements="W"))
-        joined[start : start + source.numel()].view(source.shape).copy_(source)
-        start += source.numel()
+    for one in tensors:
+        joined[start : start + one.numel()].view(one.shape).copy_(one)
+        start += one.numel()
     return joined.to(device, non_blocking=True)
 
 
-def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(array).to(device)
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return on_device(torch.from_numpy(array), device)
+
+
+def _as_tensor(array: torch.Tensor | np.ndarray) -> torch.Tensor:
+    return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.require(array, requirements="W"))

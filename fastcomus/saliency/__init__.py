@@ -5,7 +5,7 @@ its pixels (H, W, 3) uint8. They return saliency maps (M, H, W) float32 in [0, 1
 methods: M = 1), or masks (M, H, W) bool that need no threshold. They are called from several threads at once.
 
 Methods with a network are a `NetworkProposer`: worker threads prepare images, the network sees a batch of them, and
-worker threads enlarge what it found. Either way the result depends on that image alone.
+what it found is enlarged later. Either way the result depends on that image alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from fastcomus.backends import Image
 from fastcomus.config import EmbedConfig, nearest
 from fastcomus.errors import InputError
 
@@ -30,11 +31,16 @@ class NetworkProposer(Protocol):
     @property
     def batch(self) -> int: ...
 
-    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+    @property
+    def needs_host_pixels(self) -> bool:
+        """Whether `prepare` looks at pixels in host memory, instead of where they are."""
+
+    def prepare(self, pixels: Image) -> torch.Tensor:
         """What the network sees of an image (H, W, 3) uint8; called from several threads."""
 
-    def propose(self, prepared: torch.Tensor) -> list[np.ndarray]:
-        """For every image of a stacked batch, maps (M, h, w): float32 in [0, 1], or masks as bool."""
+    def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
+        """For every image of a stacked batch, maps (M, h, w) on the network's device: float32 in [0, 1], or masks as
+        bool. h and w are those of every map."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +139,16 @@ def _mask_folder(config: EmbedConfig) -> Proposer:
     return MaskFolder(Path(config.masks))
 
 
-def square(pixels: np.ndarray, side: int) -> torch.Tensor:
-    """An image (H, W, 3) uint8 stretched to the square that a network sees: (3, side, side) uint8."""
+def images_per_pass(device: torch.device) -> int:
+    """How many images a network that looks for objects sees at once."""
+    return 32 if device.type == "cuda" else 8
+
+
+def square(pixels: Image, side: int) -> torch.Tensor:
+    """An image (H, W, 3) uint8 stretched to the square that a network sees: (3, side, side) uint8, on its device."""
     from torchvision.transforms.v2 import functional as transforms
 
-    planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(np.require(pixels, requirements="W"))
+    planes = pixels.permute(2, 0, 1)[None]
     return transforms.resize(planes, [side, side], antialias=True)[0].contiguous()
-
-
-def enlarged_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Maps (M, h, w) of a network at an image's size, bilinearly: (M, H, W) of the same kind, float32 or bool."""
-    if not len(maps):
-        return np.zeros((0, *shape), maps.dtype)
-    values = torch.from_numpy(maps).float()[None]
-    enlarged = torch.nn.functional.interpolate(values, shape, mode="bilinear", align_corners=False)[0].numpy()
-    return enlarged > 0.5 if maps.dtype == bool else enlarged.clip(0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from safetensors import safe_open
 from torch import nn
 
 from fastcomus import weights
+from fastcomus.backends import Image
+from fastcomus.backends.device_memory import on_device
 from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
+from fastcomus.fixed_batches import FixedBatches
 from fastcomus.integrity import TENSOR_SEAL, tensor_digest
-from fastcomus.saliency import Proposer, load_proposer, square
+from fastcomus.saliency import Proposer, images_per_pass, load_proposer, square
 from fastcomus.saliency.basnet import BASNet
 from fastcomus.saliency.pyramid import PyramidNetwork
 from fastcomus.segmenter import aligned_side
@@ -25,7 +28,6 @@ from fastcomus.segmenter import aligned_side
 BASNET = "basnet"
 _METADATA = "fastcomus_saliency"  # name of the description inside a checkpoint
 _FLAT = 1e-3  # a map that spans less than this shows nothing
-_BATCH = 8
 _COARSEST = 32  # stride of a backbone's last layer
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -77,35 +79,46 @@ class NetworkMap:
     different places.
     """
 
-    batch = _BATCH
-
     def __init__(
-        self, network: SaliencyNetwork, precision: str, priors: Sequence[Proposer] = (), prior_weight: float = 0.0
+        self,
+        network: SaliencyNetwork,
+        precision: str,
+        priors: Sequence[Proposer] = (),
+        prior_weight: float = 0.0,
+        is_compiled: bool = False,
     ) -> None:
         self.network = network.eval()
         self.precision = precision
         self.priors = tuple(priors) if prior_weight else ()
         self.prior_weight = prior_weight if self.priors else 0.0
+        self.needs_host_pixels = bool(self.priors)
+        self.batch = images_per_pass(network.device)
+        self.maps: Callable[[torch.Tensor], torch.Tensor] = self._maps
+        if is_compiled:
+            self.maps = FixedBatches(self._maps, self.batch, network.device)
 
-    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+    def prepare(self, pixels: Image) -> torch.Tensor:
         """(3, S, S) uint8, or (4, S, S) with the priors' mean behind the colours, 255 for 1."""
         image = square(pixels, self.network.side)
         if not self.priors:
             return image
+        assert isinstance(pixels, np.ndarray)
         mean = sum(prior("", pixels)[0] for prior in self.priors) / len(self.priors)
         return torch.cat([image, square((mean[..., None] * 255).round().astype(np.uint8), self.network.side)])
 
     @torch.inference_mode()
-    def propose(self, prepared: torch.Tensor) -> list[np.ndarray]:
-        given = prepared.to(self.network.device)
+    def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
+        return list(self.maps(on_device(prepared, self.network.device)))
+
+    def _maps(self, given: torch.Tensor) -> torch.Tensor:
+        """(N, 1, S, S) of what `prepare` gives, on the device."""
         with autocast(self.network.device, self.precision):
             logits = self.network(given[:, :3])
         maps = torch.sigmoid(logits.float())
         if self.priors:
             maps = torch.lerp(maps, given[:, 3:].float() / 255, self.prior_weight)
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-        stretched = torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT))
-        return list(stretched.cpu().numpy())
+        return torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT))
 
 
 def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkMap:
@@ -125,7 +138,7 @@ def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> Ne
         network = SaliencyNetwork(BASNET, config.saliency_size)
         weights.load_exactly(network.body, weights.read_checkpoint(file), name)
     network = network.to(device).to(memory_format=torch.channels_last)
-    return NetworkMap(network, precision, priors, config.prior_weight)
+    return NetworkMap(network, precision, priors, config.prior_weight, config.compile)
 
 
 def _prior(prior: Any, checkpoint: str) -> Proposer:

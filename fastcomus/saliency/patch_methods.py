@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 from fastcomus import weights
+from fastcomus.backends import Image
 from fastcomus.config import EmbedConfig
 from fastcomus.encoders import PatchEncoder, PatchFeatures, chosen_precision, load_patch_encoder
 from fastcomus.errors import InputError
-from fastcomus.saliency import square
+from fastcomus.saliency import images_per_pass, square
 from fastcomus.saliency.attention_mass import attention_masks
 from fastcomus.saliency.found import found_map
 from fastcomus.saliency.lost import lost
@@ -19,8 +19,6 @@ from fastcomus.saliency.normalized_cut import mask_cut, token_cut
 
 # FOUND's decoder was trained on the keys of the first; the second is the same network, trained on for longer.
 _FOUND_ENCODERS = ("dino_vits8_300ep", "vit_small_patch8_224.dino")
-_BATCH = 8
-
 Find = Callable[[PatchFeatures], torch.Tensor]
 
 
@@ -30,20 +28,22 @@ class PatchMethod:
     Masks without any patch are left out: most methods find one object, MaskCut up to three, and none is possible.
     """
 
-    batch = _BATCH
+    needs_host_pixels = False
 
     def __init__(self, encoder: PatchEncoder, size: int, find: Find) -> None:
         self.encoder = encoder
         self.side = max(1, round(size / encoder.patch_size)) * encoder.patch_size
         self.find = find
+        self.batch = images_per_pass(encoder.mean.device)
 
-    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+    def prepare(self, pixels: Image) -> torch.Tensor:
         return square(pixels, self.side)
 
     @torch.inference_mode()
-    def propose(self, prepared: torch.Tensor) -> list[np.ndarray]:
-        found = self.find(self.encoder(prepared)).cpu().numpy()
-        return [maps[maps.any(axis=(1, 2))] for maps in found]
+    def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
+        found = self.find(self.encoder(prepared))
+        are_there = found.flatten(2).any(2).cpu()  # all at once: a device is waited for
+        return [maps[chosen] for maps, chosen in zip(found, are_there, strict=True)]
 
 
 def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> PatchMethod:

@@ -1,0 +1,218 @@
+"""JPEG files decoded on a device, a batch at a time, by nvJPEG through torchvision; the CPU reads what it cannot.
+
+nvJPEG takes three colours in YCbCr. Left to the CPU are files of other formats, grey and CMYK ones, RGB without
+conversion, those that lack their end, and those that nvJPEG itself refuses. Colour profiles are ignored on either way,
+and pixels are turned upright by the EXIF orientation on the device.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pictures
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from fastcomus.backends.device_memory import on_device
+from fastcomus.image_roots import ImagePlace, StoredImage
+from fastcomus.images import (
+    UnreadableImage,
+    exif_orientation,
+    file_content,
+    lacks_jpeg_end,
+    pillow_warnings_off,
+    read_image,
+)
+
+log = logging.getLogger("fastcomus")
+
+REFUSED = "refused by nvJPEG"
+_MOST_BYTES = 2**28  # of a file; a larger one is read as it is decoded
+_LEAST_TRIED = 4  # files refused, none taken: nvJPEG does not work here
+_RGB_NAMES = [ord(letter) for letter in "RGB"]  # of components that are red, green and blue, not YCbCr
+
+Decode = Callable[[list[torch.Tensor], torch.device], list[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class JpegFile:
+    """A file that nvJPEG should be able to decode. `place`: where it can be read again. `data`: its bytes, uint8.
+    `orientation`: EXIF's, 1 to 8. `shape`: of its pixels, (H, W, 3), before they are turned."""
+
+    place: ImagePlace
+    data: torch.Tensor
+    orientation: int
+    shape: tuple[int, int, int]
+    max_pixels: int
+
+
+class JpegBatches:
+    """A `backends.BatchDecoder`. `decode`: files to planes (3, H, W) uint8 on the device, or RuntimeError for all."""
+
+    def __init__(self, device: torch.device, decode: Decode | None = None) -> None:
+        self.device = device
+        self._decode = decode or _by_torchvision
+        self._works = True
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def read(self, place: ImagePlace | str, max_pixels: int) -> JpegFile | np.ndarray:
+        near = _fetched(place, max_pixels) if isinstance(place, StoredImage) else Path(place)
+        file = _jpeg_file(near, max_pixels) if self._works else REFUSED
+        if isinstance(file, JpegFile):
+            return file
+        pixels = read_image(near, max_pixels)
+        self._count(file, 1)
+        return pixels
+
+    def decode(self, files: Sequence[JpegFile | np.ndarray]) -> list[torch.Tensor | UnreadableImage]:
+        decoded = iter(self._planes([file for file in files if isinstance(file, JpegFile)]))
+        images: list[torch.Tensor | UnreadableImage] = []
+        for file in files:
+            planes = next(decoded) if isinstance(file, JpegFile) else None
+            if planes is not None and isinstance(file, JpegFile):
+                images.append(upright(planes, file.orientation).permute(1, 2, 0))
+                continue
+            try:
+                pixels = file if isinstance(file, np.ndarray) else self._read_after_all(file)
+                images.append(on_device(torch.from_numpy(pixels), self.device))
+            except UnreadableImage as error:
+                images.append(error)
+        return images
+
+    def take_counts(self) -> dict[str, int]:
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        return {what: count for what, count in counts.most_common() if count}
+
+    def _planes(self, files: Sequence[JpegFile]) -> list[torch.Tensor | None]:
+        """(3, H, W) of every file, None for one that is refused: one of them makes the whole batch fail."""
+        if not files:
+            return []
+        planes: list[torch.Tensor | None] = []
+        with self._own_stream() as keep:
+            try:
+                planes += self._decode([file.data for file in files], self.device)
+            except RuntimeError as error:
+                planes += [self._alone(file) for file in files]
+                if len(files) >= _LEAST_TRIED and not any(one is not None for one in planes):
+                    log.warning("nvJPEG decodes none of %d files (%s); the CPU reads from here on.", len(files), error)
+                    self._works = False
+            keep(planes)
+        self._count(str(self.device), sum(one is not None for one in planes))
+        return planes
+
+    def _alone(self, file: JpegFile) -> torch.Tensor | None:
+        try:
+            return self._decode([file.data], self.device)[0]
+        except RuntimeError:
+            return None
+
+    def _read_after_all(self, file: JpegFile) -> np.ndarray:
+        pixels = read_image(file.place, file.max_pixels)
+        self._count(REFUSED, 1)
+        return pixels
+
+    @contextmanager
+    def _own_stream(self) -> Iterator[Callable[[Sequence[torch.Tensor | None]], None]]:
+        """torchvision decodes on a stream of its own, which waits for none before it writes: memory that comes from a
+        stream without other work holds nothing that is still read. What is kept is there when the block ends."""
+        if self._stream is None:
+            yield lambda planes: None
+            return
+        reader = torch.cuda.current_stream(self.device)
+
+        def keep(planes: Sequence[torch.Tensor | None]) -> None:
+            for one in planes:
+                if one is not None:
+                    one.record_stream(reader)
+
+        with torch.cuda.stream(self._stream):
+            yield keep
+        self._stream.synchronize()
+
+    def _count(self, what: str, count: int) -> None:
+        with self._lock:
+            self._counts[what] += count
+
+
+def upright(planes: torch.Tensor, orientation: int) -> torch.Tensor:
+    """(3, H, W) turned as EXIF's `orientation`, 1 to 8, asks for."""
+    if orientation >= 5:
+        planes = planes.transpose(1, 2)
+    flipped = [1] if orientation in (3, 4, 7, 8) else []
+    flipped += [2] if orientation in (2, 3, 6, 7) else []
+    return planes.flip(flipped).contiguous() if flipped else planes.contiguous()
+
+
+def _by_torchvision(files: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+
+
+@dataclass(frozen=True)
+class _Fetched(StoredImage):
+    """One whose bytes are here: they are not fetched twice."""
+
+    name: str
+    data: bytes
+
+    def content(self, most_bytes: int) -> bytes:
+        return self.data
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _fetched(image: StoredImage, max_pixels: int) -> _Fetched:
+    return _Fetched(str(image), file_content(image, max_pixels))
+
+
+def _jpeg_file(place: Path | _Fetched, max_pixels: int) -> JpegFile | str:
+    """The file for the device, or why not: then it is for the CPU's reader to read it, or to say what is wrong."""
+    try:
+        if isinstance(place, Path):
+            status = os.stat(place)
+            if not stat.S_ISREG(status.st_mode):
+                return "no file"
+            if status.st_size > _MOST_BYTES:
+                return "large file"
+        data = bytearray(place.read_bytes() if isinstance(place, Path) else place.data)
+        if not data.startswith(b"\xff\xd8"):
+            return "no JPEG"
+        with pillow_warnings_off(), Pictures.open(BytesIO(data), formats=("JPEG",)) as image:
+            if reason := _unsuited(image, max_pixels):
+                return reason
+            if lacks_jpeg_end(BytesIO(data)):
+                return "cut short"
+            shape = (image.height, image.width, 3)
+            return JpegFile(
+                place, torch.frombuffer(data, dtype=torch.uint8), exif_orientation(image), shape, max_pixels
+            )
+    except Exception:  # as many kinds as damaged files have; the CPU's reader names it
+        return "damaged header"
+
+
+def _unsuited(image: Any, max_pixels: int) -> str:
+    if image.width * image.height > max_pixels:
+        return "too large"
+    if image.mode != "RGB":
+        return {"L": "grey", "CMYK": "CMYK"}.get(image.mode, image.mode)
+    # As libjpeg guesses: Adobe's marker says it, else JFIF's, else the components' names.
+    if image.info.get("adobe_transform", 1) == 0:
+        return "RGB without conversion"
+    has_marker = "adobe" in image.info or "jfif" in image.info
+    if not has_marker and [component[0] for component in image.layer] == _RGB_NAMES:
+        return "RGB without conversion"
+    return ""

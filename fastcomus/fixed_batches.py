@@ -1,0 +1,35 @@
+"""Functions compiled for batches of one size, and batches filled up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+
+class FixedBatches:
+    """`function` of a batch of images, compiled by torch.compile for batches of `size`; on a CUDA device it becomes a
+    CUDA graph, launched as one.
+
+    A batch of that size goes through what was compiled, at the first of them for minutes; any other, as they come where
+    memory runs short, through `function` itself. On a CUDA device always to be called from the same thread.
+    """
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], size: int, device: torch.device) -> None:
+        self.function, self.size = function, size
+        self.compiled = torch.compile(function, dynamic=False, mode=_mode(device))
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) != self.size:
+            return self.function(batch)
+        return self.compiled(batch).clone()  # the next run of a CUDA graph overwrites what it gave
+
+
+def filled_up(batch: torch.Tensor, size: int) -> torch.Tensor:
+    """`batch` (N, ...), its last item repeated until there are `size`."""
+    missing = size - len(batch)
+    return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]) if missing > 0 else batch
+
+
+def _mode(device: torch.device) -> str:
+    return "reduce-overhead" if device.type == "cuda" else "default"
