@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcomus.command_options import Classes, Device, Images, Truth, stage_command
+from fastcomus.command_options import IMAGES_HELP, Classes, Device, Images, Truth, stage_command
 from fastcomus.errors import InputError, sentence
 from fastcomus.export_commands import export_app
 from fastcomus.interruption import EXIT_CODE as STOPPED
@@ -106,14 +106,7 @@ def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
 def predict_command(
     run: "Run",
     given: dict[str, dict[str, Any]],
-    images: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of images (searched to any depth), an image, a file with a path a line, or - for such lines "
-            "on standard input.",
-            show_default=False,
-        ),
-    ],
+    images: Images,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the masks; by default predictions/ in the run.")
     ] = None,
@@ -137,9 +130,7 @@ def predict_command(
 def assign_command(
     run: "Run",
     given: dict[str, dict[str, Any]],
-    images: Annotated[
-        Path | None, typer.Argument(help="Folder of new images (searched to any depth).", show_default=False)
-    ] = None,
+    images: Annotated[str, typer.Argument(help=IMAGES_HELP, show_default=False)] = "",
     embeddings: Annotated[
         Path | None, typer.Option(help="Assign these rows instead: .npy (N, D), or Parquet with a column embedding.")
     ] = None,
@@ -151,7 +142,7 @@ def assign_command(
     ] = None,
 ) -> None:
     """Put the objects of other images into the clusters that are there, without clustering again."""
-    run.assign(images or "", output or "", embeddings=embeddings or "", masks=masks or "", **given["assign"])
+    run.assign(images, output or "", embeddings=embeddings or "", masks=masks or "", **given["assign"])
 
 
 @stage_command(app)

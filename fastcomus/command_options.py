@@ -22,9 +22,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes
 Workers = Annotated[int, typer.Option(help="Threads that read images; 0 takes one per core.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Write the log as an object of JSON a line.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win.")]
-Images = Annotated[
-    Path, typer.Argument(help="Folder of images (searched to any depth), or one image.", show_default=False)
-]
+IMAGES_HELP = (
+    "Folder of images or of tars with images (searched to any depth), an image, a tar, tars by a pattern such as "
+    "'shards-{000..009}.tar', any of these behind an s3://, gs://, http:// or https:// address, a file with a path or "
+    "URL a line, or - for such lines on standard input."
+)
+Images = Annotated[str, typer.Argument(help=IMAGES_HELP, show_default=False)]
 TRUTH_HELP = (
     "Truth: a folder of class masks (PNG: 0 background, 255 void) named like the images, voc:PATH@val, "
     "coco:PATH@val2017, coco-voc:PATH@val2017 (VOC's classes in COCO) or folders:DIR (a folder of images per class); "

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fastcomus.addresses import check_no_secrets, is_url
 from fastcomus.errors import InputError
 
 PRECISIONS = ("float32", "bf16")
@@ -147,7 +148,7 @@ class TrainConfig:
     iterations: int = setting(2, "Rounds of training; each starts from the backbone's own weights.")
     epochs: int = setting(10, "Passes over the images in the first iteration.")
     next_epochs: int = setting(5, "Passes over the images in every later iteration.")
-    extend: str = setting("", "Folder of more images for the iterations after the first.")
+    extend: str = setting("", "More images for the iterations after the first: a folder, tars or a list, as for embed.")
     train_size: int = setting(512, "Side in pixels of the training crops.")
     scale_min: float = setting(0.5, "Smallest area of a training crop, as a share of the image's.")
     scale_max: float = setting(2.0, "Largest area of a training crop; draws that do not fit give the largest window.")
@@ -422,6 +423,10 @@ def check(config: Config) -> None:
     _require(0 <= saliency.moving_average < 1, "moving_average", "lie in [0, 1)", saliency.moving_average)
     saliency_priors(saliency)
     prediction_scales(predict)
+    for stage in (getattr(config, name) for name in STAGES):
+        for value in dataclasses.asdict(stage).values():
+            if is_url(str(value)):  # all settings stand in run.json and in the report
+                check_no_secrets(value)
 
 
 def prediction_scales(config: PredictConfig) -> list[float]:

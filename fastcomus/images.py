@@ -42,13 +42,18 @@ class Skipped:
 
     `image`: path relative to the root, POSIX separators; bytes that are not UTF-8 stand as `\\xNN`.
     `reason`: "unreadable", "truncated", "empty file", "too large", "not a regular file", "broken link",
-    "unreadable folder", "name is not valid UTF-8" or LOST; later stages have reasons of their own.
+    "unreadable folder", "name is not valid UTF-8" or LOST; of what strangers named or packed, "unsafe name", "name
+    occurs twice", "damaged archive" or "compressed archive"; later stages have reasons of their own.
     `detail`: one line of free text.
     """
 
     image: str
     reason: str
     detail: str
+
+
+class NoImages(InputError):
+    """A folder that holds no image file."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def find_images(root: Path) -> ImageList:
     shown = printable(str(root))
     looked_for = ", ".join(f".{ending}" for ending in ENDINGS)
     if os.path.isdir(root):
-        walk = _Walk(os.path.realpath(root))
+        walk = _Walk(os.path.realpath(root), has_image_ending)
         names, skipped = walk.names, walk.skipped
         if walk.root_error:
             raise InputError(f"{shown} cannot be listed ({walk.root_error}); check its permissions.")
@@ -98,8 +103,15 @@ def find_images(root: Path) -> ImageList:
         raise InputError(f"{shown} {what}; give a folder of images.")
     if not names:
         left_out = f"; {len(skipped)} left out, such as {skipped[0].image} ({skipped[0].reason})" if skipped else ""
-        raise InputError(f"{root} holds no image file: looked for {looked_for} in it and its folders{left_out}.")
+        raise NoImages(f"{root} holds no image file: looked for {looked_for} in it and its folders{left_out}.")
     return ImageList(root, tuple(sorted(names)), tuple(sorted(skipped, key=lambda one: one.image)))
+
+
+def find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str], list[Skipped]]:
+    """The files of a folder as `find_images` finds them, but those whose name `is_wanted`: sorted, and what was left
+    out."""
+    walk = _Walk(os.path.realpath(root), is_wanted)
+    return sorted(walk.names), walk.skipped
 
 
 class _Walk:
@@ -109,7 +121,8 @@ class _Walk:
     real file needs no record of its own: it is listed if its real folder was visited and its name qualifies.
     """
 
-    def __init__(self, real_root: str) -> None:
+    def __init__(self, real_root: str, is_wanted: Callable[[str], bool]) -> None:
+        self._is_wanted = is_wanted
         self.names: list[str] = []
         self.skipped: list[Skipped] = []
         self.root_error = ""
@@ -144,7 +157,7 @@ class _Walk:
                         elif entry.is_dir(follow_symlinks=False):
                             if self._takes_name(name, prefix + name):
                                 waiting.append((entry.path, prefix + name + "/"))
-                        elif has_image_ending(name) and self._takes_name(name, prefix + name):
+                        elif self._is_wanted(name) and self._takes_name(name, prefix + name):
                             if entry.is_file(follow_symlinks=False):
                                 self.names.append(prefix + name)
                             else:
@@ -159,10 +172,10 @@ class _Walk:
         try:
             mode = os.stat(path).st_mode
         except OSError as error:
-            if has_image_ending(name):
+            if self._is_wanted(name):
                 self._skip(relative, "broken link", error.strerror or str(error))
             return
-        if not (stat.S_ISDIR(mode) or has_image_ending(name)) or not self._takes_name(name, relative):
+        if not (stat.S_ISDIR(mode) or self._is_wanted(name)) or not self._takes_name(name, relative):
             return
         if stat.S_ISDIR(mode):
             heapq.heappush(self._folder_links, (relative, os.path.realpath(path)))
@@ -182,7 +195,7 @@ class _Walk:
 
     def _is_listed(self, real_path: str) -> bool:
         folder, name = os.path.split(real_path)
-        return folder in self._visited and not is_hidden(name) and has_image_ending(name) and is_utf8(name)
+        return folder in self._visited and not is_hidden(name) and self._is_wanted(name) and is_utf8(name)
 
 
 def is_hidden(name: str) -> bool:

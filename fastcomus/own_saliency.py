@@ -79,7 +79,7 @@ def train_saliency(
 
 
 def _network(
-    root: Path, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
+    root: ImageRoot, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> tuple[SaliencyNetwork, int]:
     """The network, and the number of images that it was trained on. No file of maps is open when it returns: Windows
     would not remove one that is."""

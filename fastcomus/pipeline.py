@@ -639,10 +639,10 @@ class Run:
 
         if not self._images:
             raise InputError(f"{self.folder.path} holds no images, only embeddings; run fastcomus embed FOLDER first.")
-        root = opened_root(self._images)
         objects = self.folder.read_shards(["image"])["image"].to_pylist()
         readable = [row["image"] for row in self._skipped().to_pylist() if row["width"]]
-        return ImageSource(root, tuple(sorted({*objects, *readable})))
+        names = tuple(sorted({*objects, *readable}))
+        return ImageSource(opened_root(self._images, names), names)
 
     def _embedded(self, images: int) -> Embedded:
         embedded = Embedded(images, self.folder.count_shard_rows(), len(self._skipped()))

@@ -58,7 +58,7 @@ def test_a_name_that_is_no_utf8_is_skipped(here: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "list names no image; give one path a line"),
+        (b"", "list names no image; give one path or URL a line"),
         (b"\n \n", "names no image"),
         (
             b"sub/x.png\nsub/y.png\n",
