@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastcomus.engines import Piece, Result, Stored, Work, done_here, portable
@@ -85,7 +86,7 @@ class OnRay:
             share = share_of(ray.nodes(), self.device, self.workers, len(pieces))
             log.info("Ray: actors %d, each of cores %d, GPUs %d.", share.actors, share.cores, share.gpu)
             rows = _rows(work, pieces, share)
-            first = next(rows)  # when it is here, networks are loaded
+            first = next(rows, None)  # when it is here, networks are loaded
             yield _stored(first, rows, then, on_images)
 
 
@@ -114,6 +115,12 @@ class _Actor:
         from fastcomus import backends
 
         os.environ.update(self.environment)
+        root = self.work.root
+        if isinstance(root, Path) and not root.exists():
+            raise InputError(
+                f"the machine {socket.gethostname()} of the Ray cluster has no {root}; images and the run folder must "
+                "lie at the same path on all of them, such as on a shared file system."
+            )
         torch.set_num_threads(self.share.cores)
         return self.work.load(backends.select("cuda" if self.share.gpu else "cpu"), self.share.cores)
 
@@ -158,10 +165,22 @@ def _rows(work: Any, pieces: Sequence[Any], share: Share) -> Iterator[Any]:
             num_gpus=1 if share.gpu else 0,
             **options,
         )
-    for row in made.iter_rows():
-        if isinstance(row["result"], Exception):
-            raise row["result"]
-        yield row["result"]
+    try:
+        for row in made.iter_rows():
+            if isinstance(row["result"], Exception):
+                raise row["result"]
+            yield row["result"]
+    except ray.exceptions.RayError as error:
+        raise InputError(
+            f"Ray gave up ({_reason(error)}); see to it and start the same command again, it goes on from here."
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """In a line: of an error within an actor the last one, which names it."""
+    cause = getattr(error, "cause", None) or error.__cause__ or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    return lines[-1] if "Traceback" in str(cause) else lines[0]
 
 
 def _stored(

@@ -59,10 +59,10 @@ class EmbedWork:
 
 
 def embed_work(root: Path, config: EmbedConfig) -> EmbedWork:
-    """With the files that `config` names under paths that hold in every folder."""
+    """With `root` and the files that `config` names under paths that hold in every folder."""
     saliency = config.saliency if config.saliency in METHODS else _absolute(config.saliency)
     masks, encoder_weights = _absolute(config.masks), _absolute(config.encoder_weights)
-    return EmbedWork(root, replace(config, saliency=saliency, masks=masks, encoder_weights=encoder_weights))
+    return EmbedWork(root.absolute(), replace(config, saliency=saliency, masks=masks, encoder_weights=encoder_weights))
 
 
 def _absolute(path: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fastcomus.backends import Backend
@@ -47,7 +48,10 @@ class Loaded(Protocol[Piece_in, Result_out]):
 
 
 class Work(Protocol[Piece_in, Result_out]):
-    """What is to be done with pieces, small enough to be sent to another process."""
+    """What is to be done with pieces of images under `root`, small enough to be sent to another process."""
+
+    @property
+    def root(self) -> Path: ...
 
     def load(self, backend: Backend, workers: int) -> Loaded[Piece_in, Result_out]:
         """Load the networks, once for all pieces. `workers`: threads that read images. Raises InputError."""

@@ -95,7 +95,8 @@ def write_predictions(
         return made.skipped
 
     if len(done) < len(images):
-        work = PredictWork(run.path.absolute(), iteration, wanted.found.root, names, overlay, probabilities, config)
+        root = wanted.found.root.absolute()
+        work = PredictWork(run.path.absolute(), iteration, root, names, overlay, probabilities, config)
         windows = [images[start : start + WINDOW] for start in starts]
         pieces = [Window(one, frozenset(done.intersection(one))) for one in windows if not done.issuperset(one)]
         with (
