@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ _CONNECT_S = 5.0
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # else it reports its use to its makers
     "RAY_DATA_USAGE_DISABLED": "1",  # and asks a Prometheus for more of it
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # it is started here or not at all
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters comes as an error
 }
 _ALONE = {  # a Ray of one's own
@@ -86,8 +87,12 @@ class OnRay:
             share = share_of(ray.nodes(), self.device, self.workers, len(pieces))
             log.info("Ray: actors %d, each of cores %d, GPUs %d.", share.actors, share.cores, share.gpu)
             rows = _rows(work, pieces, share)
-            first = next(rows, None)  # when it is here, networks are loaded
-            yield _stored(first, rows, then, on_images)
+            try:
+                first = next(rows, None)  # when it is here, networks are loaded
+                yield _stored(first, rows, then, on_images)
+            finally:
+                with _silent_standard_error():  # Ray tells of every piece that is given up
+                    rows.close()  # before Ray is: an executor that outlives it would start another
 
 
 class _Actor:
@@ -143,7 +148,7 @@ def share_of(nodes: Sequence[Mapping[str, Any]], device: str, workers: int | Non
     return Share(min(actors, pieces), own, any(gpus) and device != "cpu")
 
 
-def _rows(work: Any, pieces: Sequence[Any], share: Share) -> Iterator[Any]:
+def _rows(work: Any, pieces: Sequence[Any], share: Share) -> Generator[Any, None, None]:
     """What the actors give, as it comes."""
     import ray.data
 
@@ -165,8 +170,9 @@ def _rows(work: Any, pieces: Sequence[Any], share: Share) -> Iterator[Any]:
             num_gpus=1 if share.gpu else 0,
             **options,
         )
+    rows: Any = iter(made.iter_rows())
     try:
-        for row in made.iter_rows():
+        for row in rows:
             if isinstance(row["result"], Exception):
                 raise row["result"]
             yield row["result"]
@@ -174,6 +180,8 @@ def _rows(work: Any, pieces: Sequence[Any], share: Share) -> Iterator[Any]:
         raise InputError(
             f"Ray gave up ({_reason(error)}); see to it and start the same command again, it goes on from here."
         ) from error
+    finally:
+        rows.close()
 
 
 def _reason(error: BaseException) -> str:
@@ -205,7 +213,8 @@ def _connected(address: str) -> Iterator[None]:
                 yield
             finally:
                 if is_ours:
-                    ray.shutdown()
+                    with _silent_standard_error():
+                        ray.shutdown()
     finally:
         os.environ.clear()
         os.environ.update(given)
@@ -231,7 +240,7 @@ def _started(address: str, scratch: str) -> tuple[Any, bool]:
 
 @contextmanager
 def _silent_standard_error() -> Iterator[None]:
-    """Ray's C++ tells there that it was told to be quiet."""
+    """Ray's C++ writes there whatever the level of its log, even that it was told to be quiet."""
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
