@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, Photographs, make_photographs, tree_bytes
+from typer.testing import CliRunner
 
 from fastcomus import InputError, Run
+from fastcomus.cli import app
 from fastcomus.several_devices import parse_devices
 
 
@@ -50,6 +53,13 @@ def test_devices_are_named_one_by_one_or_all_together(monkeypatch: pytest.Monkey
 def test_a_device_that_is_not_there_is_told_at_once(device: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 CUDA devices"):
         Run(tmp_path / "run", preset="offline", device=device)
+
+
+@pytest.mark.parametrize("command", [["train"], ["cluster"], ["run", "images"]])
+def test_other_commands_take_one_device(command: list[str]) -> None:
+    for device in ("cpu,cpu", "cuda:all"):
+        told = CliRunner().invoke(app, [*command, "--device", device]).exception
+        assert isinstance(told, InputError) and f"fastcomus {command[0]} runs on one device; got --device" in str(told)
 
 
 def test_embed_gives_the_bytes_of_one_process(others: Photographs, tmp_path: Path) -> None:
@@ -104,6 +114,4 @@ def test_what_a_process_cannot_load_is_told_and_nothing_is_written(others: Photo
 
 def children() -> list[int]:
     """Processes that this one started for devices, by multiprocessing's own list."""
-    import multiprocessing
-
     return [one.pid for one in multiprocessing.active_children() if one.pid]
