@@ -54,12 +54,15 @@ def _depthwise_arguments(
     padding: int | str | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
-) -> tuple[torch.Tensor, torch.Tensor, Any, Any, Any] | None:
+) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], tuple[int, int], tuple[int, int]] | None:
     """Of F.conv2d: what `_DepthwiseConvolution` takes, or None where it is not for it."""
     if groups == 1 or not groups == weight.shape[0] == input.shape[1] or bias is not None or isinstance(padding, str):
         return None
-    both = ((value, value) if isinstance(value, int) else tuple(value) for value in (stride, padding, dilation))
-    return input, weight, *both
+    return input, weight, _pair(stride), _pair(padding), _pair(dilation)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 class _DepthwiseConvolution(torch.autograd.Function):
@@ -67,10 +70,17 @@ class _DepthwiseConvolution(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
-    def forward(ctx: Any, input: torch.Tensor, weight: torch.Tensor, *how: tuple[int, int]) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        input: torch.Tensor,
+        weight: torch.Tensor,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+    ) -> torch.Tensor:
         ctx.save_for_backward(input, weight)
-        ctx.how = how
-        return F.conv2d(input, weight, None, *how, groups=len(weight))
+        ctx.how = stride, padding, dilation
+        return F.conv2d(input, weight, None, stride, padding, dilation, len(weight))
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcomus.command_options import IMAGES_HELP, Classes, Device, Images, Truth, stage_command
+from fastcomus.command_options import IMAGES_HELP, Address, Classes, Device, Engine, Images, Truth, stage_command
 from fastcomus.errors import InputError, sentence
 from fastcomus.export_commands import export_app
 from fastcomus.interruption import EXIT_CODE as STOPPED
@@ -52,9 +52,11 @@ def main() -> None:
 
 
 @stage_command(app, "embed")
-def embed_command(run: "Run", given: dict[str, dict[str, Any]], images: Images) -> None:
+def embed_command(
+    run: "Run", given: dict[str, dict[str, Any]], images: Images, engine: Engine = "local", address: Address = ""
+) -> None:
     """Find the objects in every image and embed them."""
-    run.embed(images, **given["embed"])
+    run.embed(images, engine=engine, address=address, **given["embed"])
 
 
 @stage_command(app, "saliency")
@@ -121,9 +123,12 @@ def predict_command(
             "sides at which the network sees the image.",
         ),
     ] = False,
+    engine: Engine = "local",
+    address: Address = "",
 ) -> None:
     """Label other images with the newest network; what is there already and still right stays."""
-    run.predict(images, output or "", overlay=overlay, probabilities=probabilities, **given["predict"])
+    where = {"engine": engine, "address": address}
+    run.predict(images, output or "", overlay=overlay, probabilities=probabilities, **where, **given["predict"])
 
 
 @stage_command(app, "assign")

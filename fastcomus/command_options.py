@@ -18,8 +18,23 @@ _HELP = {field.name: field.metadata["help"] for field in fields(Config) if "help
 Folder = Annotated[Path, typer.Option("--run", help="Run folder: everything a run makes lies in it.")]
 Preset = Annotated[str | None, typer.Option(help=f"{_HELP['preset']} (default: auto)", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help=f"{_HELP['seed']} (default: 0)", show_default=False)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a CUDA device when there is one.")]
-Workers = Annotated[int, typer.Option(help="Threads that read images; 0 takes one per core.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda or cuda:N; auto takes a CUDA device when there is one. embed and predict share images "
+        "among several: cuda:0,cuda:1, or cuda:all."
+    ),
+]
+Workers = Annotated[int, typer.Option(help="Threads that read images, in each process; 0 takes one per core.")]
+Engine = Annotated[
+    str, typer.Option(help="local, or ray: on Ray's actors (extra distributed); --workers is then the cores of each.")
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        help="Of a Ray cluster, HOST:PORT or auto; by default RAY_ADDRESS, else Ray runs on this machine alone."
+    ),
+]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Write the log as an object of JSON a line.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win.")]
 IMAGES_HELP = (
@@ -46,6 +61,8 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "log_json": (LogJson, False),
 }
 
+_ON_SEVERAL_DEVICES = ("embed", "predict")
+
 
 def stage_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a command of `app` with an option for every setting of `stages`, besides the common ones.
@@ -67,6 +84,11 @@ def stage_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., Non
                     f"fastcomus {name} runs in one process and was started in {processes}; only fastcomus train is "
                     "shared among several, so start it without torchrun."
                 )
+            if name not in _ON_SEVERAL_DEVICES and _names_several(values["device"]):
+                raise InputError(
+                    f"fastcomus {name} runs on one device; got --device {values['device']}. Only embed and predict "
+                    "share images among several, and torchrun shares fastcomus train."
+                )
             run = _open_run(values)
             given = {
                 stage: {f.name: values[f.name] for f in fields(STAGES[stage]) if values[f.name] is not None}
@@ -83,6 +105,10 @@ def stage_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., Non
         return function
 
     return register
+
+
+def _names_several(device: str) -> bool:
+    return "," in device or device == "cuda:all"
 
 
 def _open_run(values: dict[str, Any]) -> Any:

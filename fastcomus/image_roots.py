@@ -34,3 +34,8 @@ class StoredImages(ABC):
 
 ImageRoot = Path | StoredImages
 ImagePlace = Path | StoredImage
+
+
+def absolute_root(root: ImageRoot) -> ImageRoot:
+    """`root` as it holds in every current folder."""
+    return root.absolute() if isinstance(root, Path) else root

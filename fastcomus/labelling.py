@@ -31,7 +31,25 @@ def label_images(
     workers: int,
     task: str,
 ) -> Iterator[Result]:
-    """`write(prediction)` of every image of `names` under `root` that is not among the `done`, with a progress bar.
+    """`labelled` with a progress bar, and a safe point behind every image."""
+    with progress_bar(task, len(names), "images", len(done)) as advance:
+        for result in labelled(segmenter, root, names, done, write, config, backend, workers):
+            yield result
+            advance(1)
+            safe_point()
+
+
+def labelled(
+    segmenter: Segmenter,
+    root: ImageRoot,
+    names: Sequence[str],
+    done: Collection[str],
+    write: Callable[[Prediction], Result],
+    config: Config,
+    backend: Backend,
+    workers: int,
+) -> Iterator[Result]:
+    """`write(prediction)` of every image of `names` under `root` that is not among the `done`.
 
     `write` is called by `workers` threads, and as many others read images, while the network goes on.
     """
@@ -40,9 +58,6 @@ def label_images(
         return backend.decode(root / name, config.embed.max_pixels)
 
     precision = chosen_precision(config.train.precision, backend.device)
-    predictions = predict(segmenter, names, read, config.predict, precision, backend, workers, done)
-    with progress_bar(task, len(names), "images", len(done)) as advance:
-        for result in read_ahead(write, predictions, workers):
-            yield result
-            advance(1)
-            safe_point()
+    return read_ahead(
+        write, predict(segmenter, names, read, config.predict, precision, backend, workers, done), workers
+    )

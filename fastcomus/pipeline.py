@@ -36,12 +36,14 @@ from fastcomus.process_group import this_process
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import RunFolder, fingerprint, mask_name
 from fastcomus.saliency import METHODS
+from fastcomus.several_devices import parse_devices
 from fastcomus.stage_report import count, reported, stage_seconds
 from fastcomus.stored_clusters import read_clusters, read_eigenmaps, write_clusters
 from fastcomus.stored_masks import ClassMaps
 from fastcomus.stored_names import names_in, read_names, tell_stale_names, write_names
 
 if TYPE_CHECKING:
+    from fastcomus.engines import Engine
     from fastcomus.evaluation import Evaluation, LabelEvaluation
     from fastcomus.iterations import ImageSource
 
@@ -63,8 +65,9 @@ class Run:
     `assign` puts new objects into the clusters.
 
     `folder`: where results go (made when missing). `preset`: auto, voc, coco, dino or offline; `seed`: of everything
-    random; both are remembered in the folder. `device`: auto, cpu, cuda or cuda:N. `workers`: threads that read
-    images, by default one per core. `settings`: {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
+    random; both are remembered in the folder. `device`: auto, cpu, cuda, cuda:N, or several ("cuda:0,cuda:1",
+    "cuda:all"), which `embed` and `predict` share, a process for each; other stages take the first. `workers`: threads
+    that read images, by default one per core. `settings`: {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
 
     Every stage takes settings by the names of its dataclass in `config.py`; they are remembered too. InputError (a
     sentence for the user) is raised before anything is computed or written.
@@ -82,9 +85,14 @@ class Run:
     ) -> None:
         self.folder = RunFolder(folder)
         self.processes = this_process()
-        self.backend = backends.select(self.processes.device(device))
+        self.wanted_device = device
+        self.devices = parse_devices(device)
+        for one in self.devices[1:]:
+            backends.checked_device(one)
+        self.backend = backends.select(self.processes.device(self.devices[0]))
         if workers is not None and workers < 0:
             raise InputError(f"workers must be at least 1, or 0 for one per core; got {workers}.")
+        self.asked_workers = workers or None
         self.workers = workers or os.cpu_count() or 1
         state = self.folder.read_state() or {}
         self._images: str = state.get("images", "")
@@ -96,13 +104,19 @@ class Run:
 
     @sole_writer
     @reported
-    def embed(self, images: Path | str | ImageList, **settings: Any) -> Embedded:
-        """Find the objects of every image of `images` (see `predict`) and embed them; `objects()` gives the rows."""
-        from fastcomus.encoders import load_encoder
-        from fastcomus.objects import SKIPPED_SCHEMA, embed_shards, lost_images
-        from fastcomus.saliency import check_saliency, load_proposer
+    def embed(
+        self, images: Path | str | ImageList, *, engine: str = "local", address: str = "", **settings: Any
+    ) -> Embedded:
+        """Find the objects of every image of `images` (see `predict`) and embed them; `objects()` gives the rows.
+
+        `engine`: "local", or "ray": on the cluster at `address`, by default on a Ray of its own on this machine.
+        """
+        from fastcomus.embedding_work import EmbeddedShard, ShardOfImages, embed_work
+        from fastcomus.objects import SKIPPED_SCHEMA, lost_images
+        from fastcomus.saliency import check_saliency
 
         config = with_settings(self.config, {"embed": settings})
+        chosen_engine = self._engine(engine, address)
         chosen = config.embed
         found = find_listed_images(images)
         check_names(found.names, self.folder.path)
@@ -126,21 +140,23 @@ class Run:
             log.info("embed: up to date, %d images", len(found.names))
             return self._embedded(len(found.names))
 
-        proposer = load_proposer(chosen, self.backend.device)
-        encoder = load_encoder(
-            chosen.encoder, chosen.encoder_weights, chosen.crop_size, chosen.precision, self.backend.device
-        )
-        self._remember(config, found.root)
-        self.folder.remove("objects/manifest.json")
+        def store(made: EmbeddedShard) -> None:
+            nonlocal whole
+            i, shard = made.index, made.shard
+            if lost := lost_images(shard.skipped):  # under another fingerprint: the next run looks for them again
+                prints[i] = fingerprint(shard=prints[i], lost=lost)
+                whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
+            self.folder.write_shard(i, shard.objects, shard.skipped, prints[i])
+
+        work, pieces = embed_work(found.root, chosen), [ShardOfImages(i, shards[i]) for i in missing]
         done = len(found.names) - sum(len(shards[i]) for i in missing)
-        with progress_bar("embed", len(found.names), "images", done) as advance:
-            todo = [shards[i] for i in missing]
-            made = embed_shards(found.root, todo, chosen, proposer, encoder, self.backend, self.workers, advance)
-            for i, shard in zip(missing, made, strict=True):
-                if lost := lost_images(shard.skipped):  # under another fingerprint: the next run looks for them again
-                    prints[i] = fingerprint(shard=prints[i], lost=lost)
-                    whole = fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
-                self.folder.write_shard(i, shard.objects, shard.skipped, prints[i])
+        with (
+            progress_bar("embed", len(found.names), "images", done) as advance,
+            chosen_engine.results(work, pieces, store, advance) as stored,
+        ):
+            self._remember(config, found.root)
+            self.folder.remove("objects/manifest.json")
+            for _ in stored:
                 safe_point()
         listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
         self.folder.finish_shards(len(shards), pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA), whole)
@@ -305,14 +321,17 @@ class Run:
         *,
         overlay: bool = False,
         probabilities: bool = False,
+        engine: str = "local",
+        address: str = "",
         **settings: Any,
     ) -> Path:
         """Class maps of other images by the newest network, as `output`/NAME.png; by default in the run folder's
         `predictions`. `images`: a folder, an image, a file with a path a line, or "-" for standard input. What else is
-        written: `prediction_folder.write_predictions`."""
+        written: `prediction_folder.write_predictions`. `engine`, `address`: as for `embed`."""
         from fastcomus.prediction_folder import PredictedImages, write_predictions
 
         config = with_settings(self.config, {"predict": settings})
+        chosen_engine = self._engine(engine, address)
         newest, names = self._trained_iteration(None), self.name()
         found = find_listed_images(images)
         check_names(found.names, Path(output or self.folder.path / "predictions"))
@@ -320,7 +339,7 @@ class Run:
         target = RunFolder(output or self.folder.path / "predictions")
         with target.writer.held():
             masks, skipped = write_predictions(
-                wanted, target, overlay, probabilities, self.folder, newest, names, config, self.backend, self.workers
+                wanted, target, overlay, probabilities, self.folder, newest, names, config, chosen_engine
             )
         count(images=masks, skipped=len(skipped))
         log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
@@ -523,6 +542,12 @@ class Run:
             self.name()  # names of other clusters are told before training, not after it
         self.train()
         return [self.evaluate(truth, classes, iteration) for iteration in self._iterations()] if truth else []
+
+    def _engine(self, name: str, address: str) -> Engine:
+        from fastcomus.engines import choose_engine
+
+        cores = os.cpu_count() or 1
+        return choose_engine(name, address, self.wanted_device, self.devices, self.backend, self.asked_workers, cores)
 
     # -- what the folder holds ---------------------------------------------------------------------------------
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from fastcomus.backends import Backend
 from fastcomus.cluster_names import ClusterNames
 from fastcomus.config import Config
-from fastcomus.images import LOST, ImageList, Skipped, UnreadableImage
+from fastcomus.engines import Engine
+from fastcomus.image_roots import absolute_root
+from fastcomus.images import LOST, ImageList, Skipped
 from fastcomus.integrity import sealed
-from fastcomus.labelling import label_images
-from fastcomus.prediction import WINDOW, Prediction
-from fastcomus.run_folder import RunFolder, fingerprint, mask_file, palette, read_sealed
-from fastcomus.segmenter_files import load_segmenter
+from fastcomus.interruption import safe_point
+from fastcomus.prediction import WINDOW
+from fastcomus.prediction_work import PredictedFiles, PredictWork, Window, prediction_files
+from fastcomus.progress import progress_bar
+from fastcomus.run_folder import RunFolder, fingerprint, read_sealed
 
 log = logging.getLogger("fastcomus")
-
-_OVERLAY_QUALITY = 90  # of JPEG
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,12 @@ def write_predictions(
     iteration: int,
     names: ClusterNames,
     config: Config,
-    backend: Backend,
-    workers: int,
+    engine: Engine,
 ) -> tuple[int, list[Skipped]]:
-    """Fill `target` by the network of `iteration` of `run`; the number of images with a mask, and what was skipped.
+    """Fill `target` by the network of `iteration` of `run`, as `engine` says; the number of images with a mask, and
+    what was skipped.
 
-    `target` gets a mask NAME.png per image, overlays/NAME.jpg when `overlay` (`overlay_picture`),
+    `target` gets a mask NAME.png per image, overlays/NAME.jpg when `overlay` (`prediction_work.overlay_picture`),
     probabilities/NAME.npy when `probabilities` (`Prediction.probabilities`), and predictions.json: settings, what was
     skipped, and a fingerprint for every window of images that share batches. Windows whose images, network or settings
     changed are done again; of the others, only what is missing.
@@ -83,70 +79,39 @@ def write_predictions(
     if changed:  # first nothing vouches for the old files, then they go, then the new ones may come
         remember([one for start, one in prints.items() if start not in changed])
         for name in fresh:
-            for file in _files(name, True, True):
+            for file in prediction_files(name, True, True):
                 target.file(file).unlink(missing_ok=True)
         remember(list(prints.values()))
     done = {
         name
         for name in images
-        if name in skipped or all(target.file(file).exists() for file in _files(name, overlay, probabilities))
+        if name in skipped or all(target.file(file).exists() for file in prediction_files(name, overlay, probabilities))
     }
 
-    def write(prediction: Prediction) -> Skipped | None:
-        name = prediction.image
-        try:
-            if prediction.error is not None:
-                raise prediction.error
-            labels = names.class_map(prediction.labels())
-            if overlay:
-                pixels = backend.decode(wanted.found.root / name, config.embed.max_pixels)
-                with target.replacing(_files(name, True, False)[1]) as path:
-                    path.write_bytes(overlay_picture(pixels, labels))
-        except UnreadableImage as error:
-            log.warning("predict: skipped %s: %s", name, error)
-            return Skipped(name, error.reason, error.detail)
-        if probabilities:
-            target.write_array(_files(name, False, True)[1], _by_class(prediction.probabilities(), names))
-        target.write_class_map(mask_file(name), labels)
-        return None
+    def store(made: PredictedFiles) -> Skipped | None:
+        if made.skipped is not None:
+            log.warning("predict: skipped %s: %s: %s", made.image, made.skipped.reason, made.skipped.detail)
+        for name, content in made.files:
+            target.write_bytes(name, content)
+        return made.skipped
 
     if len(done) < len(images):
-        segmenter = load_segmenter(run, iteration)
-        results = label_images(segmenter, wanted.found.root, images, done, write, config, backend, workers, "predict")
-        skipped |= {one.image: one for one in results if one is not None}
+        root = absolute_root(wanted.found.root)
+        work = PredictWork(run.path.absolute(), iteration, root, names, overlay, probabilities, config)
+        windows = [images[start : start + WINDOW] for start in starts]
+        pieces = [Window(one, frozenset(done.intersection(one))) for one in windows if not done.issuperset(one)]
+        with (
+            progress_bar("predict", len(images), "images", len(done)) as advance,
+            engine.results(work, pieces, store, advance) as results,
+        ):
+            for one in results:
+                if one is not None:
+                    skipped[one.image] = one
+                safe_point()
         remember(list(prints.values()))
     elif stored["state"].get("classes") != classes.get("classes"):  # other names of the same classes
         remember(list(prints.values()))
     return len(images) - len(skipped), [*skipped.values(), *wanted.found.skipped]
-
-
-def overlay_picture(pixels: np.ndarray, labels: np.ndarray) -> bytes:
-    """A JPEG of `pixels` (H, W, 3) uint8, objects of `labels` (H, W) tinted half in the masks' colours.
-
-    Labels above 255 take the colours of 1 to 255 again.
-    """
-    colours = palette()[np.where(labels == 0, 0, (labels.astype(np.int64) - 1) % 255 + 1)]
-    tinted = (pixels.astype(np.uint16) + colours + 1) // 2
-    stream = io.BytesIO()
-    picture = np.where(labels[:, :, None] > 0, tinted, pixels).astype(np.uint8)
-    Image.fromarray(picture).save(stream, format="JPEG", quality=_OVERLAY_QUALITY)
-    return stream.getvalue()
-
-
-def _files(name: str, overlay: bool, probabilities: bool) -> list[str]:
-    """The mask of an image, then what else is asked for."""
-    stem = mask_file(name).removesuffix(".png")
-    extra = [f"overlays/{stem}.jpg"] * overlay + [f"probabilities/{stem}.npy"] * probabilities
-    return [mask_file(name), *extra]
-
-
-def _by_class(probabilities: np.ndarray, names: ClusterNames) -> np.ndarray:
-    """Probabilities (k + 1, h, w) of clusters as those of classes (C + 1, h, w), float16."""
-    if not names.given:
-        return probabilities
-    sums = np.zeros((len(names.classes), *probabilities.shape[1:]), np.float32)
-    np.add.at(sums, names.class_of_label, probabilities)
-    return sums.astype(np.float16)
 
 
 def _stored(target: RunFolder) -> dict[str, Any]:

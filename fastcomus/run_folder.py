@@ -173,6 +173,10 @@ class RunFolder:
         with self.replacing(name) as path:
             path.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
+    def write_bytes(self, name: str, content: bytes) -> None:
+        with self.replacing(name) as path:
+            path.write_bytes(content)
+
     def write_tensors(self, name: str, write: Callable[[Path], None]) -> None:
         """A file by `torch.save` or safetensors, whose errors about the disk are made those that all others raise."""
         with self.replacing(name) as path:

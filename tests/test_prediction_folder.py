@@ -14,9 +14,9 @@ from conftest import Photographs, make_photographs, tree_bytes
 from PIL import Image
 from safetensors.torch import save_file
 
-from fastcomus import Run, prediction_folder
+from fastcomus import Run, prediction_work
 from fastcomus.datasets import read_mask
-from fastcomus.prediction_folder import overlay_picture
+from fastcomus.prediction_work import overlay_picture
 from fastcomus.run_folder import palette
 from fastcomus.segmenter import build_segmenter
 
@@ -91,7 +91,7 @@ def test_a_second_time_nothing_is_loaded_or_written(
 ) -> None:
     output = Path(shutil.copytree(whole, tmp_path / "out"))
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-    monkeypatch.setattr(prediction_folder, "load_segmenter", None)
+    monkeypatch.setattr(prediction_work, "load_segmenter", None)
     Run(trained).predict(others.images, output)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 

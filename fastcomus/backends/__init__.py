@@ -160,6 +160,15 @@ def select(device: str) -> Backend:
     from fastcomus.backends.cpu import CpuBackend
     from fastcomus.backends.processor import keep_freed_memory
 
+    chosen = checked_device(device)
+    keep_freed_memory()
+    if chosen.type == "cuda":
+        return _on_cuda(torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index))
+    return CpuBackend(device=chosen)
+
+
+def checked_device(device: str) -> torch.device:
+    """The device that `select` would take; InputError where it is not there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -173,10 +182,7 @@ def select(device: str) -> Backend:
             f"--device {device} was asked for and this machine has {torch.cuda.device_count()} CUDA devices; "
             "use --device cpu or --device auto."
         )
-    keep_freed_memory()
-    if chosen.type == "cuda":
-        return _on_cuda(torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index))
-    return CpuBackend(device=chosen)
+    return chosen
 
 
 def _on_cuda(device: torch.device) -> Backend:
