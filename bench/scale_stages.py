@@ -173,7 +173,7 @@ def suggested(folder: Path) -> object:
     return _run(folder).suggest_k(max_k=20)
 
 
-FEW, MANY, LARGE = (100, 300, 900), (500, 1_500, 4_500), (3_000, 9_000, 27_000)
+FEW, MANY, LARGE = (600, 1_200, 2_400), (500, 1_500, 4_500), (3_000, 9_000, 27_000)
 ROWS = (31_000, 45_000, 90_000)
 STAGES = {
     "train-saliency": Stage(FEW, images, lambda at: _run(at).train_saliency(at / "images"), "image"),
