@@ -78,7 +78,7 @@ def measured(stages: list[str], sizes: list[int], scratch: Path) -> Iterator[tup
 
     folders = {size: scratch / str(size) for size in sizes}
     small = scratch / "small"
-    for size, folder in {max(64, min(sizes) // 8): small, **folders}.items():
+    for size, folder in {max(min(sizes) // 8, min(300, min(sizes) // 2)): small, **folders}.items():
         apart(STAGES[stages[0]].prepare, folder, size)
     for stage in stages:
         work = STAGES[stage].work

@@ -173,8 +173,8 @@ def suggested(folder: Path) -> object:
     return _run(folder).suggest_k(max_k=20)
 
 
-FEW, MANY, LARGE = (200, 600, 1_200), (1_000, 3_000, 9_000), (5_000, 15_000, 40_000)
-ROWS = (35_000, 60_000, 118_000)
+FEW, MANY, LARGE = (600, 1_200, 2_400), (500, 1_500, 4_500), (3_000, 9_000, 27_000)
+ROWS = (31_000, 45_000, 90_000)
 STAGES = {
     "train-saliency": Stage(FEW, images, lambda at: _run(at).train_saliency(at / "images"), "image"),
     "embed": Stage(FEW, images, lambda at: _run(at).embed(at / "images"), "image"),
@@ -182,7 +182,7 @@ STAGES = {
     "eigenmaps": Stage(ROWS, rows, eigenmaps),
     "labels": Stage(ROWS, rows, labels),
     "pseudo-masks": Stage(MANY, clustered_run, cluster_again),
-    "suggest-k": Stage((6_000, 12_000, 24_000), objects, suggested),
+    "suggest-k": Stage((5_500, 11_000, 22_000), objects, suggested),
     "train": Stage(FEW, clustered_run, lambda at: _run(at).train()),
     "predict": Stage(FEW, trained_run, lambda at: _run(at / "trained").predict(at / "images"), "image"),
     "assign": Stage(LARGE, new_rows, lambda at: _run(at).assign(embeddings=at / "new.npy")),
