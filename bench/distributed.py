@@ -217,7 +217,7 @@ def make_trained_run(folder: Path) -> None:
     written.finish("clusters", "clusters", k=K, objects=0, images=True, source="")
     written.finish("iteration-0", "masks", follows="clusters")
     torch.manual_seed(0)
-    write_segmenter(written, 1, build_segmenter("efficientnet-lite0", "", K, 16))
+    write_segmenter(written, 1, build_segmenter("efficientnet-lite0", "", K, 16), "")
     facts = {"k": K, "backbone": "efficientnet-lite0", "output_stride": 16}
     written.finish("iteration-1", "network", follows="masks", **facts)
 

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,8 @@ from PIL import Image
 from fastcomus.errors import InputError
 from fastcomus.folder_lock import LOCK_FILES, SoleWriter
 from fastcomus.integrity import Damaged, file_digest, read_checked_png, sealed, unsealed
+
+Read = TypeVar("Read")
 
 FORMAT = 2
 _UNFINISHED = ".unfinished"
@@ -193,12 +195,10 @@ class RunFolder:
 
     def read_table(self, name: str, columns: list[str] | None = None, digest: str = "") -> pa.Table:
         """`digest`: SHA-256 that the file must have; by default what the manifest of its stage says."""
-        file = self.file(name)
         self._check_digest(name, digest)
-        try:
-            return pq.read_table(file, columns=columns, page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{file} cannot be read ({_first_line(error)}); {self._mending(name)}.") from error
+        return self._read_parquet(
+            name, lambda file: pq.read_table(file, columns=columns, page_checksum_verification=True)
+        )
 
     def write_array(self, name: str, array: np.ndarray) -> None:
         with self.replacing(name) as path, path.open("wb") as stream:
@@ -255,9 +255,9 @@ class RunFolder:
         self.finish("objects", fingerprint, parts=digests, skipped=len(rows))
 
     def count_shard_rows(self) -> int:
-        """Number of objects, from the parts' metadata alone."""
+        """Number of objects, from the parts' metadata alone; InputError when one is damaged."""
         parts = (self.manifest("objects") or {}).get("parts", {})
-        return sum(pq.read_metadata(self.file(f"objects/{name}")).num_rows for name in parts)
+        return sum(self._read_parquet(f"objects/{name}", pq.read_metadata).num_rows for name in parts)
 
     def read_shards(self, columns: list[str] | None = None) -> pa.Table:
         """The rows of every part, in order; InputError when there are none or one is damaged."""
@@ -290,6 +290,13 @@ class RunFolder:
             return read_checked_png(file)
         except (OSError, Damaged) as error:
             raise InputError(f"{file} is not a readable mask ({_first_line(error)}); {self._mending(name)}.") from error
+
+    def _read_parquet(self, name: str, read: Callable[[Path], Read]) -> Read:
+        file = self.file(name)
+        try:
+            return read(file)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{file} cannot be read ({_first_line(error)}); {self._mending(name)}.") from error
 
     def _check_digest(self, name: str, digest: str = "") -> None:
         """Raise InputError where the file `name` is not the one that its stage's manifest speaks of."""
