@@ -18,6 +18,7 @@ import gc
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def measured(stages: list[str], sizes: list[int], scratch: Path) -> Iterator[tup
     folders = {size: scratch / str(size) for size in sizes}
     small = scratch / "small"
     for size, folder in {max(min(sizes) // 8, min(300, min(sizes) // 2)): small, **folders}.items():
-        apart(STAGES[stages[0]].prepare, folder, size)
+        apart(made, STAGES[stages[0]].prepare, folder, size)
     for stage in stages:
         work = STAGES[stage].work
         yield stage, summary({size: apart(peak, work, small, folder) for size, folder in folders.items()})
@@ -137,9 +138,14 @@ def apart(work: Callable[..., Any], *arguments: Any) -> Any:
     return result
 
 
+def made(prepare: Callable[[Path, int], object], folder: Path, size: int) -> None:
+    prepare(folder, size)
+
+
 def peak(work: Callable[[Path], object], small: Path, folder: Path) -> int:
     """Bytes that `work` takes at its height on `folder`, beyond what is held after it worked on `small`."""
-    work(small)
+    with tempfile.TemporaryDirectory(dir=small.parent) as fresh:  # where nothing is up to date
+        work(Path(shutil.copytree(small, Path(fresh) / "small")))
     gc.collect()
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew

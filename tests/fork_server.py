@@ -88,7 +88,8 @@ def _child(sender: Connection, watched: str, limits: dict[str, Any], work: Calla
             source = str(arguments[0])
             if event == "os.rename" and source.endswith(UNFINISHED) and limits.get("seed") is not None:
                 with contextlib.suppress(OSError):
-                    os.truncate(source, random.Random(limits["seed"]).randrange(os.path.getsize(source) + 1))
+                    if os.stat(source).st_nlink == 1:  # a link is there whole, and so is what it leads to
+                        os.truncate(source, random.Random(limits["seed"]).randrange(os.path.getsize(source) + 1))
             os.kill(os.getpid(), signal.SIGKILL)
 
     if "memory_bytes" in limits:
