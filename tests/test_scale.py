@@ -48,7 +48,14 @@ def test_the_table_takes_the_place_between_the_marks(scale: ModuleType) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are set back by Linux")
 def test_a_peak_is_what_was_held_beyond_the_small_run(scale: ModuleType, tmp_path: Path) -> None:
     def work(folder: Path) -> None:
-        bytearray(int(folder.name))[::4096] = bytes([1]) * len(range(0, int(folder.name), 4096))
+        size = int((folder / "size").read_text())
+        bytearray(size)[::4096] = bytes([1]) * len(range(0, size, 4096))
+        (folder / "size").write_text("0")  # done: a second time would be up to date
 
-    measured = scale.apart(scale.peak, work, tmp_path / str(2**20), tmp_path / str(200 * 2**20))
+    small, large = tmp_path / "small", tmp_path / "large"
+    for folder, size in ((small, 2**20), (large, 200 * 2**20)):
+        folder.mkdir()
+        (folder / "size").write_text(str(size))
+    measured = scale.apart(scale.peak, work, small, large)
+    assert (small / "size").read_text() == str(2**20)
     assert 195 * 2**20 < measured < 215 * 2**20
