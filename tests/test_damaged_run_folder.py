@@ -109,14 +109,17 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
         check_zip(file)
 
 
-def test_tensors_carry_a_digest_of_themselves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_tensors_carry_a_digest_of_themselves(is_alone: bool, tmp_path: Path) -> None:
+    """In a JSON object with other facts, or alone, as networks had it at first."""
     tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1, dtype=torch.int64)}
     file = tmp_path / "network.safetensors"
-    facts = {TENSOR_SEAL: tensor_digest(tensors), "k": 3}
-    save_file(tensors, file, {"about": json.dumps(facts)})
+    facts = {TENSOR_SEAL: tensor_digest(tensors)} | ({} if is_alone else {"k": 3})
+    metadata = facts if is_alone else {"about": json.dumps(facts)}
+    save_file(tensors, file, metadata)
     assert sealed_facts(file) == facts
     assert torch.equal(read_sealed_tensors(file)["a"], tensors["a"])
-    save_file({**tensors, "b": torch.tensor(2)}, file, {"about": json.dumps(facts)})
+    save_file({**tensors, "b": torch.tensor(2)}, file, metadata)
     with pytest.raises(Damaged):
         read_sealed_tensors(file)
     assert len({tensor_digest(t) for t in (tensors, {"a": tensors["a"]}, {**tensors, "a": torch.zeros(3, 2)})}) == 3
