@@ -19,7 +19,7 @@ from fastcomus.run_folder import RunFolder
 from fastcomus.segmenter import Segmenter, build_segmenter
 from fastcomus.self_training import Checkpoint, EpochRow
 
-NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # of an iteration's folder
+_WEIGHTS, _CURVE = NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # of an iteration's folder
 
 
 def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
@@ -68,7 +68,7 @@ def write_checkpoint(folder: RunFolder, iteration: int, checkpoint: Checkpoint) 
     writer.writeheader()
     rows = [asdict(row) for row in checkpoint.history]
     writer.writerows({**row, "images_per_s": f"{row['images_per_s']:.2f}"} for row in rows)
-    folder.write_text(f"iteration-{iteration}/training.csv", stream.getvalue())
+    folder.write_text(f"iteration-{iteration}/{_CURVE}", stream.getvalue())
     stored = {"history": rows, "steps": checkpoint.steps, "state": checkpoint.state}
     folder.write_tensors(_checkpoint_file(iteration), lambda path: torch.save(stored, path))
 
@@ -103,7 +103,7 @@ def show_in_tensorboard(folder: RunFolder, iteration: int, row: EpochRow) -> Non
 
 
 def _weights_file(iteration: int) -> str:
-    return f"iteration-{iteration}/segmenter.safetensors"
+    return f"iteration-{iteration}/{_WEIGHTS}"
 
 
 def _checkpoint_file(iteration: int) -> str:

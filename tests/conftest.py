@@ -90,6 +90,15 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
     return make_photographs(tmp_path_factory.mktemp("photographs"), 24)
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
+    """Images for five shards and two windows, two of them broken."""
+    made = make_photographs(tmp_path_factory.mktemp("many"), 70)
+    (made.images / "00a.png").write_bytes(b"no picture")
+    (made.images / "69a.jpg").write_bytes((made.images / "69.png").read_bytes()[:300])
+    return made
+
+
 @pytest.fixture(scope="session")
 def finished_run(photographs: Photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of all stages; copy it before changing it."""

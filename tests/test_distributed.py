@@ -17,22 +17,13 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
-from conftest import TINY, Photographs, make_photographs, tree_bytes
+from conftest import TINY, Photographs, tree_bytes
 
 from fastcomus import InputError, Run
 from fastcomus.distributed import Share, ray_engine, share_of
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra distributed is not installed")
 SHARDS = {**TINY, "embed": {**TINY["embed"], "shard_images": 16}}
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
-    """Images for five shards and two windows, two of them broken."""
-    made = make_photographs(tmp_path_factory.mktemp("others"), 70)
-    (made.images / "00a.png").write_bytes(b"no picture")
-    (made.images / "69a.jpg").write_bytes((made.images / "69.png").read_bytes()[:300])
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +39,10 @@ def own_ray() -> Iterator[None]:
 
 
 @needs_ray
-def test_embed_gives_the_bytes_of_one_process(own_ray: None, others: Photographs, tmp_path: Path) -> None:
-    Run(tmp_path / "one", preset="offline", settings=SHARDS, device="cpu").embed(others.images)
+def test_embed_gives_the_bytes_of_one_process(own_ray: None, many: Photographs, tmp_path: Path) -> None:
+    Run(tmp_path / "one", preset="offline", settings=SHARDS, device="cpu").embed(many.images)
     run = Run(tmp_path / "ray", preset="offline", settings=SHARDS, workers=1)
-    run.embed(others.images, engine="ray")
+    run.embed(many.images, engine="ray")
     one = tree_bytes(tmp_path / "one")
     assert tree_bytes(tmp_path / "ray") == one and len(one) == 8
     assert len(run.folder.read_table("objects/skipped.parquet")) == 2
@@ -59,42 +50,42 @@ def test_embed_gives_the_bytes_of_one_process(own_ray: None, others: Photographs
 
 @needs_ray
 def test_predict_gives_the_bytes_of_one_process(
-    own_ray: None, finished_run: Path, others: Photographs, tmp_path: Path
+    own_ray: None, finished_run: Path, many: Photographs, tmp_path: Path
 ) -> None:
     kinds = {"overlay": True, "probabilities": True, "predict_size": 33}
-    Run(finished_run, device="cpu").predict(others.images, tmp_path / "one", **kinds)
-    Run(finished_run, workers=1).predict(others.images, tmp_path / "ray", engine="ray", **kinds)
+    Run(finished_run, device="cpu").predict(many.images, tmp_path / "one", **kinds)
+    Run(finished_run, workers=1).predict(many.images, tmp_path / "ray", engine="ray", **kinds)
     one = tree_bytes(tmp_path / "one")
     assert tree_bytes(tmp_path / "ray") == one and len(one) == 3 * 70 + 1
 
 
 @needs_ray
 def test_a_killed_actor_is_made_again_and_a_killed_run_goes_on(
-    own_ray: None, others: Photographs, tmp_path: Path
+    own_ray: None, many: Photographs, tmp_path: Path
 ) -> None:
     """An actor is killed once there is a shard; some of the finished parts are lost."""
     run = Run(tmp_path / "ray", preset="offline", settings=SHARDS, workers=1)
     threading.Thread(target=kill_an_actor, args=(tmp_path / "ray/objects",), daemon=True).start()
-    run.embed(others.images, engine="ray", shard_images=4)
+    run.embed(many.images, engine="ray", shard_images=4)
     whole = tree_bytes(tmp_path / "ray")
     for name in ("objects/manifest.json", "objects/part-00003.parquet", "objects/part-00011.parquet"):
         (tmp_path / "ray" / name).unlink()
     kept = (tmp_path / "ray/objects/part-00004.parquet").stat().st_mtime_ns
-    run.embed(others.images, engine="ray", shard_images=4)
+    run.embed(many.images, engine="ray", shard_images=4)
     assert tree_bytes(tmp_path / "ray") == whole and len(whole) == 21
     assert (tmp_path / "ray/objects/part-00004.parquet").stat().st_mtime_ns == kept
-    Run(tmp_path / "one", preset="offline", settings=SHARDS, device="cpu").embed(others.images, shard_images=4)
+    Run(tmp_path / "one", preset="offline", settings=SHARDS, device="cpu").embed(many.images, shard_images=4)
     assert tree_bytes(tmp_path / "one") == whole
 
 
 @needs_ray
 def test_what_an_actor_cannot_load_is_told_and_nothing_is_written(
-    own_ray: None, others: Photographs, tmp_path: Path
+    own_ray: None, many: Photographs, tmp_path: Path
 ) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"none")
     run = Run(tmp_path / "run", preset="offline", settings=SHARDS, workers=2)
     with pytest.raises(InputError, match=r"weights\.safetensors"):
-        run.embed(others.images, engine="ray", encoder_weights=str(tmp_path / "weights.safetensors"))
+        run.embed(many.images, engine="ray", encoder_weights=str(tmp_path / "weights.safetensors"))
     assert not (tmp_path / "run").exists()
 
 
@@ -121,11 +112,11 @@ def test_a_ray_of_our_own_talks_to_this_machine_alone(own_ray: None) -> None:
 
 
 @needs_ray
-def test_ctrl_c_leaves_nothing_behind_and_another_engine_goes_on(others: Photographs, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing_behind_and_another_engine_goes_on(many: Photographs, tmp_path: Path) -> None:
     """The command with a Ray of its own, stopped once there is a shard; what is left is done here."""
     run, scratch = tmp_path / "run", Path(tempfile.mkdtemp(prefix="t-"))  # short, as sockets lie in it
     (tmp_path / "settings.toml").write_text(tomli_w.dumps(SHARDS))
-    command = [sys.executable, "-m", "fastcomus", "embed", str(others.images), "--run", str(run), "--workers", "1"]
+    command = [sys.executable, "-m", "fastcomus", "embed", str(many.images), "--run", str(run), "--workers", "1"]
     command += ["--config", str(tmp_path / "settings.toml"), "--preset", "offline", "--engine", "ray"]
     command += ["--shard-images", "4"]
     started = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(scratch)})
@@ -140,7 +131,7 @@ def test_ctrl_c_leaves_nothing_behind_and_another_engine_goes_on(others: Photogr
     scratch.rmdir()
     assert len(list((run / "objects").glob("part-*"))) < 18
     for folder in (run, tmp_path / "one"):
-        Run(folder, preset="offline", settings=SHARDS, device="cpu").embed(others.images, shard_images=4)
+        Run(folder, preset="offline", settings=SHARDS, device="cpu").embed(many.images, shard_images=4)
     assert tree_bytes(run) == tree_bytes(tmp_path / "one")
 
 

@@ -11,21 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Photographs, make_photographs, tree_bytes
+from conftest import TINY, Photographs, tree_bytes
 from typer.testing import CliRunner
 
 from fastcomus import InputError, Run
 from fastcomus.cli import app
 from fastcomus.several_devices import parse_devices
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
-    """Images for five shards and two windows, two of them broken."""
-    made = make_photographs(tmp_path_factory.mktemp("others"), 70)
-    (made.images / "00a.png").write_bytes(b"no picture")
-    (made.images / "69a.jpg").write_bytes((made.images / "69.png").read_bytes()[:300])
-    return made
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,25 +53,25 @@ def test_other_commands_take_one_device(command: list[str]) -> None:
         assert isinstance(told, InputError) and f"fastcomus {command[0]} runs on one device; got --device" in str(told)
 
 
-def test_embed_gives_the_bytes_of_one_process(others: Photographs, tmp_path: Path) -> None:
+def test_embed_gives_the_bytes_of_one_process(many: Photographs, tmp_path: Path) -> None:
     for name, device in (("one", "cpu"), ("two", "cpu,cpu")):
-        Run(tmp_path / name, preset="offline", settings=TINY, device=device).embed(others.images, shard_images=16)
+        Run(tmp_path / name, preset="offline", settings=TINY, device=device).embed(many.images, shard_images=16)
     one = tree_bytes(tmp_path / "one")
     assert tree_bytes(tmp_path / "two") == one and len(one) == 8
     assert len(Run(tmp_path / "two").folder.read_table("objects/skipped.parquet")) == 2
 
 
-def test_predict_gives_the_bytes_of_one_process(finished_run: Path, others: Photographs, tmp_path: Path) -> None:
+def test_predict_gives_the_bytes_of_one_process(finished_run: Path, many: Photographs, tmp_path: Path) -> None:
     for name, device in (("one", "cpu"), ("two", "cpu,cpu")):
         Run(finished_run, device=device).predict(
-            others.images, tmp_path / name, overlay=True, probabilities=True, predict_size=33
+            many.images, tmp_path / name, overlay=True, probabilities=True, predict_size=33
         )
     one = tree_bytes(tmp_path / "one")
     assert tree_bytes(tmp_path / "two") == one and len(one) == 3 * 70 + 1
 
 
 def test_a_killed_process_ends_all_with_a_sentence_and_the_rest_is_done_next_time(
-    others: Photographs, tmp_path: Path
+    many: Photographs, tmp_path: Path
 ) -> None:
     """One of the two is killed once the other's first shard is there."""
     run = Run(tmp_path / "run", preset="offline", settings=TINY, device="cpu,cpu")
@@ -94,21 +85,21 @@ def test_a_killed_process_ends_all_with_a_sentence_and_the_rest_is_done_next_tim
 
     threading.Thread(target=kill_one, daemon=True).start()
     with pytest.raises(InputError, match=r"exit code -9.*start the same command again"):
-        run.embed(others.images, shard_images=2)
+        run.embed(many.images, shard_images=2)
     assert killed and not children()
     done = {part: part.stat().st_mtime_ns for part in (tmp_path / "run/objects").glob("part-*")}
     assert 0 < len(done) < 36
-    run.embed(others.images, shard_images=2)
+    run.embed(many.images, shard_images=2)
     assert all(part.stat().st_mtime_ns == before for part, before in done.items())
-    Run(tmp_path / "one", preset="offline", settings=TINY, device="cpu").embed(others.images, shard_images=2)
+    Run(tmp_path / "one", preset="offline", settings=TINY, device="cpu").embed(many.images, shard_images=2)
     assert tree_bytes(tmp_path / "run") == tree_bytes(tmp_path / "one")
 
 
-def test_what_a_process_cannot_load_is_told_and_nothing_is_written(others: Photographs, tmp_path: Path) -> None:
+def test_what_a_process_cannot_load_is_told_and_nothing_is_written(many: Photographs, tmp_path: Path) -> None:
     run = Run(tmp_path / "run", preset="offline", settings=TINY, device="cpu,cpu")
     (tmp_path / "weights.safetensors").write_bytes(b"none")
     with pytest.raises(InputError, match=r"weights\.safetensors"):
-        run.embed(others.images, encoder_weights=str(tmp_path / "weights.safetensors"))
+        run.embed(many.images, encoder_weights=str(tmp_path / "weights.safetensors"))
     assert not (tmp_path / "run").exists() and not children()
 
 
