@@ -95,7 +95,8 @@ class JpegBatches:
     def take_counts(self) -> dict[str, int]:
         with self._lock:
             counts, self._counts = self._counts, Counter()
-        return {what: count for what, count in counts.most_common() if count}
+        order = sorted(counts, key=lambda what: (-counts[what], what))  # not the one in which threads came
+        return {what: counts[what] for what in order if counts[what]}
 
     def _planes(self, files: Sequence[JpegFile]) -> list[torch.Tensor | None]:
         """(3, H, W) of every file, None for one that is refused: one of them makes the whole batch fail."""
