@@ -5,8 +5,8 @@
 `--data` as for bench/quality.py. The images are embedded once; each option is laid over the offline preset and trained
 with each seed in a run folder of its own under `--runs`, gone on with when there. What is measured is kept in `--json`
 and not measured again while the settings are the same. Mean IoU counts void as background. The gain is that of an
-option's last iteration over iteration 0; beside it stands what the option adds to the preset's last iteration, over the
-seeds that both have.
+option's last iteration over iteration 0; beside it stands what the option adds to the same iteration of the preset,
+over the seeds that both have. Options that act within one training are measured on one iteration.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from fastcomus.run_folder import fingerprint
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "preset": {},
-    "constant learning rate": {"train": {"schedule": "constant"}},
-    "no average of weights": {"train": {"weight_average": 0.0}},
+    "constant learning rate": {"train": {"schedule": "constant", "iterations": 1}},
+    "no average of weights": {"train": {"weight_average": 0.0, "iterations": 1}},
     "no first masks in labels": {"train": {"mask_weight": 0.0}},
-    "one size, no mirrored image": {"predict": {"scales": "1", "flip": False}},
+    "one size, no mirrored image": {"predict": {"scales": "1", "flip": False}, "train": {"iterations": 1}},
     "confidence of at least 0.7": {"train": {"min_confidence": 0.7}},
     "until masks agree on 0.9": {"train": {"iterations": 4, "stop_agreement": 0.9}},
     "own saliency network": {"embed": {"saliency": "own"}},
@@ -117,7 +117,11 @@ def table(measured: dict[str, dict[str, list[float]]]) -> Table:
         by_iteration = list(zip(*runs.values(), strict=True))
         gains = [scores[-1] - scores[0] for scores in runs.values()]
         after = ", ".join(spread(scores) for scores in by_iteration[1:])
-        added = [scores[-1] - preset[seed][-1] for seed, scores in runs.items() if seed in preset]
+        added = [
+            scores[-1] - preset[seed][len(scores) - 1]
+            for seed, scores in runs.items()
+            if len(scores) <= len(preset.get(seed, []))
+        ]
         over = f"{statistics.mean(added):+.1f}" if added and option != "preset" else ""
         made.add_row(option, str(len(runs)), spread(by_iteration[0]), after, spread(gains), over)
     return made

@@ -29,6 +29,7 @@ from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter, enlarg
 from fastcomus.synchronized_batch_norm import synchronized
 
 IGNORED = -1  # a label in class maps: its pixel is not learnt from
+LOGITS_AT_ONCE = 2**23  # enlarged to the image's size
 
 
 @dataclass(frozen=True)
@@ -189,10 +190,9 @@ class SelfTraining:
             with self._gradients_kept(place + 1 < len(parts)):
                 with autocast(self.device, self.precision), self._shortcuts():
                     logits = self.network(images)
-                # Enlarged one by one: (k + 1) logits for every pixel of a batch would be most of the memory.
                 coarse = logits.detach().requires_grad_()
-                for one, its_labels in zip(coarse.split(1), labels.split(1), strict=True):
-                    each = enlarged(one, its_labels.shape)
+                for strip, its_labels in strips(coarse, labels):
+                    each = enlarged(strip, its_labels.shape)
                     loss = F.cross_entropy(each, its_labels, ignore_index=IGNORED, reduction="sum")
                     (loss * share).backward()
                     given = (each.detach().argmax(1) == its_labels).sum()
@@ -229,6 +229,26 @@ class SelfTraining:
 
     def _rate(self, step: int, steps: int) -> float:
         return cosine_factor(step / (steps * self.epochs)) if self.config.schedule == "cosine" else 1.0
+
+
+def strips(
+    logits: torch.Tensor, labels: torch.Tensor, most: int = LOGITS_AT_ONCE
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits (B, C, h, w) and labels (B, H, W) int64 image by image, in strips of rows that hold about `most` enlarged
+    logits at most: those of every pixel of a batch would be most of the memory. H - 1 is a multiple of h - 1.
+
+    A strip's last row is the next one's first and learnt from there.
+    """
+    stride = (labels.shape[1] - 1) // (logits.shape[2] - 1)
+    rows = max(1, most // (logits.shape[1] * labels.shape[2] * stride))
+    for image, its_labels in zip(logits.split(1), labels.split(1), strict=True):
+        for top in range(0, logits.shape[2] - 1, rows):
+            strip = image[:, :, top : top + rows + 1]
+            of_strip = its_labels[:, top * stride : (top + rows) * stride + 1]
+            if of_strip.shape[1] < its_labels.shape[1] - top * stride:
+                of_strip = of_strip.clone()
+                of_strip[:, -1] = IGNORED
+            yield strip, of_strip
 
 
 def cosine_factor(progress: float) -> float:

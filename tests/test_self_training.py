@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from fastcomus.backends import select
 from fastcomus.config import TrainConfig
 from fastcomus.errors import InputError
 from fastcomus.segmenter import Segmenter, aligned_side, build_segmenter, enlarged
-from fastcomus.self_training import IGNORED, Checkpoint, SelfTraining, _dropout_seed
+from fastcomus.self_training import IGNORED, Checkpoint, SelfTraining, _dropout_seed, strips
 
 CPU = select("cpu")
 COLOURS = np.array([[90, 120, 90], [220, 40, 30], [30, 60, 220]])  # background and two clusters
@@ -122,6 +123,27 @@ def test_a_step_is_cross_entropy_on_logits_at_the_images_size(config: TrainConfi
         gradient = state["exp_avg"] / 0.1
         scale = float(parameter.grad.abs().max())
         assert torch.allclose(gradient, parameter.grad, atol=1e-2 * scale), scale
+
+
+@pytest.mark.parametrize("most", [1, 5 * 65 * 16 * 3, 2**30])
+def test_strips_are_the_whole_image(most: int) -> None:
+    """Each pixel once, in order, with the same logits and gradients; no strip larger than it may be."""
+    generator = torch.Generator().manual_seed(0)
+    unsummed = partial(F.cross_entropy, ignore_index=IGNORED, reduction="none")
+    logits = torch.randn((2, 5, 6, 5), generator=generator, requires_grad=True)
+    labels = torch.randint(-1, 5, (2, 81, 65), generator=generator)
+    parts = list(strips(logits, labels, most))
+    each = [enlarged(strip, its_labels.shape) for strip, its_labels in parts]
+    assert max(part.numel() for part in each) <= max(most, 5 * 65 * 16) + 5 * 65
+    labels_of = [its_labels for _, its_labels in parts]
+    losses = [unsummed(part, its_labels) for part, its_labels in zip(each, labels_of, strict=True)]
+    sum(loss.sum() for loss in losses).backward()
+    in_strips, logits.grad = logits.grad, None
+    whole = unsummed(enlarged(logits, labels.shape), labels)
+    whole.sum().backward()
+    assert torch.allclose(in_strips, logits.grad, atol=1e-4)
+    learnt = [loss[its_labels != IGNORED] for loss, its_labels in zip(losses, labels_of, strict=True)]
+    assert torch.allclose(torch.cat(learnt), whole[labels != IGNORED], atol=1e-5)
 
 
 def test_planted_squares_are_learned(config: TrainConfig) -> None:
