@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import logging
 import os
 import socket
@@ -22,6 +23,7 @@ from typing import Any
 
 from fastcomus.engines import Piece, Result, Stored, Work, done_here, portable
 from fastcomus.errors import InputError
+from fastcomus.stage_report import count_decoded, taken_counts
 
 log = logging.getLogger("fastcomus")
 
@@ -103,6 +105,7 @@ class _Actor:
         self.share = share
         self.environment = environment
         self.loaded: Any = None
+        self.backend: Any = None
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         try:
@@ -110,9 +113,9 @@ class _Actor:
                 self.loaded = self._load()
             for piece in batch["item"]:
                 for result in done_here(self.loaded, piece):
-                    yield {"result": [result]}
+                    yield {"result": [result], "decoded": [json.dumps(taken_counts(self.backend))]}
         except Exception as error:
-            yield {"result": [portable(error)]}
+            yield {"result": [portable(error)], "decoded": ["{}"]}
 
     def _load(self) -> Any:
         import torch
@@ -127,7 +130,8 @@ class _Actor:
                 "lie at the same path on all of them, such as on a shared file system."
             )
         torch.set_num_threads(self.share.cores)
-        return self.work.load(backends.select("cuda" if self.share.gpu else "cpu"), self.share.cores)
+        self.backend = backends.select("cuda" if self.share.gpu else "cpu")
+        return self.work.load(self.backend, self.share.cores)
 
 
 def share_of(nodes: Sequence[Mapping[str, Any]], device: str, workers: int | None, pieces: int) -> Share:
@@ -175,6 +179,7 @@ def _rows(work: Any, pieces: Sequence[Any], share: Share) -> Generator[Any, None
         for row in rows:
             if isinstance(row["result"], Exception):
                 raise row["result"]
+            count_decoded(json.loads(row["decoded"]))
             yield row["result"]
     except ray.exceptions.RayError as error:
         raise InputError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
-
-import numpy as np
 
 from fastcomus.backends import Backend
 from fastcomus.config import Config
+from fastcomus.decoded_images import decoded_images
 from fastcomus.encoders import chosen_precision
 from fastcomus.image_roots import ImageRoot
 from fastcomus.interruption import safe_point
@@ -53,11 +53,6 @@ def labelled(
 
     `write` is called by `workers` threads, and as many others read images, while the network goes on.
     """
-
-    def read(name: str) -> np.ndarray:
-        return backend.decode(root / name, config.embed.max_pixels)
-
+    decoded = partial(decoded_images, root=root, max_pixels=config.embed.max_pixels, backend=backend, workers=workers)
     precision = chosen_precision(config.train.precision, backend.device)
-    return read_ahead(
-        write, predict(segmenter, names, read, config.predict, precision, backend, workers, done), workers
-    )
+    return read_ahead(write, predict(segmenter, names, decoded, config.predict, precision, backend, done), workers)

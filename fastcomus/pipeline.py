@@ -163,7 +163,6 @@ class Run:
         embedded = self._embedded(len(found.names))
         log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
         self._tell_skipped()
-        self._tell_decoded()
         return embedded
 
     @sole_writer
@@ -578,13 +577,6 @@ class Run:
         for reason, images in Counter(row["reason"] for row in skipped).most_common():
             log.info("embed: left out %d images: %s", images, reason)
         log.info("embed: their names are in %s", self.folder.file("objects/skipped.parquet"))
-
-    def _tell_decoded(self) -> None:
-        """Say how many images the device decoded, and why not the others, where one decodes images."""
-        counts = self.backend.batch_decoder.take_counts() if self.backend.batch_decoder else {}
-        if counts:
-            told = ", ".join(f"{count} {what}" for what, count in counts.items())
-            log.info("embed: images decoded: %s", told, extra={"fields": {"decoded": counts}})
 
     def _clustered_rows(self, manifest: Mapping[str, Any]) -> np.ndarray:
         """The embeddings (N, D) that the clusters were made of; InputError when they changed since."""

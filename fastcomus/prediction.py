@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from fastcomus.backends import Backend
+from fastcomus.backends import Backend, Image
 from fastcomus.backends.device_memory import on_device
 from fastcomus.bf16_on_cpu import bf16_shortcuts
 from fastcomus.config import PredictConfig, prediction_scales
+from fastcomus.decoded_images import DecodedImage
 from fastcomus.encoders import autocast
 from fastcomus.fitting_batches import FittingBatches, batch_limit
 from fastcomus.images import UnreadableImage
-from fastcomus.read_ahead import read_ahead
 from fastcomus.segmenter import Segmenter, aligned_side
 
 WINDOW = 64  # neighbouring images that may share batches
@@ -80,19 +81,18 @@ class Prediction:
 def predict(
     segmenter: Segmenter,
     names: Sequence[str],
-    read: Callable[[str], np.ndarray],
+    decoded: Callable[[Sequence[Sequence[str]], Callable[[DecodedImage], Any]], Iterator[Any]],
     config: PredictConfig,
     precision: str,
     backend: Backend,
-    workers: int,
     done: Collection[str] = (),
 ) -> Iterator[Prediction]:
     """A Prediction for every one of `names` that is not among the `done`, those of a batch together.
 
-    `read(name)` gives pixels (H, W, 3) uint8 and runs ahead in threads. Images that the network sees at the same size
-    share a batch, within windows of WINDOW names. How many share one can change the last bits of a result, so the
-    batches follow from `names` alone: one that holds an image to do is computed whole, and what was interrupted goes on
-    to the same bytes.
+    `decoded(groups of names, then)` gives `then(image)` of each, in order, as `decoded_images` does. Images that the
+    network sees at the same size share a batch, within windows of WINDOW names. How many share one can change the last
+    bits of a result, so the batches follow from `names` alone: one that holds an image to do is computed whole, and
+    what was interrupted goes on to the same bytes.
     """
     segmenter.eval().to(backend.device)
     fitting = FittingBatches(backend.device)
@@ -100,26 +100,24 @@ def predict(
     windows = [names[start : start + WINDOW] for start in range(0, len(names), WINDOW)]
     todo = [window for window in windows if any(name not in done for name in window)]
 
-    def prepare(name: str) -> tuple[list[torch.Tensor], tuple[int, int]] | UnreadableImage:
-        try:
-            pixels = read(name)
-        except UnreadableImage as error:
-            return error
+    def prepare(image: DecodedImage) -> _Waiting | DecodedImage:
+        if image.pixels is None:
+            return image
         sizes = [scale * config.predict_size for scale in prediction_scales(config)]
-        return [_resized(pixels, size, segmenter.output_stride) for size in sizes], pixels.shape[:2]
+        resized = [_resized(image.pixels, size, segmenter.output_stride) for size in sizes]
+        return _Waiting(image.name, resized, tuple(image.pixels.shape[:2]))
 
-    prepared = read_ahead(prepare, (name for window in todo for name in window), workers)
+    prepared = decoded(todo, prepare)
     for window in todo:
         batches: dict[tuple[torch.Size, ...], list[_Waiting]] = defaultdict(list)
-        for name in window:
-            ready = next(prepared)
-            if isinstance(ready, UnreadableImage):
-                if name not in done:
-                    yield Prediction(name, error=ready)
+        for _ in window:
+            image = next(prepared)
+            if isinstance(image, DecodedImage):
+                if image.name not in done:
+                    yield Prediction(image.name, error=image.error)
                 continue
-            images, size = ready
-            batch = batches[tuple(image.shape for image in images)]
-            batch.append(_Waiting(name, images, size))
+            batch = batches[tuple(one.shape for one in image.images)]
+            batch.append(image)
             if len(batch) == most:
                 yield from _predict_batch(segmenter, batch, config.flip, precision, backend, fitting, done)
                 batch.clear()
@@ -207,13 +205,14 @@ def _coarse_logits(segmenter: Segmenter, images: torch.Tensor, flip: bool, preci
     return (logits[: len(images)] + logits[len(images) :].flip(-1)) / 2 if flip else logits
 
 
-def _resized(pixels: np.ndarray, shorter_side: float, output_stride: int) -> torch.Tensor:
+def _resized(pixels: Image, shorter_side: float, output_stride: int) -> torch.Tensor:
     """(3, H, W) uint8, the shorter side near `shorter_side`, the longer at most 4 times that, both aligned."""
     height, width = pixels.shape[:2]
     scale = shorter_side / min(height, width)
     size = [aligned_side(min(side * scale, 4 * shorter_side), output_stride) for side in (height, width)]
-    planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
-    return transforms.resize(planes, size, antialias=True)[0]
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(np.require(pixels, requirements="W"))
+    return transforms.resize(pixels.permute(2, 0, 1)[None], size, antialias=True)[0]
 
 
 def _interpolation(target: int, source: int, output_stride: int, device: torch.device) -> torch.Tensor:

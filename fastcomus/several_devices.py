@@ -21,6 +21,7 @@ import torch
 from fastcomus import backends
 from fastcomus.engines import Piece, Result, Stored, Work, done_here, portable
 from fastcomus.errors import InputError
+from fastcomus.stage_report import count_decoded, taken_counts
 
 _PIECES_EACH = 2  # one that is computed and one that waits
 
@@ -74,8 +75,8 @@ class SeveralDevices:
 
 
 class _Process:
-    """One process and the line to it. What it says: ("ready", None), ("result", Result), ("done", None) behind each
-    piece, ("failed", error)."""
+    """One process and the line to it. What it says: ("ready", None), ("result", Result), behind each piece
+    ("done", where its images were decoded), ("failed", error)."""
 
     def __init__(self, work: Any, device: str, workers: int, threads: int) -> None:
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
@@ -133,6 +134,7 @@ def _collected(
             process = by_connection[connection]  # type: ignore[index]
             said, value = process.received()
             if said == "done":
+                count_decoded(value)
                 left -= 1
                 give(process)
             else:
@@ -148,12 +150,13 @@ def _serve(connection: Connection, work: Any, device: str, workers: int, threads
     pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, pieces), daemon=True).start()
     try:
-        loaded = work.load(backends.select(device), workers)
+        backend = backends.select(device)
+        loaded = work.load(backend, workers)
         connection.send(("ready", None))
         while (piece := pieces.get()) is not None:
             for result in done_here(loaded, piece):
                 connection.send(("result", result))
-            connection.send(("done", None))
+            connection.send(("done", taken_counts(backend)))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the process that was started has ended
     except Exception as error:

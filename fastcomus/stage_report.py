@@ -9,10 +9,12 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from fastcomus.backends import Backend
 from fastcomus.errors import InputError
 from fastcomus.integrity import sealed
 from fastcomus.run_folder import RunFolder, read_sealed
@@ -22,6 +24,7 @@ log = logging.getLogger("fastcomus")
 TIMES = "times.json"
 
 _counts: ContextVar[dict[str, int] | None] = ContextVar("counts", default=None)  # of the stage that runs now
+_decoded: ContextVar[Counter[str] | None] = ContextVar("decoded", default=None)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -30,7 +33,8 @@ def reported(method: Method) -> Method:
     """A stage of the pipeline that tells of itself when it has ended.
 
     Its counts are what it gives to `count`; the line's fields are in the record's `fields`, for `log_format.py`: stage,
-    seconds, counts, per_s, peak_memory_bytes and device. Under `sole_writer` the seconds are added to those that the
+    seconds, counts, per_s, peak_memory_bytes and device. Before it comes one on which device images were decoded, and
+    why not the others, where one can. Under `sole_writer` the seconds are added to those that the
     stage took in this run folder before.
     """
     stage = method.__name__.strip("_").replace("_", "-")
@@ -39,11 +43,14 @@ def reported(method: Method) -> Method:
     def told(self: Any, *arguments: Any, **settings: Any) -> Any:
         started, written = time.monotonic(), self.folder.written
         counts: dict[str, int] = {}
-        outer = _counts.set(counts)
+        outer, outer_decoded = _counts.set(counts), _decoded.set(Counter())
         try:
             result = method(self, *arguments, **settings)
+            count_decoded(taken_counts(self.backend))
+            _tell_decoded(stage, _decoded.get() or {})
         finally:
             _counts.reset(outer)
+            _decoded.reset(outer_decoded)
         seconds = time.monotonic() - started
         tell(stage, seconds, counts, str(self.backend.device))
         if self.folder.writer.is_held and self.folder.written > written:  # one that is up to date takes no time
@@ -59,6 +66,18 @@ def count(**counts: int) -> None:
     told = _counts.get()
     if told is not None:
         told.update({name: told.get(name, 0) + number for name, number in counts.items()})
+
+
+def count_decoded(decoded: Mapping[str, int]) -> None:
+    """Add to where the images of the stage that runs now were decoded, as `backends.BatchDecoder` counts them."""
+    told = _decoded.get()
+    if told is not None:
+        told.update(decoded)
+
+
+def taken_counts(backend: Backend) -> dict[str, int]:
+    """What `count_decoded` takes, of this process since it was last asked."""
+    return backend.batch_decoder.take_counts() if backend.batch_decoder else {}
 
 
 def stage_seconds(folder: RunFolder) -> dict[str, float]:
@@ -82,6 +101,14 @@ def tell(stage: str, seconds: float, counts: dict[str, int], device: str) -> Non
         fields["peak_memory_bytes"] = peak
         parts.append(f"peak memory {peak / 1e9:.2f} GB")
     log.info("%s: ended after %.1f s, %s", stage, seconds, ", ".join([*parts, device]), extra={"fields": fields})
+
+
+def _tell_decoded(stage: str, decoded: Mapping[str, int]) -> None:
+    if decoded:
+        # Most first, not in the order in which threads came.
+        ordered = {what: decoded[what] for what in sorted(decoded, key=lambda what: (-decoded[what], what))}
+        told = ", ".join(f"{number} {what}" for what, number in ordered.items())
+        log.info("%s: images decoded: %s", stage, told, extra={"fields": {"decoded": ordered}})
 
 
 def peak_memory_bytes() -> int | None:

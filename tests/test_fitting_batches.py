@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from fastcomus.backends import select
 from fastcomus.config import EmbedConfig, PredictConfig
+from fastcomus.decoded_images import DecodedImage
 from fastcomus.errors import InputError
 from fastcomus.fitting_batches import FittingBatches, batch_limit, is_out_of_memory
 
@@ -153,8 +156,11 @@ def test_embedding_and_prediction_go_on_with_smaller_batches(monkeypatch: pytest
     images = {str(i): rng.integers(0, 256, (65, 65, 3), dtype=np.uint8) for i in range(5)}
     backend, sizes = select("cpu"), []
 
+    def decoded(windows: Sequence[Sequence[str]], then: Callable[[DecodedImage], Any]) -> Iterator[Any]:
+        return (then(DecodedImage(name, images[name])) for name in chain.from_iterable(windows))
+
     def labels(config: PredictConfig) -> dict[str, np.ndarray]:
-        found = predict(segmenter, list(images), images.__getitem__, config, "float32", backend, 1)
+        found = predict(segmenter, list(images), decoded, config, "float32", backend)
         return {one.image: one.labels() for one in found}
 
     usual = labels(PredictConfig(predict_size=65, predict_batch=5))

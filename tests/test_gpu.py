@@ -20,7 +20,7 @@ import pytest
 import sklearn.cluster
 import sklearn.manifold
 import torch
-from conftest import TINY, Photographs
+from conftest import TINY, Photographs, tree_bytes
 from cuda_on_cpu.cpu_kernels import CpuKernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -523,6 +523,22 @@ def test_a_network_on_the_device_finds_what_one_on_the_cpu_finds(
     assert np.allclose(one["score"], other["score"], atol=1e-6)
     left_out = [pq.read_table(run.folder.file("objects/skipped.parquet")) for run in runs]
     assert left_out[0].equals(left_out[1]) and left_out[0].num_rows >= 1
+
+
+def test_a_trained_network_on_the_device_labels_as_one_on_the_cpu_does(
+    on_cpu: GpuBackend, finished_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = photographs_as_files(tmp_path / "images")
+    for name in ("cpu", "device"):
+        run = Run(finished_run, device="cpu")
+        if name == "device":
+            run.backend = on_cpu
+        with caplog.at_level(logging.INFO, "fastcomus"):
+            run.predict(images, tmp_path / name)
+    assert "predict: images decoded: 6 cpu, 1 grey, 1 no JPEG" in caplog.text
+    assert caplog.text.count("images decoded") == 1
+    one, other = (tree_bytes(tmp_path / name) for name in ("cpu", "device"))
+    assert one == other and len(one) == 9
 
 
 # -- the choice of a backend --------------------------------------------------------------------------------------

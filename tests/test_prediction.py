@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from torch.nn import functional as F
 from fastcomus import prediction
 from fastcomus.backends import select
 from fastcomus.config import PredictConfig
+from fastcomus.decoded_images import DecodedImage
 from fastcomus.images import UnreadableImage
 from fastcomus.prediction import WINDOW, Prediction, enlarged_argmax, predict, with_second_opinion
+from fastcomus.read_ahead import read_ahead
 from fastcomus.segmenter import Segmenter, build_segmenter, enlarged
 
 CPU = select("cpu")
@@ -124,14 +128,16 @@ def predictions(
     done: Collection[str] = (),
     **settings: object,
 ) -> dict[str, Prediction]:
-    def read(name: str) -> np.ndarray:
-        image = images[name]
-        if isinstance(image, UnreadableImage):
-            raise image
-        return image
+    def decoded(windows: Sequence[Sequence[str]], then: Callable[[DecodedImage], Any]) -> Iterator[Any]:
+        def work(name: str) -> Any:
+            image = images[name]
+            bad = isinstance(image, UnreadableImage)
+            return then(DecodedImage(name, error=image) if bad else DecodedImage(name, image))
+
+        return read_ahead(work, chain.from_iterable(windows), workers)
 
     config = PredictConfig(predict_size=129, **settings)  # type: ignore[arg-type]
-    made = list(predict(segmenter, list(images), read, config, "float32", CPU, workers, done))
+    made = list(predict(segmenter, list(images), decoded, config, "float32", CPU, done))
     assert len({one.image for one in made}) == len(made)
     return {one.image: one for one in made}
 
@@ -217,12 +223,12 @@ def test_nothing_is_read_where_all_is_done(segmenter: Segmenter) -> None:
     images = {f"{i:03}": np.zeros((40, 40, 3), np.uint8) for i in range(2 * WINDOW)}
     read: list[str] = []
 
-    def note(name: str) -> np.ndarray:
-        read.append(name)
-        return images[name]
+    def note(windows: Sequence[Sequence[str]], then: Callable[[DecodedImage], Any]) -> Iterator[Any]:
+        read.extend(chain.from_iterable(windows))
+        return (then(DecodedImage(name, images[name])) for name in read)
 
     done = {name for name in images if name != f"{WINDOW + 3:03}"}
-    made = list(predict(segmenter, list(images), note, PredictConfig(predict_size=65), "float32", CPU, 2, done))
+    made = list(predict(segmenter, list(images), note, PredictConfig(predict_size=65), "float32", CPU, done))
     assert [one.image for one in made] == [f"{WINDOW + 3:03}"] and sorted(read) == list(images)[WINDOW:]
 
 

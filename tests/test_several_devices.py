@@ -7,16 +7,21 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, Photographs, tree_bytes
+from cuda_on_cpu.cpu_kernels import CpuKernels
 from typer.testing import CliRunner
 
-from fastcomus import InputError, Run
+from fastcomus import InputError, Run, backends
+from fastcomus.backends.gpu import GpuBackend
 from fastcomus.cli import app
-from fastcomus.several_devices import parse_devices
+from fastcomus.config import preset_config
+from fastcomus.embedding_work import ShardOfImages, embed_work
+from fastcomus.several_devices import _serve, parse_devices
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,6 +106,29 @@ def test_what_a_process_cannot_load_is_told_and_nothing_is_written(many: Photogr
     with pytest.raises(InputError, match=r"weights\.safetensors"):
         run.embed(many.images, encoder_weights=str(tmp_path / "weights.safetensors"))
     assert not (tmp_path / "run").exists() and not children()
+
+
+def test_a_process_tells_where_its_images_were_decoded(
+    many: Photographs, kernels: CpuKernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pieces in what such a process runs, with a backend that decodes on its device, here the CPU."""
+    backend = GpuBackend(torch.device("cpu"), kernels=kernels)
+    monkeypatch.setattr(backends, "select", lambda device: backend)
+    monkeypatch.setattr(signal, "signal", lambda *handler: None)
+    names = [f"{number:02}.png" for number in range(6)]
+    settings = {**TINY["embed"], "saliency": "tokencut", "saliency_size": 96}
+    work = embed_work(many.images, replace(preset_config("offline").embed, **settings))
+    ours, theirs = multiprocessing.Pipe()
+    served = threading.Thread(target=_serve, args=(theirs, work, "cuda:0", 1, 1))
+    served.start()
+    said = [ours.recv()]
+    for index, part in enumerate((names[:4], names[4:])):
+        ours.send(ShardOfImages(index, part))
+        said += [ours.recv(), ours.recv()]
+    ours.close()
+    served.join()
+    assert [what for what, _ in said] == ["ready", "result", "done", "result", "done"]
+    assert [told for what, told in said if what == "done"] == [{"no JPEG": 4}, {"no JPEG": 2}]
 
 
 def children() -> list[int]:

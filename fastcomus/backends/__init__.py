@@ -77,8 +77,7 @@ class BatchDecoder(Protocol):
         """The pixels (H, W, 3) uint8 of every file that `read` gave, on the device, or why there are none."""
 
     def take_counts(self) -> dict[str, int]:
-        """How many images were decoded on the device, by its name, and by the CPU, by reasons, most first; counted anew
-        after."""
+        """How many images were decoded on the device, by its name, and by the CPU, by reasons; counted anew after."""
 
 
 class Backend(Protocol):

@@ -95,8 +95,7 @@ class JpegBatches:
     def take_counts(self) -> dict[str, int]:
         with self._lock:
             counts, self._counts = self._counts, Counter()
-        order = sorted(counts, key=lambda what: (-counts[what], what))  # not the one in which threads came
-        return {what: counts[what] for what in order if counts[what]}
+        return {what: count for what, count in counts.items() if count}
 
     def _planes(self, files: Sequence[JpegFile]) -> list[torch.Tensor | None]:
         """(3, H, W) of every file, None for one that is refused: one of them makes the whole batch fail."""
