@@ -75,8 +75,7 @@ class EmbedConfig:
     )
     compile: bool = setting(
         False,
-        "Compile the networks (torch.compile; in embed CUDA graphs on a GPU, and of saliency those that give maps): "
-        "minutes at the start, faster batches after.",
+        "Compile the networks (torch.compile; on a GPU CUDA graphs): minutes at the start, faster batches after.",
     )
     shard_images: int = setting(256, "Images per Parquet file; a killed run goes on at the last whole file.")
     max_pixels: int = setting(100_000_000, "Images of more pixels than this are skipped.")

@@ -91,6 +91,10 @@ class PatchEncoder:
         self.is_transformer = hasattr(network, "num_prefix_tokens")
         # Networks that turn queries and keys by their places (DINOv3) do so where no hook looks.
         self.has_attention = self.is_transformer and getattr(network, "rope", None) is None
+        self._projected: list[torch.Tensor] = []  # queries, keys and values of the last layer
+        if self.is_transformer:  # once: what is compiled cannot do it
+            self._attention_layer = network.blocks[-1].attn  # type: ignore[index, union-attr]
+            self._attention_layer.qkv.register_forward_hook(lambda _, __, output: self._projected.append(output))
 
     def __call__(self, images: torch.Tensor) -> PatchFeatures:
         """`images`: (N, 3, H, W) uint8, on any device."""
@@ -109,16 +113,13 @@ class PatchEncoder:
         return PatchFeatures(mean, features, features - mean[:, None, None], none)
 
     def _of_transformer(self, normalised: torch.Tensor) -> PatchFeatures:
-        projected: list[torch.Tensor] = []
-        attention_layer = self.network.blocks[-1].attn  # type: ignore[index, union-attr]
-        hook = attention_layer.qkv.register_forward_hook(lambda _, __, output: projected.append(output.float()))
-        try:
-            tokens = self.network.forward_features(normalised).float()  # type: ignore[operator]
-        finally:
-            hook.remove()
+        attention_layer = self._attention_layer
+        self._projected.clear()  # where a pass had no memory
+        tokens = self.network.forward_features(normalised).float()  # type: ignore[operator]
+        projected = self._projected.pop().float()
         grid = [side // self.patch_size for side in normalised.shape[-2:]]
         prefix, heads = int(self.network.num_prefix_tokens), int(attention_layer.num_heads)  # type: ignore[arg-type]
-        queries, keys, _ = projected[0].unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (N, heads, tokens, D')
+        queries, keys, _ = projected.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (N, heads, tokens, D')
         patch_keys = keys[:, :, prefix:].transpose(1, 2).flatten(2).unflatten(1, grid)
         attention = keys.new_empty((len(keys), 0, *grid))
         if self.has_attention:

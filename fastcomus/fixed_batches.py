@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 
 class FixedBatches:
-    """`function` of a batch of images, compiled by torch.compile for batches of `size`; on a CUDA device it becomes a
-    CUDA graph, launched as one.
+    """`function` of a batch of images, which gives a tensor or several, compiled by torch.compile for batches of
+    `size`; on a CUDA device it becomes a CUDA graph, launched as one.
 
     A batch of that size goes through what was compiled, at the first of them for minutes; any other, as they come where
     memory runs short, through `function` itself. On a CUDA device always to be called from the same thread.
     """
 
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], size: int, device: torch.device) -> None:
+    def __init__(self, function: Callable[[torch.Tensor], Any], size: int, device: torch.device) -> None:
         self.function, self.size = function, size
         self.compiled = torch.compile(function, dynamic=False, mode=_mode(device))
 
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+    def __call__(self, batch: torch.Tensor) -> Any:
         if len(batch) != self.size:
             return self.function(batch)
-        return self.compiled(batch).clone()  # the next run of a CUDA graph overwrites what it gave
+        made = self.compiled(batch)  # which the next run of a CUDA graph overwrites
+        return made.clone() if isinstance(made, torch.Tensor) else tuple(one.clone() for one in made)
 
 
 def filled_up(batch: torch.Tensor, size: int) -> torch.Tensor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import pytest
+import timm
 import torch
 from torch import nn
 
-from fastcomus.encoders import Encoder
+from fastcomus.encoders import Encoder, PatchEncoder, PatchFeatures
 from fastcomus.fixed_batches import FixedBatches, filled_up
+from fastcomus.saliency.patch_methods import PatchMethod
 
 HOST = torch.device("cpu")
 
@@ -50,6 +55,27 @@ def test_a_compiled_encoder_gives_the_same_embeddings() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_graph_gives_the_same_embeddings() -> None:
     same_through_what_is_compiled(torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
+def test_features_of_patches_are_compiled_whole(name: str) -> None:
+    """In one graph, as a CUDA graph must be; what torch's compiler makes of it is left out, for its time."""
+    torch.manual_seed(0)
+    is_transformer = name.startswith("vit")
+    options: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True, "depth": 2}
+    network = timm.create_model(name, **(options if is_transformer else {"features_only": True, "out_indices": (-1,)}))
+    statistics = (torch.full((1, 3, 1, 1), value) for value in (120.0, 60.0))
+    encoder = PatchEncoder(network.eval(), 16 if is_transformer else 32, *statistics, "float32")
+    method = PatchMethod(encoder, 64, lambda features: features.keys)
+    traced = torch.compile(method._features, backend="eager", fullgraph=True, dynamic=False)
+    for seed in (0, 1):
+        images = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+        with torch.inference_mode():
+            found = traced(images)
+        features = encoder(images)
+        names = [field.name for field in fields(PatchFeatures)]
+        for name, tensor in zip(names, found, strict=True):
+            assert torch.equal(tensor, getattr(features, name)), name
 
 
 def test_batches_are_filled_up_with_their_last_item() -> None:

@@ -20,6 +20,7 @@ from fastcomus.images import UnreadableImage
 from fastcomus.objects import ObjectShard, decode_mask, embed_shards, object_schema
 from fastcomus.saliency.mask_folder import MaskFolder
 from fastcomus.saliency.network_map import NetworkMap, SaliencyNetwork
+from fastcomus.saliency.patch_methods import load_patch_method
 
 CPU = select("cpu")
 CONFIG = EmbedConfig(encoder="efficientnet-lite0", crop_size=32, min_area=20, embed_batch=3, theta="0.5")
@@ -162,11 +163,14 @@ def test_compiled_networks_see_batches_of_one_size(
     assert np.abs(rows[0] - rows[1]).max() < 1e-4 * np.abs(rows[0]).max()
     assert shard.objects.drop(["embedding"]).equals(plain.drop(["embedding"]))
 
-    network = NetworkMap(SaliencyNetwork("efficientnet-lite0", 65), "float32", is_compiled=True)
-    sizes.clear()
-    config = replace(CONFIG, compile=True)
-    list(embed_shards(folder, [list(PLANTED)], config, network, encoder, CPU, 2, lambda _: None))
-    assert sizes.count(network.batch) == 1  # of seven images; the others are the encoder's
+    config = replace(CONFIG, compile=True, saliency="tokencut", encoder="efficientnet-lite0", saliency_size=64)
+    for network in (
+        NetworkMap(SaliencyNetwork("efficientnet-lite0", 65), "float32", is_compiled=True),
+        load_patch_method("tokencut", config, CPU.device),
+    ):
+        sizes.clear()
+        list(embed_shards(folder, [list(PLANTED)], config, network, encoder, CPU, 2, lambda _: None))
+        assert sizes.count(network.batch) == 1  # of seven images; the others are the encoder's
 
 
 def test_normalized_rows_have_unit_length_and_the_same_direction(folder: Path, encoder: Encoder) -> None:

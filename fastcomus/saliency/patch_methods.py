@@ -8,9 +8,11 @@ import torch
 
 from fastcomus import weights
 from fastcomus.backends import Image
+from fastcomus.backends.device_memory import on_device
 from fastcomus.config import EmbedConfig
 from fastcomus.encoders import PatchEncoder, PatchFeatures, chosen_precision, load_patch_encoder
 from fastcomus.errors import InputError
+from fastcomus.fixed_batches import FixedBatches
 from fastcomus.saliency import images_per_pass, square
 from fastcomus.saliency.attention_mass import attention_masks
 from fastcomus.saliency.found import found_map
@@ -26,24 +28,34 @@ class PatchMethod:
     """A `NetworkProposer`: an image is stretched to a square, and `find` gives (N, M, h, w) maps or masks of patches.
 
     Masks without any patch are left out: most methods find one object, MaskCut up to three, and none is possible.
+    `is_compiled`: the network, for batches of one size.
     """
 
     needs_host_pixels = False
 
-    def __init__(self, encoder: PatchEncoder, size: int, find: Find) -> None:
+    def __init__(self, encoder: PatchEncoder, size: int, find: Find, is_compiled: bool = False) -> None:
         self.encoder = encoder
         self.side = max(1, round(size / encoder.patch_size)) * encoder.patch_size
         self.find = find
-        self.batch = images_per_pass(encoder.mean.device)
+        self.device = encoder.mean.device
+        self.batch = images_per_pass(self.device)
+        self.features: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = self._features
+        if is_compiled:
+            self.features = FixedBatches(self._features, self.batch, self.device)
 
     def prepare(self, pixels: Image) -> torch.Tensor:
         return square(pixels, self.side)
 
     @torch.inference_mode()
     def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
-        found = self.find(self.encoder(prepared))
+        found = self.find(PatchFeatures(*self.features(on_device(prepared, self.device))))
         are_there = found.flatten(2).any(2).cpu()  # all at once: a device is waited for
         return [maps[chosen] for maps, chosen in zip(found, are_there, strict=True)]
+
+    def _features(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The fields of `PatchFeatures`."""
+        features = self.encoder(images)
+        return features.cls, features.patches, features.keys, features.attention
 
 
 def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> PatchMethod:
@@ -71,7 +83,7 @@ def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> P
     }
     if name == "found":
         find["found"] = _found(device)
-    return PatchMethod(encoder, config.saliency_size, find[name])
+    return PatchMethod(encoder, config.saliency_size, find[name], config.compile)
 
 
 def _found(device: torch.device) -> Find:
