@@ -5,7 +5,8 @@
 Files are compared first. Ray and processes take seconds to start and to load networks, whatever the work, so each side
 does a part of the images and then all of them, from nothing: what the further images take is its cost once warm, in
 seconds on the clock, and in CPU-seconds of all its processes, which other work on the machine disturbs less. A ratio is
-that of images per second (or per CPU-second) to those of one process, turn by turn.
+that of images per second (or per CPU-second) to those of one process, turn by turn. `predict` looks at every image once,
+at one size, so that the engines' own cost shows most. Stages that are measured replace those of the JSON.
 """
 
 from __future__ import annotations
@@ -46,17 +47,19 @@ def main() -> None:
     parser.add_argument("--stages", nargs="*", default=["embed", "predict"])
     parser.add_argument("--json", type=Path, default=Path("bench/results/distributed.json"))
     arguments = parser.parse_args()
-    numbers: dict[str, Any] = {"cores": arguments.cores, "images": [arguments.part, arguments.count]}
+    numbers: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    numbers["cores"], counts = arguments.cores, [arguments.part, arguments.count]
     torch.set_num_threads(arguments.cores)
     with tempfile.TemporaryDirectory() as scratch:
         names = find_images(arguments.data).names
-        lists = [listed(arguments.data, names[:count], Path(scratch)) for count in numbers["images"]]
+        lists = [listed(arguments.data, names[:count], Path(scratch)) for count in counts]
         make_trained_run(Path(scratch) / "trained")
         for stage in arguments.stages:
-            numbers[stage] = measure(stage, lists, Path(scratch), arguments.repeats, arguments.cores)
+            sides = measure(stage, lists, Path(scratch), arguments.repeats, arguments.cores)
+            numbers[stage] = {"images": counts, "sides": sides}
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-            Console().print(table(stage, numbers[stage]))
+            Console().print(table(stage, sides))
 
 
 def measure(stage: str, lists: list[Path], scratch: Path, repeats: int, cores: int) -> dict[str, Any]:
@@ -123,7 +126,8 @@ def do(
             run = Run(place, preset="offline", device=device, workers=workers)
             run.embed(folder, engine=engine, shard_images=SHARD_IMAGES)
         else:
-            Run(trained, device=device, workers=workers).predict(images, place, engine=engine)
+            run = Run(trained, device=device, workers=workers)
+            run.predict(images, place, engine=engine, scales="1", flip=False)
         seconds = time.perf_counter() - started
     return Done(len(images.read_text().splitlines()), seconds, watched[0])
 
