@@ -5,8 +5,8 @@
 Files are compared first. Ray and processes take seconds to start and to load networks, whatever the work, so each side
 does a part of the images and then all of them, from nothing: what the further images take is its cost once warm, in
 seconds on the clock, and in CPU-seconds of all its processes, which other work on the machine disturbs less. A ratio is
-that of images per second (or per CPU-second) to those of one process, turn by turn. `predict` looks at every image once,
-at one size, so that the engines' own cost shows most. Stages that are measured replace those of the JSON.
+that of images per second (or per CPU-second) to those of one process, turn by turn. `predict` looks at every image
+once, at one size, so that the engines' own cost shows most. Stages that are measured replace those of the JSON.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns of each side")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cores of this machine to use")
     parser.add_argument("--stages", nargs="*", default=["embed", "predict"])
+    parser.add_argument("--sides", nargs="*", type=int, default=[1, 2, 3], help="which, beside one process: 1 to 3")
     parser.add_argument("--json", type=Path, default=Path("bench/results/distributed.json"))
     arguments = parser.parse_args()
     numbers: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
@@ -55,20 +56,25 @@ def main() -> None:
         lists = [listed(arguments.data, names[:count], Path(scratch)) for count in counts]
         make_trained_run(Path(scratch) / "trained")
         for stage in arguments.stages:
-            sides = measure(stage, lists, Path(scratch), arguments.repeats, arguments.cores)
+            sides = measure(stage, lists, Path(scratch), arguments.repeats, arguments.cores, arguments.sides)
+            before = numbers.get(stage, {"images": counts, "sides": {}})
+            sides = {**before["sides"], **sides} if before["images"] == counts else sides
             numbers[stage] = {"images": counts, "sides": sides}
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
             Console().print(table(stage, sides))
 
 
-def measure(stage: str, lists: list[Path], scratch: Path, repeats: int, cores: int) -> dict[str, Any]:
+def measure(
+    stage: str, lists: list[Path], scratch: Path, repeats: int, cores: int, chosen: list[int]
+) -> dict[str, Any]:
     sides: dict[str, dict[str, Any]] = {
         "one process": {"device": "cpu", "workers": cores},
         f"Ray, an actor of {cores} cores": {"engine": "ray", "workers": cores},
         f"Ray, {cores} actors": {"engine": "ray", "workers": 1},
         f"{cores} processes": {"device": ",".join(["cpu"] * cores)},
     }
+    sides = {name: side for number, (name, side) in enumerate(sides.items()) if number in (0, *chosen)}
     turns: dict[str, list[Cost]] = {name: [] for name in sides}
     for repeat in range(repeats):
         for number, (name, side) in enumerate(sides.items()):

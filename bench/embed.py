@@ -1,11 +1,14 @@
-"""Speed of `embed`: the saliency prior, the bare encoder, and what the pipeline costs beyond the two.
+"""Speed of `embed`: the saliency prior, the bare encoder, what the pipeline costs beyond the two, and a plain loop.
 
     python bench/embed.py --data ../shared/data/msrc14/JPEGImages
 
 Three parts, each on the same images: the prior alone on decoded images, the encoder alone on crops in memory, and
 `Run.embed` end to end (reading JPEGs, saliency or own masks, crops, encoder, Parquet). The overhead is what the whole
-takes beyond its parts. The pipeline's embeddings are compared with the bare ones first. Then bfloat16 against float32,
-and peak memory and time per image on folders of two sizes.
+takes beyond its parts. The pipeline's embeddings are compared with the bare ones first.
+
+Beside the pipeline on masks of one's own stands the loop that a user would write: a Dataset that opens image and mask
+with Pillow, cuts and resizes, in a DataLoader, and the same timm network. Its embeddings are compared too; it stores
+nothing. Then bfloat16 against float32, and peak memory and time per image on folders of two sizes.
 """
 
 from __future__ import annotations
@@ -16,21 +19,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from measurement import chosen_device, machine, peak_mib, write_numbers
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
 from fastcomus.backends import select
 from fastcomus.cluster_embeddings import cluster_embeddings
-from fastcomus.config import preset_config, with_settings
+from fastcomus.config import EmbedConfig, preset_config, with_settings
 from fastcomus.embeddings import embedding_matrix
-from fastcomus.encoders import Encoder, load_encoder
+from fastcomus.encoders import Encoder, load_encoder, pixel_statistics
 from fastcomus.images import find_images
 from fastcomus.pipeline import Run
 from fastcomus.run_folder import RunFolder
@@ -93,6 +100,8 @@ def measure(images: Path, scratch: Path, device: str) -> dict:
 
     whole_s, rows = end_to_end()
     with_masks_s, mask_rows = end_to_end(masks=str(scratch / "masks"))
+    loop_s, loop_rows = _best(lambda: _plain_loop(images, names, masks.path, encoder, config, workers))
+    loop_rows /= np.linalg.norm(loop_rows, axis=1, keepdims=True)
     for embedded in (rows, mask_rows):
         assert embedded.shape == bare.shape and np.abs(embedded - bare).max() < (1e-4 if device == "cpu" else 1e-2)
     n = len(names)
@@ -106,8 +115,38 @@ def measure(images: Path, scratch: Path, device: str) -> dict:
         "overhead_over_saliency_and_encoder": whole_s / (load_s + saliency_s + encoder_s) - 1,
         "embed_own_masks_images_per_s": n / with_masks_s,
         "overhead_own_masks_over_encoder": with_masks_s / (load_s + encoder_s) - 1,
+        "plain_loop_own_masks_images_per_s": n / (load_s + loop_s),
+        "embed_own_masks_over_plain_loop": (load_s + loop_s) / with_masks_s,
+        "plain_loop_least_cosine_to_embed": float((loop_rows * mask_rows).sum(axis=1).min()),
         **_bf16(crops, bare, device),
     }
+
+
+class _Crops(Dataset):
+    """The object of every image by its mask, as a tensor for a timm network, in the way of the libraries' tutorials."""
+
+    def __init__(self, images: Path, names: Sequence[str], masks: Path, encoder: Encoder) -> None:
+        self.images, self.names, self.masks, self.side = images, names, masks, encoder.crop_size
+        self.normalise = transforms.Normalize(*pixel_statistics(encoder.network))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        image = Image.open(self.images / self.names[index]).convert("RGB")
+        rows, columns = np.nonzero(np.array(Image.open(self.masks / f"{self.names[index]}.png")))
+        crop = image.crop((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+        crop = crop.resize((self.side, self.side), Image.Resampling.BILINEAR)
+        return self.normalise(transforms.functional.to_tensor(crop))
+
+
+@torch.inference_mode()
+def _plain_loop(
+    images: Path, names: Sequence[str], masks: Path, encoder: Encoder, config: EmbedConfig, workers: int
+) -> np.ndarray:
+    crops = _Crops(images, names, masks, encoder)
+    loader = DataLoader(crops, config.embed_batch or 32, num_workers=workers, pin_memory=encoder.mean.is_cuda)
+    return torch.cat([encoder.network(batch.to(encoder.mean.device)) for batch in loader]).cpu().numpy()
 
 
 def table(numbers: dict) -> Table:

@@ -2,11 +2,15 @@
 
     python bench/training_options.py --data ../shared/data/msrc14
 
-`--data` as for bench/quality.py. The images are embedded once; each option is laid over the offline preset and trained
-with each seed in a run folder of its own under `--runs`, gone on with when there. What is measured is kept in `--json`
-and not measured again while the settings are the same. Mean IoU counts void as background. The gain is that of an
-option's last iteration over iteration 0; beside it stands what the option adds to the same iteration of the preset,
-over the seeds that both have. Options that act within one training are measured on one iteration.
+`--data` as for bench/quality.py. The images are embedded once; each option is trained with each seed in a run folder of
+its own under `--runs`, gone on with when there, and what another has trained just so is not trained again. What is
+measured is kept in `--json` and not measured again while the settings are the same. Mean IoU counts void as background;
+the gain is that of an option's last iteration over iteration 0.
+
+Labels of images seen at two sizes, and mirrored, take six times as long as those of one size. So one row is the
+offline preset with one size, and options are laid over that: beside each stands what it adds to the same iteration
+there, over the seeds that both have. Those that act within one training are measured on one iteration. A precision that
+is left to the machine may change a last digit; give each kind of machine its own `--json`.
 """
 
 from __future__ import annotations
@@ -27,15 +31,18 @@ from fastcomus.pipeline import Run
 from fastcomus.progress import progress_bar
 from fastcomus.run_folder import fingerprint
 
+ONE_SIZE: dict[str, Any] = {"scales": "1", "flip": False}
+BASE = "one size"  # what options are compared with
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "preset": {},
-    "constant learning rate": {"train": {"schedule": "constant", "iterations": 1}},
-    "no average of weights": {"train": {"weight_average": 0.0, "iterations": 1}},
-    "no first masks in labels": {"train": {"mask_weight": 0.0}},
-    "one size, no mirrored image": {"predict": {"scales": "1", "flip": False}, "train": {"iterations": 1}},
-    "confidence of at least 0.7": {"train": {"min_confidence": 0.7}},
-    "until masks agree on 0.9": {"train": {"iterations": 4, "stop_agreement": 0.9}},
-    "own saliency network": {"embed": {"saliency": "own"}},
+    "two sizes, mirrored images": {"train": {"iterations": 1}},
+    BASE: {"predict": ONE_SIZE},
+    "constant learning rate": {"predict": ONE_SIZE, "train": {"schedule": "constant", "iterations": 1}},
+    "no average of weights": {"predict": ONE_SIZE, "train": {"weight_average": 0.0, "iterations": 1}},
+    "no first masks in labels": {"predict": ONE_SIZE, "train": {"mask_weight": 0.0}},
+    "confidence of at least 0.7": {"predict": ONE_SIZE, "train": {"min_confidence": 0.7}},
+    "until masks agree on 0.9": {"predict": ONE_SIZE, "train": {"iterations": 4, "stop_agreement": 0.9}},
+    "own saliency network": {"predict": ONE_SIZE, "embed": {"saliency": "own"}},
 }
 
 
@@ -87,10 +94,10 @@ def mean_ious(data: Path, runs: Path, images: Path, option: str, seed: int) -> l
     embedded = runs / ("embedded-own" if own else "embedded")
     with_saliency = {"saliency": str(own_saliency(runs, images))} if own else {}
     Run(embedded, preset="offline").embed(images, **with_saliency)
-    folder = runs / f"{option.replace(' ', '-').replace(',', '')}-{seed}"
+    folder = folder_of(runs, option, seed)
     if not folder.exists():
-        of_preset = runs / f"preset-{seed}"  # what it has trained and an option does not change is not trained again
-        start = of_preset if of_preset.exists() and not own else embedded
+        trained = [folder_of(runs, other, seed) for other in (BASE, "preset") if not own]
+        start = next((other for other in trained if other.exists()), embedded)
         copied = folder.with_name("copied")
         shutil.rmtree(copied, ignore_errors=True)
         shutil.copytree(start, copied)
@@ -103,6 +110,10 @@ def mean_ious(data: Path, runs: Path, images: Path, option: str, seed: int) -> l
     return [100 * run.evaluate(truth, classes, iteration).hungarian.miou for iteration in run._iterations()]
 
 
+def folder_of(runs: Path, option: str, seed: int) -> Path:
+    return runs / f"{option.replace(' ', '-').replace(',', '')}-{seed}"
+
+
 def own_saliency(runs: Path, images: Path) -> Path:
     """The checkpoint of a network of one's own, trained on the same images without masks."""
     return Run(runs / "own-saliency", preset="offline").train_saliency(images)
@@ -110,19 +121,16 @@ def own_saliency(runs: Path, images: Path) -> Path:
 
 def table(measured: dict[str, dict[str, list[float]]]) -> Table:
     """`measured`: option -> seed -> mean IoU of iterations 0, 1, ..."""
-    columns = ("option", "seeds", "iteration 0", "iterations after", "gain of the last", "over the preset")
+    columns = ("option", "seeds", "iteration 0", "iterations after", "gain of the last", f"over {BASE}")
     made = Table(*columns, title="Mean IoU, percent")
-    preset = measured.get("preset", {})
+    base = measured.get(BASE, {})
     for option, runs in measured.items():
         by_iteration = list(zip(*runs.values(), strict=True))
         gains = [scores[-1] - scores[0] for scores in runs.values()]
         after = ", ".join(spread(scores) for scores in by_iteration[1:])
-        added = [
-            scores[-1] - preset[seed][len(scores) - 1]
-            for seed, scores in runs.items()
-            if len(scores) <= len(preset.get(seed, []))
-        ]
-        over = f"{statistics.mean(added):+.1f}" if added and option != "preset" else ""
+        last = {seed: min(len(scores), len(base.get(seed, []))) - 1 for seed, scores in runs.items()}
+        added = [runs[seed][at] - base[seed][at] for seed, at in last.items() if at > 0 and option != BASE]
+        over = f"{statistics.mean(added):+.1f}" if added else ""
         made.add_row(option, str(len(runs)), spread(by_iteration[0]), after, spread(gains), over)
     return made
 
