@@ -6,7 +6,9 @@ Files are compared first. Ray and processes take seconds to start and to load ne
 does a part of the images and then all of them, from nothing: what the further images take is its cost once warm, in
 seconds on the clock, and in CPU-seconds of all its processes, which other work on the machine disturbs less. A ratio is
 that of images per second (or per CPU-second) to those of one process, turn by turn. `predict` looks at every image
-once, at one size, so that the engines' own cost shows most. Stages that are measured replace those of the JSON.
+once, at one size, so that the engines' own cost shows most; its pieces are 64 images, and of a part with few of them
+Ray may give two to one actor and none to another, which flatters what the further images take. What is measured
+replaces the same in the JSON.
 """
 
 from __future__ import annotations
