@@ -41,7 +41,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "no average of weights": {"predict": ONE_SIZE, "train": {"weight_average": 0.0, "iterations": 1}},
     "no first masks in labels": {"predict": ONE_SIZE, "train": {"mask_weight": 0.0}},
     "confidence of at least 0.7": {"predict": ONE_SIZE, "train": {"min_confidence": 0.7}},
-    "until masks agree on 0.9": {"predict": ONE_SIZE, "train": {"iterations": 4, "stop_agreement": 0.9}},
+    "until masks agree on 0.85": {"predict": ONE_SIZE, "train": {"iterations": 4, "stop_agreement": 0.85}},
     "own saliency network": {"predict": ONE_SIZE, "embed": {"saliency": "own"}},
 }
 
