@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 
 from fastcomus.backends import Backend, BatchDecoder, EncodedImage, Image
 from fastcomus.image_roots import ImageRoot
@@ -62,6 +63,15 @@ def decoded_image(root: ImageRoot, name: str, max_pixels: int, backend: Backend)
         return DecodedImage(name, backend.decode(root / name, max_pixels))
     except UnreadableImage as error:
         return DecodedImage(name, error=error)
+
+
+def resized_planes(pixels: Image, size: list[int]) -> torch.Tensor:
+    """(3, h, w) uint8 of an image (H, W, 3) uint8, where it lies, with antialiasing. `size`: [h, w]."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(np.require(pixels, requirements="W"))
+    return transforms.resize(pixels.permute(2, 0, 1)[None], size, antialias=True)[0]
 
 
 class _HasPixels(Protocol):

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus.backends import Backend, Image
 from fastcomus.backends.device_memory import on_device
 from fastcomus.bf16_on_cpu import bf16_shortcuts
 from fastcomus.config import PredictConfig, prediction_scales
-from fastcomus.decoded_images import DecodedImage
+from fastcomus.decoded_images import DecodedImage, resized_planes
 from fastcomus.encoders import autocast
 from fastcomus.fitting_batches import FittingBatches, batch_limit
 from fastcomus.images import UnreadableImage
@@ -100,10 +99,11 @@ def predict(
     windows = [names[start : start + WINDOW] for start in range(0, len(names), WINDOW)]
     todo = [window for window in windows if any(name not in done for name in window)]
 
+    sizes = [scale * config.predict_size for scale in prediction_scales(config)]
+
     def prepare(image: DecodedImage) -> _Waiting | DecodedImage:
         if image.pixels is None:
             return image
-        sizes = [scale * config.predict_size for scale in prediction_scales(config)]
         resized = [_resized(image.pixels, size, segmenter.output_stride) for size in sizes]
         return _Waiting(image.name, resized, tuple(image.pixels.shape[:2]))
 
@@ -210,9 +210,7 @@ def _resized(pixels: Image, shorter_side: float, output_stride: int) -> torch.Te
     height, width = pixels.shape[:2]
     scale = shorter_side / min(height, width)
     size = [aligned_side(min(side * scale, 4 * shorter_side), output_stride) for side in (height, width)]
-    if isinstance(pixels, np.ndarray):
-        pixels = torch.from_numpy(np.require(pixels, requirements="W"))
-    return transforms.resize(pixels.permute(2, 0, 1)[None], size, antialias=True)[0]
+    return resized_planes(pixels, size)
 
 
 def _interpolation(target: int, source: int, output_stride: int, device: torch.device) -> torch.Tensor:

@@ -34,8 +34,8 @@ def reported(method: Method) -> Method:
 
     Its counts are what it gives to `count`; the line's fields are in the record's `fields`, for `log_format.py`: stage,
     seconds, counts, per_s, peak_memory_bytes and device. Before it comes one on which device images were decoded, and
-    why not the others, where one can. Under `sole_writer` the seconds are added to those that the
-    stage took in this run folder before.
+    why not the others, where one can. Under `sole_writer` the seconds are added to those that the stage took in this
+    run folder before.
     """
     stage = method.__name__.strip("_").replace("_", "-")
 
@@ -43,15 +43,16 @@ def reported(method: Method) -> Method:
     def told(self: Any, *arguments: Any, **settings: Any) -> Any:
         started, written = time.monotonic(), self.folder.written
         counts: dict[str, int] = {}
-        outer, outer_decoded = _counts.set(counts), _decoded.set(Counter())
+        decoded: Counter[str] = Counter()
+        outer, outer_decoded = _counts.set(counts), _decoded.set(decoded)
         try:
             result = method(self, *arguments, **settings)
-            count_decoded(taken_counts(self.backend))
-            _tell_decoded(stage, _decoded.get() or {})
         finally:
             _counts.reset(outer)
             _decoded.reset(outer_decoded)
         seconds = time.monotonic() - started
+        decoded.update(taken_counts(self.backend))
+        _tell_decoded(stage, decoded)
         tell(stage, seconds, counts, str(self.backend.device))
         if self.folder.writer.is_held and self.folder.written > written:  # one that is up to date takes no time
             taken = stage_seconds(self.folder)

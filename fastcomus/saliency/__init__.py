@@ -20,6 +20,7 @@ import torch
 
 from fastcomus.backends import Image
 from fastcomus.config import EmbedConfig, nearest
+from fastcomus.decoded_images import resized_planes
 from fastcomus.errors import InputError
 
 Proposer = Callable[[str, np.ndarray], np.ndarray]
@@ -146,9 +147,4 @@ def images_per_pass(device: torch.device) -> int:
 
 def square(pixels: Image, side: int) -> torch.Tensor:
     """An image (H, W, 3) uint8 stretched to the square that a network sees: (3, side, side) uint8, on its device."""
-    from torchvision.transforms.v2 import functional as transforms
-
-    if isinstance(pixels, np.ndarray):
-        pixels = torch.from_numpy(np.require(pixels, requirements="W"))
-    planes = pixels.permute(2, 0, 1)[None]
-    return transforms.resize(planes, [side, side], antialias=True)[0].contiguous()
+    return resized_planes(pixels, [side, side]).contiguous()
