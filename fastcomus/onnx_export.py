@@ -34,7 +34,7 @@ class LabelledImages(nn.Module):
 
     def __init__(self, segmenter: Segmenter, names: ClusterNames) -> None:
         super().__init__()
-        self.segmenter = with_fixed_padding(segmenter)
+        self.segmenter = ready_to_trace(segmenter)
         self.label_type = torch.uint8 if len(names.classes) <= 256 else torch.int32
         self.is_named = bool(names.given)
         self.register_buffer("class_of_label", torch.from_numpy(names.class_of_label.astype(np.int64)))
@@ -48,14 +48,17 @@ class LabelledImages(nn.Module):
         return labels.to(self.label_type), logits
 
 
-def with_fixed_padding(segmenter: Segmenter) -> Segmenter:
-    """A copy in which no convolution computes its padding from the image's size.
+def ready_to_trace(segmenter: Segmenter) -> Segmenter:
+    """A copy in which no convolution computes its padding from the image's size and nothing works in place, which
+    would be taken apart operation by operation, slowly.
 
     For sides of n * output stride + 1 pixels, whose halves are again such, TensorFlow's "same" padding is the same on
     both sides and for every size, so nothing changes for them.
     """
     made = copy.deepcopy(segmenter)
     for module in list(made.modules()):
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]
         for name, child in list(module.named_children()):
             if isinstance(child, Conv2dSame):
                 padding = [d * (k - 1) // 2 for d, k in zip(child.dilation, child.kernel_size, strict=True)]
@@ -92,7 +95,9 @@ def write_onnx(segmenter: Segmenter, names: ClusterNames, facts: dict[str, str],
 
     side = 8 * segmenter.output_stride + 1
     example = torch.zeros(2, 3, side, side + segmenter.output_stride, dtype=torch.uint8)
-    free = {0: torch.export.Dim("batch", min=1), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    least = segmenter.output_stride + 1
+    height, width = torch.export.Dim("height", min=least), torch.export.Dim("width", min=least)
+    free = {0: torch.export.Dim("batch", min=1), 2: height, 3: width}
     torch_logger = logging.getLogger("torch.onnx")
     level = torch_logger.level
     torch_logger.setLevel(logging.ERROR)

@@ -33,7 +33,7 @@ from fastcomus.run_folder import RunFolder
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server and its limits are Linux's")
 
 KILLS = {"embed": 4, "cluster": 5, "train": 3, "predict": 4, "assign": 2, "evaluate": 3, "train-saliency": 3}
-KILLS |= {"export-coco": 2, "export-voc": 3, "export-yolo": 2, "export-labelme": 2, "export-onnx": 2}
+KILLS |= {"export-coco": 2, "export-voc": 3, "export-yolo": 2, "export-labelme": 2, "export-onnx": 1}
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -116,26 +110,6 @@ def test_what_is_up_to_date_is_not_done_again(trained: Run, photographs: Photogr
     assert copy.read_bytes() == before["saliency/network.safetensors"]
     assert tree_bytes(trained.folder.path) == before
     assert set(before) == {"run.json", "saliency/manifest.json", "saliency/network.safetensors"}
-
-
-def test_killed_at_random_moments_ends_with_the_same_bytes(photographs: Photographs, tmp_path: Path) -> None:
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
-    command = [sys.executable, "-m", "fastcomus", "train-saliency", str(photographs.images), "--preset", "offline"]
-    environment = {**os.environ, "FASTCOMUS_OFFLINE": "1"}
-    subprocess.run([*command, *options, "--run", str(tmp_path / "whole")], env=environment, check=True)
-    rng, kills = random.Random(0), 0
-    while True:
-        process = subprocess.Popen([*command, *options, "--run", str(tmp_path / "killed")], env=environment)
-        deadline = time.monotonic() + rng.uniform(3, 8) + 2 * kills
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-    assert process.returncode == 0 and kills > 0
-    assert tree_bytes(tmp_path / "killed") == tree_bytes(tmp_path / "whole")
 
 
 def test_broken_images_are_left_out(photographs: Photographs, tmp_path: Path) -> None:

@@ -117,9 +117,8 @@ def test_another_seed_trains_another_network(run_copy: Path) -> None:
     assert (run_copy / "iteration-1/segmenter.safetensors").read_bytes() != before
 
 
-@pytest.mark.parametrize("trial", range(2))
 def test_killed_at_random_moments_ends_with_the_same_bytes(
-    trial: int, finished_run: Path, photographs: Photographs, tmp_path: Path
+    finished_run: Path, photographs: Photographs, tmp_path: Path
 ) -> None:
     """SIGKILL the command again and again until it gets through."""
     settings = tmp_path / "settings.toml"
@@ -129,7 +128,7 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(
     command = [sys.executable, "-m", "fastcomus", "run", str(photographs.images), "--run", str(folder)]
     command += ["--preset", "offline", "--config", str(settings), "--truth", str(photographs.truth)]
     command += ["--classes", str(photographs.classes)]
-    rng = random.Random(trial)
+    rng = random.Random(0)
     kills = 0
     while True:
         process = subprocess.Popen(command, env={**os.environ, "FASTCOMUS_OFFLINE": "1"}, stderr=subprocess.DEVNULL)
