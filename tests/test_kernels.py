@@ -439,7 +439,7 @@ if sys.argv[3:]:
     kernel_loader.kernel_source = lambda file: whole(file).replace(*sys.argv[3:])
     import cuda_on_cpu.cpu_kernels
     cuda_on_cpu.cpu_kernels.kernel_source = kernel_loader.kernel_source
-kernels = CpuKernels(Path(sys.argv[2]), "-fsanitize=address", "-g", "-O1")
+kernels = CpuKernels(Path(sys.argv[2]), "-fsanitize=address", "-g", "-O0")
 host = torch.device("cpu")
 rng = np.random.default_rng(0)
 images = gpu_images.pack_images([rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((40, 33), (7, 90))], host)

@@ -133,7 +133,7 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(
     while True:
         process = subprocess.Popen(command, env={**os.environ, "FASTCOMUS_OFFLINE": "1"}, stderr=subprocess.DEVNULL)
         # A process needs seconds to import torch; later kills come later, so that every stage is hit and all ends.
-        deadline = time.monotonic() + rng.uniform(3, 9) + 2 * kills
+        deadline = time.monotonic() + rng.uniform(3, 9) + 4 * kills
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         if process.poll() is not None:
