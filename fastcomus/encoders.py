@@ -12,6 +12,7 @@ from fastcomus import weights
 from fastcomus.backends.device_memory import on_device
 from fastcomus.backends.processor import has_bfloat16
 from fastcomus.errors import InputError
+from fastcomus.folded_batch_norm import with_folded_batch_norms
 
 _STRIDE = 16  # pixels per feature of a convolutional network
 
@@ -55,7 +56,7 @@ def load_encoder(name: str, weights_file: str, crop_size: int, precision: str, d
     # Networks of fixed input size (ViTs, for instance) are built for the crop size; the others take any.
     options = {"img_size": crop_size} if weights.has_fixed_input_size(name) else {}
     network = weights.load(name, weights_file, num_classes=0, **options).eval().to(device)
-    network = network.to(memory_format=torch.channels_last)
+    network = with_folded_batch_norms(network.to(memory_format=torch.channels_last), torch.float32)
     mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) * 255 for values in pixel_statistics(network))
     return Encoder(network, crop_size, mean, std, precision)
 
@@ -146,6 +147,7 @@ def load_patch_encoder(name: str, weights_file: str, precision: str, device: tor
         patch_size = _STRIDE
         network = weights.load(name, weights_file, features_only=True, out_indices=(-1,), output_stride=_STRIDE)
     network = network.eval().to(device).to(memory_format=torch.channels_last)
+    network = with_folded_batch_norms(network, torch.float32)
     mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) * 255 for values in pixel_statistics(network))
     return PatchEncoder(network, patch_size, mean, std, precision)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn import functional as F
 
 from fastcomus.cluster_names import ClusterNames
 from fastcomus.errors import InputError
+from fastcomus.folded_batch_norm import with_folded_batch_norms
 from fastcomus.segmenter import Segmenter
 
 OPSET = 18
@@ -49,32 +49,12 @@ class LabelledImages(nn.Module):
 
 
 def ready_to_trace(segmenter: Segmenter) -> Segmenter:
-    """A copy in which no convolution computes its padding from the image's size and nothing works in place, which
-    would be taken apart operation by operation, slowly.
-
-    For sides of n * output stride + 1 pixels, whose halves are again such, TensorFlow's "same" padding is the same on
-    both sides and for every size, so nothing changes for them.
-    """
-    made = copy.deepcopy(segmenter)
-    for module in list(made.modules()):
+    """A copy in which nothing works in place: that would be taken apart operation by operation, slowly."""
+    made = with_folded_batch_norms(copy.deepcopy(segmenter), torch.uint8)
+    for module in made.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
-        for name, child in list(module.named_children()):
-            if isinstance(child, Conv2dSame):
-                padding = [d * (k - 1) // 2 for d, k in zip(child.dilation, child.kernel_size, strict=True)]
-                fixed = nn.Conv2d(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size,  # type: ignore[arg-type]
-                    child.stride,  # type: ignore[arg-type]
-                    tuple(padding),  # type: ignore[arg-type]
-                    child.dilation,  # type: ignore[arg-type]
-                    child.groups,
-                    child.bias is not None,
-                )
-                fixed.weight, fixed.bias = child.weight, child.bias
-                setattr(module, name, fixed)
-    return made.eval()
+    return made
 
 
 def check_onnx() -> None:

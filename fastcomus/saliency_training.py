@@ -25,6 +25,7 @@ from fastcomus.backends.cpu import otsu_threshold
 from fastcomus.bf16_on_cpu import bf16_shortcuts
 from fastcomus.config import SaliencyConfig
 from fastcomus.encoders import autocast, chosen_precision
+from fastcomus.folded_batch_norm import with_folded_batch_norms
 from fastcomus.read_ahead import read_ahead
 from fastcomus.saliency import square
 from fastcomus.saliency.losses import hybrid_loss
@@ -109,7 +110,7 @@ def predicted_maps(
     network: SaliencyNetwork, read: ReadPixels, count: int, batch: int, precision: str, workers: int
 ) -> Iterator[np.ndarray]:
     """What the network says of every image: (maps, L, L) uint8, 255 for 1."""
-    network.eval()
+    network = with_folded_batch_norms(network.eval(), torch.uint8)
 
     def prepare(index: int) -> torch.Tensor:
         return square(read(index), network.side)

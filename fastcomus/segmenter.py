@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from fastcomus import weights
+from fastcomus.fixed_padding import with_fixed_padding
 
 
 class Segmenter(nn.Module):
@@ -61,5 +62,5 @@ def build_segmenter(backbone: str, weights_file: str, k: int, output_stride: int
     else:
         network = weights.architecture(backbone, **options)
     configuration = network.pretrained_cfg
-    segmenter = Segmenter(network, k, output_stride, configuration["mean"], configuration["std"])
+    segmenter = Segmenter(with_fixed_padding(network), k, output_stride, configuration["mean"], configuration["std"])
     return segmenter.to(memory_format=torch.channels_last)

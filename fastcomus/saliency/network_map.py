@@ -19,6 +19,7 @@ from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.encoders import autocast, chosen_precision
 from fastcomus.errors import InputError
 from fastcomus.fixed_batches import FixedBatches
+from fastcomus.folded_batch_norm import with_folded_batch_norms
 from fastcomus.integrity import TENSOR_SEAL, tensor_digest
 from fastcomus.saliency import Proposer, images_per_pass, load_proposer, square
 from fastcomus.saliency.basnet import BASNet
@@ -87,7 +88,7 @@ class NetworkMap:
         prior_weight: float = 0.0,
         is_compiled: bool = False,
     ) -> None:
-        self.network = network.eval()
+        self.network = with_folded_batch_norms(network.eval(), torch.uint8)
         self.precision = precision
         self.priors = tuple(priors) if prior_weight else ()
         self.prior_weight = prior_weight if self.priors else 0.0

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fastcomus import weights
 from fastcomus.encoders import pixel_statistics
+from fastcomus.fixed_padding import with_fixed_padding
 
 _WIDTH = 96
 _FINEST = 4  # pixels per feature of the finest layer that is used
@@ -26,7 +27,7 @@ class PyramidNetwork(nn.Module):
         make = weights.load if pretrained else weights.architecture
         self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]
         self.std: torch.Tensor
-        self.backbone = make(backbone, features_only=True)
+        self.backbone = with_fixed_padding(make(backbone, features_only=True))
         described = zip(self.backbone.feature_info.channels(), self.backbone.feature_info.reduction(), strict=True)
         self.first = next(place for place, (_, stride) in enumerate(described) if stride >= _FINEST)
         channels = self.backbone.feature_info.channels()[self.first :]
