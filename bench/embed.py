@@ -30,9 +30,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from fastcomus import weights
 from fastcomus.backends import select
 from fastcomus.cluster_embeddings import cluster_embeddings
 from fastcomus.config import EmbedConfig, preset_config, with_settings
@@ -100,7 +102,8 @@ def measure(images: Path, scratch: Path, device: str) -> dict:
 
     whole_s, rows = end_to_end()
     with_masks_s, mask_rows = end_to_end(masks=str(scratch / "masks"))
-    loop_s, loop_rows = _best(lambda: _plain_loop(images, names, masks.path, encoder, config, workers))
+    plain = weights.load(config.encoder, "", num_classes=0).eval().to(backend.device)
+    loop_s, loop_rows = _best(lambda: _plain_loop(images, names, masks.path, plain, config, workers))
     loop_rows /= np.linalg.norm(loop_rows, axis=1, keepdims=True)
     for embedded in (rows, mask_rows):
         assert embedded.shape == bare.shape and np.abs(embedded - bare).max() < (1e-4 if device == "cpu" else 1e-2)
@@ -125,9 +128,9 @@ def measure(images: Path, scratch: Path, device: str) -> dict:
 class _Crops(Dataset):
     """The object of every image by its mask, as a tensor for a timm network, in the way of the libraries' tutorials."""
 
-    def __init__(self, images: Path, names: Sequence[str], masks: Path, encoder: Encoder) -> None:
-        self.images, self.names, self.masks, self.side = images, names, masks, encoder.crop_size
-        self.normalise = transforms.Normalize(*pixel_statistics(encoder.network))
+    def __init__(self, images: Path, names: Sequence[str], masks: Path, network: nn.Module, side: int) -> None:
+        self.images, self.names, self.masks, self.side = images, names, masks, side
+        self.normalise = transforms.Normalize(*pixel_statistics(network))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -142,11 +145,12 @@ class _Crops(Dataset):
 
 @torch.inference_mode()
 def _plain_loop(
-    images: Path, names: Sequence[str], masks: Path, encoder: Encoder, config: EmbedConfig, workers: int
+    images: Path, names: Sequence[str], masks: Path, network: nn.Module, config: EmbedConfig, workers: int
 ) -> np.ndarray:
-    crops = _Crops(images, names, masks, encoder)
-    loader = DataLoader(crops, config.embed_batch or 32, num_workers=workers, pin_memory=encoder.mean.is_cuda)
-    return torch.cat([encoder.network(batch.to(encoder.mean.device)) for batch in loader]).cpu().numpy()
+    crops = _Crops(images, names, masks, network, config.crop_size)
+    device = next(network.parameters()).device
+    loader = DataLoader(crops, config.embed_batch or 32, num_workers=workers, pin_memory=device.type == "cuda")
+    return torch.cat([network(batch.to(device)) for batch in loader]).cpu().numpy()
 
 
 def table(numbers: dict) -> Table:
