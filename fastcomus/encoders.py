@@ -56,7 +56,9 @@ def load_encoder(name: str, weights_file: str, crop_size: int, precision: str, d
     # Networks of fixed input size (ViTs, for instance) are built for the crop size; the others take any.
     options = {"img_size": crop_size} if weights.has_fixed_input_size(name) else {}
     network = weights.load(name, weights_file, num_classes=0, **options).eval().to(device)
-    network = with_folded_batch_norms(network.to(memory_format=torch.channels_last), torch.float32)
+    network = network.to(memory_format=torch.channels_last)
+    if precision == "float32":  # in bfloat16 folded weights would move embeddings further
+        network = with_folded_batch_norms(network, torch.float32)
     mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) * 255 for values in pixel_statistics(network))
     return Encoder(network, crop_size, mean, std, precision)
 

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import nn
 
+from fastcomus.encoders import load_encoder
 from fastcomus.fixed_padding import with_fixed_padding
 from fastcomus.folded_batch_norm import with_folded_batch_norms
 from fastcomus.saliency.network_map import SaliencyNetwork
@@ -70,6 +71,12 @@ def test_a_folded_network_computes_the_same(name: str) -> None:
         assert theirs.std() > 0
         assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_an_encoder_is_folded_in_float32_alone(precision: str) -> None:
+    encoder = load_encoder("efficientnet-lite0", "", 64, precision, torch.device("cpu"))
+    assert (batch_norms(encoder.network) == 0) == (precision == "float32")
 
 
 def test_a_network_without_batch_norms_is_the_same_one() -> None:
