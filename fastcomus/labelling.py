@@ -6,10 +6,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
+import torch
+
 from fastcomus.backends import Backend
 from fastcomus.config import Config
 from fastcomus.decoded_images import decoded_images
 from fastcomus.encoders import chosen_precision
+from fastcomus.folded_batch_norm import with_folded_batch_norms
 from fastcomus.image_roots import ImageRoot
 from fastcomus.interruption import safe_point
 from fastcomus.prediction import Prediction, predict
@@ -32,6 +35,7 @@ def label_images(
     task: str,
 ) -> Iterator[Result]:
     """`labelled` with a progress bar, and a safe point behind every image."""
+    segmenter = with_folded_batch_norms(segmenter.eval(), torch.uint8)
     with progress_bar(task, len(names), "images", len(done)) as advance:
         for result in labelled(segmenter, root, names, done, write, config, backend, workers):
             yield result

@@ -17,7 +17,6 @@ from fastcomus.config import PredictConfig, prediction_scales
 from fastcomus.decoded_images import DecodedImage, resized_planes
 from fastcomus.encoders import autocast
 from fastcomus.fitting_batches import FittingBatches, batch_limit
-from fastcomus.folded_batch_norm import with_folded_batch_norms
 from fastcomus.images import UnreadableImage
 from fastcomus.segmenter import Segmenter, aligned_side
 
@@ -94,7 +93,7 @@ def predict(
     bits of a result, so the batches follow from `names` alone: one that holds an image to do is computed whole, and
     what was interrupted goes on to the same bytes.
     """
-    segmenter = with_folded_batch_norms(segmenter.eval().to(backend.device), torch.uint8)
+    segmenter.eval().to(backend.device)
     fitting = FittingBatches(backend.device)
     most = batch_limit(config.predict_batch, backend.device, on_gpu=WINDOW, on_cpu=4)
     windows = [names[start : start + WINDOW] for start in range(0, len(names), WINDOW)]

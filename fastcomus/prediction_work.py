@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fastcomus.backends import Backend
 from fastcomus.cluster_names import ClusterNames
 from fastcomus.config import Config
 from fastcomus.engines import Loaded, Stored
+from fastcomus.folded_batch_norm import with_folded_batch_norms
 from fastcomus.image_roots import ImageRoot
 from fastcomus.images import Skipped, UnreadableImage
 from fastcomus.labelling import labelled
@@ -55,7 +57,7 @@ class PredictWork:
     config: Config
 
     def load(self, backend: Backend, workers: int) -> Loaded[Window, PredictedFiles]:
-        segmenter = load_segmenter(RunFolder(self.run), self.iteration)
+        segmenter = with_folded_batch_norms(load_segmenter(RunFolder(self.run), self.iteration), torch.uint8)
 
         def label(
             pieces: Sequence[Window], then: Callable[[PredictedFiles], Stored], on_images: Callable[[int], None]
