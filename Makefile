@@ -22,7 +22,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 docs: $(READY)
-	$(BIN)/python -m typer --app app fastcomus.cli utils docs --name fastcomus --title Commands --output docs/cli.md
+	$(BIN)/python -m typer --app app fastcomus.cli.commands utils docs --name fastcomus --title Commands --output docs/cli.md
 
 # The wheels of the extra gpu alone: faiss-gpu and faiss-cpu own the same folder. Nothing of tests/conftest.py is needed.
 test-gpu-api: $(GPU_API)/.ready

@@ -19,9 +19,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fastcomus.bf16_on_cpu import bf16_shortcuts
-from fastcomus.encoders import autocast
-from fastcomus.segmenter import build_segmenter
+from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.precision import use_precision
+from fastcomus.segmentation.segmenter import build_segmenter
 
 CPU = torch.device("cpu")
 SIDES = {"shortcuts": "bf16", "torch alone": "none"}
@@ -46,20 +46,20 @@ def main() -> None:
 
     def training(shortcuts: AbstractContextManager) -> torch.Tensor:
         network.train().zero_grad()
-        with autocast(CPU, "bf16"), shortcuts:
+        with use_precision(CPU, "bf16"), shortcuts:
             logits = network(images)
         logits.float().square().mean().backward()
         return torch.cat([one.grad.ravel() for one in network.parameters()])
 
     @torch.inference_mode()
     def prediction(shortcuts: AbstractContextManager) -> torch.Tensor:
-        with autocast(CPU, "bf16"), shortcuts:
+        with use_precision(CPU, "bf16"), shortcuts:
             return network.eval()(images).float()
 
     numbers = {"torch": torch.__version__, "threads": arguments.threads, "batch": arguments.batch}
     made = Table("what", *SIDES, "times as fast", "difference", title=f"ms an image, {arguments.backbone}, bf16")
     for name, work in (("training step", training), ("prediction", prediction)):
-        results, times = measured(work, arguments.rounds)
+        results, times = measure_sides(work, arguments.rounds)
         fast, plain = results.values()
         difference = float((fast - plain).norm() / plain.norm())
         each = {side: 1000 * statistics.median(of_side) / arguments.batch for side, of_side in times.items()}
@@ -70,16 +70,16 @@ def main() -> None:
     Console(width=120).print(made)
 
 
-def measured(
+def measure_sides(
     work: Callable[[AbstractContextManager], torch.Tensor], rounds: int
 ) -> tuple[dict[str, torch.Tensor], dict[str, list[float]]]:
     """What each side gives, from a first pass that is not timed, and seconds of every round."""
-    results = {side: work(bf16_shortcuts(CPU, precision)) for side, precision in SIDES.items()}
+    results = {side: work(use_bf16_shortcuts(CPU, precision)) for side, precision in SIDES.items()}
     times: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(rounds):
         for side, precision in SIDES.items():
             started = time.perf_counter()
-            work(bf16_shortcuts(CPU, precision))
+            work(use_bf16_shortcuts(CPU, precision))
             times[side].append(time.perf_counter() - started)
     return results, times
 

@@ -23,8 +23,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fastcomus.backends import select
-from fastcomus.cluster_embeddings import cluster_embeddings
+from fastcomus.backends.choose import select
+from fastcomus.clusters.cluster import cluster_embeddings
 from fastcomus.config import COUNT_CRITERIA, ClusterConfig
 
 
@@ -39,10 +39,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/cluster_count.json"))
     arguments = parser.parse_args()
     logging.getLogger("fastcomus").setLevel(logging.ERROR)
-    numbers = [measure(name, rows, k, arguments.max_k) for name, rows, k in _sets(arguments)]
+    numbers = [measure(name, rows, k, arguments.max_k) for name, rows, k in _iterate_sets(arguments)]
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console().print(table(numbers))
+    Console().print(build_table(numbers))
 
 
 def measure(name: str, rows: np.ndarray, k: int, max_k: int) -> dict:
@@ -56,7 +56,7 @@ def measure(name: str, rows: np.ndarray, k: int, max_k: int) -> dict:
     return measured
 
 
-def table(numbers: list[dict]) -> Table:
+def build_table(numbers: list[dict]) -> Table:
     made = Table("set", "true", *COUNT_CRITERIA, title="Number of clusters found")
     for row in numbers:
         made.add_row(row["set"], str(row["k"]), *(f"{row[c]} ({row[f'{c}_s']:.1f} s)" for c in COUNT_CRITERIA))
@@ -68,13 +68,13 @@ def table(numbers: list[dict]) -> Table:
     return made
 
 
-def _sets(arguments: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, int]]:
+def _iterate_sets(arguments: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, int]]:
     if arguments.embeddings:
-        rows = inputs.embeddings(arguments.embeddings)
+        rows = inputs.load_rows(arguments.embeddings)
         yield f"{len(rows):,} of one's own", rows, arguments.k
     for size in arguments.sizes if arguments.planted else []:
         for seed in range(arguments.seeds):
-            rows, _, k = inputs.planted(arguments.planted, size, seed)
+            rows, _, k = inputs.make_planted_rows(arguments.planted, size, seed)
             yield f"planted {size:,}, seed {seed}", rows, k
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import inputs
 import numpy as np
-from measurement import Timed, chosen_device, in_process, machine, peak_mib, write_numbers
+from measurement import Timed, describe_machine, measure_peak_mib, parse_device, run_in_process, write_numbers
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
@@ -41,11 +41,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/clustering.json"))
     arguments = parser.parse_args()
     if arguments.one_side:
-        print(json.dumps(_one_side(**json.loads(arguments.one_side))))
+        print(json.dumps(_measure_side(**json.loads(arguments.one_side))))
         return
-    numbers, device = [], chosen_device(arguments.device)
+    numbers, device = [], parse_device(arguments.device)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, rows, classes, k, seed in inputs.inputs(arguments, Path(scratch)):
+        for name, rows, classes, k, seed in inputs.iterate_inputs(arguments, Path(scratch)):
             same_input = []
             for side in arguments.sides:
                 given = {
@@ -57,17 +57,17 @@ def main() -> None:
                     "assign": arguments.assign,
                 }
                 given |= {"device": device, "recall": arguments.recall, "labels": str(Path(scratch, f"{side}.npy"))}
-                measured = in_process(__file__, given, *inputs.limits(arguments))
+                measured = run_in_process(__file__, given, *inputs.resolve_limits(arguments))
                 same_input.append({"input": name, "seed": seed, "side": side, "k": k, **measured})
                 Console(stderr=True).print(same_input[-1])
             _compare_with_recipe(same_input, Path(scratch))
             numbers += same_input
-    about = machine(device, "faiss-cpu", "faiss-gpu", "scipy", "scikit-learn")
+    about = describe_machine(device, "faiss-cpu", "faiss-gpu", "scipy", "scikit-learn")
     write_numbers(arguments.json, {**about, "threads": arguments.threads, "rows": numbers})
-    Console(width=150).print(table(numbers, arguments.threads))
+    Console(width=150).print(build_table(numbers, arguments.threads))
 
 
-def table(numbers: list[dict[str, Any]], threads: int) -> Table:
+def build_table(numbers: list[dict[str, Any]], threads: int) -> Table:
     """A row per input and side, means over the seeds."""
     made = Table(title=f"CPU-seconds, {threads} thread(s), n_neighbors {NEIGHBORS}; means over the seeds")
     for column in (
@@ -86,21 +86,21 @@ def table(numbers: list[dict[str, Any]], threads: int) -> Table:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in numbers:
         groups.setdefault((row["input"], row["side"]), []).append(row)
-    ours = {name: _mean(rows, "total") for (name, side), rows in groups.items() if side == "fastcomus"}
+    ours = {name: _compute_mean(rows, "total") for (name, side), rows in groups.items() if side == "fastcomus"}
     for (name, side), rows in groups.items():
         if any("gave_up" in row for row in rows):
             made.add_row(name, side, *["-"] * 10, rows[0]["gave_up"] if "gave_up" in rows[0] else "gave up")
             continue
-        total = _mean(rows, "total")
+        total = _compute_mean(rows, "total")
         ratio = f"{total / ours[name]:.1f} x" if name in ours else "-"
-        stages = [f"{_mean(rows, stage):.2f}" for stage in STAGES]
-        rest = [f"{total:.2f}", f"{_mean(rows, 'wall'):.2f}", f"{_mean(rows, 'peak_mib'):.0f}"]
-        quality = [f"{_mean(rows, measure):.3f}" for measure in ("recall", "ari", "ari_to_recipe")]
+        stages = [f"{_compute_mean(rows, stage):.2f}" for stage in STAGES]
+        rest = [f"{total:.2f}", f"{_compute_mean(rows, 'wall'):.2f}", f"{_compute_mean(rows, 'peak_mib'):.0f}"]
+        quality = [f"{_compute_mean(rows, measure):.3f}" for measure in ("recall", "ari", "ari_to_recipe")]
         made.add_row(name, side, *stages, *rest, *quality, ratio)
     return made
 
 
-def _mean(rows: list[dict[str, Any]], name: str) -> float:
+def _compute_mean(rows: list[dict[str, Any]], name: str) -> float:
     return float(np.mean([row[name] for row in rows]))
 
 
@@ -114,49 +114,49 @@ def _compare_with_recipe(same_input: list[dict[str, Any]], scratch: Path) -> Non
         row["ari_to_recipe"] = same
 
 
-def _one_side(
+def _measure_side(
     side: str, rows: str, classes: str, k: int, seed: int, device: str, recall: float, assign: str, labels: str
 ) -> dict[str, Any]:
     embeddings = np.load(rows)
     times: dict[str, float] = {}
     if side == "fastcomus":
-        found, reached = _ours(embeddings, k, seed, device, recall, assign, times)
+        found, reached = _run_ours(embeddings, k, seed, device, recall, assign, times)
     else:
-        found, reached = _recipe(embeddings, k, seed, side, times), 1.0
+        found, reached = _run_recipe(embeddings, k, seed, side, times), 1.0
     np.save(labels, found)
     wall = times.pop("wall")
     measured = {**times, "total": sum(times.values()), "wall": wall, "recall": reached}
-    measured["peak_mib"] = peak_mib()
+    measured["peak_mib"] = measure_peak_mib()
     measured["ari"] = adjusted_rand_score(np.load(classes), found) if classes else float("nan")
     return measured
 
 
-def _ours(
+def _run_ours(
     rows: np.ndarray, k: int, seed: int, device: str, recall: float, assign: str, times: dict[str, float]
 ) -> tuple[np.ndarray, float]:
     import sklearn.cluster  # noqa: F401  libraries are loaded before the clock starts, on every side
 
-    from fastcomus.backends import select
-    from fastcomus.backends.nearest_neighbors import import_faiss, nearest_neighbors
-    from fastcomus.clustering import cluster_rows
-    from fastcomus.graph import knn_graph
-    from fastcomus.spectral import eigenmaps
+    from fastcomus.backends.choose import select
+    from fastcomus.backends.nearest_neighbors import import_faiss, search_neighbors
+    from fastcomus.clusters.eigenmaps import compute_eigenmaps
+    from fastcomus.clusters.graph import build_knn_graph
+    from fastcomus.clusters.labels import cluster_rows
 
     import_faiss()
     backend, config = select(device), ClusterConfig(k=k, recall=recall)
     # Warm up every kind of search: code for this processor is compiled when it is first needed.
     for some, all_pairs_rows in ((1_000, 0), (1_000, 10_000), (6_000, 10_000)):
-        nearest_neighbors(rows[:some], NEIGHBORS, 0.99, seed, 1, all_pairs_rows)
+        search_neighbors(rows[:some], NEIGHBORS, 0.99, seed, 1, all_pairs_rows)
     with Timed(times, "graph", device):
-        graph = knn_graph(rows, NEIGHBORS, config.metric, recall, seed, backend)
+        graph = build_knn_graph(rows, NEIGHBORS, config.metric, recall, seed, backend)
     with Timed(times, "eigenmaps", device):
-        maps = eigenmaps(graph.affinity, k, seed, backend, graph.order)
+        maps = compute_eigenmaps(graph.affinity, k, seed, backend, graph.order)
     with Timed(times, "labels", device):
         labels = cluster_rows(maps.rows, k, assign, config, seed, backend).labels
     return labels, graph.recall
 
 
-def _recipe(rows: np.ndarray, k: int, seed: int, side: str, times: dict[str, float]) -> np.ndarray:
+def _run_recipe(rows: np.ndarray, k: int, seed: int, side: str, times: dict[str, float]) -> np.ndarray:
     from sklearn.cluster import k_means
     from sklearn.manifold import spectral_embedding
     from sklearn.neighbors import kneighbors_graph

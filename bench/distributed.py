@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fastcomus import Run
-from fastcomus.images import find_images
-from fastcomus.run_folder import RunFolder
-from fastcomus.segmenter import build_segmenter
-from fastcomus.segmenter_files import write_segmenter
+from fastcomus.images.folder import find_images
+from fastcomus.segmentation.files import write_segmenter
+from fastcomus.segmentation.segmenter import build_segmenter
+from fastcomus.store.run_folder import RunFolder
 
 K = 14
 SHARD_IMAGES = 16
@@ -55,7 +55,7 @@ def main() -> None:
     torch.set_num_threads(arguments.cores)
     with tempfile.TemporaryDirectory() as scratch:
         names = find_images(arguments.data).names
-        lists = [listed(arguments.data, names[:count], Path(scratch)) for count in counts]
+        lists = [write_image_list(arguments.data, names[:count], Path(scratch)) for count in counts]
         make_trained_run(Path(scratch) / "trained")
         for stage in arguments.stages:
             sides = measure(stage, lists, Path(scratch), arguments.repeats, arguments.cores, arguments.sides)
@@ -64,7 +64,7 @@ def main() -> None:
             numbers[stage] = {"images": counts, "sides": sides}
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-            Console().print(table(stage, sides))
+            Console().print(build_table(stage, sides))
 
 
 def measure(
@@ -127,10 +127,10 @@ class Cost:
 def do(
     stage: str, images: Path, place: Path, trained: Path, engine: str = "local", device: str = "auto", workers: int = 0
 ) -> Done:
-    with watched_cpu() as watched:
+    with watch_cpu() as watched:
         started = time.perf_counter()
         if stage == "embed":
-            folder = linked(images, place.with_name(f"{place.name}-images"))
+            folder = link_images(images, place.with_name(f"{place.name}-images"))
             run = Run(place, preset="offline", device=device, workers=workers)
             run.embed(folder, engine=engine, shard_images=SHARD_IMAGES)
         else:
@@ -141,14 +141,14 @@ def do(
 
 
 @contextmanager
-def watched_cpu() -> Iterator[list[float]]:
+def watch_cpu() -> Iterator[list[float]]:
     """CPU-seconds, by the end of the block, of this process and all that it started, while they were there."""
-    most, ended, before = [0.0], threading.Event(), cpu_seconds()
+    most, ended, before = [0.0], threading.Event(), read_cpu_seconds()
 
     def watch() -> None:
         seen: dict[int, float] = {}
         while not ended.wait(0.2):
-            seen |= cpu_seconds()
+            seen |= read_cpu_seconds()
             most[0] = sum(now - before.get(process, 0.0) for process, now in seen.items())
 
     thread = threading.Thread(target=watch)
@@ -160,7 +160,7 @@ def watched_cpu() -> Iterator[list[float]]:
         thread.join()
 
 
-def cpu_seconds() -> dict[int, float]:
+def read_cpu_seconds() -> dict[int, float]:
     """Of this process and its children's children, by process."""
     parents, used = {}, {}
     for folder in Path("/proc").iterdir():
@@ -200,7 +200,7 @@ def check_same(one: Path, other: Path) -> None:
     assert differing < 1e-4 * total, (differing, total)
 
 
-def table(stage: str, numbers: dict[str, Any]) -> Table:
+def build_table(stage: str, numbers: dict[str, Any]) -> Table:
     made = Table("where", "images/s", "ratio", "images per CPU-s", "ratio", "start, s", title=stage)
     for name, side in numbers.items():
         columns = ("images_per_s", "ratio", "images_per_cpu_s", "cpu_ratio", "start_s")
@@ -208,13 +208,13 @@ def table(stage: str, numbers: dict[str, Any]) -> Table:
     return made
 
 
-def listed(data: Path, names: tuple[str, ...], scratch: Path) -> Path:
+def write_image_list(data: Path, names: tuple[str, ...], scratch: Path) -> Path:
     file = scratch / f"{len(names)}.txt"
     file.write_text("\n".join(str((data / name).resolve()) for name in names))
     return file
 
 
-def linked(images: Path, folder: Path) -> Path:
+def link_images(images: Path, folder: Path) -> Path:
     """A folder of links to the images of a list."""
     folder.mkdir()
     for line in images.read_text().splitlines():

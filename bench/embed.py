@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measurement import chosen_device, machine, peak_mib, write_numbers
+from measurement import describe_machine, measure_peak_mib, parse_device, write_numbers
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -34,16 +34,17 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from fastcomus import weights
-from fastcomus.backends import select
-from fastcomus.cluster_embeddings import cluster_embeddings
-from fastcomus.config import EmbedConfig, preset_config, with_settings
-from fastcomus.embeddings import embedding_matrix
-from fastcomus.encoders import Encoder, load_encoder, pixel_statistics
-from fastcomus.images import find_images
-from fastcomus.pipeline import Run
-from fastcomus.run_folder import RunFolder
-from fastcomus.saliency import load_proposer
+from fastcomus.backends.choose import select
+from fastcomus.clusters.cluster import cluster_embeddings
+from fastcomus.config import EmbedConfig
+from fastcomus.images.folder import find_images
+from fastcomus.networks import weights
+from fastcomus.networks.encoders import Encoder, get_pixel_statistics, load_encoder
+from fastcomus.objects.saliency.methods import load_proposer
+from fastcomus.run.run import Run
+from fastcomus.settings import get_preset_config, with_settings
+from fastcomus.store.embeddings import extract_embeddings
+from fastcomus.store.run_folder import RunFolder
 
 REPEATS = 3
 
@@ -58,33 +59,36 @@ def main() -> None:
     parser.add_argument("--one-run", type=Path, help=argparse.SUPPRESS)  # in a process of its own: peak memory
     arguments = parser.parse_args()
     if arguments.one_run:
-        _one_run(arguments.data, arguments.one_run, arguments.device)
+        _run_once(arguments.data, arguments.one_run, arguments.device)
         return
-    device = chosen_device(arguments.device)
+    device = parse_device(arguments.device)
     with tempfile.TemporaryDirectory() as scratch:
-        images = _linked(arguments.data, arguments.count, Path(scratch) / "images")
-        numbers = {**machine(device, "timm", "faiss-cpu", "faiss-gpu"), **measure(images, Path(scratch), device)}
-        numbers["folders"] = [_folder_of(arguments.data, size, Path(scratch), device) for size in arguments.memory]
+        images = _link_photographs(arguments.data, arguments.count, Path(scratch) / "images")
+        numbers = {
+            **describe_machine(device, "timm", "faiss-cpu", "faiss-gpu"),
+            **measure(images, Path(scratch), device),
+        }
+        numbers["folders"] = [_measure_folder(arguments.data, size, Path(scratch), device) for size in arguments.memory]
     write_numbers(arguments.json, numbers)
-    Console().print(table(numbers))
+    Console().print(build_table(numbers))
 
 
 def measure(images: Path, scratch: Path, device: str) -> dict:
     """Seconds of each part and of the whole: the best of several repeats, since other work only ever adds."""
-    config = preset_config("offline").embed
+    config = get_preset_config("offline").embed
     backend = select(device)
     names = find_images(images).names
     pixels = [backend.decode(str(images / name), config.max_pixels) for name in names]
     proposer = load_proposer(config, backend.device)
     # `Run.embed` loads the network anew, so that this belongs to both sides.
-    load_s, encoder = _best(lambda: load_encoder(config.encoder, "", config.crop_size, "float32", backend.device))
+    load_s, encoder = _time_best(lambda: load_encoder(config.encoder, "", config.crop_size, "float32", backend.device))
 
     workers = torch.get_num_threads()
     with ThreadPoolExecutor(workers) as pool:
-        saliency_s, maps = _best(lambda: list(pool.map(proposer, names, pixels)))
-    found = [backend.mask_boxes(m, config.theta, config.min_area) for m in maps]
+        saliency_s, maps = _time_best(lambda: list(pool.map(proposer, names, pixels)))
+    found = [backend.find_masks(m, config.theta, config.min_area) for m in maps]
     crops = torch.cat([backend.crop_resize(p, f.boxes, config.crop_size) for p, f in zip(pixels, found, strict=True)])
-    encoder_s, bare = _best(lambda: _encode(encoder, crops, config.embed_batch or 32))
+    encoder_s, bare = _time_best(lambda: _encode(encoder, crops, config.embed_batch or 32))
     bare /= np.linalg.norm(bare, axis=1, keepdims=True)
 
     masks = RunFolder(scratch / "masks")
@@ -98,12 +102,12 @@ def measure(images: Path, scratch: Path, device: str) -> dict:
             started = time.perf_counter()
             run.embed(images, **settings)
             times.append(time.perf_counter() - started)
-        return min(times), embedding_matrix(run.objects())
+        return min(times), extract_embeddings(run.objects())
 
     whole_s, rows = end_to_end()
     with_masks_s, mask_rows = end_to_end(masks=str(scratch / "masks"))
     plain = weights.load(config.encoder, "", num_classes=0).eval().to(backend.device)
-    loop_s, loop_rows = _best(lambda: _plain_loop(images, names, masks.path, plain, config, workers))
+    loop_s, loop_rows = _time_best(lambda: _run_plain_loop(images, names, masks.path, plain, config, workers))
     loop_rows /= np.linalg.norm(loop_rows, axis=1, keepdims=True)
     for embedded in (rows, mask_rows):
         assert embedded.shape == bare.shape and np.abs(embedded - bare).max() < (1e-4 if device == "cpu" else 1e-2)
@@ -121,7 +125,7 @@ def measure(images: Path, scratch: Path, device: str) -> dict:
         "plain_loop_own_masks_images_per_s": n / (load_s + loop_s),
         "embed_own_masks_over_plain_loop": (load_s + loop_s) / with_masks_s,
         "plain_loop_least_cosine_to_embed": float((loop_rows * mask_rows).sum(axis=1).min()),
-        **_bf16(crops, bare, device),
+        **_compare_bf16(crops, bare, device),
     }
 
 
@@ -130,7 +134,7 @@ class _Crops(Dataset):
 
     def __init__(self, images: Path, names: Sequence[str], masks: Path, network: nn.Module, side: int) -> None:
         self.images, self.names, self.masks, self.side = images, names, masks, side
-        self.normalise = transforms.Normalize(*pixel_statistics(network))
+        self.normalise = transforms.Normalize(*get_pixel_statistics(network))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -144,7 +148,7 @@ class _Crops(Dataset):
 
 
 @torch.inference_mode()
-def _plain_loop(
+def _run_plain_loop(
     images: Path, names: Sequence[str], masks: Path, network: nn.Module, config: EmbedConfig, workers: int
 ) -> np.ndarray:
     crops = _Crops(images, names, masks, network, config.crop_size)
@@ -153,7 +157,7 @@ def _plain_loop(
     return torch.cat([network(batch.to(device)) for batch in loader]).cpu().numpy()
 
 
-def table(numbers: dict) -> Table:
+def build_table(numbers: dict) -> Table:
     made = Table("what", "measured", title=numbers["hardware"])
     percent = {name for name in numbers if name.startswith("overhead")}
     for name, value in numbers.items():
@@ -166,12 +170,12 @@ def table(numbers: dict) -> Table:
     return made
 
 
-def _bf16(crops: torch.Tensor, float32: np.ndarray, device: str) -> dict:
+def _compare_bf16(crops: torch.Tensor, float32: np.ndarray, device: str) -> dict:
     """What bfloat16 does to embeddings and labels, and its speed here."""
-    settings = preset_config("offline")
+    settings = get_preset_config("offline")
     embed = settings.embed
     encoder = load_encoder(embed.encoder, "", embed.crop_size, "bf16", torch.device(device))
-    elapsed_s, rows = _best(lambda: _encode(encoder, crops, embed.embed_batch or 32), repeats=1)
+    elapsed_s, rows = _time_best(lambda: _encode(encoder, crops, embed.embed_batch or 32), repeats=1)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     config = with_settings(settings, {"cluster": {"k": 14}}).cluster
     labels = [cluster_embeddings(r, config, 0, select("cpu")).clusters.labels for r in (float32, rows)]
@@ -182,30 +186,30 @@ def _bf16(crops: torch.Tensor, float32: np.ndarray, device: str) -> dict:
     }
 
 
-def _folder_of(data: Path, size: int, scratch: Path, device: str) -> dict:
+def _measure_folder(data: Path, size: int, scratch: Path, device: str) -> dict:
     """Peak memory and time per image of `embed` on a folder of `size` images, in a process of its own."""
-    images = _linked(data, size, scratch / f"images-{size}")
+    images = _link_photographs(data, size, scratch / f"images-{size}")
     command = [sys.executable, __file__, "--data", str(images), "--one-run", str(scratch / f"memory-{size}")]
     command += ["--device", device]
     reply = subprocess.run(command, capture_output=True, text=True, check=True)
     return {"images": size, **json.loads(reply.stdout.splitlines()[-1])}
 
 
-def _one_run(images: Path, folder: Path, device: str) -> None:
+def _run_once(images: Path, folder: Path, device: str) -> None:
     run = Run(folder, preset="offline", device=device)
-    run.embed(_first_image(images, folder.with_name(folder.name + "-warm")))  # loads the libraries and the network
+    run.embed(_link_first_image(images, folder.with_name(folder.name + "-warm")))  # loads the libraries and the network
     started = time.perf_counter()
     objects = run.embed(images)
     elapsed_s = time.perf_counter() - started
     ms = 1000 * elapsed_s / len(list(images.iterdir()))
-    print(json.dumps({"objects": objects.objects, "peak_memory_mib": peak_mib(), "ms_per_image": ms}))
+    print(json.dumps({"objects": objects.objects, "peak_memory_mib": measure_peak_mib(), "ms_per_image": ms}))
 
 
-def _first_image(images: Path, folder: Path) -> Path:
-    return _linked(images, 1, folder)
+def _link_first_image(images: Path, folder: Path) -> Path:
+    return _link_photographs(images, 1, folder)
 
 
-def _linked(data: Path, count: int, folder: Path) -> Path:
+def _link_photographs(data: Path, count: int, folder: Path) -> Path:
     """A folder of `count` hard copies of the photographs in `data`, repeated under other names when there are fewer."""
     folder.mkdir(parents=True)
     found = find_images(data)
@@ -219,7 +223,7 @@ def _encode(encoder: Encoder, crops: torch.Tensor, batch: int) -> np.ndarray:
     return torch.cat([encoder(part) for part in crops.split(batch)]).cpu().numpy()
 
 
-def _best(work, repeats: int = REPEATS):  # type: ignore[no-untyped-def]
+def _time_best(work, repeats: int = REPEATS):  # type: ignore[no-untyped-def]
     work()  # warm
     times = []
     for _ in range(repeats):

@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
 
-from fastcomus.backends import select
-from fastcomus.datasets import VOID, Truth
-from fastcomus.evaluation import PairCounts, count_pairs, evaluate
+from fastcomus.backends.choose import select
+from fastcomus.evaluation.class_maps import PairCounts, count_pairs, evaluate
+from fastcomus.evaluation.truth.truth import VOID, Truth
 
 SIZES = {"VOC val": (1449, 500, 375, 21), "COCO val": (5000, 640, 480, 81)}
 DISTINCT = 64  # maps that differ; every image is one of them
@@ -45,11 +45,11 @@ def main() -> None:
     parser.add_argument("--one-size", help=argparse.SUPPRESS)  # in a process of its own
     arguments = parser.parse_args()
     if arguments.one_size:
-        print(json.dumps(ours(arguments.one_size, arguments.repeats, arguments.workers, arguments.device)))
+        print(json.dumps(measure_ours(arguments.one_size, arguments.repeats, arguments.workers, arguments.device)))
         return
     rows = []
     for name in SIZES:
-        slow = reference(name, arguments.reference_images)
+        slow = measure_reference(name, arguments.reference_images)
         line = [sys.executable, __file__, "--one-size", name, "--repeats", str(arguments.repeats)]
         line += ["--workers", str(arguments.workers), "--device", arguments.device]
         fast = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
@@ -57,17 +57,17 @@ def main() -> None:
         Console(stderr=True).print(rows[-1])
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    Console(width=140).print(table(rows, arguments.workers))
+    Console(width=140).print(build_table(rows, arguments.workers))
 
 
-def ours(name: str, repeats: int, workers: int, device: str) -> dict[str, Any]:
+def measure_ours(name: str, repeats: int, workers: int, device: str) -> dict[str, Any]:
     """Seconds of counting all images and matching both ways, median and spread; peak memory of the whole process."""
     count, width, height, labels = SIZES[name]
     maps = Maps(count, width, height, labels)
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        evaluate(counted(maps, list(maps.names), workers, device))
+        evaluate(count_all_pairs(maps, list(maps.names), workers, device))
         times.append(time.perf_counter() - started)
     times = times[1:]
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -79,13 +79,13 @@ def ours(name: str, repeats: int, workers: int, device: str) -> dict[str, Any]:
     }
 
 
-def reference(name: str, images: int) -> dict[str, Any]:
+def measure_reference(name: str, images: int) -> dict[str, Any]:
     """Seconds of the reference, for all images of that size; AssertionError unless its result is ours."""
     count, width, height, labels = SIZES[name]
     maps = Maps(count, width, height, labels)
     chosen = maps.names[:images]
-    predicted = np.concatenate([maps.predicted(one).ravel() for one in chosen])
-    truth = np.concatenate([maps.truth(one).ravel() for one in chosen])
+    predicted = np.concatenate([maps.get_predicted(one).ravel() for one in chosen])
+    truth = np.concatenate([maps.get_truth(one).ravel() for one in chosen])
     started = time.perf_counter()
     pixels = truth != VOID
     predicted, truth = predicted[pixels], truth[pixels]
@@ -100,7 +100,7 @@ def reference(name: str, images: int) -> dict[str, Any]:
     clusters, classes = linear_sum_assignment(ious, maximize=True)
     per_class = [ious[clusters[classes == label], label].sum() for label in range(labels)]
     elapsed_s = time.perf_counter() - started
-    found = evaluate(counted(maps, list(chosen), 1, "cpu")).hungarian
+    found = evaluate(count_all_pairs(maps, list(chosen), 1, "cpu")).hungarian
     present = np.isin(np.arange(labels), truth)
     assert [iou for iou in found.per_class if iou == iou] == [per_class[i] for i in np.flatnonzero(present)], (
         "the two give different IoU"
@@ -108,10 +108,10 @@ def reference(name: str, images: int) -> dict[str, Any]:
     return {"reference_s": elapsed_s * count / images, "reference_images": images, "images": count}
 
 
-def counted(maps: Maps, names: list[str], workers: int, device: str) -> PairCounts:
+def count_all_pairs(maps: Maps, names: list[str], workers: int, device: str) -> PairCounts:
     classes = tuple(map(str, range(maps.labels)))
-    truth = Truth(Path("made"), classes, dict.fromkeys(maps.names, Path("made")), maps.truth)
-    return count_pairs(names, maps.predicted, truth, maps.labels - 1, select(device), workers=workers)
+    truth = Truth(Path("made"), classes, dict.fromkeys(maps.names, Path("made")), maps.get_truth)
+    return count_pairs(names, maps.get_predicted, truth, maps.labels - 1, select(device), workers=workers)
 
 
 class Maps:
@@ -136,14 +136,14 @@ class Maps:
             self._truth.append(truth)
             self._predicted.append(np.where(where, other, (regions + 1) % labels).astype(np.uint8))
 
-    def truth(self, name: str) -> np.ndarray:
+    def get_truth(self, name: str) -> np.ndarray:
         return self._truth[int(name) % DISTINCT]
 
-    def predicted(self, name: str) -> np.ndarray:
+    def get_predicted(self, name: str) -> np.ndarray:
         return self._predicted[int(name) % DISTINCT]
 
 
-def table(rows: list[dict[str, Any]], workers: int) -> Table:
+def build_table(rows: list[dict[str, Any]], workers: int) -> Table:
     made = Table(title=f"Matching clusters to classes, {workers} thread(s) against one")
     for column in (
         "size",

@@ -52,14 +52,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             if part == "kills":
                 earlier = stored.get("kills", {}) if set(arguments.stages) != set(SHARES) else {}
-                stored[part] = kills(arguments.kills, arguments.stages, earlier, arguments.seed, Path(scratch))
+                stored[part] = run_kills(arguments.kills, arguments.stages, earlier, arguments.seed, Path(scratch))
             else:
-                stored[part] = files(arguments.files, arguments.seed, Path(scratch))
+                stored[part] = run_hostile_files(arguments.files, arguments.seed, Path(scratch))
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(stored, indent=2) + "\n")
 
 
-def kills(wanted: int, stages: list[str], earlier: dict[str, Any], seed: int, scratch: Path) -> dict[str, Any]:
+def run_kills(wanted: int, stages: list[str], earlier: dict[str, Any], seed: int, scratch: Path) -> dict[str, Any]:
     """Kills by stage, and how many folders differed in the end. `earlier`: numbers of other stages, which are kept."""
     fork_server.prepare()
     workshop, rng = Workshop(scratch / "workshop"), random.Random(seed)
@@ -84,15 +84,15 @@ def kills(wanted: int, stages: list[str], earlier: dict[str, Any], seed: int, sc
     return {**total, "stages": done, "of": sorted(STAGES), "differences": differing}
 
 
-def files(count: int, seed: int, scratch: Path) -> dict[str, Any]:
+def run_hostile_files(count: int, seed: int, scratch: Path) -> dict[str, Any]:
     """What became of `count` hostile files, the slowest of them, and peak memory against as many good ones."""
     made = write_hostile(scratch / "hostile", count, seed)
     write_good(scratch / "good", count, seed)
-    before = _outside(scratch)
+    before = _list_outside(scratch)
     found = {name: _embed_apart(scratch / name, scratch / f"run-{name}") for name in ("hostile", "good")}
     found["memory_ratio"] = round(found["hostile"]["peak_bytes"] / found["good"]["peak_bytes"], 3)
-    touched = _outside(scratch) != before
-    found |= {"made": made, "touched_outside": touched, "slowest": _slowest(scratch / "hostile")}
+    touched = _list_outside(scratch) != before
+    found |= {"made": made, "touched_outside": touched, "slowest": _find_slowest(scratch / "hostile")}
     print(json.dumps(found, indent=2), flush=True)
     return found
 
@@ -112,13 +112,13 @@ def _embed(images: Path, run: Path) -> None:
     """In a process of its own; the last line says what came of it."""
     from crash_stages import SMALL
 
-    from fastcomus.pipeline import Run
+    from fastcomus.run.run import Run
 
     settings = {**SMALL, "embed": {**SMALL["embed"], "shard_images": 256, "embed_batch": 32}}
     made = Run(run, preset="offline", settings=settings, device="cpu", workers=2)
     embedded = made.embed(images, max_pixels=MAX_PIXELS)
     reasons: dict[str, int] = {}
-    for row in made._skipped().to_pylist():
+    for row in made._read_skipped().to_pylist():
         reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
     # Not getrusage's, which begins with what the parent held.
     status = Path("/proc/self/status").read_text().splitlines()
@@ -127,9 +127,11 @@ def _embed(images: Path, run: Path) -> None:
     print(json.dumps({**told, "peak_bytes": peak}))
 
 
-def _slowest(images: Path) -> dict[str, Any]:
+def _find_slowest(images: Path) -> dict[str, Any]:
     """Every file read once more, alone: the one that took the most of the processor's time."""
-    from fastcomus.images import UnreadableImage, find_images, read_image
+    from fastcomus.images.folder import find_images
+    from fastcomus.images.found import UnreadableImage
+    from fastcomus.images.reading import read_image
 
     worst = (0.0, "")
     for name in find_images(images).names:
@@ -142,7 +144,7 @@ def _slowest(images: Path) -> dict[str, Any]:
     return {"seconds": round(worst[0], 3), "file": ascii(worst[1])}
 
 
-def _outside(scratch: Path) -> list[tuple[str, int]]:
+def _list_outside(scratch: Path) -> list[tuple[str, int]]:
     """Every file beside the run folders, with its time of change."""
     entries = (path for name in ("hostile", "good") for path in (scratch / name).rglob("*"))
     return sorted((ascii(path), path.lstat().st_mtime_ns) for path in entries)

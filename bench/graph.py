@@ -20,7 +20,7 @@ from typing import Any
 
 import inputs
 import numpy as np
-from measurement import Timed, chosen_device, in_process, machine, peak_mib, write_numbers
+from measurement import Timed, describe_machine, measure_peak_mib, parse_device, run_in_process, write_numbers
 from rich.console import Console
 from rich.table import Table
 
@@ -40,25 +40,27 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/graph.json"))
     arguments = parser.parse_args()
     if arguments.one_side:
-        print(json.dumps(one_side(**json.loads(arguments.one_side))))
+        print(json.dumps(measure_side(**json.loads(arguments.one_side))))
         return
-    device = chosen_device(arguments.device)
+    device = parse_device(arguments.device)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name, file, _, _, seed in inputs.inputs(arguments, Path(scratch)):
+        for name, file, _, _, seed in inputs.iterate_inputs(arguments, Path(scratch)):
             for side in arguments.sides:
                 if side in ON_CPU_ONLY and device != "cpu":
                     continue
                 given = {"side": side, "rows": file, "count": arguments.neighbors, "recall": arguments.recall}
-                measured = in_process(__file__, {**given, "seed": seed, "device": device}, *inputs.limits(arguments))
+                measured = run_in_process(
+                    __file__, {**given, "seed": seed, "device": device}, *inputs.resolve_limits(arguments)
+                )
                 rows.append({"input": name, "side": side, **measured})
                 Console(stderr=True).print(rows[-1])
-    about = machine(device, "faiss-cpu", "faiss-gpu", "cuvs-cu13", "scikit-learn", "pynndescent")
+    about = describe_machine(device, "faiss-cpu", "faiss-gpu", "cuvs-cu13", "scikit-learn", "pynndescent")
     write_numbers(arguments.json, {**about, "threads": arguments.threads, "rows": rows})
-    Console(width=120).print(table(rows, about["hardware"]))
+    Console(width=120).print(build_table(rows, about["hardware"]))
 
 
-def table(rows: list[dict[str, Any]], hardware: str) -> Table:
+def build_table(rows: list[dict[str, Any]], hardware: str) -> Table:
     made = Table("input", "side", "CPU s", "wall s", "peak MiB", "recall", title=hardware)
     for row in rows:
         if "gave_up" in row:
@@ -69,7 +71,7 @@ def table(rows: list[dict[str, Any]], hardware: str) -> Table:
     return made
 
 
-def one_side(side: str, rows: str, count: int, recall: float, seed: int, device: str) -> dict[str, Any]:
+def measure_side(side: str, rows: str, count: int, recall: float, seed: int, device: str) -> dict[str, Any]:
     embeddings = np.load(rows)
     find = SEARCHES[side]
     for some in (embeddings[:1_000], embeddings[:6_000]):  # code is compiled and loaded when it is first needed
@@ -77,36 +79,36 @@ def one_side(side: str, rows: str, count: int, recall: float, seed: int, device:
     times: dict[str, float] = {}
     with Timed(times, "cpu_s", device):
         found = find(embeddings, count, recall, seed, device)
-    peak = peak_mib()
+    peak = measure_peak_mib()
     return {
         "cpu_s": times["cpu_s"],
         "wall_s": times["wall"],
         "peak_mib": peak,
-        "recall": reached(embeddings, found, count, seed),
+        "recall": measure_graph_recall(embeddings, found, count, seed),
     }
 
 
-def reached(embeddings: np.ndarray, found: np.ndarray, count: int, seed: int) -> float:
+def measure_graph_recall(embeddings: np.ndarray, found: np.ndarray, count: int, seed: int) -> float:
     """Share of the true neighbours of a sample, the rows themselves left out, among `found` (N, count)."""
     import faiss
 
     from fastcomus.backends.centred_rows import CentredRows
-    from fastcomus.backends.nearest_neighbors import nearest_by_blocks, neighbor_recall
+    from fastcomus.backends.nearest_neighbors import measure_recall, search_by_blocks
 
     rows = CentredRows(embeddings)
     sample = np.sort(np.random.default_rng(seed + 1).choice(len(rows), min(SAMPLE, len(rows)), replace=False))
-    farthest = nearest_by_blocks(faiss.knn, rows[sample], rows, count)[0][:, -1]
+    farthest = search_by_blocks(faiss.knn, rows[sample], rows, count)[0][:, -1]
     others = np.where(found[sample] == sample[:, None], -1, found[sample])
-    return neighbor_recall(rows, sample, others, farthest, count - 1)
+    return measure_recall(rows, sample, others, farthest, count - 1)
 
 
-def _fastcomus(rows: np.ndarray, count: int, recall: float, seed: int, device: str) -> np.ndarray:
-    from fastcomus.backends import select
+def _search_fastcomus(rows: np.ndarray, count: int, recall: float, seed: int, device: str) -> np.ndarray:
+    from fastcomus.backends.choose import select
 
-    return select(device).knn(rows, count, recall, seed).indices
+    return select(device).find_neighbors(rows, count, recall, seed).indices
 
 
-def _faiss_exact(rows: np.ndarray, count: int, recall: float, seed: int, device: str) -> np.ndarray:
+def _search_faiss_exact(rows: np.ndarray, count: int, recall: float, seed: int, device: str) -> np.ndarray:
     import faiss
 
     if device == "cpu":
@@ -115,13 +117,13 @@ def _faiss_exact(rows: np.ndarray, count: int, recall: float, seed: int, device:
     return faiss.knn_gpu(faiss.StandardGpuResources(), rows, rows, count, device=number)[1]
 
 
-def _scikit_learn(rows: np.ndarray, count: int, recall: float, seed: int, device: str) -> np.ndarray:
+def _search_scikit_learn(rows: np.ndarray, count: int, recall: float, seed: int, device: str) -> np.ndarray:
     from sklearn.neighbors import NearestNeighbors
 
     return NearestNeighbors(n_neighbors=count, n_jobs=-1).fit(rows).kneighbors(rows, return_distance=False)
 
 
-def _pynndescent(rows: np.ndarray, count: int, recall: float, seed: int, device: str) -> np.ndarray:
+def _search_pynndescent(rows: np.ndarray, count: int, recall: float, seed: int, device: str) -> np.ndarray:
     if importlib.util.find_spec("pynndescent") is None:
         raise SystemExit("pynndescent is not installed")
     from pynndescent import NNDescent
@@ -130,10 +132,10 @@ def _pynndescent(rows: np.ndarray, count: int, recall: float, seed: int, device:
 
 
 SEARCHES = {
-    "fastcomus": _fastcomus,
-    "faiss exact": _faiss_exact,
-    "scikit-learn": _scikit_learn,
-    "pynndescent": _pynndescent,
+    "fastcomus": _search_fastcomus,
+    "faiss exact": _search_faiss_exact,
+    "scikit-learn": _search_scikit_learn,
+    "pynndescent": _search_pynndescent,
 }
 
 

@@ -22,9 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fastcomus.image_lists import find_listed_images
-from fastcomus.images import ImageList, find_images, read_image
-from fastcomus.read_ahead import read_ahead
+from fastcomus.backends.read_ahead import read_ahead
+from fastcomus.images.folder import find_images
+from fastcomus.images.found import ImageList
+from fastcomus.images.listing import find_listed_images
+from fastcomus.images.reading import read_image
 
 MAX_PIXELS = 100_000_000
 PER_TAR = 100
@@ -56,7 +58,7 @@ def main() -> None:
         rates: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(options.repeats):  # in turns, so that other load meets all of them
             for name, source in sources.items():
-                rates[name].append(_images_per_s(source, options.threads))
+                rates[name].append(_measure_images_per_s(source, options.threads))
         server.terminate()
 
     numbers = {
@@ -106,7 +108,7 @@ def _check_equal(sources: dict[str, ImageList]) -> None:
     assert len({len(source.names) for source in sources.values()}) == 1
 
 
-def _images_per_s(source: ImageList, threads: int) -> float:
+def _measure_images_per_s(source: ImageList, threads: int) -> float:
     started = time.perf_counter()
     for _ in read_ahead(lambda name: read_image(source.root / name, MAX_PIXELS), source.names, threads):
         pass

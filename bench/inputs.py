@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fastcomus.embeddings import checked_embeddings, read_embeddings
+from fastcomus.store.embeddings import check_embeddings, read_embeddings
 
 
-def planted(file: Path, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Rows (size, D), their classes (size,) and the number of classes, by `planted` and `SEPARATION` of `file`.
+def make_planted_rows(file: Path, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Planted rows (size, D), their classes (size,) and the number of classes, by `SEPARATION` of `file`.
 
     Sizes without a separation of their own are as hard as the nearest that has one.
     """
@@ -26,9 +26,9 @@ def planted(file: Path, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, i
     return *module.planted(size, k, module.SEPARATION[nearest], seed=seed), k
 
 
-def embeddings(files: Sequence[Path]) -> np.ndarray:
+def load_rows(files: Sequence[Path]) -> np.ndarray:
     """Rows (N, D) of .npy files, or of Parquet files with a column embedding (a run's objects/part-*.parquet)."""
-    return checked_embeddings(np.concatenate([read_embeddings(file)[0] for file in files]))
+    return check_embeddings(np.concatenate([read_embeddings(file)[0] for file in files]))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +44,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--one-side", help=argparse.SUPPRESS)  # in a process of its own
 
 
-def limits(arguments: argparse.Namespace) -> tuple[int, float]:
+def resolve_limits(arguments: argparse.Namespace) -> tuple[int, float]:
     return arguments.threads, arguments.limit
 
 
-def inputs(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, str, str, int, int]]:
+def iterate_inputs(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, str, str, int, int]]:
     """(name, file of rows, file of classes, k, seed) of every input of `add_options`; files go when the next comes."""
     if arguments.embeddings:
         for seed in range(arguments.seeds):
@@ -56,7 +56,7 @@ def inputs(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, 
         return
     for size in arguments.sizes:
         for seed in range(arguments.seeds):
-            rows, classes, k = planted(arguments.planted, size, seed)
+            rows, classes, k = make_planted_rows(arguments.planted, size, seed)
             files = [scratch / f"{kind}-{size}-{seed}.npy" for kind in ("rows", "classes")]
             for file, array in zip(files, (rows, classes), strict=True):
                 np.save(file, array)

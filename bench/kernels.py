@@ -30,8 +30,9 @@ from rich.table import Table
 from torchvision import ops
 from torchvision.transforms.v2 import functional as transforms
 
-from fastcomus.backends import gpu_images, gpu_objects, select
-from fastcomus.backends.cpu import CpuBackend, otsu_threshold
+from fastcomus.backends import gpu_images, gpu_objects
+from fastcomus.backends.choose import select
+from fastcomus.backends.cpu import CpuBackend, compute_otsu_threshold
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
 from fastcomus.errors import InputError
@@ -65,27 +66,27 @@ def main() -> None:
     numbers = measure(arguments)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console().print(table(numbers))
+    Console().print(build_table(numbers))
 
 
 def measure(arguments: argparse.Namespace) -> dict:
     device = torch.device(arguments.device if arguments.device != "cuda" else "cuda:0")
     count = arguments.count or (512 if device.type == "cuda" else 16)
     with tempfile.TemporaryDirectory() as scratch:
-        kernels = launcher(device, Path(scratch))
-        inputs = made(count, arguments.height, arguments.width, device)
+        kernels = make_launcher(device, Path(scratch))
+        inputs = make_inputs(count, arguments.height, arguments.width, device)
         rows = [
-            *crops(kernels, inputs, arguments.size, device, arguments.repeats),
-            *masks(kernels, inputs, device, arguments.repeats),
-            *objects(kernels, inputs, arguments.size, device, arguments.repeats),
-            *class_maps(kernels, inputs, device, arguments.repeats),
+            *benchmark_crops(kernels, inputs, arguments.size, device, arguments.repeats),
+            *benchmark_masks(kernels, inputs, device, arguments.repeats),
+            *benchmark_objects(kernels, inputs, arguments.size, device, arguments.repeats),
+            *benchmark_class_maps(kernels, inputs, device, arguments.repeats),
         ]
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     size = f"{arguments.width} x {arguments.height}"
     return {"device": hardware, "torch": torch.__version__, "images": count, "size": size, "rows": rows}
 
 
-def launcher(device: torch.device, scratch: Path) -> Kernels:
+def make_launcher(device: torch.device, scratch: Path) -> Kernels:
     if device.type == "cuda":
         return CupyKernels()
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -94,7 +95,7 @@ def launcher(device: torch.device, scratch: Path) -> Kernels:
     return CpuKernels(scratch, "-O3", "-march=native")
 
 
-def made(count: int, height: int, width: int, device: torch.device) -> Inputs:
+def make_inputs(count: int, height: int, width: int, device: torch.device) -> Inputs:
     rng = np.random.default_rng(0)
     images, boxes, maps = [], [], []
     y, x = np.mgrid[:height, :width]
@@ -112,7 +113,7 @@ def made(count: int, height: int, width: int, device: torch.device) -> Inputs:
     return Inputs(images, torch.tensor(boxes, dtype=torch.int32, device=device), maps)
 
 
-def crops(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_crops(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, repeats: int) -> list[dict]:
     count = len(inputs.images)
     packed = gpu_images.pack_images(inputs.images, device)
     owners = torch.arange(count, dtype=torch.int32, device=device)
@@ -144,10 +145,10 @@ def crops(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, rep
     box_bytes = sum(3 * (x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in places)
     moved = box_bytes * (1 + 1 / gpu_images.ROWS_PER_BAND) + count * 3 * size * size * 2
     sides = {"crop_resize": by_kernel, "resize(antialias=True)": by_resize, "roi_align": by_roi_align}
-    return timed("crops", sides, count, moved, repeats, device, errors)
+    return time_sides("crops", sides, count, moved, repeats, device, errors)
 
 
-def masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
     packed = gpu_images.pack_maps(inputs.maps, torch.float32, device)
 
     def by_kernel() -> torch.Tensor:
@@ -156,7 +157,7 @@ def masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) 
     def by_torchvision() -> torch.Tensor:
         found = []
         for one in inputs.maps:
-            mask = one > otsu_threshold(one.cpu().numpy())
+            mask = one > compute_otsu_threshold(one.cpu().numpy())
             mask.sum().item()
             found.append(ops.masks_to_boxes(mask[None]))
         return (torch.cat(found) + torch.tensor([0, 0, 1, 1], device=device)).int()
@@ -164,12 +165,12 @@ def masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) 
     assert (by_kernel() == by_torchvision()).all()
     pixels = sum(one.numel() for one in inputs.maps)
     sides = {"mask_boxes": by_kernel, "Otsu and masks_to_boxes, one by one": by_torchvision}
-    rows = timed("masks and boxes", sides, len(inputs.maps), 9.0 * pixels, repeats, device, {})
+    rows = time_sides("masks and boxes", sides, len(inputs.maps), 9.0 * pixels, repeats, device, {})
     part = {"mask_boxes, largest part": lambda: gpu_images.threshold_masks(kernels, packed, "otsu", True).boxes}
-    return rows + timed("masks and boxes", part, len(inputs.maps), 0.0, repeats, device, {})
+    return rows + time_sides("masks and boxes", part, len(inputs.maps), 0.0, repeats, device, {})
 
 
-def objects(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_objects(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, repeats: int) -> list[dict]:
     """What `embed` does between its two networks: maps of 256 px to boxes, run lengths and crops."""
     resize = torch.nn.functional.interpolate
     coarse = [resize(one[None, None], (256, 256), mode="bilinear")[0] for one in inputs.maps]
@@ -193,10 +194,10 @@ def objects(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, r
         "find_objects, one by one": lambda: in_batches(1),
         "CPU backend, one thread": by_cpu_backend,
     }
-    return timed("maps to objects", sides, len(coarse), 0.0, repeats, device, {})
+    return time_sides("maps to objects", sides, len(coarse), 0.0, repeats, device, {})
 
 
-def class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
     found = gpu_images.threshold_masks(kernels, gpu_images.pack_maps(inputs.maps, torch.float32, device), "otsu")
     count, sizes = len(inputs.maps), found.masks.host_sizes
     clusters = torch.arange(count, dtype=torch.int32, device=device) % 80
@@ -220,10 +221,10 @@ def class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: 
     assert (by_kernel() == by_torch()).all()
     pixels = sum(height * width for height, width in sizes)
     sides = {"assemble_masks": by_kernel, "torch, image by image": by_torch}
-    return timed("class maps", sides, count, 2.0 * pixels, repeats, device, {})
+    return time_sides("class maps", sides, count, 2.0 * pixels, repeats, device, {})
 
 
-def timed(
+def time_sides(
     what: str,
     sides: dict[str, Callable[[], torch.Tensor]],
     count: int,
@@ -259,7 +260,7 @@ def timed(
     return rows
 
 
-def table(numbers: dict) -> Table:
+def build_table(numbers: dict) -> Table:
     title = f"{numbers['images']} images of {numbers['size']} on {numbers['device']}, torch {numbers['torch']}"
     shown = Table("what", "side", "images/s", "least", "most", "GB/s", "mean error", title=title)
     for row in numbers["rows"]:

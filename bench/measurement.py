@@ -15,7 +15,7 @@ from typing import Any
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def machine(device: str, *packages: str) -> dict[str, Any]:
+def describe_machine(device: str, *packages: str) -> dict[str, Any]:
     """Hardware, system and versions for a result: of Python, torch, NumPy and those of `packages` that are here."""
     import torch
 
@@ -25,10 +25,10 @@ def machine(device: str, *packages: str) -> dict[str, Any]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {"hardware": hardware(device), "threads": torch.get_num_threads(), "versions": found}
+    return {"hardware": describe_hardware(device), "threads": torch.get_num_threads(), "versions": found}
 
 
-def hardware(device: str) -> str:
+def describe_hardware(device: str) -> str:
     """The name of the GPU, or of the processor with its cores."""
     import torch
 
@@ -41,14 +41,14 @@ def hardware(device: str) -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def chosen_device(device: str) -> str:
+def parse_device(device: str) -> str:
     """What `--device` says, with "auto" resolved; InputError where it is not there."""
-    from fastcomus.backends import select
+    from fastcomus.backends.choose import select
 
     return str(select(device).device)
 
 
-def in_process(script: str, given: dict[str, Any], threads: int, limit_s: float) -> dict[str, Any]:
+def run_in_process(script: str, given: dict[str, Any], threads: int, limit_s: float) -> dict[str, Any]:
     """What `script --one-side JSON` prints as its last line, as JSON, with so many threads; {"gave_up": why} where it
     fails or takes longer."""
     environment = {**os.environ, **dict.fromkeys(THREAD_SETTINGS, str(threads))}
@@ -62,7 +62,7 @@ def in_process(script: str, given: dict[str, Any], threads: int, limit_s: float)
     return dict(json.loads(reply.stdout.splitlines()[-1]))
 
 
-def peak_mib() -> float:
+def measure_peak_mib() -> float:
     """The most memory this process has had."""
     import resource
 

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
 
-from fastcomus.assignment import assign_embeddings, labels_of_neighbours
-from fastcomus.backends import select
-from fastcomus.cluster_embeddings import cluster_embeddings
+from fastcomus.backends.choose import select
+from fastcomus.clusters.assignment import assign_embeddings, label_by_neighbours
+from fastcomus.clusters.cluster import cluster_embeddings
 from fastcomus.config import AssignConfig, ClusterConfig
 
 
@@ -41,14 +41,14 @@ def main() -> None:
     numbers: list[dict] = []
     for seed in range(arguments.seeds):
         if arguments.embeddings:
-            rows = inputs.embeddings(arguments.embeddings)
+            rows = inputs.load_rows(arguments.embeddings)
             numbers.append({"set": f"{len(rows):,} of one's own", **measure(rows, arguments.k, seed)})
         for size in arguments.sizes if arguments.planted else []:
-            rows, _, k = inputs.planted(arguments.planted, size, seed)
+            rows, _, k = inputs.make_planted_rows(arguments.planted, size, seed)
             numbers.append({"set": f"planted {size:,}", **measure(rows, k, seed)})
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console().print(table(numbers))
+    Console().print(build_table(numbers))
 
 
 def measure(rows: np.ndarray, k: int, seed: int) -> dict:
@@ -63,8 +63,8 @@ def measure(rows: np.ndarray, k: int, seed: int) -> dict:
     outliers = AssignConfig().outliers
     assigned = assign_embeddings(new, known, part.clusters, part.maps, config, outliers, seed, backend)
     ended = time.perf_counter()
-    near = backend.knn(known, config.n_neighbors, 1.0, seed).indices[:, 1:]
-    alone, _ = labels_of_neighbours(known, near, part.clusters, part.maps, config)
+    near = backend.find_neighbors(known, config.n_neighbors, 1.0, seed).indices[:, 1:]
+    alone, _ = label_by_neighbours(known, near, part.clusters, part.maps, config)
     return {
         "leave_one_out_agreement": float((alone == part.clusters.labels).mean()),
         "ari_of_assigned": adjusted_rand_score(full[len(known) :], assigned.labels),
@@ -75,7 +75,7 @@ def measure(rows: np.ndarray, k: int, seed: int) -> dict:
     }
 
 
-def table(numbers: list[dict]) -> Table:
+def build_table(numbers: list[dict]) -> Table:
     names = [name for name in numbers[0] if name != "set"]
     made = Table("set", *(name.replace("_", " ") for name in names), title="New objects, means over the seeds")
     for group in dict.fromkeys(row["set"] for row in numbers):

@@ -25,13 +25,15 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from fastcomus.backends import select
-from fastcomus.config import PredictConfig, prediction_scales, preset_config
-from fastcomus.images import find_images
-from fastcomus.labelling import label_images
-from fastcomus.prediction import WINDOW, Prediction, _resized
-from fastcomus.run_folder import RunFolder, mask_file
-from fastcomus.segmenter import Segmenter, build_segmenter
+from fastcomus.backends.choose import select
+from fastcomus.config import PredictConfig
+from fastcomus.images.folder import find_images
+from fastcomus.segmentation.labelling import label_images
+from fastcomus.segmentation.prediction import WINDOW, Prediction, _resize_shorter_side
+from fastcomus.segmentation.segmenter import Segmenter, build_segmenter
+from fastcomus.settings import get_preset_config, parse_scales
+from fastcomus.store.masks import get_mask_file_name
+from fastcomus.store.run_folder import RunFolder
 
 Batch = tuple[list[torch.Tensor], list[tuple[int, int]], list[str]]
 K = 14
@@ -48,24 +50,24 @@ def main() -> None:
     numbers = measure(arguments.data, arguments.count, arguments.repeats, arguments.workers)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console().print(table(numbers))
+    Console().print(build_table(numbers))
 
 
 def measure(data: Path, count: int, repeats: int, workers: int) -> dict:
     backend = select("cpu")
-    config = preset_config("offline")
+    config = get_preset_config("offline")
     found = find_images(data)
     names = found.names[:count]
     torch.manual_seed(0)
     segmenter = build_segmenter("efficientnet-lite0", "", K, 16).eval()
     pixels = {name: backend.decode(str(found.root / name), config.embed.max_pixels) for name in names}
-    batches = _batches(pixels, config.predict, segmenter.output_stride)
+    batches = _make_batches(pixels, config.predict, segmenter.output_stride)
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(scratch)
 
         def write(prediction: Prediction) -> None:
-            folder.write_class_map(mask_file(prediction.image), prediction.labels())
+            folder.write_class_map(get_mask_file_name(prediction.image), prediction.compute_labels())
 
         def pipeline() -> None:
             for _ in label_images(segmenter, found.root, names, (), write, config, backend, workers, "predict"):
@@ -73,12 +75,12 @@ def measure(data: Path, count: int, repeats: int, workers: int) -> dict:
 
         sides: dict[str, Callable[[], object]] = {
             "predict": pipeline,
-            "network": lambda: _bare(segmenter, batches, config.predict.flip, False),
-            "network and labels": lambda: _bare(segmenter, batches, config.predict.flip, True),
+            "network": lambda: _run_bare(segmenter, batches, config.predict.flip, False),
+            "network and labels": lambda: _run_bare(segmenter, batches, config.predict.flip, True),
         }
         pipeline()  # warm, and checked:
-        bare = _bare(segmenter, batches, config.predict.flip, True)
-        agreement = [(folder.read_class_map(mask_file(name)) == bare[name]).mean() for name in names]
+        bare = _run_bare(segmenter, batches, config.predict.flip, True)
+        agreement = [(folder.read_class_map(get_mask_file_name(name)) == bare[name]).mean() for name in names]
         assert min(agreement) > 0.9, min(agreement)  # interpolate does not know where strided logits lie: half a stride
         times: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for _ in range(repeats):
@@ -89,14 +91,16 @@ def measure(data: Path, count: int, repeats: int, workers: int) -> dict:
     numbers: dict = {"images": len(names), "threads": torch.get_num_threads(), "agreement": float(np.mean(agreement))}
     for side, taken in times.items():
         for unit, column in (("wall", 0), ("cpu", 1)):
-            numbers[f"{side}, images per {unit} second"] = _spread([len(names) / one[column] for one in taken])
+            numbers[f"{side}, images per {unit} second"] = _summarise_spread(
+                [len(names) / one[column] for one in taken]
+            )
             if side != "predict":
                 ratios = [b[column] / p[column] for b, p in zip(taken, times["predict"], strict=True)]
-                numbers[f"predict over {side}, {unit}"] = _spread(ratios)
+                numbers[f"predict over {side}, {unit}"] = _summarise_spread(ratios)
     return numbers
 
 
-def table(numbers: dict) -> Table:
+def build_table(numbers: dict) -> Table:
     made = Table("what", "median", "least", "most", title=f"{numbers['images']} images, {numbers['threads']} threads")
     for name, value in numbers.items():
         if isinstance(value, dict):
@@ -106,7 +110,7 @@ def table(numbers: dict) -> Table:
 
 
 @torch.inference_mode()
-def _bare(segmenter: Segmenter, batches: list[Batch], flip: bool, with_labels: bool) -> dict[str, np.ndarray]:
+def _run_bare(segmenter: Segmenter, batches: list[Batch], flip: bool, with_labels: bool) -> dict[str, np.ndarray]:
     made = {}
     for images, sizes, names in batches:
         logits = []
@@ -120,15 +124,15 @@ def _bare(segmenter: Segmenter, batches: list[Batch], flip: bool, with_labels: b
     return made
 
 
-def _batches(pixels: dict[str, np.ndarray], config: PredictConfig, output_stride: int) -> list[Batch]:
+def _make_batches(pixels: dict[str, np.ndarray], config: PredictConfig, output_stride: int) -> list[Batch]:
     """The batches that `predict` makes, in memory."""
     made: list[Batch] = []
     names = list(pixels)
-    sides = [scale * config.predict_size for scale in prediction_scales(config)]
+    sides = [scale * config.predict_size for scale in parse_scales(config)]
     for start in range(0, len(names), WINDOW):
         groups: dict[tuple[torch.Size, ...], list[tuple[str, list[torch.Tensor]]]] = defaultdict(list)
         for name in names[start : start + WINDOW]:
-            images = [_resized(pixels[name], side, output_stride) for side in sides]
+            images = [_resize_shorter_side(pixels[name], side, output_stride) for side in sides]
             groups[tuple(image.shape for image in images)].append((name, images))
         for group in groups.values():
             for first in range(0, len(group), config.predict_batch):
@@ -138,7 +142,7 @@ def _batches(pixels: dict[str, np.ndarray], config: PredictConfig, output_stride
     return made
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def _summarise_spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 

@@ -21,14 +21,15 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from fastcomus.backends import select
-from fastcomus.cluster_embeddings import cluster_embeddings
-from fastcomus.config import preset_config, with_settings
-from fastcomus.datasets import read_mask
-from fastcomus.embeddings import embedding_matrix
-from fastcomus.evaluation import Evaluation, object_accuracy
-from fastcomus.objects import decode_mask
-from fastcomus.pipeline import Run
+from fastcomus.backends.choose import select
+from fastcomus.clusters.cluster import cluster_embeddings
+from fastcomus.evaluation.class_maps import Evaluation
+from fastcomus.evaluation.image_labels import compute_object_accuracy
+from fastcomus.evaluation.truth.truth import read_mask
+from fastcomus.run.run import Run
+from fastcomus.settings import get_preset_config, with_settings
+from fastcomus.store.embeddings import extract_embeddings
+from fastcomus.store.objects_table import decode_mask
 
 SEEDS = 5
 
@@ -44,7 +45,7 @@ def main() -> None:
     numbers = measure(arguments.data, arguments.run, arguments.seed, not arguments.no_training)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console().print(table(numbers))
+    Console().print(build_table(numbers))
 
 
 def measure(data: Path, folder: Path, seed: int, with_training: bool) -> dict:
@@ -54,25 +55,25 @@ def measure(data: Path, folder: Path, seed: int, with_training: bool) -> dict:
     k = len(classes.read_text().split()) - 1
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        images = _image_folder(data, names, folder.with_name(folder.name + "-images"), Path(scratch))
+        images = _link_image_folder(data, names, folder.with_name(folder.name + "-images"), Path(scratch))
         run = Run(folder, preset="offline", seed=seed, device="cpu", settings={"cluster": {"k": k}})
         run.embed(images)
         objects = run.objects()
-        numbers: dict = {"images": len(names), "k": k, "seed": seed, **_saliency(objects, data)}
-        numbers.update(_clusterings(objects, data, k))
+        numbers: dict = {"images": len(names), "k": k, "seed": seed, **_score_saliency(objects, data)}
+        numbers.update(_score_clusterings(objects, data, k))
         run.cluster()
         if with_training:
             run.train()
         numbers["iterations"] = []
-        for iteration in run._iterations():
+        for iteration in run._list_iterations():
             ignored = run.evaluate(data / "SegmentationClass", classes, iteration)
             background = run.evaluate(data / "SegmentationClassBG", classes, iteration)
-            numbers["iterations"].append(_scores(ignored, background))
+            numbers["iterations"].append(_list_scores(ignored, background))
     numbers["elapsed_s"] = time.perf_counter() - started
     return numbers
 
 
-def table(numbers: dict) -> Table:
+def build_table(numbers: dict) -> Table:
     made = Table("what", "measured", title=f"{numbers['images']} images, k = {numbers['k']}, seed {numbers['seed']}")
     made.add_row("saliency: mean foreground IoU", f"{numbers['saliency_foreground_iou']:.1f} %")
     for method in ("spectral", "kmeans"):
@@ -86,7 +87,7 @@ def table(numbers: dict) -> Table:
     return made
 
 
-def _image_folder(data: Path, names: list[str], kept: Path, scratch: Path) -> Path:
+def _link_image_folder(data: Path, names: list[str], kept: Path, scratch: Path) -> Path:
     """A folder of links to the chosen images. It stays beside the run, so that a second call finds it unchanged."""
     if not kept.exists():
         linked = scratch / "images"
@@ -97,7 +98,7 @@ def _image_folder(data: Path, names: list[str], kept: Path, scratch: Path) -> Pa
     return kept
 
 
-def _saliency(objects, data: Path) -> dict:  # type: ignore[no-untyped-def]
+def _score_saliency(objects, data: Path) -> dict:  # type: ignore[no-untyped-def]
     """Mean over images of the IoU of object-or-not; an image without an object scores 0."""
     ious = []
     rows = objects.select(["image", "mask", "height", "width"]).to_pylist()
@@ -109,25 +110,25 @@ def _saliency(objects, data: Path) -> dict:  # type: ignore[no-untyped-def]
     return {"saliency_foreground_iou": 100 * sum(ious) / len((data / "objects.txt").read_text().split())}
 
 
-def _clusterings(objects, data: Path, k: int) -> dict:  # type: ignore[no-untyped-def]
+def _score_clusterings(objects, data: Path, k: int) -> dict:  # type: ignore[no-untyped-def]
     """Object accuracy of spectral clustering and of k-means over several seeds."""
-    truth = np.array([_main_class(data, name) for name in objects["image"].to_pylist()])
-    rows = embedding_matrix(objects)
+    truth = np.array([_find_main_class(data, name) for name in objects["image"].to_pylist()])
+    rows = extract_embeddings(objects)
     accuracies: dict[str, list[float]] = {}
     for method in ("spectral", "kmeans"):
-        config = with_settings(preset_config("offline"), {"cluster": {"k": k, "method": method}}).cluster
+        config = with_settings(get_preset_config("offline"), {"cluster": {"k": k, "method": method}}).cluster
         found = [cluster_embeddings(rows, config, seed, select("cpu")).clusters.labels for seed in range(SEEDS)]
-        accuracies[f"{method}_object_accuracy"] = [100 * object_accuracy(labels, truth) for labels in found]
+        accuracies[f"{method}_object_accuracy"] = [100 * compute_object_accuracy(labels, truth) for labels in found]
     return accuracies
 
 
-def _main_class(data: Path, image: str) -> int:
+def _find_main_class(data: Path, image: str) -> int:
     """The class of most object pixels."""
     mask = read_mask(data / "SegmentationClass" / f"{Path(image).stem}.png")
     return int(np.bincount(mask[(mask > 0) & (mask < 255)]).argmax())
 
 
-def _scores(ignored: Evaluation, background: Evaluation) -> dict:
+def _list_scores(ignored: Evaluation, background: Evaluation) -> dict:
     return {
         "miou_void_ignored": 100 * ignored.hungarian.miou,
         "miou_void_background": 100 * background.hungarian.miou,

@@ -22,8 +22,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from fastcomus.images import find_images
-from fastcomus.pipeline import Run
+from fastcomus.images.folder import find_images
+from fastcomus.run.run import Run
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     images = arguments.images
     if arguments.objects:
-        images = repeated(images, arguments.objects, arguments.run / "images")
+        images = write_repeated_images(images, arguments.objects, arguments.run / "images")
     numbers = measure(images, arguments.k, arguments.run / "run")
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
@@ -59,10 +59,10 @@ def measure(images: Path, k: int, folder: Path) -> dict[str, float]:
     numbers["s to write"] = time.perf_counter() - started
     files = [file for file in page.parent.rglob("*") if file.is_file()]
     numbers |= {"files": len(files), "MB": sum(file.stat().st_size for file in files) / 1e6}
-    return numbers | opening(page)
+    return numbers | time_opening(page)
 
 
-def opening(page: Path) -> dict[str, float]:
+def time_opening(page: Path) -> dict[str, float]:
     """Seconds until the page is loaded and until the map is drawn; nothing where there is no browser."""
     if not shutil.which("chromium") or not shutil.which("chromedriver"):
         return {}
@@ -83,7 +83,7 @@ def opening(page: Path) -> dict[str, float]:
         }
 
 
-def repeated(images: Path, count: int, folder: Path) -> Path:
+def write_repeated_images(images: Path, count: int, folder: Path) -> Path:
     """`count` files in `folder`: the images, each time a pixel narrower, so that no two are the same."""
     folder.mkdir(parents=True, exist_ok=True)
     found = find_images(images)

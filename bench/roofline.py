@@ -18,10 +18,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.segmentation import deeplabv3_resnet50
 
-from fastcomus.backends.block_krylov import basis_columns
+from fastcomus.backends.block_krylov import count_basis_columns
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.gpu_images import ROWS_PER_BAND
-from fastcomus.saliency.basnet import BASNet
+from fastcomus.objects.saliency.basnet import BASNet
 
 WIDTH, HEIGHT = 500, 375  # an image of VOC
 PIXELS = WIDTH * HEIGHT
@@ -67,20 +67,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("bench/roofline.md"))
     arguments = parser.parse_args()
-    arguments.output.write_text(page(stages()))
+    arguments.output.write_text(format_page(list_stages()))
     print(arguments.output.read_text())
 
 
-def stages() -> list[Stage]:
-    basnet = network(BASNet(), 256, 8)
-    encoder = network(timm.create_model("vit_small_patch8_224", num_classes=0, img_size=CROP), CROP, 256)
-    segmenter = network(deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21), 512, 16)
+def list_stages() -> list[Stage]:
+    basnet = count_network(BASNet(), 256, 8)
+    encoder = count_network(timm.create_model("vit_small_patch8_224", num_classes=0, img_size=CROP), CROP, 256)
+    segmenter = count_network(deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21), 512, 16)
     shrinking = max(1.0, BOX_WIDTH / CROP), max(1.0, BOX_HEIGHT / CROP)
     taps = 2 * shrinking[0] * shrinking[1]  # source pixels per pixel of a crop
     box = 3 * BOX_WIDTH * BOX_HEIGHT * (1 + 1 / ROWS_PER_BAND)
     crop = 3 * CROP * CROP
     changes = 2 * BOX_WIDTH
-    basis, blocks = basis_columns(K), 60
+    basis, blocks = count_basis_columns(K), 60
     return [
         Stage("image to the device", 3 * PIXELS, 0, "float32", "3 bytes a pixel, pinned", over_bus=True),
         Stage("file to the device", FILE_BYTES, 0, "float32", "instead of it, decoded there", over_bus=True),
@@ -111,7 +111,7 @@ def stages() -> list[Stage]:
     ]
 
 
-def network(body: nn.Module, side: int, batch: int) -> tuple[float, float]:
+def count_network(body: nn.Module, side: int, batch: int) -> tuple[float, float]:
     """Bytes and operations per image of a pass over images of `side` pixels."""
     body = body.to("meta").eval()
     written = 0
@@ -129,7 +129,7 @@ def network(body: nn.Module, side: int, batch: int) -> tuple[float, float]:
     return 2 * (2 * written + weights / batch), float(counter.get_total_flops())
 
 
-def page(all_stages: list[Stage]) -> str:
+def format_page(all_stages: list[Stage]) -> str:
     lines = [
         "# Roofline",
         "",
@@ -163,10 +163,10 @@ def page(all_stages: list[Stage]) -> str:
                 f"| {stage.name} | {stage.moved / 1e6:.3g} | {stage.operations / 1e9:.3g} | {by_bytes:.3g} "
                 f"| {by_operations:.3g} | {binds} | {1e6 / max(by_bytes, by_operations):,.0f} | {stage.note} |"
             )
-    return "\n".join([*lines, "", *conclusions(all_stages), ""])
+    return "\n".join([*lines, "", *draw_conclusions(all_stages), ""])
 
 
-def conclusions(all_stages: list[Stage]) -> list[str]:
+def draw_conclusions(all_stages: list[Stage]) -> list[str]:
     by_name = {stage.name: stage for stage in all_stages}
     device = DEVICES[0]
 

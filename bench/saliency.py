@@ -29,13 +29,14 @@ from py_sod_metrics import MAE, Fmeasure
 from rich.console import Console
 from rich.table import Table
 
-from fastcomus.backends import select
-from fastcomus.backends.cpu import enlarged_maps
-from fastcomus.config import SALIENCY_PRIORS, EmbedConfig, preset_config
+from fastcomus.backends.choose import select
+from fastcomus.backends.cpu import resize_maps
+from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.errors import InputError
-from fastcomus.images import read_image
-from fastcomus.pipeline import Run
-from fastcomus.saliency import METHODS, load_proposer
+from fastcomus.images.reading import read_image
+from fastcomus.objects.saliency.methods import METHODS, load_proposer
+from fastcomus.run.run import Run
+from fastcomus.settings import get_preset_config
 
 MAX_PIXELS = 100_000_000
 
@@ -61,25 +62,25 @@ def main() -> None:
     names = given[: arguments.limit or None]
     images = [files[name] for name in names]
     masks = [np.asarray(Image.open(arguments.masks / f"{name}.png")) > 0 for name in names]
-    config = replace(preset_config(arguments.preset).embed, saliency_precision=arguments.precision)
+    config = replace(get_preset_config(arguments.preset).embed, saliency_precision=arguments.precision)
     if arguments.size:
         config = replace(config, saliency_size=arguments.size)
     device = select(arguments.device).device
     rows: list[dict[str, Any]] = []
     if arguments.cross:
-        rows += crossed(images, masks, config, arguments.preset, arguments.device, device, arguments.run)
+        rows += cross_validate(images, masks, config, arguments.preset, arguments.device, device, arguments.run)
     for method in arguments.methods:
         try:
-            rows.append({"method": method, **measured(images, masks, replace(config, saliency=method), device)})
+            rows.append({"method": method, **measure_method(images, masks, replace(config, saliency=method), device)})
         except InputError as error:
             rows.append({"method": method, "not_here": str(error)})
         Console(stderr=True).print(rows[-1])
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps({"images": len(images), "rows": rows}, indent=2) + "\n")
-    Console(width=130).print(table(rows, len(images)))
+    Console(width=130).print(build_table(rows, len(images)))
 
 
-def measured(
+def measure_method(
     images: Sequence[Path], masks: Sequence[np.ndarray], config: EmbedConfig, device: torch.device
 ) -> dict[str, Any]:
     """Scores in [0, 1] and images per second, reading not counted, of the method that `config` names."""
@@ -98,17 +99,17 @@ def measured(
                 part = pixels[start : start + proposer.batch]
                 found = proposer.propose(torch.stack(list(pool.map(proposer.prepare, part))))
                 on_host = [one.cpu().numpy() for one in found]
-                maps += [enlarged_maps(one, image.shape[:2]) for one, image in zip(on_host, part, strict=True)]
+                maps += [resize_maps(one, image.shape[:2]) for one, image in zip(on_host, part, strict=True)]
         elapsed_s = time.perf_counter() - started
-    return {**scores(maps, masks), "images_per_s": len(images) / elapsed_s}
+    return {**score_saliency_maps(maps, masks), "images_per_s": len(images) / elapsed_s}
 
 
-def scores(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> dict[str, float]:
+def score_saliency_maps(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> dict[str, float]:
     """Means over images; of several maps of an image the largest value counts."""
     backend = select("cpu")
     f_measure, error, ious = Fmeasure(), MAE(), []
     for found, mask in zip(maps, masks, strict=True):
-        chosen = backend.mask_boxes(found, "otsu", 1).masks
+        chosen = backend.find_masks(found, "otsu", 1).masks
         foreground = chosen.any(axis=0) if len(chosen) else np.zeros(mask.shape, bool)
         ious.append((foreground & mask).sum() / max(1, (foreground | mask).sum()))
         saliency = found.max(axis=0) if len(found) else np.zeros(mask.shape)
@@ -122,7 +123,7 @@ def scores(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> dict[str,
     }
 
 
-def crossed(
+def cross_validate(
     images: Sequence[Path],
     masks: Sequence[np.ndarray],
     config: EmbedConfig,
@@ -148,7 +149,7 @@ def crossed(
             other = halves[1 - number]
             there = [images[i] for i in other], [masks[i] for i in other]
             for name, weight in (("train-saliency", config.prior_weight), ("train-saliency, network alone", 0.0)):
-                found = measured(*there, replace(config, saliency=str(checkpoint), prior_weight=weight), device)
+                found = measure_method(*there, replace(config, saliency=str(checkpoint), prior_weight=weight), device)
                 halves_of.setdefault(name, []).append((len(other) / len(images), found))
                 Console(stderr=True).print(name, found)
     return [
@@ -157,7 +158,7 @@ def crossed(
     ]
 
 
-def table(rows: Sequence[dict[str, Any]], count: int) -> Table:
+def build_table(rows: Sequence[dict[str, Any]], count: int) -> Table:
     made = Table(title=f"{count} images")
     for column in ("method", "foreground IoU %", "F-max", "MAE", "images/s"):
         made.add_column(column, justify="left" if column == "method" else "right")

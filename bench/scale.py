@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measurement import machine, write_numbers
+from measurement import describe_machine, write_numbers
 from rich.console import Console
 from rich.table import Table
 
@@ -48,31 +48,31 @@ def main() -> None:
     if arguments.planted:
         os.environ["FASTCOMUS_PLANTED"] = str(arguments.planted.resolve())
     numbers = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-    for group in [] if arguments.page else groups(arguments.stages):
+    for group in [] if arguments.page else group_stages(arguments.stages):
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
             sizes = [size // arguments.shrink for size in STAGES[group[0]].sizes]
-            for stage, row in measured(group, sizes, Path(scratch)):
-                about = machine("cpu", "pyarrow", "faiss-cpu")
+            for stage, row in measure_stages(group, sizes, Path(scratch)):
+                about = describe_machine("cpu", "pyarrow", "faiss-cpu")
                 numbers[stage] = {**row, "per": STAGES[stage].per, "machine": about}
                 write_numbers(arguments.json, numbers)
                 Console(stderr=True).print(stage, row)
     if arguments.page:
         text = arguments.page.read_text(encoding="utf-8")
-        arguments.page.write_text(with_table(text, page_table(numbers)), encoding="utf-8")
+        arguments.page.write_text(with_table(text, format_page_table(numbers)), encoding="utf-8")
     table = Table("stage", "sizes", "peaks, MB", "bytes each", "between sizes")
     for stage, row in numbers.items():
-        table.add_row(stage, *_cells(row))
+        table.add_row(stage, *_format_cells(row))
     Console(width=120).print(table)
 
 
-def groups(stages: list[str]) -> list[list[str]]:
+def group_stages(stages: list[str]) -> list[list[str]]:
     """`stages`, those of the clustering core together: each takes what the one before it left."""
     from scale_stages import ROW_STAGES
 
     return [list(ROW_STAGES)] * any(one in ROW_STAGES for one in stages) + [[s] for s in stages if s not in ROW_STAGES]
 
 
-def measured(stages: list[str], sizes: list[int], scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure_stages(stages: list[str], sizes: list[int], scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """For each of `stages`, which work on the same folders one after the other: peaks in bytes by size, and what
     follows."""
     from scale_stages import STAGES
@@ -80,13 +80,16 @@ def measured(stages: list[str], sizes: list[int], scratch: Path) -> Iterator[tup
     folders = {size: scratch / str(size) for size in sizes}
     small = scratch / "small"
     for size, folder in {max(min(sizes) // 8, min(300, min(sizes) // 2)): small, **folders}.items():
-        apart(made, STAGES[stages[0]].prepare, folder, size)
+        run_apart(prepare_folder, STAGES[stages[0]].prepare, folder, size)
     for stage in stages:
         work = STAGES[stage].work
-        yield stage, summary({size: apart(peak, work, small, folder) for size, folder in folders.items()})
+        yield (
+            stage,
+            summarise_peaks({size: run_apart(measure_peak, work, small, folder) for size, folder in folders.items()}),
+        )
 
 
-def summary(peaks: dict[int, int]) -> dict[str, Any]:
+def summarise_peaks(peaks: dict[int, int]) -> dict[str, Any]:
     """`peaks`: bytes by number of objects, ascending."""
     sizes, values = np.array(list(peaks)), np.array(list(peaks.values()), float)
     slope, constant = np.polyfit(sizes, values, 1)
@@ -100,10 +103,10 @@ def summary(peaks: dict[int, int]) -> dict[str, Any]:
     }
 
 
-def page_table(numbers: dict[str, Any]) -> str:
+def format_page_table(numbers: dict[str, Any]) -> str:
     """The table of docs/scale.md in Markdown."""
     lines = ["| stage | sizes | peaks, MB | bytes each | between sizes |", "|---|---|---|---|---|"]
-    return "\n".join([*lines, *(f"| {stage} | {' | '.join(_cells(row))} |" for stage, row in numbers.items())])
+    return "\n".join([*lines, *(f"| {stage} | {' | '.join(_format_cells(row))} |" for stage, row in numbers.items())])
 
 
 def with_table(text: str, table: str) -> str:
@@ -114,7 +117,7 @@ def with_table(text: str, table: str) -> str:
     return f"{before}{TABLE_START}\n{table}\n{TABLE_END}{after}"
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _format_cells(row: dict[str, Any]) -> list[str]:
     def joined(values: list[float]) -> str:
         return ", ".join(f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" for value in values)
 
@@ -123,7 +126,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [sizes, peaks, f"{row['bytes_each']:,}", joined(row["bytes_each_by_part"])]
 
 
-def apart(work: Callable[..., Any], *arguments: Any) -> Any:
+def run_apart(work: Callable[..., Any], *arguments: Any) -> Any:
     """What `work` returns, computed in a process of its own, which is forked from this one: its libraries are there."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -138,22 +141,22 @@ def apart(work: Callable[..., Any], *arguments: Any) -> Any:
     return result
 
 
-def made(prepare: Callable[[Path, int], object], folder: Path, size: int) -> None:
+def prepare_folder(prepare: Callable[[Path, int], object], folder: Path, size: int) -> None:
     prepare(folder, size)
 
 
-def peak(work: Callable[[Path], object], small: Path, folder: Path) -> int:
+def measure_peak(work: Callable[[Path], object], small: Path, folder: Path) -> int:
     """Bytes that `work` takes at its height on `folder`, beyond what is held after it worked on `small`."""
     with tempfile.TemporaryDirectory(dir=small.parent) as fresh:  # where nothing is up to date
         work(Path(shutil.copytree(small, Path(fresh) / "small")))
     gc.collect()
-    before = _memory("VmRSS")
+    before = _read_memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     work(folder)
-    return _memory("VmHWM") - before
+    return _read_memory("VmHWM") - before
 
 
-def _memory(name: str) -> int:
+def _read_memory(name: str) -> int:
     """Bytes, of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) * 1024

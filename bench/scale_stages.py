@@ -17,14 +17,15 @@ import pyarrow as pa
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from fastcomus.clustering import clusters_of
-from fastcomus.config import ClusterConfig, preset_config, to_dict, with_settings
-from fastcomus.demo.scenes import make_scenes
-from fastcomus.objects import SKIPPED_SCHEMA, object_schema
-from fastcomus.pipeline import Run
-from fastcomus.run_folder import RunFolder
-from fastcomus.spectral import Eigenmaps
-from fastcomus.stored_clusters import read_clusters, write_clusters
+from fastcomus.cli.demo.scenes import make_scenes
+from fastcomus.clusters.eigenmaps import Eigenmaps, compute_eigenmaps
+from fastcomus.clusters.files import read_clusters, write_clusters
+from fastcomus.clusters.labels import build_clusters
+from fastcomus.config import ClusterConfig
+from fastcomus.run.run import Run
+from fastcomus.settings import get_preset_config, to_dict, with_settings
+from fastcomus.store.objects_table import SKIPPED_SCHEMA, make_object_schema
+from fastcomus.store.run_folder import RunFolder
 
 K, DIMENSION, SIDE = 14, 384, (64, 48)
 SCENES, PART_ROWS, NEW_ROWS = 8, 256, 500
@@ -49,7 +50,7 @@ class Stage:
     per: str = "object"
 
 
-def images(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """`folder`/images/NNN/NNNNNN.jpg, and truth/ beside it."""
     make_scenes(folder / "scenes", SCENES, 0)
     for kind, ending in (("images", "jpg"), ("truth", "png")):
@@ -58,19 +59,19 @@ def images(folder: Path, count: int) -> None:
             with Image.open(file) as picture:
                 picture.resize(SIDE, Image.Resampling.NEAREST).save(file)
         for number in range(count):
-            target = folder / kind / f"{_name(number)[:-4]}.{ending}"
+            target = folder / kind / f"{_name_image(number)[:-4]}.{ending}"
             target.parent.mkdir(parents=True, exist_ok=True)
             os.link(folder / "scenes" / kind / f"scene-{number % SCENES:03d}.{ending}", target)
 
 
-def clustered_run(folder: Path, count: int) -> None:
-    """`images`, and a run on them with objects, clusters and the clusters' masks."""
-    images(folder, count)
-    run = objects(folder, count)
+def make_clustered_run(folder: Path, count: int) -> None:
+    """`make_images`, and a run on them with objects, clusters and the clusters' masks."""
+    make_images(folder, count)
+    run = make_objects(folder, count)
     rng = np.random.default_rng(1)
     labels = np.arange(count) % K
     maps = (np.eye(K)[labels] + rng.normal(0, 0.05, (count, K))).astype(np.float32)
-    clusters = clusters_of(maps, labels, K, 0.2)
+    clusters = build_clusters(maps, labels, K, 0.2)
     write_clusters(
         run, clusters, Eigenmaps(maps, np.linspace(0, 0.3, K), 0.0, 0.0), run.read_shards(["image"])["image"]
     )
@@ -78,22 +79,26 @@ def clustered_run(folder: Path, count: int) -> None:
     facts = {"k": K, "objects": count, "images": True, "source": "made", "embeddings": "", "config": config}
     run.finish("clusters", "clustered", **facts, residual=0.0, orthonormality=0.0)
     for number in range(SCENES):
-        run.write_class_map(f"iteration-0/masks/{_name(number)}.png", np.where(_mask(number), 1 + number % K, 0))
+        run.write_class_map(
+            f"iteration-0/masks/{_name_image(number)}.png", np.where(_make_mask(number), 1 + number % K, 0)
+        )
     for number in range(SCENES, count):
-        target = run.file(f"iteration-0/masks/{_name(number)}.png")
+        target = run.resolve_file(f"iteration-0/masks/{_name_image(number)}.png")
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(run.file(f"iteration-0/masks/{_name(number % SCENES)}.png"), target)
+        os.link(run.resolve_file(f"iteration-0/masks/{_name_image(number % SCENES)}.png"), target)
     run.finish("iteration-0", "masks", follows="clustered")
 
 
-def objects(folder: Path, count: int) -> RunFolder:
+def make_objects(folder: Path, count: int) -> RunFolder:
     """A run folder after `embed`, of images that need not be there."""
     run = RunFolder(folder / "run")
-    config = with_settings(preset_config("offline"), SMALL)
+    config = with_settings(get_preset_config("offline"), SMALL)
     run.write_state({"images": str((folder / "images").resolve()), "config": to_dict(config), "notes": []})
-    schema, empty = object_schema(DIMENSION), pa.Table.from_pylist([], schema=SKIPPED_SCHEMA)
+    schema, empty = make_object_schema(DIMENSION), pa.Table.from_pylist([], schema=SKIPPED_SCHEMA)
     centres = np.random.default_rng(0).normal(size=(K, DIMENSION)).astype(np.float32)
-    counts = [coco_mask.encode(np.asfortranarray(_mask(n).astype(np.uint8)))["counts"].decode() for n in range(SCENES)]
+    counts = [
+        coco_mask.encode(np.asfortranarray(_make_mask(n).astype(np.uint8)))["counts"].decode() for n in range(SCENES)
+    ]
     starts = range(0, count, PART_ROWS)
     for index, start in enumerate(starts):
         numbers = np.arange(start, min(start + PART_ROWS, count))
@@ -101,112 +106,115 @@ def objects(folder: Path, count: int) -> RunFolder:
         embedding = pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), DIMENSION)
         boxes = {"width": SIDE[0], "height": SIDE[1], "x0": 0, "y0": 0, "x1": 32, "y1": 48, "area": 1536, "score": 1.0}
         columns = {name: [value] * len(numbers) for name, value in boxes.items()}
-        names = {"image": [_name(n) for n in numbers], "mask": [counts[n % SCENES] for n in numbers]}
+        names = {"image": [_name_image(n) for n in numbers], "mask": [counts[n % SCENES] for n in numbers]}
         run.write_shard(index, pa.table({**names, **columns, "embedding": embedding}, schema=schema), empty, "made")
     run.finish_shards(len(starts), empty, "made")
     return run
 
 
-def new_rows(folder: Path, count: int) -> None:
-    clustered_run(folder, count)
+def make_new_rows(folder: Path, count: int) -> None:
+    make_clustered_run(folder, count)
     np.save(folder / "new.npy", np.random.default_rng(2).normal(size=(NEW_ROWS, DIMENSION)).astype(np.float32))
 
 
-def trained_run(folder: Path, count: int) -> None:
-    """`images`, and a run of a few others that has a network."""
-    clustered_run(folder / "trained", 64)
-    _run(folder / "trained").train()
-    images(folder, count)
+def train_small_run(folder: Path, count: int) -> None:
+    """`make_images`, and a run of a few others that has a network."""
+    make_clustered_run(folder / "trained", 64)
+    _open_small_run(folder / "trained").train()
+    make_images(folder, count)
 
 
-def rows(folder: Path, count: int) -> None:
+def make_rows(folder: Path, count: int) -> None:
     """What each of `ROW_STAGES` begins with, by the stages before it."""
     import inputs
 
     planted = Path(os.environ["FASTCOMUS_PLANTED"])
-    found, _, k = inputs.planted(planted, count, 0)
+    found, _, k = inputs.make_planted_rows(planted, count, 0)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "rows.npy", found)
     (folder / "k").write_text(str(k))
 
 
-def graph(folder: Path) -> None:
+def build_graph(folder: Path) -> None:
     from scipy.sparse import save_npz
 
-    from fastcomus.graph import knn_graph
+    from fastcomus.clusters.graph import build_knn_graph
 
-    made = knn_graph(np.load(folder / "rows.npy"), 30, "euclidean", ClusterConfig().recall, 0, _cpu())
+    made = build_knn_graph(np.load(folder / "rows.npy"), 30, "euclidean", ClusterConfig().recall, 0, _select_cpu())
     if not (folder / "graph.npz").exists():
         save_npz(folder / "graph.npz", made.affinity, compressed=False)
         np.save(folder / "order.npy", made.order)
 
 
-def eigenmaps(folder: Path) -> None:
+def run_eigenmaps(folder: Path) -> None:
     from scipy.sparse import load_npz
 
-    from fastcomus.spectral import eigenmaps as found_eigenmaps
-
     affinity, order = load_npz(folder / "graph.npz"), np.load(folder / "order.npy")
-    made = found_eigenmaps(affinity, int((folder / "k").read_text()), 0, _cpu(), order)
+    made = compute_eigenmaps(affinity, int((folder / "k").read_text()), 0, _select_cpu(), order)
     if not (folder / "maps.npy").exists():
         np.save(folder / "maps.npy", made.rows)
 
 
-def labels(folder: Path) -> None:
-    from fastcomus.clustering import cluster_rows
+def assign_labels(folder: Path) -> None:
+    from fastcomus.clusters.labels import cluster_rows
 
-    cluster_rows(np.load(folder / "maps.npy"), int((folder / "k").read_text()), "qr", ClusterConfig(), 0, _cpu())
+    cluster_rows(np.load(folder / "maps.npy"), int((folder / "k").read_text()), "qr", ClusterConfig(), 0, _select_cpu())
 
 
 def cluster_again(folder: Path) -> None:
     """The masks of the clusters alone: the clusters are there."""
-    run = _run(folder)
+    run = _open_small_run(folder)
     run.folder.remove("iteration-0")
     run._write_cluster_masks(read_clusters(run.folder), "clustered")
 
 
-def exported(kind: str) -> Callable[[Path], object]:
-    return lambda folder: _run(folder).export(kind, folder / f"exported-{kind}")
+def make_export_stage(kind: str) -> Callable[[Path], object]:
+    return lambda folder: _open_small_run(folder).export(kind, folder / f"exported-{kind}")
 
 
-def suggested(folder: Path) -> object:
-    return _run(folder).suggest_k(max_k=20)
+def suggest_count(folder: Path) -> object:
+    return _open_small_run(folder).suggest_k(max_k=20)
 
 
 FEW, MANY, LARGE = (600, 1_200, 2_400), (500, 1_500, 4_500), (3_000, 9_000, 27_000)
 ROWS = (31_000, 45_000, 90_000)
 STAGES = {
-    "train-saliency": Stage(FEW, images, lambda at: _run(at).train_saliency(at / "images"), "image"),
-    "embed": Stage(FEW, images, lambda at: _run(at).embed(at / "images"), "image"),
-    "graph": Stage(ROWS, rows, graph),
-    "eigenmaps": Stage(ROWS, rows, eigenmaps),
-    "labels": Stage(ROWS, rows, labels),
-    "pseudo-masks": Stage(MANY, clustered_run, cluster_again),
-    "suggest-k": Stage((5_500, 11_000, 22_000), objects, suggested),
-    "train": Stage(FEW, clustered_run, lambda at: _run(at).train()),
-    "predict": Stage(FEW, trained_run, lambda at: _run(at / "trained").predict(at / "images"), "image"),
-    "assign": Stage(LARGE, new_rows, lambda at: _run(at).assign(embeddings=at / "new.npy")),
-    "evaluate": Stage(MANY, clustered_run, lambda at: _run(at).evaluate(at / "truth"), "image"),
-    "report": Stage(LARGE, clustered_run, lambda at: _run(at).report()),
-    **{f"export {kind}": Stage(MANY, clustered_run, exported(kind)) for kind in ("coco", "voc", "yolo", "labelme")},
-    "export onnx": Stage(FEW, trained_run, lambda at: _run(at / "trained").export_onnx(at / "network.onnx"), "image"),
+    "train-saliency": Stage(FEW, make_images, lambda at: _open_small_run(at).train_saliency(at / "images"), "image"),
+    "embed": Stage(FEW, make_images, lambda at: _open_small_run(at).embed(at / "images"), "image"),
+    "graph": Stage(ROWS, make_rows, build_graph),
+    "eigenmaps": Stage(ROWS, make_rows, run_eigenmaps),
+    "labels": Stage(ROWS, make_rows, assign_labels),
+    "pseudo-masks": Stage(MANY, make_clustered_run, cluster_again),
+    "suggest-k": Stage((5_500, 11_000, 22_000), make_objects, suggest_count),
+    "train": Stage(FEW, make_clustered_run, lambda at: _open_small_run(at).train()),
+    "predict": Stage(FEW, train_small_run, lambda at: _open_small_run(at / "trained").predict(at / "images"), "image"),
+    "assign": Stage(LARGE, make_new_rows, lambda at: _open_small_run(at).assign(embeddings=at / "new.npy")),
+    "evaluate": Stage(MANY, make_clustered_run, lambda at: _open_small_run(at).evaluate(at / "truth"), "image"),
+    "report": Stage(LARGE, make_clustered_run, lambda at: _open_small_run(at).report()),
+    **{
+        f"export {kind}": Stage(MANY, make_clustered_run, make_export_stage(kind))
+        for kind in ("coco", "voc", "yolo", "labelme")
+    },
+    "export onnx": Stage(
+        FEW, train_small_run, lambda at: _open_small_run(at / "trained").export_onnx(at / "network.onnx"), "image"
+    ),
 }
 
 
-def _run(folder: Path) -> Run:
+def _open_small_run(folder: Path) -> Run:
     return Run(folder / "run", preset="offline", settings=SMALL, device="cpu", workers=2)
 
 
-def _cpu():  # type: ignore[no-untyped-def]
-    from fastcomus.backends import select
+def _select_cpu():  # type: ignore[no-untyped-def]
+    from fastcomus.backends.choose import select
 
     return select("cpu")
 
 
-def _name(number: int) -> str:
+def _name_image(number: int) -> str:
     return f"{number // 1000:03d}/{number:06d}.jpg"
 
 
-def _mask(number: int) -> np.ndarray:
+def _make_mask(number: int) -> np.ndarray:
     """(H, W) bool: the left half, a little more of it for every number."""
     return np.broadcast_to(np.arange(SIDE[0]) < 24 + number % SCENES, SIDE[::-1])

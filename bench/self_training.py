@@ -23,18 +23,21 @@ from pathlib import Path
 import measurement
 import numpy as np
 import torch
-from measurement import machine, write_numbers
+from measurement import describe_machine, write_numbers
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from fastcomus.augmentation import augmented_batches, shuffled
-from fastcomus.backends import select
-from fastcomus.config import TrainConfig, preset_config
-from fastcomus.encoders import autocast, chosen_precision
-from fastcomus.images import find_images, read_image
-from fastcomus.segmenter import aligned_side, build_segmenter, enlarged
-from fastcomus.self_training import SelfTraining
+from fastcomus.backends.choose import select
+from fastcomus.config import TrainConfig
+from fastcomus.images.folder import find_images
+from fastcomus.images.reading import read_image
+from fastcomus.networks.augmentation import augment_batches, shuffle_epoch
+from fastcomus.networks.fixed_padding import align_side
+from fastcomus.networks.precision import choose_precision, use_precision
+from fastcomus.segmentation.segmenter import build_segmenter, enlarge_logits
+from fastcomus.segmentation.training import SelfTraining
+from fastcomus.settings import get_preset_config
 
 MAX_PIXELS = 100_000_000
 SEED = 0
@@ -54,26 +57,26 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, default=Path("bench/results/self_training.json"))
     arguments = parser.parse_args()
-    config = replace(preset_config(arguments.preset).train, schedule="constant", cache_gb=0.0)
+    config = replace(get_preset_config(arguments.preset).train, schedule="constant", cache_gb=0.0)
     if arguments.memory_of:
         count, k = arguments.memory_of
-        print(peak_mib(arguments.images, count, k, config, arguments.device, arguments.workers))
+        print(measure_training_peak(arguments.images, count, k, config, arguments.device, arguments.workers))
         return
-    numbers = throughput(arguments, config)
+    numbers = measure_throughput(arguments, config)
     numbers["peak_mib"] = {
-        f"{count} images, k = {k}": memory(count, k) for count, k in ((100, 14), (400, 14), (100, 200))
+        f"{count} images, k = {k}": measure_memory(count, k) for count, k in ((100, 14), (400, 14), (100, 200))
     }
     write_numbers(arguments.json, numbers)
-    Console(width=120).print(table(numbers, arguments))
+    Console(width=120).print(build_table(numbers, arguments))
 
 
-def throughput(arguments: argparse.Namespace, config: TrainConfig) -> dict:
+def measure_throughput(arguments: argparse.Namespace, config: TrainConfig) -> dict:
     backend = select(arguments.device)
     count = arguments.steps * config.batch_size
-    read = reader(arguments.images, count)
+    read = make_reader(arguments.images, count)
     sides: dict[str, Callable[[], Iterator[float]]] = {
-        "fastcomus": lambda: fastcomus_losses(read, count, arguments, config),
-        "bare loop": lambda: bare_losses(read, count, arguments, config),
+        "fastcomus": lambda: train_fastcomus(read, count, arguments, config),
+        "bare loop": lambda: train_bare(read, count, arguments, config),
     }
     losses = {name: list(run())[-1] for name, run in sides.items()}  # warms up both
     agree = abs(losses["fastcomus"] - losses["bare loop"]) <= 1e-3 * losses["bare loop"]
@@ -88,7 +91,7 @@ def throughput(arguments: argparse.Namespace, config: TrainConfig) -> dict:
             rates[name].append((count - config.batch_size) / (time.perf_counter() - started))
     return {
         "device": str(backend.device),
-        **machine(str(backend.device), "torchvision", "timm"),
+        **describe_machine(str(backend.device), "torchvision", "timm"),
         "losses": losses,
         "losses_agree": agree,
         "images_per_s": rates,
@@ -97,7 +100,7 @@ def throughput(arguments: argparse.Namespace, config: TrainConfig) -> dict:
     }
 
 
-def reader(folder: Path, count: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+def make_reader(folder: Path, count: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     found = find_images(folder)
     files = [found.root / name for name in found.names]
 
@@ -108,7 +111,7 @@ def reader(folder: Path, count: int) -> Callable[[int], tuple[np.ndarray, np.nda
     return read
 
 
-def fastcomus_losses(
+def train_fastcomus(
     read: Callable[[int], tuple[np.ndarray, np.ndarray]], count: int, arguments: argparse.Namespace, config: TrainConfig
 ) -> Iterator[float]:
     """The mean loss so far, after every step."""
@@ -117,13 +120,13 @@ def fastcomus_losses(
         yield training.history[-1].loss if training.history else 0.0
 
 
-def bare_losses(
+def train_bare(
     read: Callable[[int], tuple[np.ndarray, np.ndarray]], count: int, arguments: argparse.Namespace, config: TrainConfig
 ) -> Iterator[float]:
     device = select(arguments.device).device
-    precision = chosen_precision(config.precision, device)
-    side, epoch = aligned_side(config.train_size, config.output_stride), shuffled(count, config.batch_size, SEED, 0)
-    batches = list(augmented_batches(read, epoch.batches, epoch.seeds, config, side, arguments.workers))
+    precision = choose_precision(config.precision, device)
+    side, epoch = align_side(config.train_size, config.output_stride), shuffle_epoch(count, config.batch_size, SEED, 0)
+    batches = list(augment_batches(read, epoch.batches, epoch.seeds, config, side, arguments.workers))
     torch.manual_seed(SEED)
     network = build_segmenter(config.backbone, config.backbone_weights, arguments.k, config.output_stride)
     network = network.to(device).train()
@@ -131,8 +134,8 @@ def bare_losses(
     total = torch.zeros((), device=device)
     for images, labels in batches:
         images, labels = images.to(device), labels.to(device)
-        with autocast(device, precision):
-            logits = enlarged(network(images), images.shape)
+        with use_precision(device, precision):
+            logits = enlarge_logits(network(images), images.shape)
         loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -141,19 +144,19 @@ def bare_losses(
         yield float(total) / len(batches)
 
 
-def memory(count: int, k: int) -> float:
+def measure_memory(count: int, k: int) -> float:
     command = [sys.executable, *sys.argv, "--memory-of", str(count), str(k)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def peak_mib(images: Path, count: int, k: int, config: TrainConfig, device: str, workers: int) -> float:
+def measure_training_peak(images: Path, count: int, k: int, config: TrainConfig, device: str, workers: int) -> float:
     """Peak resident memory of a process that trains for one epoch."""
-    for _ in SelfTraining(k, config, 1, SEED, select(device)).train(reader(images, count), count, workers):
+    for _ in SelfTraining(k, config, 1, SEED, select(device)).train(make_reader(images, count), count, workers):
         pass
-    return measurement.peak_mib()
+    return measurement.measure_peak_mib()
 
 
-def table(numbers: dict, arguments: argparse.Namespace) -> Table:
+def build_table(numbers: dict, arguments: argparse.Namespace) -> Table:
     made = Table(
         "what", "measured", title=f"preset {arguments.preset}, {numbers['hardware']}, {arguments.workers} threads"
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 import inputs
 import numpy as np
-from measurement import Timed, chosen_device, in_process, machine, peak_mib, write_numbers
+from measurement import Timed, describe_machine, measure_peak_mib, parse_device, run_in_process, write_numbers
 from rich.console import Console
 from rich.table import Table
 
@@ -36,29 +36,29 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/spectral.json"))
     arguments = parser.parse_args()
     if arguments.one_side:
-        print(json.dumps(one_side(**json.loads(arguments.one_side))))
+        print(json.dumps(measure_side(**json.loads(arguments.one_side))))
         return
-    device = chosen_device(arguments.device)
+    device = parse_device(arguments.device)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name, file, classes, k, seed in inputs.inputs(arguments, Path(scratch)):
-            graph = made_graph(file, seed, Path(scratch))
+        for name, file, classes, k, seed in inputs.iterate_inputs(arguments, Path(scratch)):
+            graph = make_graph_file(file, seed, Path(scratch))
             same_input = []
             for side in arguments.sides:
                 given = {"side": side, "graph": graph, "classes": classes, "k": k, "seed": seed, "device": device}
-                measured = in_process(__file__, given, *inputs.limits(arguments))
+                measured = run_in_process(__file__, given, *inputs.resolve_limits(arguments))
                 same_input.append({"input": name, "side": side, **measured})
                 Console(stderr=True).print(same_input[-1])
             best = max((row["sum_of_mu"] for row in same_input if "gave_up" not in row), default=0.0)
             rows += [
                 row if "gave_up" in row else {**row, "short_of_best": best - row["sum_of_mu"]} for row in same_input
             ]
-    about = machine(device, "scipy", "scikit-learn", "pyamg", "cuml-cu13")
+    about = describe_machine(device, "scipy", "scikit-learn", "pyamg", "cuml-cu13")
     write_numbers(arguments.json, {**about, "threads": arguments.threads, "rows": rows})
-    Console(width=130).print(table(rows, about["hardware"]))
+    Console(width=130).print(build_table(rows, about["hardware"]))
 
 
-def table(rows: list[dict[str, Any]], hardware: str) -> Table:
+def build_table(rows: list[dict[str, Any]], hardware: str) -> Table:
     titles = ("input", "side", "CPU s", "wall s", "peak MiB", "residual", "short of best", "ARI to truth")
     made = Table(*titles, title=hardware)
     for row in rows:
@@ -71,28 +71,28 @@ def table(rows: list[dict[str, Any]], hardware: str) -> Table:
     return made
 
 
-def made_graph(file: str, seed: int, scratch: Path) -> str:
+def make_graph_file(file: str, seed: int, scratch: Path) -> str:
     """The neighbours' graph of the rows in `file`, without loops, as a file."""
     from scipy.sparse import save_npz
 
-    from fastcomus.backends import select
-    from fastcomus.graph import knn_graph, without_loops
+    from fastcomus.backends.choose import select
+    from fastcomus.clusters.graph import build_knn_graph, drop_loops
 
     config = ClusterConfig()
-    made = knn_graph(np.load(file), config.n_neighbors, config.metric, config.recall, seed, select("cpu"))
-    save_npz(scratch / "graph.npz", without_loops(made.affinity), compressed=False)
+    made = build_knn_graph(np.load(file), config.n_neighbors, config.metric, config.recall, seed, select("cpu"))
+    save_npz(scratch / "graph.npz", drop_loops(made.affinity), compressed=False)
     np.save(scratch / "order.npy", made.order)
     return str(scratch / "graph.npz")
 
 
-def one_side(side: str, graph: str, classes: str, k: int, seed: int, device: str) -> dict[str, Any]:
+def measure_side(side: str, graph: str, classes: str, k: int, seed: int, device: str) -> dict[str, Any]:
     import sklearn.cluster
     import sklearn.manifold  # libraries are loaded before the clock starts, on every side
     from scipy.sparse import csr_array, csr_matrix, load_npz
     from sklearn.metrics import adjusted_rand_score
 
-    from fastcomus.backends import select
-    from fastcomus.spectral import eigenmaps
+    from fastcomus.backends.choose import select
+    from fastcomus.clusters.eigenmaps import compute_eigenmaps
 
     affinity, order = csr_array(load_npz(graph)), np.load(Path(graph).with_name("order.npy"))
     scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
@@ -100,22 +100,22 @@ def one_side(side: str, graph: str, classes: str, k: int, seed: int, device: str
     backend = select(device)
     with Timed(times, "cpu_s", device):
         if side == "fastcomus":
-            rows = eigenmaps(affinity, k, seed, backend, order).rows
+            rows = compute_eigenmaps(affinity, k, seed, backend, order).rows
         elif side == "eigsh":
-            rows = scale[:, None] * _largest(affinity, scale, k, seed)
+            rows = scale[:, None] * _compute_largest(affinity, scale, k, seed)
         else:
             rows = sklearn.manifold.spectral_embedding(
                 csr_matrix(affinity), n_components=k, eigen_solver=side, random_state=seed, drop_first=False
             )
-    peak = peak_mib()
-    values, residual = quality(affinity, scale, rows.astype(np.float64) / scale[:, None])
+    peak = measure_peak_mib()
+    values, residual = measure_quality(affinity, scale, rows.astype(np.float64) / scale[:, None])
     labels = sklearn.cluster.k_means(rows, k, random_state=seed, n_init=10)[1]
     ari = adjusted_rand_score(np.load(classes), labels) if classes else float("nan")
     measured = {"cpu_s": times["cpu_s"], "wall_s": times["wall"], "peak_mib": peak}
     return {**measured, "residual": residual, "sum_of_mu": float(values.sum()), "ari": ari}
 
 
-def quality(affinity: Any, scale: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, float]:
+def measure_quality(affinity: Any, scale: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, float]:
     """Rayleigh quotients mu (k,) of the span of `vectors` (N, k), and the largest |W' v - mu v|; `scale`: D^-1/2."""
     span = np.linalg.qr(vectors)[0]
     product = scale[:, None] * (affinity @ (scale[:, None] * span))
@@ -124,7 +124,7 @@ def quality(affinity: Any, scale: np.ndarray, vectors: np.ndarray) -> tuple[np.n
     return values, float(np.linalg.norm(rest, axis=0).max())
 
 
-def _largest(affinity: Any, scale: np.ndarray, k: int, seed: int) -> np.ndarray:
+def _compute_largest(affinity: Any, scale: np.ndarray, k: int, seed: int) -> np.ndarray:
     from scipy.sparse import diags_array
     from scipy.sparse.linalg import eigsh
 

@@ -26,7 +26,9 @@ from scipy.linalg import eigh
 from scipy.ndimage import gaussian_filter
 from threadpoolctl import threadpool_limits
 
-from fastcomus.saliency.normalized_cut import Affinity, TwoValuedAffinity, second_eigenvectors, token_cut
+from fastcomus.objects.saliency.affinity import Affinity, TwoValuedAffinity
+from fastcomus.objects.saliency.normalized_cut import run_token_cut
+from fastcomus.objects.saliency.second_eigenvectors import compute_second_eigenvectors
 
 TAU, WEAK = 0.2, 1e-5
 CHANNELS = 64
@@ -51,29 +53,29 @@ def main() -> None:
         numbers += measure(name, features, arguments.rounds, arguments.device)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console(width=150).print(table(numbers, arguments))
+    Console(width=150).print(build_table(numbers, arguments))
 
 
 def measure(name: str, features: torch.Tensor, rounds: int, device: str) -> list[dict[str, Any]]:
     given = features.to(device)
-    affinity, similar = affinities(features), similarities(given)
-    ours = partitions(second_eigenvectors_in_parts(similar).cpu().numpy())
-    full = token_cut(given, TAU).bipartitions.flatten(1).cpu().numpy()
-    reference = partitions(scipy_vectors(affinity.numpy()))
+    affinity, similar = compute_affinities(features), compute_similarities(given)
+    ours = partition_patches(solve_in_parts(similar).cpu().numpy())
+    full = run_token_cut(given, TAU).bipartitions.flatten(1).cpu().numpy()
+    reference = partition_patches(solve_with_scipy(affinity.numpy()))
     same = {
-        "eigenvectors": int(sum(same_cut(a, b) for a, b in zip(ours, reference, strict=True))),
-        "bipartitions": int(sum(same_cut(a, b) for a, b in zip(full, reference, strict=True))),
+        "eigenvectors": int(sum(is_same_cut(a, b) for a, b in zip(ours, reference, strict=True))),
+        "bipartitions": int(sum(is_same_cut(a, b) for a, b in zip(full, reference, strict=True))),
     }
     runs: dict[tuple[str, str], Callable[[], object]] = {
-        ("eigenvectors", "fastcomus"): lambda: second_eigenvectors_in_parts(similar),
-        ("eigenvectors", "scipy"): lambda: scipy_vectors(affinity.numpy()),
-        ("bipartitions", "fastcomus"): lambda: token_cut(given, TAU),
-        ("bipartitions", "scipy"): lambda: partitions(scipy_vectors(affinities(features).numpy())),
+        ("eigenvectors", "fastcomus"): lambda: solve_in_parts(similar),
+        ("eigenvectors", "scipy"): lambda: solve_with_scipy(affinity.numpy()),
+        ("bipartitions", "fastcomus"): lambda: run_token_cut(given, TAU),
+        ("bipartitions", "scipy"): lambda: partition_patches(solve_with_scipy(compute_affinities(features).numpy())),
     }
     times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in runs}
     for _ in range(rounds):  # both sides have run above, which warmed them up
         for key, run in runs.items():
-            times[key].append(timed(run, device))
+            times[key].append(time_run(run, device))
     return [
         {
             "input": name,
@@ -88,25 +90,25 @@ def measure(name: str, features: torch.Tensor, rounds: int, device: str) -> list
     ]
 
 
-def second_eigenvectors_in_parts(similar: torch.Tensor) -> torch.Tensor:
-    """As many images at once as `token_cut` takes: on a CPU those that fit its cache."""
+def solve_in_parts(similar: torch.Tensor) -> torch.Tensor:
+    """As many images at once as `run_token_cut` takes: on a CPU those that fit its cache."""
     if similar.device.type == "cpu":
-        return torch.cat([second_eigenvectors(TwoValuedAffinity(part)) for part in similar.split(4)])
-    return second_eigenvectors(Affinity(similar.double().clamp_(min=WEAK)))
+        return torch.cat([compute_second_eigenvectors(TwoValuedAffinity(part)) for part in similar.split(4)])
+    return compute_second_eigenvectors(Affinity(similar.double().clamp_(min=WEAK)))
 
 
-def similarities(features: torch.Tensor) -> torch.Tensor:
+def compute_similarities(features: torch.Tensor) -> torch.Tensor:
     """Which patches of features (B, H, W, C) are similar: (B, N, N) bool."""
     rows = torch.nn.functional.normalize(features.flatten(1, 2), dim=2)
     return torch.bmm(rows, rows.mT) > TAU
 
 
-def affinities(features: torch.Tensor) -> torch.Tensor:
+def compute_affinities(features: torch.Tensor) -> torch.Tensor:
     """W: (B, N, N) float64."""
-    return similarities(features).double().clamp_(min=WEAK)
+    return compute_similarities(features).double().clamp_(min=WEAK)
 
 
-def scipy_vectors(affinity: np.ndarray) -> np.ndarray:
+def solve_with_scipy(affinity: np.ndarray) -> np.ndarray:
     found = []
     for weights in affinity:
         degrees = np.diag(weights.sum(axis=1))
@@ -114,15 +116,15 @@ def scipy_vectors(affinity: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
-def partitions(vectors: np.ndarray) -> np.ndarray:
+def partition_patches(vectors: np.ndarray) -> np.ndarray:
     return vectors > vectors.mean(axis=1, keepdims=True)
 
 
-def same_cut(one: np.ndarray, other: np.ndarray) -> bool:
+def is_same_cut(one: np.ndarray, other: np.ndarray) -> bool:
     return bool((one == other).all() or (one != other).all())
 
 
-def timed(run: Callable[[], object], device: str) -> tuple[float, float]:
+def time_run(run: Callable[[], object], device: str) -> tuple[float, float]:
     """CPU-seconds and wall-clock seconds."""
     if device != "cpu":
         torch.cuda.synchronize()
@@ -133,7 +135,7 @@ def timed(run: Callable[[], object], device: str) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def planted(random: np.random.Generator, images: int, side: int) -> np.ndarray:
+def make_planted_discs(random: np.random.Generator, images: int, side: int) -> np.ndarray:
     """One to three discs of their own direction each, on a background of another, and noise."""
     y, x = np.mgrid[:side, :side]
     features = np.empty((images, side, side, CHANNELS))
@@ -147,21 +149,25 @@ def planted(random: np.random.Generator, images: int, side: int) -> np.ndarray:
     return features
 
 
-def fields(random: np.random.Generator, images: int, side: int) -> np.ndarray:
+def make_random_fields(random: np.random.Generator, images: int, side: int) -> np.ndarray:
     """Gaussian random fields, correlated over an eighth of the side, of unit variance."""
     smooth = gaussian_filter(random.normal(size=(images, side, side, CHANNELS)), (0, side / 8, side / 8, 0))
     return np.asarray(smooth / smooth.std())
 
 
-def noisy_fields(random: np.random.Generator, images: int, side: int) -> np.ndarray:
-    smooth = fields(random, images, side)
+def make_noisy_fields(random: np.random.Generator, images: int, side: int) -> np.ndarray:
+    smooth = make_random_fields(random, images, side)
     return smooth + random.normal(size=smooth.shape)
 
 
-INPUTS = {"planted objects": planted, "smooth fields": fields, "fields and noise": noisy_fields}
+INPUTS = {
+    "planted objects": make_planted_discs,
+    "smooth fields": make_random_fields,
+    "fields and noise": make_noisy_fields,
+}
 
 
-def table(numbers: list[dict[str, Any]], arguments: argparse.Namespace) -> Table:
+def build_table(numbers: list[dict[str, Any]], arguments: argparse.Namespace) -> Table:
     made = Table(
         title=f"{arguments.images} images of {arguments.side} x {arguments.side} patches, {arguments.device}, "
         f"{arguments.threads} thread(s); medians of {arguments.rounds} rounds (fastest to slowest)"

@@ -26,10 +26,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fastcomus.config import preset_config, to_dict
-from fastcomus.pipeline import Run
-from fastcomus.progress import progress_bar
-from fastcomus.run_folder import fingerprint
+from fastcomus.progress import show_progress
+from fastcomus.run.run import Run
+from fastcomus.settings import get_preset_config, to_dict
+from fastcomus.store.sealed_json import compute_fingerprint
 
 ONE_SIZE: dict[str, Any] = {"scales": "1", "flip": False}
 BASE = "one size"  # what options are compared with
@@ -54,27 +54,29 @@ def main() -> None:
     parser.add_argument("--options", nargs="+", choices=OPTIONS, default=list(OPTIONS), metavar="NAME")
     parser.add_argument("--json", type=Path, default=Path("bench/results/training_options.json"))
     arguments = parser.parse_args()
-    images = linked_images(arguments.data, arguments.runs / "images")
+    images = link_listed_images(arguments.data, arguments.runs / "images")
     measured = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-    measured = {option: runs for option, runs in measured.items() if runs["settings"] == settings_of(option)}
+    measured = {option: runs for option, runs in measured.items() if runs["settings"] == fingerprint_settings(option)}
     jobs = [(str(seed), option) for seed in range(arguments.seeds) for option in arguments.options]
     jobs = [(seed, option) for seed, option in jobs if seed not in measured.get(option, {"seeds": {}})["seeds"]]
-    with progress_bar("trainings", len(jobs), "runs") as advance:
+    with show_progress("trainings", len(jobs), "runs") as advance:
         for seed, option in jobs:
-            scores = mean_ious(arguments.data, arguments.runs, images, option, int(seed))
-            measured.setdefault(option, {"settings": settings_of(option), "seeds": {}})["seeds"][seed] = scores
+            scores = measure_mean_ious(arguments.data, arguments.runs, images, option, int(seed))
+            measured.setdefault(option, {"settings": fingerprint_settings(option), "seeds": {}})["seeds"][seed] = scores
             advance(1)
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(measured, indent=2) + "\n")
-    Console(width=120).print(table({option: measured[option]["seeds"] for option in OPTIONS if option in measured}))
+    Console(width=120).print(
+        build_table({option: measured[option]["seeds"] for option in OPTIONS if option in measured})
+    )
 
 
-def settings_of(option: str) -> str:
+def fingerprint_settings(option: str) -> str:
     """A fingerprint of all settings that an option's numbers come from."""
-    return fingerprint(preset=to_dict(preset_config("offline")), option=OPTIONS[option])
+    return compute_fingerprint(preset=to_dict(get_preset_config("offline")), option=OPTIONS[option])
 
 
-def linked_images(data: Path, folder: Path) -> Path:
+def link_listed_images(data: Path, folder: Path) -> Path:
     """A folder of links to the images of objects.txt."""
     if not folder.exists():
         making = folder.with_name("images.new")
@@ -86,17 +88,17 @@ def linked_images(data: Path, folder: Path) -> Path:
     return folder
 
 
-def mean_ious(data: Path, runs: Path, images: Path, option: str, seed: int) -> list[float]:
+def measure_mean_ious(data: Path, runs: Path, images: Path, option: str, seed: int) -> list[float]:
     """Mean IoU in percent of iterations 0, 1, ... of one run, trained as far as it is not."""
     classes = data / "classes.txt"
     settings = OPTIONS[option]
     own = settings.get("embed", {}).get("saliency") == "own"
     embedded = runs / ("embedded-own" if own else "embedded")
-    with_saliency = {"saliency": str(own_saliency(runs, images))} if own else {}
+    with_saliency = {"saliency": str(train_own_saliency(runs, images))} if own else {}
     Run(embedded, preset="offline").embed(images, **with_saliency)
-    folder = folder_of(runs, option, seed)
+    folder = get_run_folder(runs, option, seed)
     if not folder.exists():
-        trained = [folder_of(runs, other, seed) for other in (BASE, "preset") if not own]
+        trained = [get_run_folder(runs, other, seed) for other in (BASE, "preset") if not own]
         start = next((other for other in trained if other.exists()), embedded)
         copied = folder.with_name("copied")
         shutil.rmtree(copied, ignore_errors=True)
@@ -107,19 +109,19 @@ def mean_ious(data: Path, runs: Path, images: Path, option: str, seed: int) -> l
     run.cluster()
     run.train()
     truth = data / "SegmentationClassBG"
-    return [100 * run.evaluate(truth, classes, iteration).hungarian.miou for iteration in run._iterations()]
+    return [100 * run.evaluate(truth, classes, iteration).hungarian.miou for iteration in run._list_iterations()]
 
 
-def folder_of(runs: Path, option: str, seed: int) -> Path:
+def get_run_folder(runs: Path, option: str, seed: int) -> Path:
     return runs / f"{option.replace(' ', '-').replace(',', '')}-{seed}"
 
 
-def own_saliency(runs: Path, images: Path) -> Path:
+def train_own_saliency(runs: Path, images: Path) -> Path:
     """The checkpoint of a network of one's own, trained on the same images without masks."""
     return Run(runs / "own-saliency", preset="offline").train_saliency(images)
 
 
-def table(measured: dict[str, dict[str, list[float]]]) -> Table:
+def build_table(measured: dict[str, dict[str, list[float]]]) -> Table:
     """`measured`: option -> seed -> mean IoU of iterations 0, 1, ..."""
     columns = ("option", "seeds", "iteration 0", "iterations after", "gain of the last", f"over {BASE}")
     made = Table(*columns, title="Mean IoU, percent")
@@ -127,15 +129,15 @@ def table(measured: dict[str, dict[str, list[float]]]) -> Table:
     for option, runs in measured.items():
         by_iteration = list(zip(*runs.values(), strict=True))
         gains = [scores[-1] - scores[0] for scores in runs.values()]
-        after = ", ".join(spread(scores) for scores in by_iteration[1:])
+        after = ", ".join(format_spread(scores) for scores in by_iteration[1:])
         last = {seed: min(len(scores), len(base.get(seed, []))) - 1 for seed, scores in runs.items()}
         added = [runs[seed][at] - base[seed][at] for seed, at in last.items() if at > 0 and option != BASE]
         over = f"{statistics.mean(added):+.1f}" if added else ""
-        made.add_row(option, str(len(runs)), spread(by_iteration[0]), after, spread(gains), over)
+        made.add_row(option, str(len(runs)), format_spread(by_iteration[0]), after, format_spread(gains), over)
     return made
 
 
-def spread(values: Iterable[float]) -> str:
+def format_spread(values: Iterable[float]) -> str:
     values = list(values)
     return f"{statistics.mean(values):.1f}" + (f" ± {statistics.pstdev(values):.1f}" if len(values) > 1 else "")
 

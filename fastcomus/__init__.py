@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from fastcomus.errors import InputError
 
 if TYPE_CHECKING:
-    from fastcomus.clustering import Clusters
-    from fastcomus.pipeline import Run, cluster
+    from fastcomus.clusters.labels import Clusters
+    from fastcomus.run.run import Run, cluster
 
 __version__ = "0.1.0"
 __all__ = ["Clusters", "InputError", "Run", "__version__", "cluster"]
 
-_HOME = {"Run": "fastcomus.pipeline", "cluster": "fastcomus.pipeline", "Clusters": "fastcomus.clustering"}
+_HOME = {"Run": "fastcomus.run.run", "cluster": "fastcomus.run.run", "Clusters": "fastcomus.clusters.labels"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,5 @@
 """`python -m fastcomus`: the command line."""
 
-from fastcomus.cli import main
+from fastcomus.cli.commands import main
 
 main()

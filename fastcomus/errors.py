@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 from dataclasses import dataclass
+from typing import Any
+
+
+def suggest_names(name: str, known: Any) -> str:
+    """How a sentence ends: '; did you mean X?' for the known names nearest to `name`, else '.'."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else "."
+
 
 _SIGNS_OF_NO_MEMORY = (
     "out of memory",
@@ -29,7 +38,7 @@ class InputError(ValueError):
     """
 
 
-def sentence(error: BaseException) -> Sentence | None:
+def explain_error(error: BaseException) -> Sentence | None:
     """What a user is told of `error`; None where it is a fault of the program, which a traceback explains better."""
     first = str(error).strip().split("\n")[0][:200]
     if is_out_of_memory(error):
@@ -57,3 +66,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def get_first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

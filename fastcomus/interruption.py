@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fastcomus.process_group import this_process
+from fastcomus.processes import detect_process_group
 
 log = logging.getLogger("fastcomus")
 
@@ -23,12 +23,12 @@ _asked = threading.Event()
 
 
 @contextmanager
-def ends_at_safe_points() -> Iterator[None]:
-    """Inside the block the first ctrl-C is kept until `safe_point`, the second raises KeyboardInterrupt at once.
+def end_at_safe_points() -> Iterator[None]:
+    """Inside the block the first ctrl-C is kept until `reach_safe_point`, the second raises KeyboardInterrupt at once.
 
     Processes that train together end at once: they would otherwise stop at different steps and wait for one another.
     """
-    if threading.current_thread() is not threading.main_thread() or this_process().size > 1:
+    if threading.current_thread() is not threading.main_thread() or detect_process_group().size > 1:
         yield
         return
 
@@ -48,11 +48,11 @@ def ends_at_safe_points() -> Iterator[None]:
 
 
 def is_asked() -> bool:
-    """Whether ctrl-C was pressed, so that what is done should be stored for `safe_point`."""
+    """Whether ctrl-C was pressed, so that what is done should be stored for `reach_safe_point`."""
     return _asked.is_set()
 
 
-def safe_point() -> None:
+def reach_safe_point() -> None:
     """Raise KeyboardInterrupt here if ctrl-C was pressed."""
     if _asked.is_set():
         raise KeyboardInterrupt

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
-from fastcomus.process_group import this_process
+from fastcomus.processes import detect_process_group
 
 
 @contextmanager
-def progress_bar(task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+def show_progress(task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Gives a function that is told how many more `unit`s are done. Silent when standard error is no terminal, and in
     all but the first of several processes."""
-    if not sys.stderr.isatty() or not this_process().is_first:
+    if not sys.stderr.isatty() or not detect_process_group().is_first:
         yield lambda count: None
         return
     from rich.console import Console
@@ -29,3 +31,21 @@ def progress_bar(task: str, total: int, unit: str, done: int = 0) -> Iterator[Ca
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         handle = progress.add_task(task, total=total, completed=done)
         yield lambda count: progress.advance(handle, count)
+
+
+_counts: ContextVar[dict[str, int] | None] = ContextVar("counts", default=None)  # of the stage that runs now
+_decoded: ContextVar[Counter[str] | None] = ContextVar("decoded", default=None)
+
+
+def count(**counts: int) -> None:
+    """Add to what the line of the stage that runs now will tell; the rate is that of what is named first."""
+    told = _counts.get()
+    if told is not None:
+        told.update({name: told.get(name, 0) + number for name, number in counts.items()})
+
+
+def count_decoded(decoded: Mapping[str, int]) -> None:
+    """Add to where the images of the stage that runs now were decoded, as `backends.BatchDecoder` counts them."""
+    told = _decoded.get()
+    if told is not None:
+        told.update(decoded)

@@ -16,12 +16,10 @@ import timm
 import torch
 from cuda_on_cpu.cpu_kernels import CpuKernels
 from PIL import Image, ImageDraw
+from places import REFERENCE
 from safetensors.torch import save_file
 
-from fastcomus.pipeline import Run
-
-MSRC14 = Path(__file__).resolve().parents[2] / "shared" / "data" / "msrc14"
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+from fastcomus.run.run import Run
 
 KINDS = ("circle", "square", "stripes")
 TINY = {

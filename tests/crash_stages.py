@@ -14,8 +14,8 @@ import torch
 from conftest import make_photographs, tree_bytes
 from fork_server import Trial
 
-from fastcomus import iterations
-from fastcomus.pipeline import Run
+from fastcomus.run import train as train_command
+from fastcomus.run.run import Run
 
 SMALL = {
     "saliency": {"priors": "background-prior, minimum-barrier", "refine_epochs": 2, "epochs": 2, "size": 33},
@@ -37,7 +37,7 @@ def cluster(place: Path) -> None:
 
 
 def train(place: Path) -> None:
-    iterations.CHECKPOINT_S = 0.0  # a checkpoint behind every step, so that kills fall between them
+    train_command.CHECKPOINT_S = 0.0  # a checkpoint behind every step, so that kills fall between them
     _run(place).train()
 
 

@@ -66,7 +66,7 @@ def _child(sender: Connection, watched: str, limits: dict[str, Any], work: Calla
     """`limits`: kill_at, the moment before which the process kills itself; seed, of where what it wrote is cut;
     memory_bytes, that it may have beyond what it has; file_bytes, that a file may have; on_moment(n), called at each.
     """
-    from fastcomus.errors import sentence
+    from fastcomus.errors import explain_error
 
     logging.disable(logging.CRITICAL)
     moments = 0
@@ -105,7 +105,7 @@ def _child(sender: Connection, watched: str, limits: dict[str, Any], work: Calla
     except SystemExit as ended:
         sender.send((moments, "", ended.code))
     except BaseException as error:
-        told = sentence(error)
+        told = explain_error(error)
         sender.send((moments, told.text if told else repr(error), told.exit_code if told else 1))
         if told is None:
             raise

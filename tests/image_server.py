@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 
 class ImageServer:
-    """`address` of `folder`. Faults, by path: `status` of the next answers, `cut_after` bytes of every answer.
+    """`get_weights_address` of `folder`. Faults, by path: `status` of the next answers, `cut_after` bytes of every
+    answer.
 
     `asked`: how often each path was asked for, with what method. `pages`: served instead of files.
     """

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
+from places import REFERENCE
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "planted.py"
+PLANTED = REFERENCE / "planted.py"
 
 
 def dino_like(n: int, k: int, separation: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Rows (n, 384) float32 of unit length in k unbalanced, overlapping classes, and the classes (n,)."""
-    spec = importlib.util.spec_from_file_location("planted_reference", REFERENCE)
+    spec = importlib.util.spec_from_file_location("planted_reference", PLANTED)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -10,12 +10,12 @@ import sys
 from dataclasses import astuple
 
 import torch
-from test_self_training import square
+from squares import square
 
-from fastcomus.backends import select
+from fastcomus.backends.choose import select
 from fastcomus.config import TrainConfig
-from fastcomus.process_group import this_process
-from fastcomus.self_training import SelfTraining
+from fastcomus.processes import detect_process_group
+from fastcomus.segmentation.training import SelfTraining
 
 
 def main() -> None:
@@ -35,12 +35,12 @@ def main() -> None:
         weight_average=0.5,
         precision="float32",
     )
-    processes, backend = this_process(), select("cpu")
-    with processes.connected(backend.device):
+    processes, backend = detect_process_group(), select("cpu")
+    with processes.connect(backend.device):
         training = SelfTraining(2, config, 3, 0, backend, processes)
         seen = list(training.train(square, 11, 1))
-        told = processes.gathered(
-            {name: float(t.double().sum()) for name, t in training.trained().state_dict().items()}
+        told = processes.gather(
+            {name: float(t.double().sum()) for name, t in training.get_trained().state_dict().items()}
         )
     if processes.is_first:
         rows = [astuple(row)[:-1] for row in training.history]

@@ -20,23 +20,22 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fastcomus import InputError, Run, cluster
-from fastcomus.backends import select
-from fastcomus.config import (
+from fastcomus.backends.choose import select
+from fastcomus.config import STAGES, Config
+from fastcomus.segmentation.labelling import label_images
+from fastcomus.segmentation.prediction import Prediction
+from fastcomus.segmentation.segmenter import build_segmenter
+from fastcomus.settings import (
     PRESETS,
-    STAGES,
-    Config,
     from_dict,
-    preset_config,
+    get_preset_config,
     read_toml,
     resolve,
     to_dict,
     to_toml,
     with_settings,
 )
-from fastcomus.labelling import label_images
-from fastcomus.prediction import Prediction
-from fastcomus.run_folder import RunFolder
-from fastcomus.segmenter import build_segmenter
+from fastcomus.store.run_folder import RunFolder
 
 # A value for every setting that a run with TINY does not have. None: made by the test.
 CHANGES: dict[str, dict[str, Any]] = {
@@ -287,11 +286,11 @@ def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, t
     segmenter = build_segmenter("efficientnet-lite0", "", 3, 16)  # a fresh head: many labels in every image
 
     def class_maps(**settings: Any) -> tuple[set[tuple[str, bytes]], set[int]]:
-        config = with_settings(preset_config("offline"), {**TINY, "predict": {**TINY["predict"], **settings}})
+        config = with_settings(get_preset_config("offline"), {**TINY, "predict": {**TINY["predict"], **settings}})
         names = [path.name for path in sorted(small.images.iterdir())]
 
         def write(prediction: Prediction) -> tuple[str, bytes]:
-            return prediction.image, prediction.labels().tobytes()
+            return prediction.image, prediction.compute_labels().tobytes()
 
         with batch_sizes() as sizes:
             made = set(label_images(segmenter, small.images, names, (), write, config, select("cpu"), 1, "predict"))
@@ -304,14 +303,14 @@ def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, t
 def test_auto_stands_for_no_number_of_clusters(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('[cluster]\nk = "auto"\n')
-    assert with_settings(preset_config("voc"), read_toml(file)).cluster.k == 0
+    assert with_settings(get_preset_config("voc"), read_toml(file)).cluster.k == 0
     with pytest.raises(InputError, match=r"cluster\.k must be of type int"):
         with_settings(Config(), {"cluster": {"k": "many"}})
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_settings_survive_run_json_and_toml(preset: str, tmp_path: Path) -> None:
-    config = with_settings(preset_config(preset), {"seed": 7, "embed": {"masks": 'a "quoted" näme'}})
+    config = with_settings(get_preset_config(preset), {"seed": 7, "embed": {"masks": 'a "quoted" näme'}})
     assert from_dict(to_dict(config)) == config
     file = tmp_path / "settings.toml"
     file.write_text(to_toml(config), encoding="utf-8")
@@ -349,7 +348,7 @@ def test_values_out_of_range_and_unknown_names(settings: dict[str, Any], message
 
 
 def test_what_a_run_folder_holds_stays_unless_another_preset_is_asked_for() -> None:
-    stored = to_dict(with_settings(preset_config("offline"), {"seed": 5, "cluster": {"k": 9}}))
+    stored = to_dict(with_settings(get_preset_config("offline"), {"seed": 5, "cluster": {"k": 9}}))
 
     def unasked() -> str:
         raise AssertionError("the preset is known")
@@ -358,8 +357,8 @@ def test_what_a_run_folder_holds_stays_unless_another_preset_is_asked_for() -> N
     assert resolve(stored, "offline", 6, {"cluster": {"n_init": 2}}, unasked) == with_settings(
         from_dict(stored), {"seed": 6, "cluster": {"n_init": 2}}
     )
-    assert resolve(stored, "voc", None, {}, unasked) == preset_config("voc")
-    assert resolve(None, "auto", None, {}, lambda: "offline") == preset_config("offline")
+    assert resolve(stored, "voc", None, {}, unasked) == get_preset_config("voc")
+    assert resolve(None, "auto", None, {}, lambda: "offline") == get_preset_config("offline")
 
 
 def embedded(photographs: Photographs, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import nbformat
 import pytest
 import typer
 from nbclient import NotebookClient
+from places import ROOT
 
-from fastcomus.cli import app
+from fastcomus.cli.commands import app
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 WRITTEN = [page for page in PAGES if page.name != "cli.md"]  # by hand

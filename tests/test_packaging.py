@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-
-ROOT = Path(__file__).parents[1]
+from places import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def test_wheel_carries_the_kernels_and_finds_them_inside_the_package(wheel: Path
     program = (
         "from fastcomus.backends import kernel_loader as k\n"
         f"assert k.FOLDERS[0].is_relative_to({str(tmp_path)!r}), k.FOLDERS\n"
-        "print(''.join(k.kernel_source(n) for n in " + repr(names) + "), end='')"
+        "print(''.join(k.read_kernel_source(n) for n in " + repr(names) + "), end='')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True

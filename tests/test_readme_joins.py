@@ -10,10 +10,11 @@ import pandas
 import polars
 import pyarrow.parquet as pq
 import pytest
+from places import ROOT
 
 from fastcomus import Run
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("library", ["duckdb", "pl", "pd"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from places import PACKAGE
 
-PACKAGE = Path(__file__).parents[1] / "fastcomus"
 FORBIDDEN_CALLS = {
     "eval", "exec", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open",
     "dill.load", "joblib.load", "yaml.load", "os.system", "os.popen", "torch.hub.load", "pandas.read_pickle",

@@ -23,8 +23,8 @@ from rich.console import Console
 
 from bench.paper.experiment import Experiment
 from bench.paper.result import Result
-from fastcomus.config import read_toml
 from fastcomus.errors import InputError
+from fastcomus.settings import read_toml
 
 # What can be asked for -> its file. Tables that differ only in their data or method share one.
 MODULES = {
@@ -49,7 +49,7 @@ MODULES = {
 
 
 def main() -> None:
-    listed = "\n".join(f"  {name:9}{module_of(name).NEEDS}" for name in MODULES)
+    listed = "\n".join(f"  {name:9}{find_module(name).NEEDS}" for name in MODULES)
     parser = argparse.ArgumentParser(
         prog="python -m bench.paper",
         description=f"{__doc__}\n{listed}",
@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fastcomus").setLevel(logging.INFO)
-    module = module_of(arguments.name)
+    module = find_module(arguments.name)
     try:
         experiment = Experiment(
             arguments.data,
@@ -89,10 +89,10 @@ def main() -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": command, "preset": experiment.preset, "seeds": experiment.seeds, **result.to_json()}
     file.write_text(json.dumps(content, indent=2) + "\n")
-    Console(width=120).print(result.table())
+    Console(width=120).print(result.build_table())
 
 
-def module_of(name: str):  # type: ignore[no-untyped-def]
+def find_module(name: str):  # type: ignore[no-untyped-def]
     return importlib.import_module(f"bench.paper.{MODULES[name]}")
 
 

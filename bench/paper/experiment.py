@@ -11,18 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from fastcomus.backends import LabelledMasks, select
-from fastcomus.cluster_embeddings import check_count, cluster_embeddings
-from fastcomus.clustering import Clusters
-from fastcomus.config import ClusterConfig, preset_config, with_settings
-from fastcomus.datasets import ImageLabels, Truth, TruthSource, parse_source, read_truth, voc
-from fastcomus.embeddings import checked_embeddings, embedding_matrix
+from fastcomus.backends.choose import select
+from fastcomus.backends.interface import LabelledMasks
+from fastcomus.clusters.cluster import check_count, cluster_embeddings
+from fastcomus.clusters.labels import Clusters
+from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
-from fastcomus.evaluation import Evaluation, count_pairs, evaluate
-from fastcomus.images import find_images
-from fastcomus.objects import decode_mask
-from fastcomus.pipeline import Run
-from fastcomus.run_folder import mask_name
+from fastcomus.evaluation.class_maps import Evaluation, count_pairs, evaluate
+from fastcomus.evaluation.truth import voc
+from fastcomus.evaluation.truth.read import read_truth
+from fastcomus.evaluation.truth.source import TruthSource, parse_source
+from fastcomus.evaluation.truth.truth import ImageLabels, Truth
+from fastcomus.images.folder import find_images
+from fastcomus.run.run import Run
+from fastcomus.settings import get_preset_config, with_settings
+from fastcomus.store.embeddings import check_embeddings, extract_embeddings
+from fastcomus.store.masks import get_mask_path
+from fastcomus.store.objects_table import decode_mask
 
 WORKERS = 2
 
@@ -44,7 +49,7 @@ class Experiment:
         settings: Mapping[str, Any] | None = None,
         trained: Path | None = None,
     ) -> None:
-        self.data, self.work, self.seeds, self.trained = data, work, seeds, trained
+        self.data, self.work, self.seeds, self.get_trained = data, work, seeds, trained
         kind = data.partition(":")[0]
         self.preset = preset or {"voc": "voc", "coco": "coco", "coco-voc": "voc"}.get(kind, "offline")
         self.settings = dict(settings or {})
@@ -96,7 +101,7 @@ class Experiment:
     def _image_folder(self) -> Path:
         source = self.source
         if source.kind == "voc":
-            year = voc.year_with(source.path, source.split)
+            year = voc.find_year(source.path, source.split)
             if year is None:
                 raise InputError(f"PASCAL VOC in {source.path} has no split {source.split!r}.")
             return year / "JPEGImages"
@@ -126,15 +131,15 @@ class Experiment:
 
     @cached_property
     def cluster_config(self) -> ClusterConfig:
-        config = with_settings(preset_config(self.preset), self.settings).cluster
+        config = with_settings(get_preset_config(self.preset), self.settings).cluster
         return replace(config, k=config.k if "k" in self.settings.get("cluster", {}) else self.k)
 
-    def rows(self, run: Run) -> np.ndarray:
-        return checked_embeddings(embedding_matrix(run.objects()))
+    def read_rows(self, run: Run) -> np.ndarray:
+        return check_embeddings(extract_embeddings(run.objects()))
 
-    def clusters(self, run: Run, seed: int, **changed: Any) -> Clusters:
+    def cluster_run(self, run: Run, seed: int, **changed: Any) -> Clusters:
         """The objects of `run` clustered in memory, with `changed` settings of ClusterConfig."""
-        rows = self.rows(run)
+        rows = self.read_rows(run)
         config = replace(self.cluster_config, **changed)
         check_count(config, rows)
         return cluster_embeddings(rows, config, seed, self.backend).clusters
@@ -165,9 +170,9 @@ class Experiment:
 
     def score_iteration(self, run: Run, iteration: int) -> Evaluation:
         folder = f"iteration-{iteration}"
-        return self.score_maps(lambda image: run.folder.read_class_map(mask_name(folder, image)), self.k)
+        return self.score_maps(lambda image: run.folder.read_class_map(get_mask_path(folder, image)), self.k)
 
-    def object_classes(self, run: Run) -> np.ndarray:
+    def find_object_classes(self, run: Run) -> np.ndarray:
         """(N,) the class of each object: its image's label, or the class of most object pixels there; -1 for none."""
         images = run.objects()["image"].to_pylist()
         if isinstance(self.truth, ImageLabels):

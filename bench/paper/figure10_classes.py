@@ -20,7 +20,7 @@ def measure(experiment: Experiment) -> Result:
         scored, what = experiment.score_iteration(experiment.run("full-0"), 2), "iteration 2"
     else:
         run = experiment.objects
-        scored, what = experiment.score_clusters(run, experiment.clusters(run, 0)), "the clusters"
+        scored, what = experiment.score_clusters(run, experiment.cluster_run(run, 0)), "the clusters"
     result = Result(f"IoU of every class, {what}, Hungarian", ("class", "IoU", "bar"))
     ious = {
         name: iou for name, iou in zip(scored.classes, scored.hungarian.per_class, strict=True) if not math.isnan(iou)

@@ -15,7 +15,7 @@ SAMPLES, SIDE = 10, 96  # objects in a row, pixels
 
 def measure(experiment: Experiment) -> Result:
     run = experiment.objects
-    clusters, classes = experiment.clusters(run, 0), experiment.object_classes(run)
+    clusters, classes = experiment.cluster_run(run, 0), experiment.find_object_classes(run)
     objects = run.objects().select(["image", "x0", "y0", "x1", "y1"]).to_pylist()
     names = experiment.truth.classes
     result = Result("Clusters", ("cluster", "objects", "main class", "share of it"))

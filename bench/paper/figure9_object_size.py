@@ -22,7 +22,7 @@ def measure(experiment: Experiment) -> Result:
         for label in np.flatnonzero(counts[: len(truth.classes)]):
             shares[label].append(float(counts[label]))
     run = experiment.objects
-    ious = experiment.score_clusters(run, experiment.clusters(run, 0)).hungarian.per_class
+    ious = experiment.score_clusters(run, experiment.cluster_run(run, 0)).hungarian.per_class
     there = [label for label in range(1, len(truth.classes)) if shares[label]]
     sizes = [float(np.mean(shares[label])) for label in there]
     for label, size in sorted(zip(there, sizes, strict=True), key=lambda pair: -pair[1]):

@@ -28,19 +28,19 @@ class Result:
         shown = (None if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells)
         self.rows.append(dict(zip(self.columns, shown, strict=True)))
 
-    def table(self) -> Table:
+    def build_table(self) -> Table:
         made = Table(title=self.title, title_justify="left", caption="\n".join(self.notes), caption_justify="left")
         for column in self.columns:
             made.add_column(column, justify="left" if column in (self.columns[0], "bar") else "right")
         for row in self.rows:
-            made.add_row(*(_shown(row[column]) for column in self.columns))
+            made.add_row(*(_format_cell(row[column]) for column in self.columns))
         return made
 
     def to_json(self) -> dict[str, Any]:
         return {"title": self.title, "columns": list(self.columns), "rows": self.rows, "notes": self.notes}
 
 
-def _shown(cell: Cell) -> str:
+def _format_cell(cell: Cell) -> str:
     if cell is None:
         return "-"
     if isinstance(cell, str | int):
@@ -50,13 +50,13 @@ def _shown(cell: Cell) -> str:
     return f"{statistics.fmean(values):.1f}{spread}"
 
 
-def order_note(names: Sequence[str], values: Sequence[float]) -> str:
+def note_order(names: Sequence[str], values: Sequence[float]) -> str:
     """Whether every value is above the one before; where not, which are not."""
     steps = list(zip(names, names[1:], values, values[1:], strict=False))
     broken = [f"{b} ({100 * y:.1f}) is not above {a} ({100 * x:.1f})" for a, b, x, y in steps if not y > x]
     return "The paper's order holds." if not broken else f"The paper's order does not hold: {'; '.join(broken)}."
 
 
-def reason(error: Exception) -> str:
+def extract_reason(error: Exception) -> str:
     """What is wrong, without what to do about it."""
     return re.split(r"[;(]", str(error))[0].strip()

@@ -21,7 +21,7 @@ def measure(experiment: Experiment) -> Result:
         for value in values:
             scores = []
             for seed in range(experiment.seeds):
-                clusters = experiment.clusters(experiment.objects, seed, assign="kmeans", **{setting: value})
+                clusters = experiment.cluster_run(experiment.objects, seed, assign="kmeans", **{setting: value})
                 scores.append(experiment.score_clusters(experiment.objects, clusters).hungarian)
             result.add(setting, value, [one.miou for one in scores], [one.pixel_accuracy for one in scores])
     return result

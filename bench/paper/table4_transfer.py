@@ -5,18 +5,18 @@ from __future__ import annotations
 from bench.paper.experiment import Experiment
 from bench.paper.result import Result
 from fastcomus.errors import InputError
-from fastcomus.pipeline import Run
-from fastcomus.run_folder import RunFolder
+from fastcomus.run.run import Run
+from fastcomus.store.run_folder import RunFolder
 
 NEEDS = "--trained RUN (table1's, say) and --data coco-voc:PATH@val2017, voc:VOCdevkit@test or another."
 SEEDS = 1
 
 
 def measure(experiment: Experiment) -> Result:
-    if experiment.trained is None:
+    if experiment.get_trained is None:
         raise InputError("this needs --trained, the run folder of a network that was trained on other images.")
-    run = Run(experiment.trained, device=str(experiment.backend.device))
-    k = (run.folder.manifest("clusters") or {}).get("k", 0)
+    run = Run(experiment.get_trained, device=str(experiment.backend.device))
+    k = (run.folder.read_manifest("clusters") or {}).get("k", 0)
     masks = RunFolder(run.predict(experiment.images, experiment.work / "transferred"))
     scored = experiment.score_maps(lambda image: masks.read_class_map(f"{image}.png"), k)
     result = Result(

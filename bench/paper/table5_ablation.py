@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from bench.paper.experiment import Experiment
-from bench.paper.result import Result, order_note
+from bench.paper.result import Result, note_order
 
 NEEDS = "--data voc:PATH@val, or a folder; trains three networks."
 SEEDS = 1
@@ -18,7 +18,7 @@ def measure(experiment: Experiment) -> Result:
     for seed in range(experiment.seeds):
         objects = experiment.objects
         for column, method in zip(mious, ("kmeans", "spectral"), strict=False):
-            clusters = experiment.clusters(objects, seed, method=method)
+            clusters = experiment.cluster_run(objects, seed, method=method)
             column.append(experiment.score_clusters(objects, clusters).hungarian.miou)
         unfiltered = experiment.run(f"unfiltered-{seed}", seed)
         unfiltered.cluster(filter=0.0)
@@ -31,5 +31,5 @@ def measure(experiment: Experiment) -> Result:
     result = Result(f"Ablation, mIoU over {len(experiment.masks.classes)} classes", ("step", "mIoU", "paper"))
     for name, values, paper in zip(names, mious, PAPER.get(experiment.source.kind, (None,) * 5), strict=True):
         result.add(name, values, paper)
-    result.notes.append(order_note(names, [statistics.fmean(values) for values in mious]))
+    result.notes.append(note_order(names, [statistics.fmean(values) for values in mious]))
     return result

@@ -16,7 +16,7 @@ def measure(experiment: Experiment) -> Result:
     run = experiment.objects
     for factor in FACTORS:
         k = round(factor * experiment.k)
-        clustered = [experiment.clusters(run, seed, k=k) for seed in range(experiment.seeds)]
+        clustered = [experiment.cluster_run(run, seed, k=k) for seed in range(experiment.seeds)]
         scores = [experiment.score_clusters(run, clusters) for clusters in clustered]
         majority = [one.majority for one in scores]
         pixels = [one.pixel_accuracy for one in majority]

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.paper.experiment import Experiment
 from bench.paper.result import Result
-from fastcomus.config import preset_config
+from fastcomus.settings import get_preset_config
 
 NEEDS = "nothing: the settings of the presets."
 SEEDS = 1
@@ -38,7 +38,7 @@ def measure(experiment: Experiment) -> Result:
     differing = []
     for name, paper in PAPER.items():
         papers = paper if isinstance(paper, tuple) else (paper, paper)
-        ours = [attrgetter(name)(preset_config(preset)) for preset in ("voc", "coco")]
+        ours = [attrgetter(name)(get_preset_config(preset)) for preset in ("voc", "coco")]
         if list(papers) != ours:
             differing.append(name)
         result.add(name, str(ours[0]), str(papers[0]), str(ours[1]), str(papers[1]))

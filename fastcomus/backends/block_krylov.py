@@ -33,24 +33,24 @@ class Eigenpairs:
     restarts: int
 
 
-def largest_eigenpairs(
+def find_largest_eigenpairs(
     matrix: csr_array, count: int, seed: int, device: torch.device, tolerance: float = 1e-4, max_restarts: int = 30
 ) -> Eigenpairs:
     """The `count` algebraically largest eigenpairs of `matrix` ((n, n) symmetric), computed in float32.
 
     Stops when every residual is under `tolerance` or after `max_restarts`; the caller looks at `residual`.
-    n must be at least `basis_columns(count)` + 16.
+    n must be at least `count_basis_columns(count)` + 16.
     """
-    n, columns = matrix.shape[0], basis_columns(count)
+    n, columns = matrix.shape[0], count_basis_columns(count)
     assert n >= columns + _BLOCK, (n, columns)
-    operator = sparse_on_device(matrix, device, torch.float32)
+    operator = build_sparse_tensor(matrix, device, torch.float32)
     basis = torch.empty((columns + _BLOCK, n), device=device)  # a vector a row: contiguous
     projected = torch.zeros((columns + _BLOCK, columns + _BLOCK), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    basis[:_BLOCK] = _orthonormal(torch.randn((_BLOCK, n), generator=generator).to(device), basis[:0])[0]
+    basis[:_BLOCK] = _orthonormalise(torch.randn((_BLOCK, n), generator=generator).to(device), basis[:0])[0]
     size, overlapped, restarts, is_close = _BLOCK, 0, 0, False
     while True:
-        following, coupling = _expanded(operator, basis, projected, size, overlapped)
+        following, coupling = _expand_basis(operator, basis, projected, size, overlapped)
         is_full = size + _BLOCK > columns
         if is_full or is_close:
             block = projected[:size, :size]
@@ -78,12 +78,12 @@ def largest_eigenpairs(
         size += _BLOCK
 
 
-def basis_columns(count: int) -> int:
+def count_basis_columns(count: int) -> int:
     """Vectors in the basis for `count` eigenpairs."""
     return max(3 * count, 2 * count + _LEAST_SPARE)
 
 
-def _expanded(
+def _expand_basis(
     operator: torch.Tensor, basis: torch.Tensor, projected: torch.Tensor, size: int, overlapped: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Multiply the newest block of `basis`[:size] and write its inner products into `projected`: the block (b, n) that
@@ -108,10 +108,10 @@ def _expanded(
             break
     projected[:size, size - _BLOCK : size] = inner.double().cpu()
     projected[size - _BLOCK : size, :size] = projected[:size, size - _BLOCK : size].T
-    return _orthonormal(product, basis[:size])
+    return _orthonormalise(product, basis[:size])
 
 
-def _orthonormal(rows: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _orthonormalise(rows: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows (b, n), already orthogonal to `basis`, made orthonormal: the result and R (float64), rows = R^T @ result.
 
     Twice by Cholesky of their Gram matrix. Rows that depend on one another (the basis has met an invariant subspace,
@@ -147,7 +147,7 @@ def _rotate(basis: torch.Tensor, rotation: torch.Tensor) -> None:
         columns[: len(weights)] = weights @ columns
 
 
-def sparse_on_device(matrix: csr_array, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def build_sparse_tensor(matrix: csr_array, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """`matrix` as torch's compressed rows of `dtype`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")

@@ -21,7 +21,7 @@ class CentredRows:
 
     def __init__(self, rows: np.ndarray) -> None:
         self.rows = rows
-        mean, self.scale = _centring(rows)
+        mean, self.scale = _compute_centring(rows)
         self.shift = (mean * self.scale).astype(np.float32)
 
     def __len__(self) -> int:
@@ -32,21 +32,21 @@ class CentredRows:
         return self.rows.shape[1]
 
     def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
-        return self.moved(self.rows[chosen])
+        return self.transform(self.rows[chosen])
 
-    def moved(self, others: np.ndarray) -> np.ndarray:
+    def transform(self, others: np.ndarray) -> np.ndarray:
         """`others` ((M, D) float32) as the rows are, by their mean and scale."""
         result = np.multiply(others, np.float32(self.scale), dtype=np.float32)
         result -= self.shift
         return result
 
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+    def iterate_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """All rows in order, (first row, (B, D)), a block at a time."""
         for start in range(0, len(self.rows), BLOCK_ROWS):
             yield start, self[start : start + BLOCK_ROWS]
 
 
-def _centring(rows: np.ndarray) -> tuple[np.ndarray, float]:
+def _compute_centring(rows: np.ndarray) -> tuple[np.ndarray, float]:
     """Mean (D,) and scale."""
     if not rows.size:
         return np.zeros(rows.shape[1]), 1.0

@@ -8,7 +8,7 @@ from typing import Any
 import numba
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` compiled when it is first called, and kept for later processes where there is a folder to write to.
 
     It lets go of the GIL while it runs.

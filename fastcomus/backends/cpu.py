@@ -14,11 +14,11 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from torchvision.transforms.v2 import functional as F
 
-from fastcomus.backends import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
-from fastcomus.backends.block_krylov import basis_columns, largest_eigenpairs
-from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, nearest_neighbors, nearest_rows
-from fastcomus.image_roots import ImagePlace
-from fastcomus.images import read_image
+from fastcomus.backends.block_krylov import count_basis_columns, find_largest_eigenpairs
+from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
+from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, search_nearest_rows, search_neighbors
+from fastcomus.images.reading import read_image
+from fastcomus.images.roots import ImagePlace
 
 OTSU_BINS = 256
 # Below this many rows per eigenvector a dense solver is both faster and safer than Lanczos.
@@ -72,7 +72,7 @@ class CpuBackend:
     ) -> FoundObjects:
         pixels = np.asarray(image)
         on_host = maps if isinstance(maps, np.ndarray) else maps.cpu().numpy()
-        found = self.mask_boxes(enlarged_maps(on_host, pixels.shape[:2]), theta, min_area)
+        found = self.find_masks(resize_maps(on_host, pixels.shape[:2]), theta, min_area)
         run_lengths = []
         if len(found.masks):  # the encoder wants columns first
             encoded = coco_mask.encode(np.asfortranarray(found.masks.transpose(1, 2, 0).astype(np.uint8)))
@@ -80,7 +80,7 @@ class CpuBackend:
         crops = self.crop_resize(pixels, found.boxes, crop_size)
         return FoundObjects(found.boxes, found.areas, found.scores, run_lengths, crops, found.too_small)
 
-    def mask_boxes(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
+    def find_masks(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
         """Threshold saliency `maps` (M, H, W) float32 in [0, 1] ("otsu" or a number), keep those of `min_area` px.
 
         Masks, (M, H, W) bool, are taken as they are.
@@ -89,12 +89,12 @@ class CpuBackend:
         if maps.dtype != bool:
             masks = np.zeros(maps.shape, bool)
             for mask, saliency in zip(masks, maps, strict=True):
-                np.greater(saliency, otsu_threshold(saliency) if theta == "otsu" else float(theta), out=mask)
+                np.greater(saliency, compute_otsu_threshold(saliency) if theta == "otsu" else float(theta), out=mask)
         areas = masks.sum(axis=(1, 2), dtype=np.int64)
         kept = areas >= min_area
         too_small = not kept.any() and bool(areas.any())
         masks, areas = masks[kept], areas[kept]
-        boxes = np.array([_box(mask) for mask in masks], np.int32).reshape(-1, 4)
+        boxes = np.array([_find_box(mask) for mask in masks], np.int32).reshape(-1, 4)
         scores = np.array([s[m].mean() for s, m in zip(maps[kept], masks, strict=True)], np.float32)
         return ObjectMasks(masks, boxes, areas, scores, too_small)
 
@@ -107,13 +107,13 @@ class CpuBackend:
         ]
         return torch.cat(crops).contiguous() if crops else torch.empty((0, 3, size, size), dtype=torch.uint8)
 
-    def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
-        return nearest_neighbors(embeddings, n_neighbors, recall, seed, torch.get_num_threads(), self.all_pairs_rows)
+    def find_neighbors(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+        return search_neighbors(embeddings, n_neighbors, recall, seed, torch.get_num_threads(), self.all_pairs_rows)
 
-    def nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        return nearest_rows(queries, rows, count)
+    def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return search_nearest_rows(queries, rows, count)
 
-    def eigenmaps(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def find_eigenvectors(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
         # Small problems in float64; in large ones the solver works in float32 anyway.
         kind = np.float64 if affinity.shape[0] <= SMALL_GRAPH_ROWS else np.float32
@@ -125,9 +125,9 @@ class CpuBackend:
             matrix.data[links] *= scale[matrix.indices[links]] * own
         # Part by part, the largest first: each has an eigenvalue 1, and Lanczos overlooks copies of an eigenvalue.
         # As many parts as vectors are enough: each has that eigenvalue.
-        parts = _connected_parts(matrix)[:n_components]
+        parts = _find_connected_parts(matrix)[:n_components]
         found = [
-            self._eigenpairs(
+            self._find_eigenpairs(
                 matrix if len(rows) == len(scale) else matrix[rows][:, rows], scale[rows], n_components, seed
             )
             for rows in parts
@@ -137,20 +137,22 @@ class CpuBackend:
         columns = np.concatenate([np.arange(len(part_values)) for part_values, _ in found])
         order = np.argsort(-values, kind="stable")[:n_components]
         if len(parts) == 1 and len(parts[0]) == len(scale) and (order == np.arange(len(order))).all():
-            return values.astype(np.float64), _signed(found[0][1])
+            return values.astype(np.float64), _fix_signs(found[0][1])
         vectors = np.zeros((len(scale), len(order)), matrix.dtype)
         for target, (owner, column) in enumerate(zip(owners[order], columns[order], strict=True)):
             vectors[parts[owner], target] = found[owner][1][:, column]
-        return values[order].astype(np.float64), _signed(vectors)
+        return values[order].astype(np.float64), _fix_signs(vectors)
 
-    def _eigenpairs(self, matrix: csr_array, scale: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def _find_eigenpairs(
+        self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Up to `count` eigenvalues of a connected part of D^-1/2 W D^-1/2, descending from 1, and their vectors.
 
         `scale`: D^-1/2 of its rows.
         """
-        return _largest_eigenpairs(matrix, count, seed, self.device)
+        return _solve_connected_graph(matrix, count, seed, self.device)
 
-    def kmeans(
+    def run_kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.cluster import KMeans
@@ -168,14 +170,14 @@ class CpuBackend:
             class_maps.append(class_map)
         return class_maps
 
-    def confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
+    def count_confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
         # torch counts int32 as it is, on any device and without the GIL; NumPy would first make them int64.
         rows, columns = (torch.from_numpy(np.require(labels, requirements="W")) for labels in (predicted, truth))
         pairs = rows.to(self.device, torch.int32).mul_(_LABELS).add_(columns.to(self.device))
         return torch.bincount(pairs.view(-1), minlength=n_rows * _LABELS).view(n_rows, _LABELS).cpu().numpy()
 
 
-def enlarged_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def resize_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Maps (M, h, w) of a network at an image's size, bilinearly: (M, H, W) of the same kind, float32 or bool."""
     if maps.shape[1:] == shape:
         return maps
@@ -186,7 +188,7 @@ def enlarged_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return enlarged > 0.5 if maps.dtype == bool else enlarged.clip(0, 1)
 
 
-def otsu_threshold(saliency: np.ndarray) -> float:
+def compute_otsu_threshold(saliency: np.ndarray) -> float:
     """Otsu's threshold of a map in [0, 1] on 256 equal bins; 1.0 (nothing lies above) for a constant map."""
     counts = np.bincount((saliency * (OTSU_BINS - 1) + 0.5).astype(np.int64).ravel(), minlength=OTSU_BINS)
     levels = np.arange(OTSU_BINS)
@@ -202,12 +204,12 @@ def otsu_threshold(saliency: np.ndarray) -> float:
     return float((np.argmax(between) + 0.5) / (OTSU_BINS - 1))
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+def _find_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _connected_parts(affinity: csr_array) -> list[np.ndarray]:
+def _find_connected_parts(affinity: csr_array) -> list[np.ndarray]:
     """Rows of every connected part of a symmetric graph, the largest part first."""
     # In a symmetric graph the strong parts are the parts, and are found without transposing it.
     _, part = connected_components(affinity, connection="strong")
@@ -216,7 +218,7 @@ def _connected_parts(affinity: csr_array) -> list[np.ndarray]:
     return [rows[i] for i in np.argsort(-sizes, kind="stable")]
 
 
-def _largest_eigenpairs(
+def _solve_connected_graph(
     matrix: csr_array, count: int, seed: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Up to `count` eigenvalues of D^-1/2 W D^-1/2 of a connected graph, descending from 1, and their vectors."""
@@ -227,10 +229,10 @@ def _largest_eigenpairs(
     elif n <= SMALL_GRAPH_ROWS:
         start = np.random.default_rng(seed).uniform(-1, 1, n)
         # A wide basis: eigenvalues near 1 are as many as there are clusters, and a narrow one stalls on them.
-        ncv = min(n - 1, basis_columns(count))
+        ncv = min(n - 1, count_basis_columns(count))
         values, vectors = eigsh(matrix, k=count, which="LA", v0=start, ncv=ncv, tol=1e-8)
     else:
-        pairs = largest_eigenpairs(matrix, count, seed, device)
+        pairs = find_largest_eigenpairs(matrix, count, seed, device)
         values, vectors = pairs.values, pairs.vectors
     order = np.argsort(-values, kind="stable")
     values = values[order]
@@ -238,7 +240,7 @@ def _largest_eigenpairs(
     return values, vectors[:, order]
 
 
-def _signed(vectors: np.ndarray) -> np.ndarray:
+def _fix_signs(vectors: np.ndarray) -> np.ndarray:
     """Eigenvectors, turned in place so that their largest entry (in absolute value) is positive: equal runs give equal
     signs."""
     for vector in vectors.T:

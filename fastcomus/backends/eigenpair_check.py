@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from fastcomus.backends.block_krylov import sparse_on_device
+from fastcomus.backends.block_krylov import build_sparse_tensor
 
 TOLERANCE = 3e-4  # of residuals; the stage refuses 1e-3
 _LANCZOS_STEPS = 60
@@ -16,7 +16,7 @@ class BadEigenpairs(ArithmeticError):
     """What was found is not what was asked for; the text says why."""
 
 
-def refined_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def refine_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The eigenpairs of `matrix` in the span of `vectors` (n, c): values (c,) float64, descending, and unit vectors
     (n, c) float32.
 
@@ -24,7 +24,7 @@ def refined_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> t
     vectors' device. Raises BadEigenpairs when they hold no eigenvectors, or not the largest: not finite, dependent on
     one another, a residual |M v - mu v| above 3e-4, no eigenvalue 1, or a larger one left out.
     """
-    operator = sparse_on_device(matrix, vectors.device, torch.float64)
+    operator = build_sparse_tensor(matrix, vectors.device, torch.float64)
     if not torch.isfinite(vectors).all():
         raise BadEigenpairs("vectors that are not finite")
     span, triangle = torch.linalg.qr(vectors.double() / vectors.double().norm(dim=0).clamp(min=1e-300))
@@ -39,13 +39,13 @@ def refined_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> t
         raise BadEigenpairs(f"a residual of {residual:.1e}")
     if abs(float(values[0]) - 1) > TOLERANCE:
         raise BadEigenpairs(f"a largest eigenvalue of {float(values[0]):.6f} instead of 1")
-    left_out = _largest_outside(operator, found, seed)
+    left_out = _estimate_largest_outside(operator, found, seed)
     if left_out > float(values[-1]) + TOLERANCE:
         raise BadEigenpairs(f"an eigenvalue near {left_out:.4f} left out, above the last one, {float(values[-1]):.4f}")
     return values.cpu().numpy(), found.float().cpu().numpy()
 
 
-def _largest_outside(operator: torch.Tensor, found: torch.Tensor, seed: int) -> float:
+def _estimate_largest_outside(operator: torch.Tensor, found: torch.Tensor, seed: int) -> float:
     """What Lanczos' method sees of the largest eigenvalue on vectors orthogonal to `found`; never more than it is."""
     size, count = found.shape
     steps = min(_LANCZOS_STEPS, size - count)

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from fastcomus.backends import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors, gpu_images
+from fastcomus.backends import gpu_images
 from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, CpuBackend
-from fastcomus.backends.eigenpair_check import BadEigenpairs, refined_eigenpairs
+from fastcomus.backends.eigenpair_check import BadEigenpairs, refine_eigenpairs
 from fastcomus.backends.gpu_objects import find_objects
+from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.jpeg_batches import JpegBatches
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
-from fastcomus.backends.nearest_neighbors import import_faiss, nearest_by_blocks, nearest_rows, neighbor_recall
+from fastcomus.backends.nearest_neighbors import import_faiss, measure_recall, search_by_blocks, search_nearest_rows
 
 log = logging.getLogger("fastcomus")
 
@@ -38,7 +39,7 @@ _CAGRA_WIDTHS = 64, 128, 256, 512  # candidates that a search by CAGRA keeps, at
 _LIBRARY_ERRORS = (RuntimeError, MemoryError, ArithmeticError)
 
 
-def missing_libraries() -> list[str]:
+def find_missing_libraries() -> list[str]:
     """Packages of the extra `gpu` that are not installed."""
     missing = [name for name, module in (("cupy", "cupy"), ("cuml", "cuml")) if not importlib.util.find_spec(module)]
     return missing if hasattr(import_faiss(), "StandardGpuResources") else [*missing, "faiss-gpu"]
@@ -85,23 +86,23 @@ class GpuBackend(CpuBackend):
             [image.shape for image in images],
             torch.uint16,
         )
-        return [one.numpy() for one in class_maps.on_host().split()]
+        return [one.numpy() for one in class_maps.to_host().split()]
 
     # -- neighbours ------------------------------------------------------------------------------------------------
 
-    def knn(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+    def find_neighbors(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         if n_neighbors > _MOST_NEIGHBORS:
-            return super().knn(embeddings, n_neighbors, recall, seed)
+            return super().find_neighbors(embeddings, n_neighbors, recall, seed)
         rows = CentredRows(embeddings)
         if recall < 1 and len(rows) > self.all_pairs_rows:
-            found, reached = self._among_many(rows, n_neighbors, recall, seed)
+            found, reached = self._search_among_many(rows, n_neighbors, recall, seed)
         else:
             whole = rows[:]
             found, reached = self._search(whole, whole, n_neighbors)[1], 1.0
-        return Neighbors(_own_first(found), reached, np.arange(len(rows)))
+        return Neighbors(_put_own_first(found), reached, np.arange(len(rows)))
 
-    def nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        return nearest_rows(queries, rows, count, self._search if count <= _MOST_NEIGHBORS else None)
+    def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return search_nearest_rows(queries, rows, count, self._search if count <= _MOST_NEIGHBORS else None)
 
     def _search(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Squared distances and indices of all pairs' nearest, by FAISS on the device."""
@@ -110,28 +111,28 @@ class GpuBackend(CpuBackend):
         resources = faiss.StandardGpuResources()  # let go of at the end: networks want the memory next
         return faiss.knn_gpu(resources, queries, rows, count, device=self._device_index)
 
-    def _among_many(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
+    def _search_among_many(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
         """Indices (N, count) and their recall: by cuVS where it is installed and reaches `recall`, else by FAISS."""
         try:
             from cuvs.common.exceptions import CuvsException
         except ImportError:
-            return self._by_inverted_lists(rows, count, recall, seed)
+            return self._search_inverted_lists(rows, count, recall, seed)
         if count <= _CAGRA_WIDTHS[-1]:
             try:
-                return self._by_cagra(rows, count, recall, seed)
+                return self._search_by_cagra(rows, count, recall, seed)
             except (*_LIBRARY_ERRORS, CuvsException) as error:
                 log.warning("cuVS's CAGRA is not used (%s); FAISS's inverted lists take over", error)
-        return self._by_inverted_lists(rows, count, recall, seed)
+        return self._search_inverted_lists(rows, count, recall, seed)
 
-    def _by_cagra(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
+    def _search_by_cagra(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
         """The same by a graph that CAGRA builds and follows, as widely as `recall` takes, measured on a sample.
 
         Raises ArithmeticError where the widest search falls short of it.
         """
         from cuvs.neighbors import cagra
 
-        sample = self._sample(len(rows), seed)
-        farthest = nearest_by_blocks(self._search, rows[sample], rows, count)[0][:, -1]
+        sample = self._draw_sample(len(rows), seed)
+        farthest = search_by_blocks(self._search, rows[sample], rows, count)[0][:, -1]
 
         def search(queries: torch.Tensor, width: int) -> np.ndarray:
             looking = cagra.SearchParams(itopk_size=width)
@@ -141,22 +142,24 @@ class GpuBackend(CpuBackend):
 
         with self._as_current_device():
             on_device = torch.empty((len(rows), rows.dimension), device=self.device)
-            for start, block in rows.blocks():
+            for start, block in rows.iterate_blocks():
                 on_device[start : start + len(block)] = torch.from_numpy(block)
             index = cagra.build(cagra.IndexParams(metric="sqeuclidean"), on_device)
             queries, reached = on_device[torch.from_numpy(sample).to(self.device)], 0.0
             for width in (one for one in _CAGRA_WIDTHS if one >= count):
-                reached = _recall(rows, sample, search(queries, width), farthest)
+                reached = _measure_search_recall(rows, sample, search(queries, width), farthest)
                 if reached >= recall:
                     parts = [search(part, width).astype(np.int32) for part in on_device.split(BLOCK_ROWS)]
                     return np.concatenate(parts), reached
         raise ArithmeticError(f"it found {reached:.3f} of the true neighbours, not {recall}")
 
-    def _sample(self, count: int, seed: int) -> np.ndarray:
+    def _draw_sample(self, count: int, seed: int) -> np.ndarray:
         """Rows, ascending, whose neighbours are also found exactly."""
         return np.sort(np.random.default_rng(seed).choice(count, min(_SAMPLE, count), replace=False))
 
-    def _by_inverted_lists(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
+    def _search_inverted_lists(
+        self, rows: CentredRows, count: int, recall: float, seed: int
+    ) -> tuple[np.ndarray, float]:
         """Indices (N, count), and their recall measured on a sample; more lists are looked at until it is reached."""
         import faiss
 
@@ -169,17 +172,17 @@ class GpuBackend(CpuBackend):
         index.train(
             rows[np.sort(rng.choice(len(rows), min(len(rows), lists * _TRAINING_ROWS_PER_LIST), replace=False))]
         )
-        for _, block in rows.blocks():
+        for _, block in rows.iterate_blocks():
             index.add(block)
-        sample = self._sample(len(rows), seed)
-        farthest = nearest_by_blocks(self._search, rows[sample], rows, count)[0][:, -1]
+        sample = self._draw_sample(len(rows), seed)
+        farthest = search_by_blocks(self._search, rows[sample], rows, count)[0][:, -1]
         looked_at, reached, looking = 1, 0.0, faiss.SearchParametersIVF()
         while reached < recall and looked_at < lists:
             looked_at = min(2 * looked_at, lists)
             looking.nprobe = looked_at
             found = index.search(rows[sample], count, params=looking)[1]
-            reached = _recall(rows, sample, found, farthest)
-        parts = [index.search(block, count, params=looking)[1].astype(np.int32) for _, block in rows.blocks()]
+            reached = _measure_search_recall(rows, sample, found, farthest)
+        parts = [index.search(block, count, params=looking)[1].astype(np.int32) for _, block in rows.iterate_blocks()]
         return np.concatenate(parts), reached
 
     @property
@@ -192,16 +195,18 @@ class GpuBackend(CpuBackend):
 
     # -- clusters --------------------------------------------------------------------------------------------------
 
-    def _eigenpairs(self, matrix: csr_array, scale: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def _find_eigenpairs(
+        self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """By cuML where the graph is large; by our block solver on the device where cuML's result is refused."""
         if matrix.shape[0] > SMALL_GRAPH_ROWS:
             try:
-                return self._eigenpairs_by_cuml(matrix, scale, count, seed)
+                return self._find_cuml_eigenpairs(matrix, scale, count, seed)
             except _LIBRARY_ERRORS as error:
                 log.warning("cuML's eigenvectors are not used (%s); our own solver takes over", error)
-        return super()._eigenpairs(matrix, scale, count, seed)
+        return super()._find_eigenpairs(matrix, scale, count, seed)
 
-    def _eigenpairs_by_cuml(
+    def _find_cuml_eigenpairs(
         self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         from cuml.manifold import spectral_embedding
@@ -222,13 +227,13 @@ class GpuBackend(CpuBackend):
             rows = torch.from_dlpack(embedding).to(self.device)
         factors = torch.from_numpy(scale).to(rows)[:, None]
         try:  # scikit-learn's are eigenvectors times D^-1/2; whether cuML's are, the check tells
-            values, vectors = refined_eigenpairs(matrix, rows / factors, seed)
+            values, vectors = refine_eigenpairs(matrix, rows / factors, seed)
         except BadEigenpairs:
-            values, vectors = refined_eigenpairs(matrix, rows, seed)
+            values, vectors = refine_eigenpairs(matrix, rows, seed)
         values[0] = 1  # up to rounding, which must not decide between parts
         return values, vectors
 
-    def kmeans(
+    def run_kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         from cuml.cluster import KMeans
@@ -247,17 +252,17 @@ class GpuBackend(CpuBackend):
             return labels.astype(np.int32), centres
         except _LIBRARY_ERRORS as error:
             log.warning("cuML's k-means is not used (%s); scikit-learn's takes over", error)
-        return super().kmeans(rows, k, n_init, seed, start)
+        return super().run_kmeans(rows, k, n_init, seed, start)
 
 
-def _recall(rows: CentredRows, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray) -> float:
+def _measure_search_recall(rows: CentredRows, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray) -> float:
     """Share of the true neighbours of `sample` (S,) in `found` (S, n), where a place may hold the row itself or -1."""
-    others = _own_first(found, sample)[:, 1:]
+    others = _put_own_first(found, sample)[:, 1:]
     others = np.where(others == sample[:, None], -1, others)  # the row itself in a place left empty is no neighbour
-    return neighbor_recall(rows, sample, others, farthest, others.shape[1])
+    return measure_recall(rows, sample, others, farthest, others.shape[1])
 
 
-def _own_first(found: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+def _put_own_first(found: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
     """Indices (N, n) int32 with every row's own first, in place of the last where it was missing. `own`: (N,), or all
     rows in order. Places that a search left empty (-1) name the row itself."""
     rows = (torch.arange(len(found)) if own is None else torch.from_numpy(own))[:, None]

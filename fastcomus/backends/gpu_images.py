@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from fastcomus.backends.cpu import OTSU_BINS
-from fastcomus.backends.device_memory import on_device
 from fastcomus.backends.kernel_loader import Kernels
+from fastcomus.backends.machine import move_to_device
 
 THREADS = 256  # in a block
 ROWS_PER_BAND = 16  # of a crop in one thread: a box is read 1 + 1/16 times
@@ -44,7 +44,7 @@ class RaggedMaps:
     sizes: torch.Tensor
     host_sizes: tuple[tuple[int, int], ...]
 
-    def on_host(self) -> RaggedMaps:
+    def to_host(self) -> RaggedMaps:
         """The same in host memory, after waiting for it."""
         return RaggedMaps(self.values.cpu(), self.offsets.cpu(), self.sizes.cpu(), self.host_sizes)
 
@@ -78,19 +78,21 @@ def pack_images(images: Sequence[torch.Tensor | np.ndarray], device: torch.devic
     ]
     layouts = np.array([(start, *stride) for start, stride in zip(starts, strides, strict=True)], np.int64)
     in_memory = [p if planar else p.permute(1, 2, 0) for p, planar in zip(planes, are_planar, strict=True)]
-    return RaggedImages(_flat(in_memory, torch.uint8, device), to_device(layouts.reshape(-1, 4), device), sizes)
+    return RaggedImages(
+        _flatten_arrays(in_memory, torch.uint8, device), to_device(layouts.reshape(-1, 4), device), sizes
+    )
 
 
 def pack_maps(maps: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
     """Maps (H, W) of `dtype` to one buffer on `device`."""
     sizes = tuple((one.shape[0], one.shape[1]) for one in maps)
-    return _laid_out(_flat(maps, dtype, device), sizes, device)
+    return _lay_out_maps(_flatten_arrays(maps, dtype, device), sizes, device)
 
 
-def empty_maps(sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
+def allocate_maps(sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
     """Maps of `sizes` (height, width), to be filled by a kernel."""
     pixels = sum(height * width for height, width in sizes)
-    return _laid_out(torch.empty(pixels, dtype=dtype, device=device), tuple(sizes), device)
+    return _lay_out_maps(torch.empty(pixels, dtype=dtype, device=device), tuple(sizes), device)
 
 
 def crop_resize(
@@ -127,7 +129,7 @@ def threshold_masks(kernels: Kernels, maps: RaggedMaps, theta: str, largest_part
 
     `largest_part`: of every mask only its largest connected part (edges and corners connect) stays.
     """
-    grid, count, device = grid_of(maps), len(maps.host_sizes), maps.values.device
+    grid, count, device = plan_grid(maps), len(maps.host_sizes), maps.values.device
     places = (maps.offsets, maps.sizes)
     if theta == "otsu":
         counts = torch.zeros((count, OTSU_BINS), dtype=torch.int32, device=device)
@@ -138,22 +140,22 @@ def threshold_masks(kernels: Kernels, maps: RaggedMaps, theta: str, largest_part
     else:
         thresholds = torch.full((count,), float(theta), dtype=torch.float32, device=device)
     masks = torch.empty(maps.values.shape, dtype=torch.uint8, device=device)
-    measures = _no_measures(maps)
+    measures = _start_measures(maps)
     arguments = (maps.values, *places, thresholds, masks, *measures)
     kernels.launch("mask_boxes", "threshold_maps", grid, THREADS, arguments)
     found = RaggedMaps(masks, maps.offsets, maps.sizes, maps.host_sizes)
     if largest_part:
         _keep_largest_parts(kernels, found)
         return measure_masks(kernels, maps, found)
-    return _measured(found, *measures)
+    return _score_masks(found, *measures)
 
 
 def measure_masks(kernels: Kernels, maps: RaggedMaps, masks: RaggedMaps) -> RaggedMasks:
     """Areas, boxes and scores of `masks` (uint8, laid out like `maps`), which stay as they are."""
-    measures = _no_measures(maps)
+    measures = _start_measures(maps)
     arguments = (maps.values, maps.offsets, maps.sizes, masks.values, *measures)
-    kernels.launch("mask_boxes", "measure_masks", grid_of(maps), THREADS, arguments)
-    return _measured(masks, *measures)
+    kernels.launch("mask_boxes", "measure_masks", plan_grid(maps), THREADS, arguments)
+    return _score_masks(masks, *measures)
 
 
 def assemble_masks(
@@ -173,13 +175,13 @@ def assemble_masks(
     exceeds its one of `thresholds` (N,) float32, inside its box, (N, 4) int32. `clusters`: (N,) int32. `is_kept`: (N,)
     bool. `first_objects`: (I + 1,) int64; objects [first_objects[i], first_objects[i + 1]) are those of image i.
     """
-    maps = empty_maps(image_sizes, dtype, shapes.values.device)
+    maps = allocate_maps(image_sizes, dtype, shapes.values.device)
     objects = (shapes.values, shapes.offsets, thresholds, boxes, clusters, is_kept)
     kind = "masks" if shapes.values.dtype == torch.uint8 else "saliency"
     kernels.launch(
         "assemble_masks",
         f"assemble_{kind}_{'uint8' if dtype == torch.uint8 else 'uint16'}",
-        grid_of(maps),
+        plan_grid(maps),
         THREADS,
         (*objects, first_objects, maps.offsets, maps.sizes, maps.values),
     )
@@ -188,7 +190,7 @@ def assemble_masks(
 
 def _keep_largest_parts(kernels: Kernels, masks: RaggedMaps) -> None:
     """Clear all but the largest connected part of every mask, in place."""
-    grid, places = grid_of(masks), (masks.offsets, masks.sizes)
+    grid, places = plan_grid(masks), (masks.offsets, masks.sizes)
 
     def launch(kernel: str, *arguments: torch.Tensor) -> None:
         kernels.launch("mask_boxes", kernel, grid, THREADS, arguments)
@@ -203,7 +205,7 @@ def _keep_largest_parts(kernels: Kernels, masks: RaggedMaps) -> None:
     launch("keep_largest_parts", *places, parents, largest, masks.values)
 
 
-def _no_measures(maps: RaggedMaps) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _start_measures(maps: RaggedMaps) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Areas, boxes and sums of nothing."""
     count, device = len(maps.host_sizes), maps.values.device
     areas = torch.zeros(count, dtype=torch.int64, device=device)
@@ -212,25 +214,27 @@ def _no_measures(maps: RaggedMaps) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return areas, boxes, torch.zeros_like(areas)
 
 
-def _measured(masks: RaggedMaps, areas: torch.Tensor, boxes: torch.Tensor, sums: torch.Tensor) -> RaggedMasks:
+def _score_masks(masks: RaggedMaps, areas: torch.Tensor, boxes: torch.Tensor, sums: torch.Tensor) -> RaggedMasks:
     scores = (sums.double() * _SUM_UNIT / areas.clamp(min=1)).float()
     return RaggedMasks(masks, areas, boxes, scores)
 
 
-def grid_of(maps: RaggedMaps) -> tuple[int, int, int]:
+def plan_grid(maps: RaggedMaps) -> tuple[int, int, int]:
     """A column of blocks for every map, long enough for the largest."""
     most_pixels = max((height * width for height, width in maps.host_sizes), default=0)
     return len(maps.host_sizes), min(-(-most_pixels // (THREADS * _PIXELS_PER_THREAD)), _MOST_BLOCKS), 1
 
 
-def _laid_out(values: torch.Tensor, sizes: tuple[tuple[int, int], ...], device: torch.device) -> RaggedMaps:
+def _lay_out_maps(values: torch.Tensor, sizes: tuple[tuple[int, int], ...], device: torch.device) -> RaggedMaps:
     starts = np.cumsum([0, *(height * width for height, width in sizes)], dtype=np.int64)[:-1]
     return RaggedMaps(
         values, to_device(starts, device), to_device(np.array(sizes, np.int32).reshape(-1, 2), device), sizes
     )
 
 
-def _flat(arrays: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _flatten_arrays(
+    arrays: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
     """All of `arrays` one behind the other on `device`; those of the host travel together, through pinned memory."""
     tensors = [_as_tensor(one) for one in arrays]
     if tensors and all(one.device == device for one in tensors):
@@ -245,7 +249,7 @@ def _flat(arrays: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, devic
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    return on_device(torch.from_numpy(array), device)
+    return move_to_device(torch.from_numpy(array), device)
 
 
 def _as_tensor(array: torch.Tensor | np.ndarray) -> torch.Tensor:

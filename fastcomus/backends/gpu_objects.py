@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from fastcomus.backends import FoundObjects, Image, gpu_images
+from fastcomus.backends import gpu_images
 from fastcomus.backends.gpu_images import THREADS, RaggedMaps, RaggedMasks
+from fastcomus.backends.interface import FoundObjects, Image
 from fastcomus.backends.kernel_loader import Kernels
 
 _COLUMN_THREADS = 64  # few, so that a handful of masks keeps many multiprocessors busy
@@ -31,7 +32,7 @@ def find_objects(
 ) -> list[FoundObjects]:
     """See `backends.Backend.find_objects`; crops stay on the device."""
     owners = np.repeat(np.arange(len(images)), [len(own) for own in maps])
-    found = _masks(kernels, device, maps, [_size(images[owner]) for owner in owners], theta)
+    found = _make_masks(kernels, device, maps, [_get_image_size(images[owner]) for owner in owners], theta)
     changes = count_changes(kernels, found.masks)
     packed = torch.cat([found.areas[:, None], found.boxes, changes.mask_ends[:, None]], dim=1)
     numbers, scores = packed.cpu().numpy(), found.scores.cpu().numpy()
@@ -47,13 +48,13 @@ def find_objects(
         crop_size,
         torch.uint8,
     )
-    places = np.split(written_changes(kernels, found.masks, changes, int(ends[-1]) if len(ends) else 0), ends[:-1])
+    places = np.split(write_changes(kernels, found.masks, changes, int(ends[-1]) if len(ends) else 0), ends[:-1])
     objects = []
     for image, pixels in enumerate(images):
         own = kept[owners[kept] == image]
         first = int(np.searchsorted(owners[kept], image))
         was_any = bool(areas[owners == image].any())
-        run_lengths = [run_length_text(places[row], _size(pixels)) for row in own]
+        run_lengths = [encode_run_lengths(places[row], _get_image_size(pixels)) for row in own]
         own_crops = crops[first : first + len(own)]
         objects.append(
             FoundObjects(boxes[own], areas[own], scores[own], run_lengths, own_crops, not len(own) and was_any)
@@ -63,9 +64,9 @@ def find_objects(
 
 def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> RaggedMaps:
     """Maps (M, h, w) float32, each at its own one of `sizes` (height, width), bilinearly, cut to [0, 1]."""
-    maps = gpu_images.empty_maps(sizes, torch.float32, coarse.device)
+    maps = gpu_images.allocate_maps(sizes, torch.float32, coarse.device)
     arguments = (coarse.contiguous(), coarse.shape[1], coarse.shape[2], maps.offsets, maps.sizes, maps.values)
-    kernels.launch("enlarge_maps", "enlarge_maps", gpu_images.grid_of(maps), THREADS, arguments)
+    kernels.launch("enlarge_maps", "enlarge_maps", gpu_images.plan_grid(maps), THREADS, arguments)
     return maps
 
 
@@ -88,20 +89,20 @@ def count_changes(kernels: Kernels, masks: RaggedMaps) -> Changes:
     columns = gpu_images.to_device(starts[:-1], device)
     counts = torch.empty(int(starts[-1]), dtype=torch.int32, device=device)
     arguments = (masks.values, masks.offsets, masks.sizes, columns, counts)
-    kernels.launch("run_lengths", "count_changes", _column_grid(masks), _COLUMN_THREADS, arguments)
+    kernels.launch("run_lengths", "count_changes", _plan_column_grid(masks), _COLUMN_THREADS, arguments)
     ends = counts.cumsum(0, dtype=torch.int64)
     return Changes(columns, counts, ends, ends[gpu_images.to_device(last_columns - 1, device)])
 
 
-def written_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: int) -> np.ndarray:
+def write_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: int) -> np.ndarray:
     """The places of all `total` changes, (total,) int32 on the host, mask by mask: x H + y."""
     places = torch.empty(total, dtype=torch.int32, device=masks.values.device)
     arguments = (masks.values, masks.offsets, masks.sizes, changes.columns, changes.counts, changes.ends, places)
-    kernels.launch("run_lengths", "write_changes", _column_grid(masks), _COLUMN_THREADS, arguments)
+    kernels.launch("run_lengths", "write_changes", _plan_column_grid(masks), _COLUMN_THREADS, arguments)
     return places.cpu().numpy()
 
 
-def run_length_text(places: np.ndarray, size: tuple[int, int]) -> str:
+def encode_run_lengths(places: np.ndarray, size: tuple[int, int]) -> str:
     """COCO's compressed run lengths of a mask of `size` (height, width) that changes at `places`, from 0 at first."""
     height, width = size
     lengths = np.diff(places, prepend=0, append=height * width)
@@ -109,7 +110,7 @@ def run_length_text(places: np.ndarray, size: tuple[int, int]) -> str:
     return encoded["counts"].decode("ascii")
 
 
-def _masks(
+def _make_masks(
     kernels: Kernels,
     device: torch.device,
     maps: Sequence[np.ndarray | torch.Tensor],
@@ -119,7 +120,7 @@ def _masks(
     """Of every map of all images, at its own one of `sizes`."""
     each = [one for own in maps for one in own]
     are_masks = bool(each) and each[0].dtype in (bool, torch.bool)
-    if all(_size(one) == size for one, size in zip(each, sizes, strict=True)):
+    if all(_get_image_size(one) == size for one, size in zip(each, sizes, strict=True)):
         if are_masks:
             masks = gpu_images.pack_maps(each, torch.uint8, device)
             inside = RaggedMaps(masks.values.float(), masks.offsets, masks.sizes, masks.host_sizes)
@@ -132,10 +133,10 @@ def _masks(
     return found
 
 
-def _size(image: np.ndarray | torch.Tensor) -> tuple[int, int]:
+def _get_image_size(image: np.ndarray | torch.Tensor) -> tuple[int, int]:
     return int(image.shape[0]), int(image.shape[1])
 
 
-def _column_grid(masks: RaggedMaps) -> tuple[int, int, int]:
+def _plan_column_grid(masks: RaggedMaps) -> tuple[int, int, int]:
     widest = max((width for _, width in masks.host_sizes), default=0)
     return len(masks.host_sizes), -(-widest // _COLUMN_THREADS), 1

@@ -24,16 +24,12 @@ import torch
 from PIL import Image as Pictures
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from fastcomus.backends.device_memory import on_device
-from fastcomus.image_roots import ImagePlace, StoredImage
-from fastcomus.images import (
-    UnreadableImage,
-    exif_orientation,
-    file_content,
-    lacks_jpeg_end,
-    pillow_warnings_off,
-    read_image,
-)
+from fastcomus.backends.machine import move_to_device
+from fastcomus.images.found import UnreadableImage
+from fastcomus.images.modes import read_exif_orientation
+from fastcomus.images.reading import read_encoded_image, read_image, silence_pillow_warnings
+from fastcomus.images.roots import ImagePlace, StoredImage
+from fastcomus.images.truncation import is_jpeg_cut_short
 
 log = logging.getLogger("fastcomus")
 
@@ -62,15 +58,15 @@ class JpegBatches:
 
     def __init__(self, device: torch.device, decode: Decode | None = None) -> None:
         self.device = device
-        self._decode = decode or _by_torchvision
+        self._decode = decode or _decode_by_torchvision
         self._works = True
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def read(self, place: ImagePlace | str, max_pixels: int) -> JpegFile | np.ndarray:
-        near = _fetched(place, max_pixels) if isinstance(place, StoredImage) else Path(place)
-        file = _jpeg_file(near, max_pixels) if self._works else REFUSED
+        near = _fetch_image(place, max_pixels) if isinstance(place, StoredImage) else Path(place)
+        file = _read_jpeg(near, max_pixels) if self._works else REFUSED
         if isinstance(file, JpegFile):
             return file
         pixels = read_image(near, max_pixels)
@@ -78,16 +74,16 @@ class JpegBatches:
         return pixels
 
     def decode(self, files: Sequence[JpegFile | np.ndarray]) -> list[torch.Tensor | UnreadableImage]:
-        decoded = iter(self._planes([file for file in files if isinstance(file, JpegFile)]))
+        decoded = iter(self._decode_planes([file for file in files if isinstance(file, JpegFile)]))
         images: list[torch.Tensor | UnreadableImage] = []
         for file in files:
             planes = next(decoded) if isinstance(file, JpegFile) else None
             if planes is not None and isinstance(file, JpegFile):
-                images.append(upright(planes, file.orientation).permute(1, 2, 0))
+                images.append(orient_planes(planes, file.orientation).permute(1, 2, 0))
                 continue
             try:
                 pixels = file if isinstance(file, np.ndarray) else self._read_after_all(file)
-                images.append(on_device(torch.from_numpy(pixels), self.device))
+                images.append(move_to_device(torch.from_numpy(pixels), self.device))
             except UnreadableImage as error:
                 images.append(error)
         return images
@@ -97,16 +93,16 @@ class JpegBatches:
             counts, self._counts = self._counts, Counter()
         return {what: count for what, count in counts.items() if count}
 
-    def _planes(self, files: Sequence[JpegFile]) -> list[torch.Tensor | None]:
+    def _decode_planes(self, files: Sequence[JpegFile]) -> list[torch.Tensor | None]:
         """(3, H, W) of every file, None for one that is refused: one of them makes the whole batch fail."""
         if not files:
             return []
         planes: list[torch.Tensor | None] = []
-        with self._own_stream() as keep:
+        with self._use_own_stream() as keep:
             try:
                 planes += self._decode([file.data for file in files], self.device)
             except RuntimeError as error:
-                planes += [self._alone(file) for file in files]
+                planes += [self._decode_alone(file) for file in files]
                 if len(files) >= _LEAST_TRIED and not any(one is not None for one in planes):
                     log.warning("nvJPEG decodes none of %d files (%s); the CPU reads from here on.", len(files), error)
                     self._works = False
@@ -114,7 +110,7 @@ class JpegBatches:
         self._count(str(self.device), sum(one is not None for one in planes))
         return planes
 
-    def _alone(self, file: JpegFile) -> torch.Tensor | None:
+    def _decode_alone(self, file: JpegFile) -> torch.Tensor | None:
         try:
             return self._decode([file.data], self.device)[0]
         except RuntimeError:
@@ -126,7 +122,7 @@ class JpegBatches:
         return pixels
 
     @contextmanager
-    def _own_stream(self) -> Iterator[Callable[[Sequence[torch.Tensor | None]], None]]:
+    def _use_own_stream(self) -> Iterator[Callable[[Sequence[torch.Tensor | None]], None]]:
         """torchvision decodes on a stream of its own, which waits for none before it writes: memory that comes from a
         stream without other work holds nothing that is still read. What is kept is there when the block ends."""
         if self._stream is None:
@@ -148,7 +144,7 @@ class JpegBatches:
             self._counts[what] += count
 
 
-def upright(planes: torch.Tensor, orientation: int) -> torch.Tensor:
+def orient_planes(planes: torch.Tensor, orientation: int) -> torch.Tensor:
     """(3, H, W) turned as EXIF's `orientation`, 1 to 8, asks for."""
     if orientation >= 5:
         planes = planes.transpose(1, 2)
@@ -157,7 +153,7 @@ def upright(planes: torch.Tensor, orientation: int) -> torch.Tensor:
     return planes.flip(flipped).contiguous() if flipped else planes.contiguous()
 
 
-def _by_torchvision(files: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+def _decode_by_torchvision(files: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
     return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
 
 
@@ -168,18 +164,18 @@ class _Fetched(StoredImage):
     name: str
     data: bytes
 
-    def content(self, most_bytes: int) -> bytes:
+    def read_encoded(self, most_bytes: int) -> bytes:
         return self.data
 
     def __str__(self) -> str:
         return self.name
 
 
-def _fetched(image: StoredImage, max_pixels: int) -> _Fetched:
-    return _Fetched(str(image), file_content(image, max_pixels))
+def _fetch_image(image: StoredImage, max_pixels: int) -> _Fetched:
+    return _Fetched(str(image), read_encoded_image(image, max_pixels))
 
 
-def _jpeg_file(place: Path | _Fetched, max_pixels: int) -> JpegFile | str:
+def _read_jpeg(place: Path | _Fetched, max_pixels: int) -> JpegFile | str:
     """The file for the device, or why not: then it is for the CPU's reader to read it, or to say what is wrong."""
     try:
         if isinstance(place, Path):
@@ -191,20 +187,20 @@ def _jpeg_file(place: Path | _Fetched, max_pixels: int) -> JpegFile | str:
         data = bytearray(place.read_bytes() if isinstance(place, Path) else place.data)
         if not data.startswith(b"\xff\xd8"):
             return "no JPEG"
-        with pillow_warnings_off(), Pictures.open(BytesIO(data), formats=("JPEG",)) as image:
-            if reason := _unsuited(image, max_pixels):
+        with silence_pillow_warnings(), Pictures.open(BytesIO(data), formats=("JPEG",)) as image:
+            if reason := _explain_unsuitable(image, max_pixels):
                 return reason
-            if lacks_jpeg_end(BytesIO(data)):
+            if is_jpeg_cut_short(BytesIO(data)):
                 return "cut short"
             shape = (image.height, image.width, 3)
             return JpegFile(
-                place, torch.frombuffer(data, dtype=torch.uint8), exif_orientation(image), shape, max_pixels
+                place, torch.frombuffer(data, dtype=torch.uint8), read_exif_orientation(image), shape, max_pixels
             )
     except Exception:  # as many kinds as damaged files have; the CPU's reader names it
         return "damaged header"
 
 
-def _unsuited(image: Any, max_pixels: int) -> str:
+def _explain_unsuitable(image: Any, max_pixels: int) -> str:
     if image.width * image.height > max_pixels:
         return "too large"
     if image.mode != "RGB":

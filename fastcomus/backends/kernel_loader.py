@@ -63,7 +63,7 @@ class Kernels(Protocol):
         """
 
 
-def kernel_source(file: str) -> str:
+def read_kernel_source(file: str) -> str:
     """The text of `file`.cu. Raises InputError where the installation lacks it."""
     for folder in FOLDERS:
         if (folder / f"{file}.cu").is_file():
@@ -73,19 +73,19 @@ def kernel_source(file: str) -> str:
 
 
 @cache
-def signatures(file: str) -> dict[str, tuple[Parameter, ...]]:
+def parse_signatures(file: str) -> dict[str, tuple[Parameter, ...]]:
     """The parameters of every kernel in `file`.cu, by its name."""
     found = {}
-    for name, text in _KERNEL.findall(kernel_source(file)):
+    for name, text in _KERNEL.findall(read_kernel_source(file)):
         matches = [_PARAMETER.fullmatch(" ".join(one.split())) for one in text.split(",")]
         found[name] = tuple(Parameter(m[3], m[1], bool(m[2])) for m in matches if m)
         assert len(found[name]) == len(matches), (file, name, text)
     return found
 
 
-def bound_arguments(file: str, kernel: str, arguments: Sequence[Argument]) -> list[torch.Tensor | np.generic]:
+def bind_arguments(file: str, kernel: str, arguments: Sequence[Argument]) -> list[torch.Tensor | np.generic]:
     """`arguments` as the kernel takes them: its tensors, checked, and numbers of the parameters' own types."""
-    parameters = signatures(file)[kernel]
+    parameters = parse_signatures(file)[kernel]
     if len(parameters) != len(arguments):
         raise TypeError(f"{kernel} takes {len(parameters)} arguments, got {len(arguments)}")
     bound: list[torch.Tensor | np.generic] = []
@@ -111,7 +111,7 @@ class CupyKernels:
     def launch(
         self, file: str, kernel: str, grid: tuple[int, int, int], threads: int, arguments: Sequence[Argument]
     ) -> None:
-        bound = bound_arguments(file, kernel, arguments)
+        bound = bind_arguments(file, kernel, arguments)
         if 0 in grid:
             return
         import cupy
@@ -123,19 +123,19 @@ class CupyKernels:
         values = tuple(one.data_ptr() if isinstance(one, torch.Tensor) else one for one in bound)
         with cupy.cuda.Device(device.index):
             with _compiling:  # worker threads crop at the same time
-                compiled = _compiled(file, kernel, device.index)
+                compiled = _compile_kernel(file, kernel, device.index)
             with cupy.cuda.Stream.from_external(torch.cuda.current_stream(device)):
                 compiled(grid, (threads, 1, 1), values)
 
 
 @cache
-def _compiled(file: str, kernel: str, device_index: int) -> Any:
+def _compile_kernel(file: str, kernel: str, device_index: int) -> Any:
     """The kernel for a device; `device_index` must be CuPy's current one."""
-    return _module(file, device_index).get_function(kernel)
+    return _load_module(file, device_index).get_function(kernel)
 
 
 @cache
-def _module(file: str, device_index: int) -> Any:
+def _load_module(file: str, device_index: int) -> Any:
     import cupy
 
-    return cupy.RawModule(code=kernel_source(file), options=OPTIONS)
+    return cupy.RawModule(code=read_kernel_source(file), options=OPTIONS)

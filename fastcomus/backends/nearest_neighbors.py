@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastcomus.backends import Neighbors
 from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
+from fastcomus.backends.interface import Neighbors
 from fastcomus.errors import InputError
 
 ALL_PAIRS_ROWS = 30_000  # beyond, the search among likely pairs takes less time than that of all pairs
@@ -17,7 +17,7 @@ _SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
 _SAMPLE_OF_ALL_PAIRS = 100  # the same, to see whether bfloat16 tells rows apart
 
 
-def nearest_neighbors(
+def search_neighbors(
     embeddings: np.ndarray, count: int, recall: float, seed: int, threads: int, all_pairs_rows: int = ALL_PAIRS_ROWS
 ) -> Neighbors:
     """Every row's `count` nearest rows in Euclidean distance, itself first.
@@ -29,33 +29,33 @@ def nearest_neighbors(
     faiss = import_faiss()
     import torch
 
-    from fastcomus.backends.neighbor_descent import all_pairs, likely_pairs
-    from fastcomus.backends.processor import has_bfloat16
-    from fastcomus.backends.threads import threads_of_their_own
+    from fastcomus.backends.machine import has_bfloat16
+    from fastcomus.backends.neighbor_descent import search_all_pairs, search_likely_pairs
+    from fastcomus.backends.threads import start_threads
 
     rows = CentredRows(embeddings)
     others, order = count - 1, np.arange(len(rows))
     if not others:
         return Neighbors(order[:, None].astype(np.int32), 1.0, order)
-    with threads_of_their_own(threads) as workers:
+    with start_threads(threads) as workers:
         found = None
         if recall < 1 and len(rows) > min(_EXACT_ROWS, all_pairs_rows):
             size = min(_SAMPLE if len(rows) > all_pairs_rows else _SAMPLE_OF_ALL_PAIRS, len(rows))
             sample = np.sort(np.random.default_rng(seed).choice(len(rows), size, replace=False))
-            farthest = nearest_by_blocks(faiss.knn, rows[sample], rows, count)[0][:, -1]
+            farthest = search_by_blocks(faiss.knn, rows[sample], rows, count)[0][:, -1]
 
             def recall_of(candidates: np.ndarray) -> float:
-                return neighbor_recall(rows, sample, candidates, farthest, others)
+                return measure_recall(rows, sample, candidates, farthest, others)
 
             if len(rows) > all_pairs_rows:
-                found, order = likely_pairs(rows, others, recall, sample, recall_of, seed, workers)
+                found, order = search_likely_pairs(rows, others, recall, sample, recall_of, seed, workers)
                 reached = recall_of(found[sample])
             elif has_bfloat16():
-                found = all_pairs(rows, others, torch.bfloat16, workers)
+                found = search_all_pairs(rows, others, torch.bfloat16, workers)
                 reached = recall_of(found[sample])
                 found = found if reached >= _LEAST_OF_ALL_PAIRS else None
         if found is None:
-            found, reached = all_pairs(rows, others, torch.float32, workers), 1.0
+            found, reached = search_all_pairs(rows, others, torch.float32, workers), 1.0
     indices = np.empty((len(rows), count), np.int32)
     indices[:, 0] = np.arange(len(rows))
     np.copyto(indices[:, 1:], found)
@@ -63,14 +63,14 @@ def nearest_neighbors(
     return Neighbors(indices, reached, order)
 
 
-def nearest_rows(
+def search_nearest_rows(
     queries: np.ndarray, rows: np.ndarray, count: int, knn: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `count` of `rows` (N, D) nearest to each of `queries` (M, D), nearest first: indices (M, count) int64 and
     Euclidean distances (M, count) float32, by exact search. `knn`: what searches instead of `faiss.knn`."""
     centred = CentredRows(rows)
-    queries = centred.moved(queries)
-    _, found = nearest_by_blocks(knn or import_faiss().knn, queries, centred, count)
+    queries = centred.transform(queries)
+    _, found = search_by_blocks(knn or import_faiss().knn, queries, centred, count)
     # Again by differences: a difference of squares has too few digits for rows that lie close together.
     distances = np.empty(found.shape, np.float32)
     for query, neighbours, out in zip(queries, found, distances, strict=True):
@@ -81,13 +81,13 @@ def nearest_rows(
     )
 
 
-def nearest_by_blocks(
+def search_by_blocks(
     knn: Callable[..., tuple[np.ndarray, np.ndarray]], queries: np.ndarray, rows: CentredRows, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Squared distances (M, count) float32 and indices (M, count) int64 of the rows nearest to `queries` (M, D), by
     `knn` on a block of rows after another. `count` is at most the number of rows."""
     distances, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    for start, block in rows.blocks():
+    for start, block in rows.iterate_blocks():
         near, places = knn(queries, block, min(count, len(block)))
         distances, found = np.hstack([distances, near]), np.hstack([found, places + start])
         if len(rows) > BLOCK_ROWS:
@@ -106,7 +106,7 @@ def import_faiss():  # type: ignore[no-untyped-def]
     return faiss
 
 
-def neighbor_recall(
+def measure_recall(
     rows: CentredRows, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray, others: int
 ) -> float:
     """Share of the `others` true neighbours of each row of `sample` (S,) among its candidates `found` (S, L), -1 none.

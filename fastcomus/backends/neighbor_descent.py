@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from fastcomus.backends.centred_rows import CentredRows
+from fastcomus.backends.machine import has_bfloat16
 from fastcomus.backends.neighbor_lists import NeighborLists, Offer
-from fastcomus.backends.processor import has_bfloat16
 from fastcomus.backends.threads import Threads
 
 _TILE = 256  # rows of a block of all pairs
@@ -32,7 +32,7 @@ _AT_ONCE = 4_096  # rows converted at once
 _TRAINING_ROWS = 32  # of a k-means, for each of its centres
 
 
-def all_pairs(rows: CentredRows, count: int, precision: torch.dtype, threads: Threads) -> np.ndarray:
+def search_all_pairs(rows: CentredRows, count: int, precision: torch.dtype, threads: Threads) -> np.ndarray:
     """The `count` other rows nearest to each of (N, D) by the products of all pairs: (N, count) int32.
 
     Nearest first; -1 where there are fewer than `count` others. `precision`: of the products, float32 or bfloat16; then
@@ -40,8 +40,8 @@ def all_pairs(rows: CentredRows, count: int, precision: torch.dtype, threads: Th
     """
     n = len(rows)
     lists = NeighborLists(n, count if precision == torch.float32 else math.ceil(4 / 3 * count))
-    vectors, squared = _padded(rows, np.arange(n), _TILE, precision)
-    numbers = _numbers(n, len(vectors))
+    vectors, squared = _pad_rows(rows, np.arange(n), _TILE, precision)
+    numbers = _number_rows(n, len(vectors))
 
     def compare(one: slice, other: slice) -> list[Offer]:
         products = (vectors[one] @ vectors[other].T).float()
@@ -53,10 +53,10 @@ def all_pairs(rows: CentredRows, count: int, precision: torch.dtype, threads: Th
 
     tiles = [slice(start, start + _TILE) for start in range(0, len(vectors), _TILE)]
     lists.take((partial(compare, one, other) for i, one in enumerate(tiles) for other in tiles[i:]), threads)
-    return lists.nearest(rows, np.arange(n), count, threads)
+    return lists.rank_nearest(rows, np.arange(n), count, threads)
 
 
-def likely_pairs(
+def search_likely_pairs(
     rows: CentredRows,
     count: int,
     recall: float,
@@ -65,7 +65,8 @@ def likely_pairs(
     seed: int,
     threads: Threads,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Like `all_pairs`, but of pairs that are likely to be near only, until `recall` is reached or nothing is gained;
+    """Like `search_all_pairs`, but of pairs that are likely to be near only, until `recall` is reached or nothing is
+    gained;
     and (N,) int64, the rows in an order where near ones stand together.
 
     `recall_of`: the share of true neighbours in candidates (S, L) of the rows `sample` (S,), -1 for none.
@@ -76,29 +77,29 @@ def likely_pairs(
     similarity measures", 2011), with further orders when that gains little. Products are taken in bfloat16 where the
     processor has instructions for it and they tell the rows apart, else in float32.
     """
-    order = _order(rows, seed, threads)
+    order = _order_rows(rows, seed, threads)
     places = np.empty(len(rows), np.int64)
     places[order] = np.arange(len(rows))
-    lists = NeighborLists(len(rows), _rounded(_WIDENING * count))
+    lists = NeighborLists(len(rows), _round_up(_WIDENING * count))
 
     def reached() -> float:
         ids = lists.ids[places[sample]]
         return recall_of(np.where(ids >= 0, order[ids], -1))
 
-    vectors, squared = _padded(rows, order, _CHUNK, torch.bfloat16 if has_bfloat16() else torch.float32)
+    vectors, squared = _pad_rows(rows, order, _CHUNK, torch.bfloat16 if has_bfloat16() else torch.float32)
     if vectors.dtype == torch.bfloat16:
         _compare_sample(lists, vectors, squared, places[sample], threads)
         if reached() < _LEAST_TOLD_APART:
             del vectors, squared  # before the larger ones come
-            vectors, squared = _padded(rows, order, _CHUNK, torch.float32)
-        lists = NeighborLists(len(rows), _rounded(_WIDENING * count))
+            vectors, squared = _pad_rows(rows, order, _CHUNK, torch.float32)
+        lists = NeighborLists(len(rows), _round_up(_WIDENING * count))
     _compare_chunks(lists, vectors, squared, places[order], threads)
     now = reached()
     for partition in range(1, _MOST_PARTITIONS):
         if now >= recall:
             break
         at_first, gain = now, 1.0
-        _compare_chunks(lists, vectors, squared, places[_order(rows, seed + partition, threads)], threads)
+        _compare_chunks(lists, vectors, squared, places[_order_rows(rows, seed + partition, threads)], threads)
         now = reached()
         while now < recall and gain > _LEAST_GAIN:
             before = now
@@ -111,7 +112,7 @@ def likely_pairs(
         if now - at_first < _LEAST_GAIN_OF_PARTITION:
             break
     del vectors, squared  # they weigh as much as the rows, or half of it
-    nearest = lists.nearest(rows, order, count, threads)
+    nearest = lists.rank_nearest(rows, order, count, threads)
     found = np.empty((len(rows), count), np.int32)
     numbers = np.append(order, -1).astype(np.int32)  # its last entry for those of -1
     for start in range(0, len(rows), _AT_ONCE):
@@ -120,44 +121,46 @@ def likely_pairs(
     return found, order
 
 
-def _order(rows: CentredRows, seed: int, threads: Threads) -> np.ndarray:
+def _order_rows(rows: CentredRows, seed: int, threads: Threads) -> np.ndarray:
     """(N,) int64: the rows in an order where those of a k-means cluster of a k-means cluster stand together."""
-    coarse = _coarse_kmeans(rows, max(1, round(math.sqrt(len(rows) / _CHUNK))), seed)
+    coarse = _run_coarse_kmeans(rows, max(1, round(math.sqrt(len(rows) / _CHUNK))), seed)
     order = np.argsort(coarse, kind="stable")
 
     def arrange(members: np.ndarray) -> None:
-        fine = _kmeans(rows[members], max(1, round(len(members) / _CHUNK)), seed)
+        fine = _run_quick_kmeans(rows[members], max(1, round(len(members) / _CHUNK)), seed)
         members[:] = members[np.argsort(fine, kind="stable")]
 
     threads.map(arrange, np.split(order, np.cumsum(np.bincount(coarse))[:-1]))
     return order
 
 
-def _coarse_kmeans(rows: CentredRows, k: int, seed: int) -> np.ndarray:
-    """`_kmeans` of all rows, a block at a time: FAISS trains on those that it would have drawn among all."""
+def _run_coarse_kmeans(rows: CentredRows, k: int, seed: int) -> np.ndarray:
+    """`_run_quick_kmeans` of all rows, a block at a time: FAISS trains on those that it would have drawn among all."""
     if k == 1 or len(rows) <= k:
         return np.zeros(len(rows), np.int32)
     drawn = np.empty(len(rows), np.int32)
     faiss.rand_perm(faiss.swig_ptr(drawn), len(rows), seed)  # type: ignore[attr-defined]
-    index = _trained(rows[drawn[: _TRAINING_ROWS * k]] if len(rows) > _TRAINING_ROWS * k else rows[:], k, seed)
-    return np.concatenate([index.search(block, 1)[1][:, 0].astype(np.int32) for _, block in rows.blocks()])
+    index = _train_kmeans(rows[drawn[: _TRAINING_ROWS * k]] if len(rows) > _TRAINING_ROWS * k else rows[:], k, seed)
+    return np.concatenate([index.search(block, 1)[1][:, 0].astype(np.int32) for _, block in rows.iterate_blocks()])
 
 
-def _kmeans(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
+def _run_quick_kmeans(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     """(N,) labels of a quick k-means: it only has to bring near rows together."""
     if k == 1 or len(rows) <= k:
         return np.zeros(len(rows), np.int64)
-    return np.asarray(_trained(rows, k, seed).search(rows, 1)[1][:, 0])
+    return np.asarray(_train_kmeans(rows, k, seed).search(rows, 1)[1][:, 0])
 
 
-def _trained(rows: np.ndarray, k: int, seed: int) -> faiss.Index:
+def _train_kmeans(rows: np.ndarray, k: int, seed: int) -> faiss.Index:
     limits = {"max_points_per_centroid": _TRAINING_ROWS, "min_points_per_centroid": 1}
     found = faiss.Kmeans(rows.shape[1], k, niter=4, seed=seed, **limits)
     found.train(rows)
     return found.index
 
 
-def _padded(rows: CentredRows, order: np.ndarray, multiple: int, kind: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
+def _pad_rows(
+    rows: CentredRows, order: np.ndarray, multiple: int, kind: torch.dtype
+) -> tuple[torch.Tensor, np.ndarray]:
     """`rows`[order] as `kind`, rows of zeros behind them up to a multiple of `multiple`, and the squared norms (P,)
     float32 of what it holds, infinite for the padding."""
     n = len(rows)
@@ -171,7 +174,7 @@ def _padded(rows: CentredRows, order: np.ndarray, multiple: int, kind: torch.dty
     return vectors, squared
 
 
-def _numbers(n: int, padded: int) -> np.ndarray:
+def _number_rows(n: int, padded: int) -> np.ndarray:
     """0, 1, ..., n - 1, then -1 up to the length `padded`; int32."""
     numbers = np.full(padded, -1, np.int32)
     numbers[:n] = np.arange(n)
@@ -183,7 +186,7 @@ def _compare_chunks(
 ) -> None:
     """Every row with the rows of the chunks whose means lie nearest to its own chunk's; `arrangement` (N,): the rows in
     an order to cut into chunks."""
-    numbers = _numbers(len(arrangement), len(vectors))
+    numbers = _number_rows(len(arrangement), len(vectors))
     numbers[: len(arrangement)] = arrangement
     numbers = numbers.reshape(-1, _CHUNK)
     squares = np.where(numbers >= 0, squared[numbers], np.float32(np.inf))
@@ -207,7 +210,7 @@ def _compare_sample(
 ) -> None:
     """The rows `sample` (S,) with all rows."""
     chosen, targets = vectors[torch.from_numpy(sample)], sample[None].astype(np.int32)
-    numbers = _numbers(len(lists.ids), len(vectors))
+    numbers = _number_rows(len(lists.ids), len(vectors))
 
     def compare(start: int) -> list[Offer]:
         part = slice(start, start + _AT_ONCE)
@@ -223,11 +226,11 @@ def _compare_surroundings(
     """For each row, the rows in its list and some of those that have it in theirs, with one another: all pairs
     (`is_full`), or those with a row that came since the last pass. In these it yields in between: one may stop."""
     length = lists.ids.shape[1]
-    total = _rounded((_FULL_SURROUNDINGS if is_full else _SURROUNDINGS) * length)
-    linking, is_fresh = lists.linking_rows(total - length)
+    total = _round_up((_FULL_SURROUNDINGS if is_full else _SURROUNDINGS) * length)
+    linking, is_fresh = lists.find_linking_rows(total - length)
     fresh_count = total
     if not is_full:
-        fresh_count = min(total, _rounded(_FRESH * (lists.fresh.sum() + is_fresh.sum()) / len(linking)))
+        fresh_count = min(total, _round_up(_FRESH * (lists.fresh.sum() + is_fresh.sum()) / len(linking)))
 
     def compare(around: np.ndarray) -> list[Offer]:
         squares = np.where(around >= 0, squared[around], np.float32(np.inf))
@@ -241,7 +244,7 @@ def _compare_surroundings(
 
     def job(first: int) -> Callable[[], list[Offer]]:
         last = min(first + _BATCH, len(linking))
-        return partial(compare, lists.around(first, last, linking, is_fresh, fresh_count))
+        return partial(compare, lists.gather_surroundings(first, last, linking, is_fresh, fresh_count))
 
     starts = range(0, len(linking), _BATCH)
     parts = 1 if is_full else _PARTS_OF_A_PASS
@@ -250,6 +253,6 @@ def _compare_surroundings(
         yield
 
 
-def _rounded(number: float) -> int:
+def _round_up(number: float) -> int:
     """To a multiple of 16, upwards."""
     return -(-math.ceil(number) // 16) * 16

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from fastcomus.backends.centred_rows import CentredRows
-from fastcomus.backends.compiled import compiled
+from fastcomus.backends.compiled import compile_function
 from fastcomus.backends.threads import Threads
 
 _GROUP = 8  # jobs whose offers are held at once; another number gives other lists
@@ -64,21 +64,23 @@ class NeighborLists:
 
             threads.map(take, range(threads.count))
 
-    def linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def find_linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """For each row up to `count` others that have it in their lists and are not in its own: ids (N, count) int32,
         -1 for none, and whether their link is fresh. Those who rank it first come first."""
-        return _linking_rows(self.ids, self.fresh, count)
+        return _collect_linking_rows(self.ids, self.fresh, count)
 
-    def around(self, first: int, last: int, linking: np.ndarray, is_fresh: np.ndarray, fresh_count: int) -> np.ndarray:
+    def gather_surroundings(
+        self, first: int, last: int, linking: np.ndarray, is_fresh: np.ndarray, fresh_count: int
+    ) -> np.ndarray:
         """The rows in the lists of [first, last) and those `linking` to them: (last - first, L) int32, -1 for none.
 
         Up to `fresh_count` fresh entries come first; their flags are cleared.
         """
         around = np.empty((last - first, self.ids.shape[1] + linking.shape[1]), np.int32)
-        _around(self.ids, self.fresh, linking, is_fresh, first, fresh_count, around)
+        _fill_surroundings(self.ids, self.fresh, linking, is_fresh, first, fresh_count, around)
         return around
 
-    def nearest(self, rows: CentredRows, numbers: np.ndarray, count: int, threads: Threads) -> np.ndarray:
+    def rank_nearest(self, rows: CentredRows, numbers: np.ndarray, count: int, threads: Threads) -> np.ndarray:
         """(N, count) int32: the best of each list by distances taken anew from the differences of `rows`[numbers]."""
         found = np.empty((len(self.ids), count), np.int32)
         bounds = np.linspace(0, len(self.ids), threads.count + 1).astype(int)
@@ -87,7 +89,7 @@ class NeighborLists:
         return found
 
 
-@compiled
+@compile_function
 def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, owner, owners):  # type: ignore[no-untyped-def]
     length = ids.shape[1]
     for block in range(targets.shape[0]):
@@ -129,8 +131,8 @@ def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, o
                     bounds[target] = bound
 
 
-@compiled
-def _linking_rows(ids, fresh, count):  # type: ignore[no-untyped-def]
+@compile_function
+def _collect_linking_rows(ids, fresh, count):  # type: ignore[no-untyped-def]
     rows, length = ids.shape
     linking = np.full((rows, count), -1, np.int32)
     is_fresh = np.zeros((rows, count), np.bool_)
@@ -150,8 +152,8 @@ def _linking_rows(ids, fresh, count):  # type: ignore[no-untyped-def]
     return linking, is_fresh
 
 
-@compiled
-def _around(ids, fresh, linking, link_is_fresh, first, fresh_count, around):  # type: ignore[no-untyped-def]
+@compile_function
+def _fill_surroundings(ids, fresh, linking, link_is_fresh, first, fresh_count, around):  # type: ignore[no-untyped-def]
     length = ids.shape[1]
     for block in range(around.shape[0]):
         row = first + block
@@ -171,7 +173,7 @@ def _around(ids, fresh, linking, link_is_fresh, first, fresh_count, around):  # 
                 back -= 1
 
 
-@compiled
+@compile_function
 def _rank(rows, scale, shift, numbers, ids, found, first, last):  # type: ignore[no-untyped-def]
     length, count, size = ids.shape[1], found.shape[1], rows.shape[1]
     distances, centred = np.empty(length, np.float32), np.empty((2, size), np.float32)
@@ -191,7 +193,7 @@ def _rank(rows, scale, shift, numbers, ids, found, first, last):  # type: ignore
             found[row, place] = ids[row, order[place]]
 
 
-@compiled
+@compile_function
 def _centre(row, scale, shift, centred):  # type: ignore[no-untyped-def]
     """As `CentredRows` does, digit by digit: the product with a power of two is exact."""
     for column in range(row.shape[0]):

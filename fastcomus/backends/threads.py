@@ -23,7 +23,7 @@ class Threads:
 
 
 @contextmanager
-def threads_of_their_own(count: int) -> Iterator[Threads]:
+def start_threads(count: int) -> Iterator[Threads]:
     """`Threads` in which torch and FAISS use one thread each.
 
     Small products are shared at a loss, and a thread that waits for its share takes time from those that work.

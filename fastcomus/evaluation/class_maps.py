@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from fastcomus.backends import Backend
-from fastcomus.datasets import MAX_CLASSES, VOID, Truth
+from fastcomus.backends.interface import Backend
+from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.errors import InputError
-from fastcomus.evaluation.bootstrap import Interval, percentile_interval, resampled_weights
-from fastcomus.evaluation.confusion import confusion_matrix
+from fastcomus.evaluation.bootstrap import Interval, compute_percentile_interval, resample_weights
+from fastcomus.evaluation.confusion import compute_confusion_matrix
 from fastcomus.evaluation.matching import (
     Matching,
     Score,
     match_hungarian,
     match_majority,
-    nan_if_none,
-    none_if_nan,
+    replace_nan,
+    restore_nan,
     score,
 )
-from fastcomus.read_ahead import read_ahead
+from fastcomus.evaluation.truth.truth import MAX_CLASSES, VOID, Truth
 
 _MATCHINGS = {"hungarian": match_hungarian, "majority": match_majority}
 _WITH_INTERVAL = ("miou", "pixel_accuracy")
@@ -90,12 +90,12 @@ class Evaluation:
             "classes": list(self.classes),
             "images": self.images,
             "missing": self.missing,
-            "foreground_iou": none_if_nan(self.foreground_iou),
-            "mean_foreground_iou": none_if_nan(self.mean_foreground_iou),
+            "foreground_iou": replace_nan(self.foreground_iou),
+            "mean_foreground_iou": replace_nan(self.mean_foreground_iou),
             "fitted_on": self.fitted_on,
             "intervals": {m: {name: list(ends) for name, ends in of.items()} for m, of in self.intervals.items()},
             "confusion": [list(row) for row in self.confusion],
-            "class_shares": [none_if_nan(share) for share in self.class_shares],
+            "class_shares": [replace_nan(share) for share in self.class_shares],
             "cluster_names": list(self.cluster_names),
         }
 
@@ -109,15 +109,15 @@ class Evaluation:
             classes=classes,
             images=content["images"],
             missing=content["missing"],
-            foreground_iou=nan_if_none(content["foreground_iou"]),
-            mean_foreground_iou=nan_if_none(content["mean_foreground_iou"]),
+            foreground_iou=restore_nan(content["foreground_iou"]),
+            mean_foreground_iou=restore_nan(content["mean_foreground_iou"]),
             fitted_on=content["fitted_on"],
             intervals={
                 matching: {name: (low, high) for name, (low, high) in of.items()}
                 for matching, of in content["intervals"].items()
             },
             confusion=tuple(tuple(row) for row in content["confusion"]),
-            class_shares=tuple(nan_if_none(share) for share in content["class_shares"]),
+            class_shares=tuple(restore_nan(share) for share in content["class_shares"]),
             cluster_names=tuple(content.get("cluster_names", ())),
         )
 
@@ -152,7 +152,7 @@ def count_pairs(
 
     def count(name: str) -> np.ndarray:
         try:
-            return confusion_matrix(read(name), truth.read(name), n_clusters, n_classes, backend)
+            return compute_confusion_matrix(read(name), truth.read(name), n_clusters, n_classes, backend)
         except InputError as error:
             raise InputError(f"{name} against {truth.files[name]}: {error}") from error
 
@@ -162,7 +162,7 @@ def count_pairs(
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     for of_image in read_ahead(count, scored, workers):
         total += of_image
-        foreground_ious.append(_foreground_iou(of_image))
+        foreground_ious.append(_compute_foreground_iou(of_image))
         in_truth = of_image.sum(axis=0)
         shares += in_truth / max(1, in_truth.sum())
         having += in_truth > 0
@@ -172,7 +172,7 @@ def count_pairs(
         on_image(1)
     if not total.any():
         raise InputError(f"The masks in {truth.place} are void ({VOID}) everywhere; nothing can be scored.")
-    per_image = _stacked(kept, total.size) if keep_images else None
+    per_image = _stack_rows(kept, total.size) if keep_images else None
     class_shares = np.divide(shares, having, where=having > 0, out=np.full(len(shares), math.nan))
     missing = len(truth.files) - len(scored)
     return PairCounts(total, truth.classes, tuple(foreground_ious), missing, class_shares, per_image)
@@ -189,20 +189,20 @@ def evaluate(
         unless the matching comes from other images; a class that a draw lacks is left out of its mean.
     """
     source = counts if fitted_on is None else fitted_on
-    classes = counts.classes or _numbered_classes(counts.confusion + source.confusion)
+    classes = counts.classes or _number_classes(counts.confusion + source.confusion)
     confusion, fitting = (one.confusion[:, : len(classes)] for one in (counts, source))
     matchings = {name: match(fitting) for name, match in _MATCHINGS.items()}
     defined = [iou for iou in counts.foreground_ious if not math.isnan(iou)]
     intervals: dict[str, dict[str, Interval]] = {}
     if bootstrap:
-        intervals = _intervals(counts, len(classes), matchings if fitted_on else {}, bootstrap, seed)
+        intervals = _compute_intervals(counts, len(classes), matchings if fitted_on else {}, bootstrap, seed)
     return Evaluation(
         hungarian=score(confusion, matchings["hungarian"]),
         majority=score(confusion, matchings["majority"]),
         classes=classes,
         images=len(counts.foreground_ious),
         missing=counts.missing,
-        foreground_iou=_foreground_iou(confusion),
+        foreground_iou=_compute_foreground_iou(confusion),
         mean_foreground_iou=statistics.fmean(defined) if defined else math.nan,
         fitted_on=len(fitted_on.foreground_ious) if fitted_on else 0,
         intervals=intervals,
@@ -214,12 +214,12 @@ def evaluate(
     )
 
 
-def _intervals(
+def _compute_intervals(
     counts: PairCounts, n_labels: int, fitted: dict[str, Matching], draws: int, seed: int
 ) -> dict[str, dict[str, Interval]]:
     assert counts.per_image is not None, "the counts were not kept by image"
     drawn: dict[str, dict[str, list[float]]] = {m: {name: [] for name in _WITH_INTERVAL} for m in _MATCHINGS}
-    for weights in resampled_weights(len(counts.foreground_ious), draws, seed):
+    for weights in resample_weights(len(counts.foreground_ious), draws, seed):
         confusion = (weights @ counts.per_image).reshape(counts.confusion.shape)[:, :n_labels]
         if not confusion.any():  # void everywhere
             continue
@@ -227,20 +227,20 @@ def _intervals(
             scored = score(confusion, fitted.get(matching) or match(confusion))
             for name in _WITH_INTERVAL:
                 drawn[matching][name].append(getattr(scored, name))
-    return {m: {name: percentile_interval(values) for name, values in of.items()} for m, of in drawn.items()}
+    return {m: {name: compute_percentile_interval(values) for name, values in of.items()} for m, of in drawn.items()}
 
 
-def _stacked(rows: list[tuple[np.ndarray, np.ndarray]], width: int) -> csr_array:
+def _stack_rows(rows: list[tuple[np.ndarray, np.ndarray]], width: int) -> csr_array:
     ends = np.cumsum([0, *(len(pairs) for pairs, _ in rows)])
     columns, values = (np.concatenate(part) for part in zip(*rows, strict=True))
     return csr_array((values, columns, ends), shape=(len(rows), width))
 
 
-def _foreground_iou(confusion: np.ndarray) -> float:
+def _compute_foreground_iou(confusion: np.ndarray) -> float:
     union = int(confusion.sum() - confusion[0, 0])
     return int(confusion[1:, 1:].sum()) / union if union else math.nan
 
 
-def _numbered_classes(confusion: np.ndarray) -> tuple[str, ...]:
+def _number_classes(confusion: np.ndarray) -> tuple[str, ...]:
     highest = int(np.flatnonzero(confusion.any(axis=0))[-1])
     return ("background", *(f"class {label}" for label in range(1, highest + 1)))

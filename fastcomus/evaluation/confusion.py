@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastcomus.backends import Backend
-from fastcomus.datasets import MAX_CLASSES, VOID
+from fastcomus.backends.interface import Backend
 from fastcomus.errors import InputError
+from fastcomus.evaluation.truth.truth import MAX_CLASSES, VOID
 
 
-def confusion_matrix(
+def compute_confusion_matrix(
     predicted: np.ndarray, truth: np.ndarray, n_clusters: int, n_classes: int, backend: Backend
 ) -> np.ndarray:
     """Pixel counts, (n_clusters + 1, n_classes + 1) int64: cluster label by class, void pixels left out.
@@ -22,7 +22,7 @@ def confusion_matrix(
     assert n_classes < MAX_CLASSES, n_classes
     if predicted.shape != truth.shape:
         raise InputError(
-            f"The class map is {_size(predicted)} pixels and the truth {_size(truth)} (width x height); "
+            f"The class map is {_format_size(predicted)} pixels and the truth {_format_size(truth)} (width x height); "
             "give masks of the images' own size."
         )
     if predicted.size == 0:
@@ -30,20 +30,20 @@ def confusion_matrix(
     for labels, highest, owner in ((predicted, n_clusters, "class map"), (truth, VOID, "truth")):
         if labels.min() < 0 or labels.max() > highest:
             wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
-            raise InputError(_label_outside(owner, wrong, n_clusters if owner == "class map" else n_classes))
+            raise InputError(_explain_bad_label(owner, wrong, n_clusters if owner == "class map" else n_classes))
     # A column for each of the 256 labels: void and labels above the classes come out of the same count.
-    counts = backend.confusion(predicted, truth.astype(np.uint8, copy=False), n_clusters + 1)
+    counts = backend.count_confusion(predicted, truth.astype(np.uint8, copy=False), n_clusters + 1)
     beyond = np.flatnonzero(counts[:, n_classes + 1 : VOID].any(axis=0))
     if beyond.size:
-        raise InputError(_label_outside("truth", n_classes + 1 + int(beyond[-1]), n_classes))
+        raise InputError(_explain_bad_label("truth", n_classes + 1 + int(beyond[-1]), n_classes))
     return counts[:, : n_classes + 1]
 
 
-def _size(labels: np.ndarray) -> str:
+def _format_size(labels: np.ndarray) -> str:
     return " x ".join(str(length) for length in reversed(labels.shape))
 
 
-def _label_outside(owner: str, label: int, highest: int) -> str:
+def _explain_bad_label(owner: str, label: int, highest: int) -> str:
     if owner == "truth":
         return (
             f"The truth has the label {label} where the classes end at {highest} (and {VOID} is void); "

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from fastcomus.datasets import ImageLabels
 from fastcomus.errors import InputError
-from fastcomus.evaluation.bootstrap import Interval, percentile_interval, resampled_weights
+from fastcomus.evaluation.bootstrap import Interval, compute_percentile_interval, resample_weights
 from fastcomus.evaluation.matching import match_majority
+from fastcomus.evaluation.truth.truth import ImageLabels
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LabelEvaluation:
         }
 
 
-def cluster_of_image(class_map: np.ndarray) -> int:
+def find_image_cluster(class_map: np.ndarray) -> int:
     """The label above 0 that most pixels of (H, W) have, the lowest of equals; 0 where no pixel is an object's."""
     counts = np.bincount(class_map.ravel(), minlength=2)
     counts[0] = 0
@@ -68,30 +68,31 @@ def evaluate_labels(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> LabelEvaluation:
-    """`clusters`: image name -> label in [0, n_clusters], 0 for none (`cluster_of_image`); images without a true label
+    """`clusters`: image name -> label in [0, n_clusters], 0 for none (`find_image_cluster`); images without a true
+    label
     are passed over. `fitted_on`: clusters and labels of other images that the matchings are fitted on. `bootstrap`: as
     in `class_maps.evaluate`. Raises InputError when no image has both."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    found, true = _paired(clusters, truth)
+    found, true = _pair_labels(clusters, truth)
     shape = (n_clusters + 1, len(truth.classes))
-    fitting = _counts(*_paired(*fitted_on), shape) if fitted_on else _counts(found, true, shape)
-    matchings = {"accuracy": _one_to_one(fitting), "majority_accuracy": _majority(fitting)}
+    fitting = _tabulate_counts(*_pair_labels(*fitted_on), shape) if fitted_on else _tabulate_counts(found, true, shape)
+    matchings = {"accuracy": _match_one_to_one(fitting), "majority_accuracy": _match_by_majority(fitting)}
     one_to_one = matchings["accuracy"]
     intervals = {}
     if bootstrap:
         drawn: dict[str, list[float]] = {"accuracy": [], "majority_accuracy": []}
-        for weights in resampled_weights(len(found), bootstrap, seed):
-            counts = _counts(found, true, shape, weights)
-            drawn["accuracy"].append(_share(counts, one_to_one if fitted_on else _one_to_one(counts)))
+        for weights in resample_weights(len(found), bootstrap, seed):
+            counts = _tabulate_counts(found, true, shape, weights)
+            drawn["accuracy"].append(_compute_share(counts, one_to_one if fitted_on else _match_one_to_one(counts)))
             drawn["majority_accuracy"].append(
-                _share(counts, matchings["majority_accuracy"] if fitted_on else _majority(counts))
+                _compute_share(counts, matchings["majority_accuracy"] if fitted_on else _match_by_majority(counts))
             )
-        intervals = {name: percentile_interval(values) for name, values in drawn.items()}
-    counts = _counts(found, true, shape)
+        intervals = {name: compute_percentile_interval(values) for name, values in drawn.items()}
+    counts = _tabulate_counts(found, true, shape)
     return LabelEvaluation(
-        accuracy=_share(counts, matchings["accuracy"]),
-        majority_accuracy=_share(counts, matchings["majority_accuracy"]),
+        accuracy=_compute_share(counts, matchings["accuracy"]),
+        majority_accuracy=_compute_share(counts, matchings["majority_accuracy"]),
         nmi=float(normalized_mutual_info_score(true, found)),
         ari=float(adjusted_rand_score(true, found)),
         classes=truth.classes,
@@ -99,12 +100,12 @@ def evaluate_labels(
         empty=int((found == 0).sum()),
         missing=len(truth.labels) - len(found),
         assignment=tuple(truth.classes[c] if c >= 0 else None for c in one_to_one),
-        fitted_on=len(_paired(*fitted_on)[0]) if fitted_on else 0,
+        fitted_on=len(_pair_labels(*fitted_on)[0]) if fitted_on else 0,
         intervals=intervals,
     )
 
 
-def object_accuracy(labels: np.ndarray, truth_labels: np.ndarray) -> float:
+def compute_object_accuracy(labels: np.ndarray, truth_labels: np.ndarray) -> float:
     """Share of objects in the right cluster, in [0, 1], under the best one-to-one matching (Hungarian).
 
     `labels`: (N,) integers, the cluster of each object; negative ones are noise and count as wrong.
@@ -114,11 +115,11 @@ def object_accuracy(labels: np.ndarray, truth_labels: np.ndarray) -> float:
     clustered = labels >= 0
     clusters, rows = np.unique(labels[clustered], return_inverse=True)
     classes, columns = np.unique(truth_labels[clustered], return_inverse=True)
-    counts = _counts(rows, columns, (len(clusters), len(classes)))
+    counts = _tabulate_counts(rows, columns, (len(clusters), len(classes)))
     return int(counts[linear_sum_assignment(counts, maximize=True)].sum()) / labels.size
 
 
-def _paired(clusters: Mapping[str, int], truth: ImageLabels) -> tuple[np.ndarray, np.ndarray]:
+def _pair_labels(clusters: Mapping[str, int], truth: ImageLabels) -> tuple[np.ndarray, np.ndarray]:
     """Cluster label and class index of every image that has both, (N,) int64 each."""
     both = [name for name in truth.labels if name in clusters]
     if not both:
@@ -129,13 +130,15 @@ def _paired(clusters: Mapping[str, int], truth: ImageLabels) -> tuple[np.ndarray
     return np.array([clusters[name] for name in both]), np.array([truth.labels[name] for name in both])
 
 
-def _counts(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], weights: np.ndarray | int = 1) -> np.ndarray:
+def _tabulate_counts(
+    rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], weights: np.ndarray | int = 1
+) -> np.ndarray:
     counts = np.zeros(shape, np.int64)
     np.add.at(counts, (rows, columns), weights)
     return counts
 
 
-def _one_to_one(counts: np.ndarray) -> np.ndarray:
+def _match_one_to_one(counts: np.ndarray) -> np.ndarray:
     """(k + 1,) class of each cluster label with the most images matched; -1 for none, and for label 0."""
     clusters, classes = linear_sum_assignment(counts[1:], maximize=True)
     class_of_cluster = np.full(len(counts), -1, np.int64)
@@ -143,12 +146,12 @@ def _one_to_one(counts: np.ndarray) -> np.ndarray:
     return class_of_cluster
 
 
-def _majority(counts: np.ndarray) -> np.ndarray:
+def _match_by_majority(counts: np.ndarray) -> np.ndarray:
     class_of_cluster = match_majority(counts).class_of_cluster.copy()
     class_of_cluster[0] = -1
     return class_of_cluster
 
 
-def _share(counts: np.ndarray, class_of_cluster: np.ndarray) -> float:
+def _compute_share(counts: np.ndarray, class_of_cluster: np.ndarray) -> float:
     matched = np.flatnonzero(class_of_cluster >= 0)
     return int(counts[matched, class_of_cluster[matched]].sum()) / int(counts.sum())

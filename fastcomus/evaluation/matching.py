@@ -46,12 +46,12 @@ class Score:
         """A dictionary that strict JSON can hold: NaN is None, classes go by name."""
         return {
             "miou": self.miou,
-            "per_class": {name: none_if_nan(iou) for name, iou in zip(classes, self.per_class, strict=True)},
+            "per_class": {name: replace_nan(iou) for name, iou in zip(classes, self.per_class, strict=True)},
             "pixel_accuracy": self.pixel_accuracy,
             "discovered": self.discovered,
-            "miou_discovered": none_if_nan(self.miou_discovered),
+            "miou_discovered": replace_nan(self.miou_discovered),
             "with_cluster": self.with_cluster,
-            "miou_with_cluster": none_if_nan(self.miou_with_cluster),
+            "miou_with_cluster": replace_nan(self.miou_with_cluster),
             "assignment": [None if index is None else classes[index] for index in self.assignment],
         }
 
@@ -60,11 +60,11 @@ class Score:
         """The inverse of `to_json`."""
         names = ("miou", "pixel_accuracy", "miou_discovered", "miou_with_cluster")
         return cls(
-            per_class=tuple(nan_if_none(content["per_class"][name]) for name in classes),
+            per_class=tuple(restore_nan(content["per_class"][name]) for name in classes),
             discovered=content["discovered"],
             with_cluster=content["with_cluster"],
             assignment=tuple(None if name is None else classes.index(name) for name in content["assignment"]),
-            **{name: nan_if_none(content[name]) for name in names},
+            **{name: restore_nan(content[name]) for name in names},
         )
 
 
@@ -118,9 +118,9 @@ def score(confusion: np.ndarray, matching: Matching) -> Score:
     )
 
 
-def none_if_nan(value: float) -> float | None:
+def replace_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def nan_if_none(value: float | None) -> float:
+def restore_nan(value: float | None) -> float:
     return math.nan if value is None else value

@@ -16,10 +16,10 @@ from fastcomus.evaluation.matching import DISCOVERED_IOU
 def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
     """Both matchings side by side: a row per class where there are masks, then the summary."""
     if isinstance(evaluation, LabelEvaluation):
-        return _label_table(evaluation)
+        return _format_label_table(evaluation)
     both = (evaluation.hungarian, evaluation.majority)
     intervals = [evaluation.intervals.get(name, {}) for name in ("hungarian", "majority")]
-    table = _table(f"{evaluation.images} images, IoU in %", "class")
+    table = _start_table(f"{evaluation.images} images, IoU in %", "class")
     if evaluation.cluster_names:
         table.add_column("named")
     for index, name in enumerate(evaluation.classes):
@@ -28,37 +28,37 @@ def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
             for cluster, label in zip(evaluation.cluster_names, evaluation.hungarian.assignment, strict=False)
             if label == index
         ]
-        table.add_row(escape(name), *(_percent(one.per_class[index]) for one in both), *map(escape, named))
+        table.add_row(escape(name), *(_format_percent(one.per_class[index]) for one in both), *map(escape, named))
     table.add_section()
     for title, name in (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy")):
         cells = [_with_interval(getattr(one, name), of.get(name)) for one, of in zip(both, intervals, strict=True)]
         table.add_row(title, *cells)
     table.add_row(f"classes of IoU >= {DISCOVERED_IOU:.0%}", *(str(one.discovered) for one in both))
-    table.add_row("mean over these", *(_percent(one.miou_discovered) for one in both))
+    table.add_row("mean over these", *(_format_percent(one.miou_discovered) for one in both))
     table.add_row("classes of IoU > 0", *(str(one.with_cluster) for one in both))
-    table.add_row("mean over those above 0", *(_percent(one.miou_with_cluster) for one in both))
+    table.add_row("mean over those above 0", *(_format_percent(one.miou_with_cluster) for one in both))
     table.add_section()
     # No matching enters here, so one number serves both columns.
-    table.add_row("foreground IoU, pooled", *([_percent(evaluation.foreground_iou)] * 2))
-    table.add_row("foreground IoU, mean of images", *([_percent(evaluation.mean_foreground_iou)] * 2))
-    table.caption = _caption(evaluation, "truth", bool(evaluation.intervals))
+    table.add_row("foreground IoU, pooled", *([_format_percent(evaluation.foreground_iou)] * 2))
+    table.add_row("foreground IoU, mean of images", *([_format_percent(evaluation.mean_foreground_iou)] * 2))
+    table.caption = _make_caption(evaluation, "truth", bool(evaluation.intervals))
     return table
 
 
-def _label_table(evaluation: LabelEvaluation) -> Table:
-    table = _table(f"{evaluation.images} images of {len(evaluation.classes)} classes, in %", "")
+def _format_label_table(evaluation: LabelEvaluation) -> Table:
+    table = _start_table(f"{evaluation.images} images of {len(evaluation.classes)} classes, in %", "")
     cells = [
         _with_interval(getattr(evaluation, name), evaluation.intervals.get(name))
         for name in ("accuracy", "majority_accuracy")
     ]
     table.add_row("accuracy", *cells)
-    table.add_row("NMI", *([_percent(evaluation.nmi)] * 2))
-    table.add_row("ARI", *([_percent(evaluation.ari)] * 2))
-    table.caption = _caption(evaluation, "a label", bool(evaluation.intervals))
+    table.add_row("NMI", *([_format_percent(evaluation.nmi)] * 2))
+    table.add_row("ARI", *([_format_percent(evaluation.ari)] * 2))
+    table.caption = _make_caption(evaluation, "a label", bool(evaluation.intervals))
     return table
 
 
-def _table(title: str, first: str) -> Table:
+def _start_table(title: str, first: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column(first)
     table.add_column("Hungarian", justify="right")
@@ -66,7 +66,7 @@ def _table(title: str, first: str) -> Table:
     return table
 
 
-def _caption(evaluation: Evaluation | LabelEvaluation, what: str, with_intervals: bool) -> str | None:
+def _make_caption(evaluation: Evaluation | LabelEvaluation, what: str, with_intervals: bool) -> str | None:
     said = []
     if isinstance(evaluation, LabelEvaluation) and evaluation.empty:
         said.append(f"Images in which no object was found, which count as wrong: {evaluation.empty}.")
@@ -82,8 +82,10 @@ def _caption(evaluation: Evaluation | LabelEvaluation, what: str, with_intervals
 
 
 def _with_interval(value: float, interval: Interval | None) -> str:
-    return _percent(value) + (f" ({_percent(interval[0])} - {_percent(interval[1])})" if interval else "")
+    return _format_percent(value) + (
+        f" ({_format_percent(interval[0])} - {_format_percent(interval[1])})" if interval else ""
+    )
 
 
-def _percent(fraction: float) -> str:
+def _format_percent(fraction: float) -> str:
     return "-" if math.isnan(fraction) else f"{100 * fraction:.1f}"

@@ -9,22 +9,22 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fastcomus.exports.format import ExportFormat
-from fastcomus.exports.regions import regions
-from fastcomus.run_folder import RunFolder
+from fastcomus.exports.regions import find_regions
+from fastcomus.store.run_folder import RunFolder
 
 _IMAGES = "images/"
 
 
-def _places(names: Sequence[str]) -> Mapping[str, str]:
+def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
     return {name: f"{_IMAGES}{name}" for name in names}
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
     """The image's entry and its annotations, still without numbers; `file_name` is relative to images/."""
     annotations = []
-    for region in regions(labels):
+    for region in find_regions(labels):
         size = list(labels.shape)
-        run_lengths = coco_mask.frPyObjects({"size": size, "counts": region.run_lengths(labels.shape)}, *size)
+        run_lengths = coco_mask.frPyObjects({"size": size, "counts": region.compute_run_lengths(labels.shape)}, *size)
         height, width = region.mask.shape
         annotations.append(
             {
@@ -53,4 +53,4 @@ def _write_index(
     folder.write_json("annotations/instances_default.json", content)
 
 
-FORMAT = ExportFormat(_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=False)
+FORMAT = ExportFormat(_choose_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcomus.run_folder import RunFolder
+from fastcomus.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

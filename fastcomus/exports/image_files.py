@@ -14,28 +14,30 @@ from pathlib import Path
 from PIL import Image
 
 from fastcomus.errors import InputError
-from fastcomus.image_roots import ImagePlace, StoredImage
-from fastcomus.images import UnreadableImage, exif_orientation, file_content, read_image
-from fastcomus.run_folder import RunFolder
+from fastcomus.images.found import UnreadableImage
+from fastcomus.images.modes import read_exif_orientation
+from fastcomus.images.reading import read_encoded_image, read_image
+from fastcomus.images.roots import ImagePlace, StoredImage
+from fastcomus.store.run_folder import RunFolder
 
 _JPEG = ("JPEG", "MPO")
 _QUALITY = 95  # of images that have to be written anew
 _LONGEST_STEM = 200  # bytes: with every ending still a file name
 
 
-def unique_stems(names: Sequence[str], flat: bool) -> dict[str, str]:
+def choose_unique_stems(names: Sequence[str], flat: bool) -> dict[str, str]:
     """Image names without their endings, each once: of `a.jpg` and `a.png` both keep theirs, `a.jpg` and `a.png`.
 
     Capitals do not tell names apart, since they do not on every disk. `flat`: without folders, which become part of
     the name, and without spaces.
     """
-    plain = {name: _stem(os.path.splitext(name)[0], flat) for name in names}
+    plain = {name: _make_stem(os.path.splitext(name)[0], flat) for name in names}
     counts = Counter(stem.casefold() for stem in plain.values())
     alone = {name: counts[stem.casefold()] == 1 for name, stem in plain.items()}
     stems: dict[str, str] = {}
     taken: set[str] = set()
     for name in sorted(names, key=lambda name: (not alone[name], name)):
-        wanted = stem = plain[name] if alone[name] else _stem(name, flat)
+        wanted = stem = plain[name] if alone[name] else _make_stem(name, flat)
         number = 1
         while stem.casefold() in taken:
             number += 1
@@ -45,7 +47,7 @@ def unique_stems(names: Sequence[str], flat: bool) -> dict[str, str]:
     return stems
 
 
-def ending_among(name: str, endings: Sequence[str]) -> str:
+def choose_ending(name: str, endings: Sequence[str]) -> str:
     """The ending of an image's name with its dot; ".jpg" where it is not, in any capitals, among `endings`."""
     ending = os.path.splitext(name)[1]
     return ending if ending.lower().removeprefix(".") in endings else ".jpg"
@@ -60,17 +62,17 @@ def place_image(
     upright. `shape`: (H, W) of its mask; InputError where the image has another one, or cannot be read.
     """
     try:
-        content = file_content(source, max_pixels) if isinstance(source, StoredImage) else b""
+        content = read_encoded_image(source, max_pixels) if isinstance(source, StoredImage) else b""
         with Image.open(io.BytesIO(content) if isinstance(source, StoredImage) else source) as image:
-            kind, orientation = image.format or "", exif_orientation(image)
+            kind, orientation = image.format or "", read_exif_orientation(image)
             height, width = image.height, image.width
     except (OSError, ValueError, SyntaxError, UnreadableImage, Image.DecompressionBombError) as error:
-        raise _changed(source, str(error)) from error
+        raise _build_change_error(source, str(error)) from error
     renamed = Path(place).suffix != os.path.splitext(str(source))[1]
     if orientation == 1 and (kind in _JPEG or not renamed):
         _check_shape(source, (height, width), shape)
         if isinstance(source, StoredImage):
-            with folder.replacing(place) as path:
+            with folder.replace_file(place) as path:
                 path.write_bytes(content)
         else:
             _transfer(source, folder, place, how)
@@ -78,16 +80,16 @@ def place_image(
     try:
         pixels = read_image(source, max_pixels)
     except UnreadableImage as error:
-        raise _changed(source, str(error)) from error
+        raise _build_change_error(source, str(error)) from error
     _check_shape(source, pixels.shape[:2], shape)
-    with folder.replacing(place) as path:
+    with folder.replace_file(place) as path:
         # 4:4:4, so that colours do not run over the edges of masks
         settings = {"quality": _QUALITY, "subsampling": 0} if renamed or kind in _JPEG else {}
         Image.fromarray(pixels).save(path, format="JPEG" if renamed or kind in _JPEG else kind, **settings)
 
 
 def _transfer(source: Path, folder: RunFolder, place: str, how: str) -> None:
-    with folder.replacing(place) as path:
+    with folder.replace_file(place) as path:
         if how == "link":
             try:
                 os.link(os.path.realpath(source), path)
@@ -97,7 +99,7 @@ def _transfer(source: Path, folder: RunFolder, place: str, how: str) -> None:
         shutil.copyfile(source, path)
 
 
-def _stem(name: str, flat: bool) -> str:
+def _make_stem(name: str, flat: bool) -> str:
     def is_awkward(character: str) -> bool:
         kind = unicodedata.category(character)
         return kind in ("Cc", "Zl", "Zp") or (flat and (character == "/" or kind == "Zs"))
@@ -112,9 +114,11 @@ def _stem(name: str, flat: bool) -> str:
 
 def _check_shape(source: ImagePlace, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if tuple(found) != tuple(wanted):
-        raise _changed(source, f"it is {found[1]} x {found[0]} pixels and its mask {wanted[1]} x {wanted[0]}")
+        raise _build_change_error(
+            source, f"it is {found[1]} x {found[0]} pixels and its mask {wanted[1]} x {wanted[0]}"
+        )
 
 
-def _changed(source: ImagePlace, why: str) -> InputError:
+def _build_change_error(source: ImagePlace, why: str) -> InputError:
     reason = why.strip().split("\n")[0]
     return InputError(f"the image {source} changed since it was embedded ({reason}); run fastcomus run again.")

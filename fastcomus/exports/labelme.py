@@ -9,28 +9,30 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fastcomus.exports.format import ExportFormat
-from fastcomus.exports.image_files import unique_stems
-from fastcomus.exports.regions import outline, regions
-from fastcomus.run_folder import RunFolder
+from fastcomus.exports.image_files import choose_unique_stems
+from fastcomus.exports.regions import find_regions, trace_outline
+from fastcomus.store.run_folder import RunFolder
 
 _VERSION = "5.5.0"  # of LabelMe, whose files these are like
 
 
-def _places(names: Sequence[str]) -> Mapping[str, str]:
-    return {name: f"{stem}{PurePosixPath(name).suffix}" for name, stem in unique_stems(names, flat=False).items()}
+def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
+    return {
+        name: f"{stem}{PurePosixPath(name).suffix}" for name, stem in choose_unique_stems(names, flat=False).items()
+    }
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
     shapes = [
         {
             "label": classes[region.class_id],
-            "points": outline(region).tolist(),
+            "points": trace_outline(region).tolist(),
             "group_id": None,
             "description": "",
             "shape_type": "polygon",
             "flags": {},
         }
-        for region in regions(labels)
+        for region in find_regions(labels)
     ]
     path = PurePosixPath(place)
     content = {
@@ -49,4 +51,4 @@ def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[Non
     folder.write_text("labels.txt", "".join(f"{name}\n" for name in classes[1:]))
 
 
-FORMAT = ExportFormat(_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=True)
+FORMAT = ExportFormat(_choose_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=True)

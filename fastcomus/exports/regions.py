@@ -27,7 +27,7 @@ class Region:
         """In pixels."""
         return int(self.mask.sum())
 
-    def run_lengths(self, shape: tuple[int, ...]) -> list[int]:
+    def compute_run_lengths(self, shape: tuple[int, ...]) -> list[int]:
         """The mask in an image of `shape` (H, W) as COCO's run lengths: down the columns, background first."""
         columns, rows = self.mask.T.nonzero()
         pixels = (columns + self.x0) * shape[0] + rows + self.y0
@@ -38,7 +38,7 @@ class Region:
         return [*np.diff(edges, prepend=0).tolist(), *([int(last)] if last else [])]
 
 
-def regions(labels: np.ndarray) -> Iterator[Region]:
+def find_regions(labels: np.ndarray) -> Iterator[Region]:
     """The regions of every class of `labels` (H, W), background 0 apart: class by class, from top to bottom."""
     for class_id, box in enumerate(ndimage.find_objects(labels.astype(np.int32)), start=1):
         if box is None:
@@ -49,7 +49,7 @@ def regions(labels: np.ndarray) -> Iterator[Region]:
             yield Region(class_id, mask, box[1].start + columns.start, box[0].start + rows.start)
 
 
-def outline(region: Region) -> np.ndarray:
+def trace_outline(region: Region) -> np.ndarray:
     """One closed polygon around a region, (n, 2) float64 x, y in pixels of the image, whose corners are at (0, 0) and
     (W, H); the last point is not the first again.
 
@@ -61,11 +61,11 @@ def outline(region: Region) -> np.ndarray:
     mask = np.pad(region.mask, 1)
     contours = find_contours(mask.astype(np.uint8), 0.5, fully_connected="high")
     rings = sorted((contour[:-1, ::-1] for contour in contours), key=lambda ring: ring[:, 0].min())
-    line = rings[0] if len(rings) == 1 else _joined(rings, mask)
-    return _without_midpoints(line) + np.array([region.x0 - 0.5, region.y0 - 0.5])
+    line = rings[0] if len(rings) == 1 else _join_rings(rings, mask)
+    return _drop_midpoints(line) + np.array([region.x0 - 0.5, region.y0 - 0.5])
 
 
-def _joined(rings: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
+def _join_rings(rings: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
     """One line through all rings: the first, outer one, from which every hole is gone around where its bridge ends.
 
     A bridge leads from the leftmost point of a hole along its row of `mask` (H, W) to the next pixel that is not of the
@@ -97,7 +97,7 @@ def _joined(rings: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
     return np.array([rings[ring][i] for ring, i in places])
 
 
-def _without_midpoints(ring: np.ndarray) -> np.ndarray:
+def _drop_midpoints(ring: np.ndarray) -> np.ndarray:
     """Without the points at which a line goes straight on in equal steps."""
     steps = np.roll(ring, -1, axis=0) - ring
     return ring[(steps != np.roll(steps, 1, axis=0)).any(axis=1)]

@@ -11,14 +11,14 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fastcomus.exports.format import ExportFormat
-from fastcomus.exports.image_files import unique_stems
-from fastcomus.run_folder import RunFolder
+from fastcomus.exports.image_files import choose_unique_stems
+from fastcomus.store.run_folder import RunFolder
 
 _ROOT = "VOCdevkit/VOC2012"
 
 
-def _places(names: Sequence[str]) -> Mapping[str, str]:
-    return {name: f"{_ROOT}/JPEGImages/{stem}.jpg" for name, stem in unique_stems(names, flat=True).items()}
+def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
+    return {name: f"{_ROOT}/JPEGImages/{stem}.jpg" for name, stem in choose_unique_stems(names, flat=True).items()}
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
@@ -32,4 +32,4 @@ def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[Non
     folder.write_text(f"{_ROOT}/classes.txt", "".join(f"{name}\n" for name in classes))
 
 
-FORMAT = ExportFormat(_places, _write_image, _write_index, most_classes=254, needs_outlines=False)  # 255 is void
+FORMAT = ExportFormat(_choose_places, _write_image, _write_index, most_classes=254, needs_outlines=False)  # 255 is void

@@ -12,24 +12,24 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fastcomus.exports.format import ExportFormat
-from fastcomus.exports.image_files import ending_among, unique_stems
-from fastcomus.exports.regions import outline, regions
-from fastcomus.run_folder import RunFolder
+from fastcomus.exports.image_files import choose_ending, choose_unique_stems
+from fastcomus.exports.regions import find_regions, trace_outline
+from fastcomus.store.run_folder import RunFolder
 
 _IMAGES, _LABELS = "images/", "labels/"
 _ENDINGS = ("bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp")
 
 
-def _places(names: Sequence[str]) -> Mapping[str, str]:
-    stems = unique_stems(names, flat=False)
-    return {name: f"{_IMAGES}{stem}{ending_among(name, _ENDINGS)}" for name, stem in stems.items()}
+def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
+    stems = choose_unique_stems(names, flat=False)
+    return {name: f"{_IMAGES}{stem}{choose_ending(name, _ENDINGS)}" for name, stem in stems.items()}
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
     height, width = labels.shape
     lines = []
-    for region in regions(labels):
-        shares = (outline(region) / (width, height)).ravel()
+    for region in find_regions(labels):
+        shares = (trace_outline(region) / (width, height)).ravel()
         lines.append(f"{region.class_id - 1} {' '.join(f'{share:.7g}' for share in shares)}\n")
     name = PurePosixPath(place.removeprefix(_IMAGES)).with_suffix(".txt")
     folder.write_text(f"{_LABELS}{name}", "".join(lines))
@@ -43,4 +43,4 @@ def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[Non
     folder.write_text("data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
-FORMAT = ExportFormat(_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=True)
+FORMAT = ExportFormat(_choose_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcomus.clustering import Clusters
-from fastcomus.embeddings import unit_rows
-from fastcomus.report.samples import core_samples, filtered_samples
+from fastcomus.clusters.labels import Clusters
+from fastcomus.report.samples import sample_core, sample_filtered
+from fastcomus.store.embeddings import normalise_rows
 
 _NEAREST = 3
 _ROWS_AT_ONCE = 65_536
@@ -36,17 +36,17 @@ class ClusterCard:
     nearest: tuple[NearCluster, ...]
 
 
-def cluster_cards(rows: np.ndarray, clusters: Clusters, samples: int) -> list[ClusterCard]:
+def make_cluster_cards(rows: np.ndarray, clusters: Clusters, samples: int) -> list[ClusterCard]:
     """Cards of all clusters, the largest first (as they are numbered). `rows`: (N, D) embeddings."""
     count = len(clusters.sizes)
     parts = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(rows), _ROWS_AT_ONCE)]
     sums = np.zeros((count, rows.shape[1]))
     for part in parts:
         np.add.at(sums, clusters.labels[part], rows[part])
-    means = unit_rows(sums)
+    means = normalise_rows(sums)
     distances = np.empty(len(rows))
     for part in parts:
-        distances[part] = 1 - np.einsum("nd,nd->n", unit_rows(rows[part]), means[clusters.labels[part]])
+        distances[part] = 1 - np.einsum("nd,nd->n", normalise_rows(rows[part]), means[clusters.labels[part]])
     similarity = means @ means.T
     cards = []
     for cluster in range(count):
@@ -58,8 +58,8 @@ def cluster_cards(rows: np.ndarray, clusters: Clusters, samples: int) -> list[Cl
                 int(clusters.sizes[cluster]),
                 int((members & clusters.is_core).sum()),
                 float(distances[members].mean()) if members.any() else 0.0,
-                tuple(core_samples(clusters, cluster, samples).tolist()),
-                tuple(filtered_samples(clusters, cluster, max(1, samples // 2)).tolist()),
+                tuple(sample_core(clusters, cluster, samples).tolist()),
+                tuple(sample_filtered(clusters, cluster, max(1, samples // 2)).tolist()),
                 tuple(NearCluster(other, float(similarity[cluster, other])) for other in order[:_NEAREST]),
             )
         )

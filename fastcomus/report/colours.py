@@ -15,17 +15,17 @@ _FIRST = (
 DROPPED = "#9a9fa6"
 
 
-def cluster_colours(count: int, names: ShownNames) -> list[str]:
+def choose_cluster_colours(count: int, names: ShownNames) -> list[str]:
     """`#rrggbb` per cluster: one of 20, then hues by the golden ratio. Merged ones share theirs, dropped are grey."""
-    return [DROPPED if names.is_dropped(c) else _colour(names.first_of(c)) for c in range(count)]
+    return [DROPPED if names.is_dropped(c) else _choose_colour(names.get_first_cluster(c)) for c in range(count)]
 
 
-def rgb(colours: list[str]) -> np.ndarray:
+def parse_rgb(colours: list[str]) -> np.ndarray:
     """(count, 3) uint8 of `#rrggbb`."""
     return np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours], np.uint8).reshape(-1, 3)
 
 
-def _colour(index: int) -> str:
+def _choose_colour(index: int) -> str:
     if index < len(_FIRST):
         return _FIRST[index]
     hue, lightness, saturation = (index * 0.618034) % 1, (0.42, 0.56, 0.66)[index % 3], (0.85, 0.6)[index % 2]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastcomus.cluster_count import SuggestedCounts
-from fastcomus.report.plots import styled
-from fastcomus.report.script_data import figure_data, script
-from fastcomus.run_folder import RunFolder
+from fastcomus.clusters.count import SuggestedCounts
+from fastcomus.report.plots import style_plot
+from fastcomus.report.script_data import format_script, serialise_figure
+from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure
@@ -29,45 +29,45 @@ def write_count_page(folder: RunFolder, suggested: SuggestedCounts, chosen: str)
 
     plots = {}
     if suggested.tried:
-        plots = {"modularity": modularity_plot(suggested), "eigenvalues": eigenvalue_plot(suggested)}
+        plots = {"modularity": plot_modularity(suggested), "eigenvalues": plot_eigenvalues(suggested)}
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     text = environment.get_template(_TEMPLATE.name).render(
         counts=suggested.counts, meanings=_MEANINGS, chosen=chosen, objects=suggested.objects,
         bokeh=Resources(mode="inline", components=["bokeh"]).render_js() if plots else "",
-        data=script("const plots", {name: figure_data(plot) for name, plot in plots.items()}),
+        data=format_script("const plots", {name: serialise_figure(plot) for name, plot in plots.items()}),
     )  # fmt: skip
     folder.write_text("suggest-k/index.html", text)
-    return folder.file("suggest-k/index.html")
+    return folder.resolve_file("suggest-k/index.html")
 
 
-def modularity_plot(suggested: SuggestedCounts) -> figure:
+def plot_modularity(suggested: SuggestedCounts) -> figure:
     """Modularity against k: a flat top means that the data leave the number open."""
-    plot = _plot("number of clusters k", "modularity of the clusters")
+    plot = _make_plot("number of clusters k", "modularity of the clusters")
     plot.line(suggested.tried, suggested.modularities, line_width=2, color=_CURVE)
     plot.scatter(suggested.tried, suggested.modularities, size=5, color=_CURVE)
     best = suggested.counts["modularity"]
     marked = [suggested.modularities[suggested.tried.index(best)]]
     plot.scatter([best], marked, size=12, color=_MARK, legend_label=f"highest: {best}")
-    _line(plot, suggested.counts["leiden"], _LEIDEN, f"Leiden: {suggested.counts['leiden']}")
+    _draw_vertical_line(plot, suggested.counts["leiden"], _LEIDEN, f"Leiden: {suggested.counts['leiden']}")
     plot.legend.location = "bottom_right"
-    return styled(plot)
+    return style_plot(plot)
 
 
-def eigenvalue_plot(suggested: SuggestedCounts) -> figure:
+def plot_eigenvalues(suggested: SuggestedCounts) -> figure:
     """Eigenvalues of the Laplacian: k well separated clusters give k small ones, then a step."""
-    plot = _plot("eigenvector", "eigenvalue of the normalised Laplacian")
+    plot = _make_plot("eigenvector", "eigenvalue of the normalised Laplacian")
     places = list(range(1, len(suggested.eigenvalues) + 1))
     plot.line(places, suggested.eigenvalues, line_width=2, color=_CURVE)
     plot.scatter(places, suggested.eigenvalues, size=5, color=_CURVE)
     gap = suggested.counts["eigengap"]
-    _line(plot, gap + 0.5, _MARK, f"largest step: after {gap}")
+    _draw_vertical_line(plot, gap + 0.5, _MARK, f"largest step: after {gap}")
     plot.legend.location = "bottom_right"
-    return styled(plot)
+    return style_plot(plot)
 
 
-def _plot(across: str, up: str) -> figure:
+def _make_plot(across: str, up: str) -> figure:
     from bokeh.models import HoverTool
     from bokeh.plotting import figure
 
@@ -76,6 +76,6 @@ def _plot(across: str, up: str) -> figure:
     return plot
 
 
-def _line(plot: figure, place: float, colour: str, label: str) -> None:
+def _draw_vertical_line(plot: figure, place: float, colour: str, label: str) -> None:
     """An upright dashed line over the whole height."""
     plot.vspan(x=[place], line_color=colour, line_dash="dashed", line_width=2, legend_label=label)

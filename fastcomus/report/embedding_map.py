@@ -21,7 +21,7 @@ _TOOLTIP = """
 """
 
 
-def plane_positions(rows: np.ndarray, seed: int, workers: int) -> np.ndarray:
+def project_to_plane(rows: np.ndarray, seed: int, workers: int) -> np.ndarray:
     """(N, 2) float64 by t-SNE, started by PCA, of `rows` (N, D) float32, N >= 2."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -37,7 +37,7 @@ def plane_positions(rows: np.ndarray, seed: int, workers: int) -> np.ndarray:
     return method.fit_transform(rows).astype(np.float64)
 
 
-def map_figure(
+def plot_embedding_map(
     positions: np.ndarray,
     clusters: np.ndarray,
     colours: list[str],

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fastcomus.clustering import Clusters
+from fastcomus.clusters.labels import Clusters
 from fastcomus.config import Config
-from fastcomus.image_roots import ImageRoot
+from fastcomus.images.roots import ImageRoot
 from fastcomus.report.shown_names import ShownNames
-from fastcomus.run_folder import RunFolder, read_json
+from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.sealed_json import read_json
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,19 @@ class Findings:
     iterations: tuple[int, ...]
     names: ShownNames
 
-    def evaluations(self) -> dict[int, dict[str, Any]]:
+    def read_evaluations(self) -> dict[int, dict[str, Any]]:
         """Scores of the iterations that have any, as `evaluate` stored them."""
         return {
             iteration: read_json(file)
             for iteration in self.iterations
-            if (file := self.folder.file(f"evaluation/iteration-{iteration}.json")).exists()
+            if (file := self.folder.resolve_file(f"evaluation/iteration-{iteration}.json")).exists()
         }
 
-    def training_curves(self) -> dict[int, Sequence[dict[str, float]]]:
+    def read_training_curves(self) -> dict[int, Sequence[dict[str, float]]]:
         """Lines of training.csv of every iteration that has one."""
         curves: dict[int, Sequence[dict[str, float]]] = {}
         for iteration in self.iterations:
-            file = self.folder.file(f"iteration-{iteration}/training.csv")
+            file = self.folder.resolve_file(f"iteration-{iteration}/training.csv")
             if file.exists():
                 with file.open(encoding="utf-8", newline="") as stream:
                     lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(stream)]

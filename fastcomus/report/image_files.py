@@ -13,11 +13,12 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from fastcomus.backends import Backend
-from fastcomus.images import UnreadableImage
-from fastcomus.read_ahead import read_ahead
+from fastcomus.backends.interface import Backend
+from fastcomus.backends.read_ahead import read_ahead
+from fastcomus.images.found import UnreadableImage
 from fastcomus.report.findings import Findings
-from fastcomus.run_folder import RunFolder, mask_name
+from fastcomus.store.masks import get_mask_path
+from fastcomus.store.run_folder import RunFolder
 
 THUMBNAIL = 112  # pixels, both sides
 PICTURE = 320  # pixels, the longer side
@@ -47,16 +48,16 @@ class DrawnImage:
     error: str = ""
 
 
-def thumbnail_file(row: int) -> str:
+def get_thumbnail_file(row: int) -> str:
     """Where the thumbnail of an object lies in the report; a thousand to a folder."""
     return f"thumbnails/{row // 1000:03d}/{row:06d}.jpg"
 
 
-def picture_file(number: int) -> str:
+def get_picture_file(number: int) -> str:
     return f"pictures/{number // 1000:03d}/{number:06d}.jpg"
 
 
-def overlay_file(number: int, iteration: int) -> str:
+def get_overlay_file(number: int, iteration: int) -> str:
     return f"pictures/{number // 1000:03d}/{number:06d}-{iteration}.png"
 
 
@@ -83,27 +84,27 @@ def _draw(found: Findings, colours: np.ndarray, target: RunFolder, backend: Back
         return DrawnImage(work, error=str(error))
     image = Image.fromarray(pixels)
     for row in work.objects:
-        _write(target, thumbnail_file(row), _jpeg(_thumbnail(image, found.objects.boxes[row])))
+        _write(target, get_thumbnail_file(row), _encode_jpeg(_crop_thumbnail(image, found.objects.boxes[row])))
     if work.number is None:
         return DrawnImage(work)
     small = image.copy()
     small.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    _write(target, picture_file(work.number), _jpeg(small))
+    _write(target, get_picture_file(work.number), _encode_jpeg(small))
     labels: list[tuple[int, ...] | None] = []
     for iteration in found.iterations:
-        mask = mask_name(f"iteration-{iteration}", work.name)
-        if not found.folder.file(mask).exists():
+        mask = get_mask_path(f"iteration-{iteration}", work.name)
+        if not found.folder.resolve_file(mask).exists():
             labels.append(None)
             continue
         class_map = found.folder.read_class_map(mask)
         labels.append(tuple((np.unique(class_map[class_map > 0]).astype(int) - 1).tolist()))
         dropped = {cluster for cluster in range(len(colours)) if found.names.is_dropped(cluster)}
-        overlay = _overlay(class_map, small.size, colours, dropped)
-        _write(target, overlay_file(work.number, iteration), overlay)
+        overlay = _encode_overlay_png(class_map, small.size, colours, dropped)
+        _write(target, get_overlay_file(work.number, iteration), overlay)
     return DrawnImage(work, small.size, tuple(labels))
 
 
-def _thumbnail(image: Image.Image, box: np.ndarray) -> Image.Image:
+def _crop_thumbnail(image: Image.Image, box: np.ndarray) -> Image.Image:
     """A square around the box, moved into the image where it would leave it, and beyond it only where it must."""
     x0, y0, x1, y1 = (int(value) for value in box)
     longest = max(x1 - x0, y1 - y0)
@@ -125,7 +126,7 @@ def _thumbnail(image: Image.Image, box: np.ndarray) -> Image.Image:
     return square
 
 
-def _overlay(class_map: np.ndarray, size: tuple[int, int], colours: np.ndarray, dropped: set[int]) -> bytes:
+def _encode_overlay_png(class_map: np.ndarray, size: tuple[int, int], colours: np.ndarray, dropped: set[int]) -> bytes:
     """A palette PNG of `size` (width, height): background clear, clusters half clear, with an opaque outline."""
     small = np.asarray(Image.fromarray(class_map).resize(size, Image.Resampling.NEAREST)).astype(np.int64)
     shown = np.where(np.isin(small, [cluster + 1 for cluster in dropped]), 0, small)
@@ -152,18 +153,18 @@ def _overlay(class_map: np.ndarray, size: tuple[int, int], colours: np.ndarray, 
     return stream.getvalue()
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def _encode_jpeg(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=_QUALITY)
     return stream.getvalue()
 
 
 def _write(target: RunFolder, name: str, content: bytes) -> None:
-    with target.replacing(name) as path:
+    with target.replace_file(name) as path:
         path.write_bytes(content)
 
 
-def image_work(objects: Sequence[int], images: Sequence[str], shown: Mapping[str, int]) -> list[ImageWork]:
+def plan_image_work(objects: Sequence[int], images: Sequence[str], shown: Mapping[str, int]) -> list[ImageWork]:
     """Work by image, in order of the names: `objects` are rows, `images` their images, `shown` numbers pictures."""
     rows: dict[str, list[int]] = {name: [] for name in shown}
     for row in objects:

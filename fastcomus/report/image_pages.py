@@ -8,7 +8,7 @@ from typing import Any
 
 from fastcomus.report.image_files import DrawnImage
 from fastcomus.report.script_data import write_script
-from fastcomus.run_folder import RunFolder
+from fastcomus.store.run_folder import RunFolder
 
 IMAGES_PER_PAGE = 12
 _PAGES_PER_FILE = 40

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fastcomus.config import STAGES, preset_config, to_toml
+from fastcomus.config import STAGES
 from fastcomus.report.findings import Findings
+from fastcomus.settings import get_preset_config, to_toml
 
 _SKIPPED_SHOWN = 200
 
@@ -51,7 +52,7 @@ class Overview:
     toml: str
 
 
-def overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, float]]]) -> Overview:
+def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, float]]]) -> Overview:
     config = found.config
     networks = []
     if found.objects:
@@ -67,27 +68,29 @@ def overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, float]]
         objects=len(found.rows),
         clusters=len(found.clusters.sizes),
         filtered=int((~found.clusters.is_core).sum()),
-        folder=printable(str(found.objects.root)) if found.objects else "",
+        folder=escape_invalid_utf8(str(found.objects.root)) if found.objects else "",
         preset=config.preset,
         device=found.device,
-        networks=tuple((what, printable(name)) for what, name in networks),
+        networks=tuple((what, escape_invalid_utf8(name)) for what, name in networks),
         notes=found.notes,
-        times=_times(found.seconds, curves),
+        times=_list_stage_times(found.seconds, curves),
         reasons=tuple(Counter(row["reason"] for row in left_out).most_common()),
         skipped=tuple(left_out[:_SKIPPED_SHOWN]),
-        changed=_changed(found),
-        toml=printable(to_toml(config)),
+        changed=_list_changed_settings(found),
+        toml=escape_invalid_utf8(to_toml(config)),
     )
 
 
-def printable(text: str) -> str:
+def escape_invalid_utf8(text: str) -> str:
     """`text` without bytes that are no UTF-8, which stand as \\xNN."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _times(seconds: Mapping[str, float], curves: Mapping[int, Sequence[Mapping[str, float]]]) -> tuple[StageTime, ...]:
+def _list_stage_times(
+    seconds: Mapping[str, float], curves: Mapping[int, Sequence[Mapping[str, float]]]
+) -> tuple[StageTime, ...]:
     """Of every stage but the report itself, and what training.csv tells of each iteration."""
-    stages = [StageTime(printable(stage), taken) for stage, taken in seconds.items() if stage != "report"]
+    stages = [StageTime(escape_invalid_utf8(stage), taken) for stage, taken in seconds.items() if stage != "report"]
     iterations = (
         StageTime(f"training, iteration {iteration}", sum(line["images"] / line["images_per_s"] for line in lines))
         for iteration, lines in curves.items()
@@ -96,8 +99,8 @@ def _times(seconds: Mapping[str, float], curves: Mapping[int, Sequence[Mapping[s
     return (*stages, *iterations)
 
 
-def _changed(found: Findings) -> tuple[Setting, ...]:
-    usual = preset_config(found.config.preset)
+def _list_changed_settings(found: Findings) -> tuple[Setting, ...]:
+    usual = get_preset_config(found.config.preset)
     changed = []
     for stage, kind in STAGES.items():
         for field in fields(kind):
@@ -106,9 +109,9 @@ def _changed(found: Findings) -> tuple[Setting, ...]:
                 getattr(getattr(usual, stage), field.name),
             )
             if given != default:
-                changed.append(Setting(f"{stage}.{field.name}", _shown(given), _shown(default)))
+                changed.append(Setting(f"{stage}.{field.name}", _format_setting(given), _format_setting(default)))
     return tuple(changed)
 
 
-def _shown(value: Any) -> str:
-    return printable(str(value)) if value != "" else "none"
+def _format_setting(value: Any) -> str:
+    return escape_invalid_utf8(str(value)) if value != "" else "none"

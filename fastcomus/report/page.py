@@ -14,8 +14,8 @@ from fastcomus.report.findings import Findings
 from fastcomus.report.image_pages import IMAGES_PER_PAGE, Pictures
 from fastcomus.report.overview import Overview
 from fastcomus.report.scores import ConfusionTable, ScoreTable
-from fastcomus.report.script_data import figure_data, write_script
-from fastcomus.run_folder import RunFolder
+from fastcomus.report.script_data import serialise_figure, write_script
+from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure
@@ -49,19 +49,19 @@ def write_page(target: RunFolder, page: Page) -> None:
     for asset in _ASSETS:
         _copy(_HERE / "assets" / asset, target, f"assets/{asset}")
     for name, plot in page.figures.items():
-        write_script(target, f"data/{name}.js", f"fastcomus.plots[{json.dumps(name)}]", figure_data(plot))
-    write_script(target, "data/run.js", "fastcomus.run", _facts(page))
-    target.write_text("index.html", _html(page))
+        write_script(target, f"data/{name}.js", f"fastcomus.plots[{json.dumps(name)}]", serialise_figure(plot))
+    write_script(target, "data/run.js", "fastcomus.run", _collect_facts(page))
+    target.write_text("index.html", _render_html(page))
 
 
-def _facts(page: Page) -> dict[str, Any]:
+def _collect_facts(page: Page) -> dict[str, Any]:
     """What the page's scripts need to know."""
     found = page.found
     return {
         "clusters": len(page.cards),
         "fingerprint": found.clusters_fingerprint,
         "names": {str(cluster): name for cluster, name in found.names.given.items()},
-        "labels": [found.names.label(cluster) for cluster in range(len(page.cards))],
+        "labels": [found.names.get_label(cluster) for cluster in range(len(page.cards))],
         "colours": page.colours,
         "iterations": list(found.iterations),
         "imageFiles": list(page.pictures.files),
@@ -71,7 +71,7 @@ def _facts(page: Page) -> dict[str, Any]:
     }
 
 
-def _html(page: Page) -> str:
+def _render_html(page: Page) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -82,7 +82,7 @@ def _html(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f}"
-    environment.filters["duration"] = _duration
+    environment.filters["duration"] = _format_duration
     environment.filters["thousands"] = lambda number: f"{number:,}"
     found = page.found
     title = Path(page.overview.folder).name or "embeddings"
@@ -98,12 +98,12 @@ def _html(page: Page) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _copy(source: Path, target: RunFolder, name: str) -> None:
-    with target.replacing(name) as path:
+    with target.replace_file(name) as path:
         shutil.copyfile(source, path)

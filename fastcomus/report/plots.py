@@ -12,7 +12,7 @@ TEXT = "#7b838c"
 _LINES = ("#1c7ed6", "#f58231", "#0ca678", "#e64980", "#9775fa")
 
 
-def training_curve(curves: Mapping[int, Sequence[Mapping[str, float]]], column: str, title: str) -> figure:
+def plot_training_curve(curves: Mapping[int, Sequence[Mapping[str, float]]], column: str, title: str) -> figure:
     """`column` of training.csv against the epoch, a line per iteration."""
     from bokeh.models import HoverTool
     from bokeh.plotting import figure
@@ -29,10 +29,10 @@ def training_curve(curves: Mapping[int, Sequence[Mapping[str, float]]], column: 
     longest = max(len(lines) for lines in curves.values())
     plot.xaxis.ticker = list(range(1, longest + 1)) if longest <= 20 else plot.xaxis.ticker
     plot.legend.location = "top_right" if column == "loss" else "bottom_right"
-    return styled(plot)
+    return style_plot(plot)
 
 
-def iou_against_size(names: Sequence[str], shares: Sequence[float], ious: Sequence[float]) -> figure:
+def plot_iou_against_size(names: Sequence[str], shares: Sequence[float], ious: Sequence[float]) -> figure:
     """Every class: its IoU in [0, 1] against the mean share of an image that it takes, in (0, 1] (logarithmic)."""
     from bokeh.models import HoverTool, Range1d
     from bokeh.plotting import figure
@@ -47,10 +47,10 @@ def iou_against_size(names: Sequence[str], shares: Sequence[float], ious: Sequen
     plot.add_tools(
         HoverTool(tooltips=[("class", "@name"), ("share of the image", "@share{0.0} %"), ("IoU", "@iou{0.000}")])
     )
-    return styled(plot)
+    return style_plot(plot)
 
 
-def styled(plot: figure) -> figure:
+def style_plot(plot: figure) -> figure:
     """Clear background, grey text and lines."""
     plot.background_fill_alpha = plot.border_fill_alpha = 0
     plot.outline_line_color = None

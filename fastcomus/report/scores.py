@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastcomus.report.plots import iou_against_size
+from fastcomus.report.plots import plot_iou_against_size
 from fastcomus.report.shown_names import ShownNames
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ConfusionTable:
     rows: tuple[tuple[str, int, tuple[float, ...]], ...]
 
 
-def score_table(evaluations: Mapping[int, dict[str, Any]]) -> ScoreTable | None:
+def build_score_table(evaluations: Mapping[int, dict[str, Any]]) -> ScoreTable | None:
     """Scores of every evaluated iteration side by side; None where there are none."""
     if not evaluations:
         return None
@@ -56,13 +56,13 @@ def score_table(evaluations: Mapping[int, dict[str, Any]]) -> ScoreTable | None:
     return ScoreTable(columns, tuple(rows), tuple(summary), caption)
 
 
-def confusion_table(evaluations: Mapping[int, dict[str, Any]], names: ShownNames) -> ConfusionTable | None:
+def build_confusion_table(evaluations: Mapping[int, dict[str, Any]], names: ShownNames) -> ConfusionTable | None:
     """Which classes the pixels of each cluster lie in, by the last evaluated iteration."""
     stored = [(number, one) for number, one in evaluations.items() if one.get("confusion")]
     if not stored:
         return None
     iteration, last = stored[-1]
-    called = last.get("cluster_names") or ["background", *map(names.label, range(len(last["confusion"]) - 1))]
+    called = last.get("cluster_names") or ["background", *map(names.get_label, range(len(last["confusion"]) - 1))]
     rows = []
     for label, counts in enumerate(last["confusion"]):
         total = sum(counts)
@@ -70,7 +70,7 @@ def confusion_table(evaluations: Mapping[int, dict[str, Any]], names: ShownNames
     return ConfusionTable(iteration, tuple(last["classes"]), tuple(rows))
 
 
-def size_plot(evaluations: Mapping[int, dict[str, Any]]) -> figure | None:
+def plot_class_sizes(evaluations: Mapping[int, dict[str, Any]]) -> figure | None:
     """IoU of each class but the background against its size; None where that was not stored."""
     stored = [one for one in evaluations.values() if one.get("class_shares")]
     if not stored:
@@ -82,4 +82,4 @@ def size_plot(evaluations: Mapping[int, dict[str, Any]]) -> figure | None:
         for point in list(zip(last["classes"], last["class_shares"], ious, strict=True))[1:]
         if point[1] and point[2] is not None
     ]
-    return iou_against_size(*zip(*points, strict=True)) if points else None
+    return plot_iou_against_size(*zip(*points, strict=True)) if points else None

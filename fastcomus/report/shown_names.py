@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastcomus.cluster_names import ClusterNames, default_name
+from fastcomus.clusters.names import ClusterNames, make_default_name
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,15 @@ class ShownNames:
         """Cluster -> name, "-" where it is dropped; only those that were named."""
         return dict(self.names.given)
 
-    def label(self, cluster: int) -> str:
+    def get_label(self, cluster: int) -> str:
         """What to call a cluster: its name, or its number."""
-        return default_name(cluster) if self.is_dropped(cluster) else self.names.name(cluster)
+        return make_default_name(cluster) if self.is_dropped(cluster) else self.names.get_name(cluster)
 
     def is_dropped(self, cluster: int) -> bool:
         return self.names.class_of_cluster[cluster] == 0
 
-    def first_of(self, cluster: int) -> int:
+    def get_first_cluster(self, cluster: int) -> int:
         """The lowest cluster of the same name: merged clusters go by it."""
-        return cluster if self.is_dropped(cluster) else self.names.clusters(self.names.class_of_cluster[cluster])[0]
+        return (
+            cluster if self.is_dropped(cluster) else self.names.find_clusters(self.names.class_of_cluster[cluster])[0]
+        )

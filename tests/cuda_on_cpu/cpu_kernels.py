@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastcomus.backends.kernel_loader import Argument, bound_arguments, kernel_source, signatures
+from fastcomus.backends.kernel_loader import Argument, bind_arguments, parse_signatures, read_kernel_source
 
 HERE = Path(__file__).parent
 # Products and sums rounded one by one, as the sources' comments expect; a GPU may fuse them where they do not say.
@@ -32,7 +32,7 @@ class CpuKernels:
     def launch(
         self, file: str, kernel: str, grid: tuple[int, int, int], threads: int, arguments: Sequence[Argument]
     ) -> None:
-        bound = bound_arguments(file, kernel, arguments)
+        bound = bind_arguments(file, kernel, arguments)
         self.launched.append(kernel)
         assert 0 < threads <= 1024 and grid[0] < 2**31 and max(grid[1:]) < 2**16, (grid, threads)
         if 0 in grid:
@@ -40,13 +40,13 @@ class CpuKernels:
         held = [np.array(one.data_ptr(), np.uintp) if isinstance(one, torch.Tensor) else np.array(one) for one in bound]
         pointers = (ctypes.c_void_p * len(held))(*(one.ctypes.data for one in held))
         shape = (ctypes.c_uint * 4)(*grid, threads)
-        with_fibers = kernel in functions_with_barriers(kernel_source(file))
+        with_fibers = kernel in functions_with_barriers(read_kernel_source(file))
         with _one_launch:
             getattr(self.library(file), f"{kernel}_on_cpu")(shape, pointers, int(with_fibers), int(self.backwards))
 
     def library(self, file: str) -> ctypes.CDLL:
         if file not in self._libraries:
-            built = build(kernel_source(file), list(signatures(file)), self.folder / file, *self.options)
+            built = build(read_kernel_source(file), list(parse_signatures(file)), self.folder / file, *self.options)
             self._libraries[file] = ctypes.CDLL(str(built))
         return self._libraries[file]
 

@@ -1,0 +1,292 @@
+"""The command line: one command per stage, no arithmetic."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastcomus.cli.export import export_app
+from fastcomus.cli.log import say
+from fastcomus.cli.options import IMAGES_HELP, Address, Classes, Device, Engine, Images, Truth, register_command
+from fastcomus.errors import InputError, explain_error
+from fastcomus.interruption import EXIT_CODE as STOPPED
+from fastcomus.interruption import end_at_safe_points
+from fastcomus.processes import detect_process_group
+
+if TYPE_CHECKING:
+    from fastcomus.run.run import Run
+
+app = typer.Typer(
+    name="fastcomus",
+    help="Unlabelled photographs in; object clusters, a mask for every image and a trained segmentation network out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; whatever a user can do something about ends it with one sentence.
+
+    Exit codes: 2 bad input, or a file that cannot be written; 3 memory ran out; 130 stopped by ctrl-C.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    # Of several processes that train together the first speaks for all.
+    logging.getLogger("fastcomus").setLevel(logging.INFO if detect_process_group().is_first else logging.WARNING)
+    try:
+        with end_at_safe_points():
+            app()
+    except SystemExit as ended:  # Typer makes this of ctrl-C
+        if ended.code == STOPPED:
+            say("stopped; the same command goes on from here.", STOPPED)
+        raise
+    except Exception as error:
+        told = explain_error(error)
+        if told is None:
+            raise
+        say(told.text, told.exit_code)
+        sys.exit(told.exit_code)
+
+
+@register_command(app, "embed")
+def embed_command(
+    run: "Run", given: dict[str, dict[str, Any]], images: Images, engine: Engine = "local", address: Address = ""
+) -> None:
+    """Find the objects in every image and embed them."""
+    run.embed(images, engine=engine, address=address, **given["embed"])
+
+
+@register_command(app, "saliency")
+def train_saliency_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    images: Images,
+    output: Annotated[
+        Path | None, typer.Option(help="Checkpoint file to write; by default saliency/network.safetensors in the run.")
+    ] = None,
+) -> None:
+    """Train a saliency network of your own on unlabelled images, for embed --saliency FILE."""
+    run.train_saliency(images, output or "", **given["saliency"])
+
+
+@register_command(app, "cluster")
+def cluster_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Cluster these rows instead: .npy (N, D), or Parquet with a column embedding.")
+    ] = None,
+) -> None:
+    """Cluster the objects and write the class maps of the clusters."""
+    run.cluster(embeddings, **given["cluster"])
+
+
+@register_command(app, "cluster")
+def suggest_k_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Look at these rows instead: .npy (N, D), or Parquet with a column embedding.")
+    ] = None,
+) -> None:
+    """Say how many clusters the objects hold, by several criteria, and draw what a person needs to decide."""
+    for criterion, count in run.suggest_k(embeddings, **given["cluster"]).counts.items():
+        chosen = run.config.cluster.choose_k == criterion
+        typer.echo(f"{criterion}: {count}" + ("  (what --k auto takes)" if chosen else ""))
+
+
+@register_command(app, "train", "predict")
+def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
+    """Train the segmentation network on the class maps, iteration by iteration."""
+    run.train(**given["train"], **given["predict"])
+
+
+@register_command(app, "predict")
+def predict_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    images: Images,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the masks; by default predictions/ in the run.")
+    ] = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write pictures tinted with the masks' colours, to overlays/ in it.")
+    ] = False,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Also write probabilities, to probabilities/ in it: .npy, float16, (k + 1, h, w), a quarter of the "
+            "sides at which the network sees the image.",
+        ),
+    ] = False,
+    engine: Engine = "local",
+    address: Address = "",
+) -> None:
+    """Label other images with the newest network; what is there already and still right stays."""
+    where = {"engine": engine, "address": address}
+    run.predict(images, output or "", overlay=overlay, probabilities=probabilities, **where, **given["predict"])
+
+
+@register_command(app, "assign")
+def assign_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    images: Annotated[str, typer.Argument(help=IMAGES_HELP, show_default=False)] = "",
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Assign these rows instead: .npy (N, D), or Parquet with a column embedding.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of object masks of the new images, where the run had such of its own.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for assigned.parquet; by default assigned/ in the run.")
+    ] = None,
+) -> None:
+    """Put the objects of other images into the clusters that are there, without clustering again."""
+    run.assign(images, output or "", embeddings=embeddings or "", masks=masks or "", **given["assign"])
+
+
+@register_command(app)
+def name_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CLUSTER=NAME]...",
+            help="Such as 3=cat 7=cat 9=-: equal names merge clusters, - drops one. Cluster numbers are those of "
+            "clusters.parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Take all names from this names.toml, such as the report saves.")
+    ] = None,
+) -> None:
+    """Give clusters names, which predict, evaluate, assign and export then go by; without arguments, show them."""
+    from rich.console import Console
+
+    from fastcomus.cli.tables import build_name_table
+    from fastcomus.clusters.files import read_clusters
+    from fastcomus.clusters.names import parse_names
+
+    if names and file:
+        raise InputError("give either names or --file, not both.")
+    named = run.name(file or parse_names(names or []))
+    Console().print(build_name_table(named, read_clusters(run.folder).sizes.tolist()))
+
+
+@register_command(app)
+def evaluate_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    truth: Truth,
+    classes: Classes = None,
+    iteration: Annotated[int | None, typer.Option(help="Iteration to score; by default the last.")] = None,
+    fit_on: Annotated[
+        str,
+        typer.Option(
+            help="Split or list file of other images to match clusters to classes on; by default the scored ones "
+            "themselves, as the paper does, which flatters."
+        ),
+    ] = "",
+    bootstrap: Annotated[
+        int, typer.Option(help="Draw the images again so many times for a 95 % interval; 0 gives none.")
+    ] = 0,
+) -> None:
+    """Score an iteration's masks against truth: IoU per class by Hungarian and by majority matching."""
+    from rich.console import Console
+
+    from fastcomus.evaluation.score_table import format_table
+
+    Console().print(format_table(run.evaluate(truth, classes or "", iteration, fit_on=fit_on, bootstrap=bootstrap)))
+
+
+@register_command(app, "report")
+def report_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
+    """Write pages that show what was found, and where clusters get names: report/index.html in the run."""
+    typer.echo(run.report(**given["report"]))
+
+
+@register_command(app, "embed", "cluster", "train", "predict")
+def run_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    images: Images,
+    truth: Annotated[str, typer.Option(help="Score every iteration against it; see fastcomus evaluate --help.")] = "",
+    classes: Classes = None,
+) -> None:
+    """All stages in order, skipping what is up to date: embed, cluster, train, given --truth evaluate, and report."""
+    from rich.console import Console
+
+    from fastcomus.evaluation.score_table import format_table
+
+    run.configure(given)
+    for evaluation in run.run(images, truth, classes or ""):
+        Console().print(format_table(evaluation))
+    run.report()
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Folder for the scenes and their run.")] = Path("comus-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the scenes and of the run.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Make scenes with exact masks from scikit-image's photographs and run everything on them, offline."""
+    from fastcomus.cli.demo.run import run_demo
+
+    run_demo(folder, seed, device)
+
+
+@app.command()
+def doctor() -> None:
+    """Show devices, libraries, which weights are present, and what the preset auto would take and why."""
+    from fastcomus.cli.doctor import examine
+
+    examine()
+
+
+app.add_typer(export_app, name="export", no_args_is_help=True)
+
+weights_app = typer.Typer(help="Weights of networks: what there is, fetching them, adding files by hand.")
+app.add_typer(weights_app, name="weights", no_args_is_help=True)
+WeightsName = Annotated[str, typer.Argument(help="A name that `weights list` shows, or a timm name.")]
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """Show the networks known by name, their licences, whether labels made them, and whether they are here."""
+    from rich.console import Console
+
+    from fastcomus.cli.tables import build_weight_table
+
+    Console().print(build_weight_table())
+
+
+@weights_app.command("fetch")
+def weights_fetch(name: WeightsName) -> None:
+    """Download weights, going on where an earlier attempt stopped."""
+    from fastcomus.networks import weights
+
+    typer.echo(f"{name} is in {weights.obtain_checkpoint_file(name)}")
+
+
+@weights_app.command("add")
+def weights_add(
+    name: WeightsName,
+    file: Annotated[Path, typer.Argument(help="Checkpoint: safetensors, or PyTorch's .pth.", show_default=False)],
+) -> None:
+    """Copy a file into the cache as the weights of a network, for machines without a network connection."""
+    from fastcomus.networks import weights
+    from fastcomus.objects.saliency.skeletons import create_saliency_network
+
+    typer.echo(f"{name} is in {weights.add(name, file, create_saliency_network)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The demonstration on scenes that are made on the spot."""

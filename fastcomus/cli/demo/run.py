@@ -1,0 +1,99 @@
+"""The demonstration: scenes with exact masks, made on the spot, through the whole pipeline, offline."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from fastcomus.cli.demo.contact_sheet import SheetRow, write_contact_sheet
+from fastcomus.cli.demo.scenes import CLASS_NAMES, make_scenes
+from fastcomus.evaluation.class_maps import Evaluation
+from fastcomus.evaluation.truth.truth import read_mask
+from fastcomus.images.reading import read_image
+from fastcomus.run.run import Run
+from fastcomus.store.masks import get_mask_path
+from fastcomus.store.run_folder import RunFolder
+
+SCENES = 128
+SHEET_ROWS = 8
+# Few images need more passes and smaller batches than the preset has; smaller crops keep it under five minutes.
+QUICK_TRAINING = {
+    "train": {"train_size": 161, "epochs": 8, "next_epochs": 8, "batch_size": 8},
+    "predict": {"predict_size": 241},
+}
+
+log = logging.getLogger("fastcomus")
+
+
+def run_demo(folder: Path, seed: int, device: str) -> list[Evaluation]:
+    """Make the scenes in `folder`/scenes, run everything in `folder`/run, print the scores, draw a contact sheet."""
+    k = len(CLASS_NAMES) - 1
+    settings = {"cluster": {"k": k}, **QUICK_TRAINING}
+    run = Run(folder / "run", preset="offline", seed=seed, device=device, settings=settings)
+    names = _prepare_scenes(folder, seed)
+    scenes = folder / "scenes"
+    log.info("demo: %d scenes of %d kinds of objects in %s", len(names), k, scenes)
+    evaluations = cast("list[Evaluation]", run.run(scenes / "images", scenes / "truth", scenes / "classes.txt"))
+
+    sheet = folder / "contact-sheet.png"
+    shown = [names[i] for i in np.linspace(0, len(names) - 1, SHEET_ROWS).round().astype(int)]
+    last = len(evaluations) - 1
+    rows = [
+        SheetRow(
+            read_image(scenes / "images" / name, run.config.embed.max_pixels),
+            (
+                read_mask(scenes / "truth" / f"{Path(name).stem}.png"),
+                _rename_to_classes(run, 0, name, evaluations[0]),
+                _rename_to_classes(run, last, name, evaluations[last]),
+            ),
+        )
+        for name in shown
+    ]
+    write_contact_sheet(sheet, rows, CLASS_NAMES)
+    console = Console()
+    console.print(_make_score_table(evaluations))
+    page = run.report()
+    console.print(
+        f"Look at {sheet}, open {page} in a browser, then try your own photographs:\n"
+        "  fastcomus run ./photos --k 10      (k: about the number of object kinds you expect)\n"
+        "  fastcomus predict ./more-photos    (masks for images the network has never seen)",
+        highlight=False,
+    )
+    return evaluations
+
+
+def _prepare_scenes(folder: Path, seed: int) -> list[str]:
+    """Make the scenes unless they are there already, so that a second demo finds everything up to date."""
+    store = RunFolder(folder)
+    wanted = {"seed": seed, "count": SCENES}
+    if not store.is_current("scenes", str(wanted)):
+        store.remove("scenes/manifest.json")
+        make_scenes(folder / "scenes", SCENES, seed)
+        store.finish("scenes", str(wanted), **wanted)
+    return sorted(path.name for path in (folder / "scenes" / "images").glob("scene-*.jpg"))
+
+
+def _rename_to_classes(run: Run, iteration: int, name: str, evaluation: Evaluation) -> np.ndarray:
+    """The class map of an iteration with its clusters renamed to the classes they were matched to; -1 for none."""
+    names = np.array([-1 if label is None else label for label in evaluation.hungarian.assignment])
+    return names[run.name().map_to_classes(run.folder.read_class_map(get_mask_path(f"iteration-{iteration}", name)))]
+
+
+def _make_score_table(evaluations: list[Evaluation]) -> Table:
+    table = Table("iteration", "foreground IoU", "mIoU", "pixel accuracy", "classes found")
+    for iteration, evaluation in enumerate(evaluations):
+        score = evaluation.hungarian
+        table.add_row(
+            f"{iteration} ({'clusters' if iteration == 0 else 'network'})",
+            f"{100 * evaluation.foreground_iou:.1f} %",
+            f"{100 * score.miou:.1f} %",
+            f"{100 * score.pixel_accuracy:.1f} %",
+            f"{score.discovered} of {len(evaluation.classes)}",
+        )
+    table.caption = "Clusters matched to classes one to one; classes found: IoU of 20 % or more, background counted."
+    return table

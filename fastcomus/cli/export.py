@@ -1,0 +1,90 @@
+"""The commands of `fastcomus export`: masks in the formats of other tools, and the network as a file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastcomus.cli.options import register_command
+from fastcomus.config import IMAGE_TRANSFERS
+
+if TYPE_CHECKING:
+    from fastcomus.run.run import Run
+
+export_app = typer.Typer(help="Masks in the formats of other tools, or the trained network as a file.")
+
+Given = dict[str, dict[str, Any]]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        help="New folder to write; by default exports/iteration-N-FORMAT in the run.",
+    ),
+]
+Iteration = Annotated[int | None, typer.Option(help="Iteration whose masks to take; by default the last.")]
+Transfer = Annotated[
+    str,
+    typer.Option(
+        "--images",
+        help="link shares the disk space of the images with hard links where they lie on the same disk (a tool that "
+        "changes one changes both), copy never does.",
+    ),
+]
+
+
+@register_command(export_app)
+def coco_command(
+    run: "Run",
+    given: Given,
+    output: Output = None,
+    iteration: Iteration = None,
+    transfer: Transfer = IMAGE_TRANSFERS[0],
+) -> None:
+    """COCO JSON: a run-length mask per connected region, exact to the pixel, beside the images."""
+    run.export("coco", output or "", iteration, images=transfer)
+
+
+@register_command(export_app)
+def voc_command(
+    run: "Run",
+    given: Given,
+    output: Output = None,
+    iteration: Iteration = None,
+    transfer: Transfer = IMAGE_TRANSFERS[0],
+) -> None:
+    """PASCAL VOC: VOCdevkit/VOC2012 with palette PNGs, exact to the pixel; other images become JPEGs."""
+    run.export("voc", output or "", iteration, images=transfer)
+
+
+@register_command(export_app)
+def yolo_command(
+    run: "Run",
+    given: Given,
+    output: Output = None,
+    iteration: Iteration = None,
+    transfer: Transfer = IMAGE_TRANSFERS[0],
+) -> None:
+    """YOLO segmentation: a text file of polygons per image, and data.yaml; classes count from 0 without background."""
+    run.export("yolo", output or "", iteration, images=transfer)
+
+
+@register_command(export_app)
+def labelme_command(
+    run: "Run",
+    given: Given,
+    output: Output = None,
+    iteration: Iteration = None,
+    transfer: Transfer = IMAGE_TRANSFERS[0],
+) -> None:
+    """LabelMe: a JSON file of polygons beside every image, to be looked at and corrected by hand."""
+    run.export("labelme", output or "", iteration, images=transfer)
+
+
+@register_command(export_app)
+def onnx_command(
+    run: "Run",
+    given: Given,
+    output: Annotated[Path | None, typer.Option(help="File to write; by default segmenter.onnx in the run.")] = None,
+    iteration: Annotated[int | None, typer.Option(help="Iteration whose network to take; by default the last.")] = None,
+) -> None:
+    """Write a trained network as ONNX: images (B, 3, H, W) uint8 in, labels (B, H, W) and coarse logits out."""
+    run.export_onnx(output or "", iteration)

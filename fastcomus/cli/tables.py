@@ -1,0 +1,46 @@
+"""The names of the clusters as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from fastcomus.clusters.names import ClusterNames
+from fastcomus.networks.cache import get_cache_folder, is_present, list_added_names
+from fastcomus.networks.registry import SOURCES, get_licence, is_supervised
+
+
+def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
+    """A row per cluster: its number, its objects (`sizes`, (k,)), its name and the label of its class."""
+    table = Table("cluster", "objects", "name", "label")
+    for column in (0, 1, 3):
+        table.columns[column].justify = "right"
+    named = dict(names.given)
+    for cluster, size in enumerate(sizes):
+        label = names.class_of_cluster[cluster]
+        shown = Text(names.get_name(cluster) if label else "dropped", style="" if cluster in named and label else "dim")
+        table.add_row(str(cluster), str(size), shown, str(label))
+    table.caption = (
+        f"{len(names.classes) - 1} classes. Labels are those that predict and export write; the masks of an "
+        "iteration keep the number of the cluster + 1."
+    )
+    return table
+
+
+def build_weight_table() -> Table:
+    """One row per network of SOURCES, then per other one whose weights were added."""
+    table = Table(title="Weights", title_justify="left")
+    table.add_column("name", no_wrap=True)  # as it is given to a command
+    for title in ("what", "licence", "human labels", "here"):
+        table.add_column(title, overflow="fold")
+    for name in [*SOURCES, *(name for name in list_added_names() if name not in SOURCES)]:
+        source = SOURCES.get(name)
+        about = source.about if source else "a timm network, added by hand"
+        labels, here = ("yes" if answer else "no" for answer in (is_supervised(name), is_present(name)))
+        table.add_row(name, about, get_licence(name) or "not known", labels, here)
+    table.caption = (
+        f"Files lie in {get_cache_folder()} and the Hugging Face cache. Any other timm name can be fetched too."
+    )
+    return table

@@ -1,0 +1,168 @@
+"""Embeddings to clusters: graph, number of clusters, eigenmaps, labels, filter, in this order (steps 4 to 7)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastcomus.backends.interface import Backend
+from fastcomus.clusters.count import SuggestedCounts, compute_modularity, count_by_eigengap, find_communities
+from fastcomus.clusters.eigenmaps import Eigenmaps, compute_eigenmaps
+from fastcomus.clusters.graph import KnnGraph, build_knn_graph
+from fastcomus.clusters.labels import Clusters, build_clusters, cluster_rows, run_minibatch_kmeans, run_ward
+from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
+from fastcomus.errors import InputError
+
+log = logging.getLogger("fastcomus")
+
+_FEW = 4  # objects, below which two clusters are all that can be said
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """`maps` and `graph` are None where the method needs none."""
+
+    clusters: Clusters
+    maps: Eigenmaps | None = None
+    graph: KnnGraph | None = None
+
+    def collect_facts(self) -> dict[str, Any]:
+        """What a reader of the result should know about how it was found."""
+        facts: dict[str, Any] = {}
+        if self.graph is not None:
+            facts.update(recall=self.graph.recall, components=list(self.graph.component_sizes[:100]))
+        if self.maps is not None:
+            facts.update(residual=self.maps.residual, orthonormality=self.maps.orthonormality)
+        return facts
+
+
+def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
+    """Raise InputError when `config` asks for a number of clusters that the objects `rows` (N, D) cannot give."""
+    n = len(rows)
+    if n < 2 or config.k > n:
+        raise InputError(f"k must lie in [2, N]; got k={config.k} with N={n} objects. Lower --k or add images.")
+    if config.method == "leiden" and config.k:
+        raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k auto.")
+    if config.method in GRAPHLESS_METHODS and not config.k:
+        raise InputError(f"method {config.method} needs the number of clusters; give --k K, or --method spectral.")
+    least, distinct = max(config.k, 2), set()
+    for row in rows:  # mostly over after `least` of them
+        distinct.add(row.tobytes())
+        if len(distinct) == least:
+            return
+    raise InputError(
+        f"{least} clusters need as many different objects; got {len(distinct)} different ones among N={n}. "
+        + ("Lower --k or add images." if len(distinct) > 1 else "Add images.")
+    )
+
+
+def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clustered:
+    """Cluster `rows` ((N, D) float32, finite); `check_count` holds.
+
+    Raises InputError when the eigenvectors cannot be found.
+    """
+    if config.method == "kmeans":
+        return Clustered(cluster_rows(rows, config.k, "kmeans", config, seed, backend))
+    if config.method == "minibatch-kmeans":
+        labels = run_minibatch_kmeans(rows, config.k, config.n_init, seed)
+        return Clustered(build_clusters(rows, labels, config.k, config.filter))
+    graph = build_knn_graph(rows, config.n_neighbors, config.metric, config.recall, seed, backend)
+    _tell(graph, config)
+    if config.method == "leiden":
+        labels = find_communities(graph.affinity, config.resolution, seed)
+        return Clustered(build_clusters(rows, labels, int(labels.max()) + 1, config.filter), None, graph)
+    k, maps = (config.k, None) if config.k else _choose_k(graph, config, seed, backend)
+    if config.method == "agglomerative":
+        return Clustered(build_clusters(rows, run_ward(rows, k, graph.affinity), k, config.filter), None, graph)
+    wanted = min(config.n_components or k, len(rows))
+    if maps is None or maps.rows.shape[1] < wanted:
+        maps = _require_eigenmaps(graph, wanted, seed, backend)
+    maps = replace(maps, rows=np.ascontiguousarray(maps.rows[:, :wanted]), eigenvalues=maps.eigenvalues[:wanted])
+    return Clustered(cluster_rows(maps.rows, k, config.assign, config, seed, backend), maps, graph)
+
+
+def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> SuggestedCounts:
+    """The number of clusters by every criterion, with the curves behind them; `rows` ((N, D) float32, finite), N >= 2.
+
+    Raises InputError when the eigenvectors cannot be found.
+    """
+    graph = build_knn_graph(rows, config.n_neighbors, config.metric, config.recall, seed, backend)
+    _tell(graph, config)
+    leiden = _count_by_leiden(graph, config, seed)
+    if len(rows) < _FEW:
+        return SuggestedCounts(len(rows), {"leiden": leiden, "modularity": 2, "eigengap": 2})
+    maps = _find_eigenmaps_to_count(graph, config, seed, backend)
+    modularities = _compute_modularities(graph, maps, config, seed, backend)
+    counts = {
+        "leiden": leiden,
+        "modularity": _pick_highest(modularities),
+        "eigengap": count_by_eigengap(maps.eigenvalues),
+    }
+    curves = tuple(modularities), tuple(modularities.values()), tuple(maps.eigenvalues.tolist())
+    return SuggestedCounts(len(rows), counts, *curves)
+
+
+def _choose_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> tuple[int, Eigenmaps | None]:
+    """The number of clusters by `config.choose_k`, at least 2, and the eigenmaps that it took to find it."""
+    maps = None
+    if config.choose_k == "leiden":
+        k = _count_by_leiden(graph, config, seed)
+    elif graph.affinity.shape[0] < _FEW:
+        k = 2
+    else:
+        maps = _find_eigenmaps_to_count(graph, config, seed, backend)
+        if config.choose_k == "eigengap":
+            k = count_by_eigengap(maps.eigenvalues)
+        else:
+            k = _pick_highest(_compute_modularities(graph, maps, config, seed, backend))
+    log.info("cluster: %d clusters, by %s; --k sets another number", k, config.choose_k)
+    return k, maps
+
+
+def _count_by_leiden(graph: KnnGraph, config: ClusterConfig, seed: int) -> int:
+    return max(2, int(find_communities(graph.affinity, config.resolution, seed).max()) + 1)
+
+
+def _find_eigenmaps_to_count(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> Eigenmaps:
+    """One more than the most clusters that are looked at."""
+    return _require_eigenmaps(graph, min(config.max_k, graph.affinity.shape[0] - 2) + 1, seed, backend)
+
+
+def _compute_modularities(
+    graph: KnnGraph, maps: Eigenmaps, config: ClusterConfig, seed: int, backend: Backend
+) -> dict[int, float]:
+    """By number of clusters, ascending: the modularity of those that QR finds."""
+    most = maps.rows.shape[1] - 1
+    # Every k at first, then steps of a twentieth: one more cluster among forty changes little.
+    tried = sorted({min(most, max(k, round(k * 1.05))) for k in range(2, most + 1)})
+    labels = {k: cluster_rows(maps.rows[:, :k], k, "qr", config, seed, backend).labels for k in tried}
+    return {k: compute_modularity(graph.affinity, labels[k]) for k in tried}
+
+
+def _pick_highest(modularities: dict[int, float]) -> int:
+    return max(modularities, key=lambda k: modularities[k])
+
+
+def _require_eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) -> Eigenmaps:
+    try:
+        return compute_eigenmaps(graph.affinity, count, seed, backend, graph.order)
+    except ArithmeticError as error:
+        raise InputError(f"{error}.") from error
+
+
+def _tell(graph: KnnGraph, config: ClusterConfig) -> None:
+    """Say what the graph's parts and its recall mean for the clusters."""
+    sizes = graph.component_sizes
+    if len(sizes) > 1:
+        shown = ", ".join(map(str, sizes[:5])) + (", ..." if len(sizes) > 5 else "")
+        log.warning(
+            "cluster: the graph falls into %d parts (of %s objects); each becomes at least one cluster when k allows. "
+            "More --n-neighbors join them.",
+            len(sizes),
+            shown,
+        )
+    if graph.recall < config.recall:
+        log.warning("cluster: the search found %.3f of the true neighbours, not %.3f", graph.recall, config.recall)

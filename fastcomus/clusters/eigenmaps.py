@@ -1,0 +1,106 @@
+"""The graph to its eigenmaps (step 5; the paper's section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from fastcomus.backends.interface import Backend
+from fastcomus.clusters.graph import drop_loops
+
+_ROWS_AT_ONCE = 65_536
+_COLUMNS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Eigenmaps:
+    """`rows`: (N, C) float32, an object a row. `eigenvalues`: (C,) float64 of the normalised Laplacian, ascending.
+
+    `residual`: the largest |W' v - mu v| over the eigenpairs, where W' = D^-1/2 W D^-1/2. `orthonormality`: the largest
+    entry of |V^T V - I|.
+    """
+
+    rows: np.ndarray
+    eigenvalues: np.ndarray
+    residual: float
+    orthonormality: float
+
+
+def compute_eigenmaps(
+    affinity: csr_array, n_components: int, seed: int, backend: Backend, order: np.ndarray | None = None
+) -> Eigenmaps:
+    """The first eigenvectors of L = I - D^-1/2 W D^-1/2, the constant one kept, rescaled by D^-1/2.
+
+    `affinity`: W, (N, N) symmetric; the diagonal plays no part. `n_components` in [1, N]. `order`: (N,)
+    integers, rows in the order to work in, which changes nothing but the time. Raises ArithmeticError when
+    the solver stopped short (a residual or a deviation from orthonormality above 1e-3).
+    """
+    # As in scikit-learn, which the original program calls, loops do not count: neither in W nor in the degrees.
+    affinity = drop_loops(affinity)
+    if order is not None:
+        affinity = _reorder(affinity, order)
+    degrees = np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64)
+    # As in scikit-learn too, a row without any link counts as of degree 1.
+    scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
+    values, vectors = backend.find_eigenvectors(affinity, n_components, seed)
+    residual = _compute_largest_residual(affinity, scale, values, vectors)
+    orthonormality = float(np.abs(_compute_gram(vectors) - np.eye(vectors.shape[1])).max())
+    if not max(residual, orthonormality) < 1e-3:
+        raise ArithmeticError(
+            f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}; "
+            "raise n_neighbors or change the seed"
+        )
+    rows = np.empty(vectors.shape, np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        rows[part if order is None else order[part]] = scale[part, None] * vectors[part]
+    return Eigenmaps(rows, 1 - values, residual, orthonormality)
+
+
+def _compute_largest_residual(affinity: csr_array, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> float:
+    """The largest |W' v - mu v|, a few eigenvectors (N, C) at a time: all at once would take several times their size.
+
+    `scale`: D^-1/2 (N,).
+    """
+    largest = 0.0
+    for start in range(0, vectors.shape[1], _COLUMNS_AT_ONCE):
+        some = slice(start, start + _COLUMNS_AT_ONCE)
+        rest = scale[:, None] * vectors[:, some]
+        rest = affinity @ rest
+        rest *= scale[:, None]
+        rest -= vectors[:, some] * values[some]
+        largest = max(largest, float(np.sqrt(np.einsum("nc,nc->c", rest, rest).max())))
+    return largest
+
+
+def _compute_gram(vectors: np.ndarray) -> np.ndarray:
+    """(C, C) float64 scalar products of the columns of (N, C)."""
+    gram = np.zeros((vectors.shape[1], vectors.shape[1]))
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        part = vectors[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        gram += part.T @ part
+    return gram
+
+
+def _reorder(matrix: csr_array, order: np.ndarray) -> csr_array:
+    """`matrix`[order][:, order], in half the time that the second indexing takes."""
+    places = np.empty(len(order), matrix.indices.dtype)
+    places[order] = np.arange(len(order))
+    turned = matrix[order]
+    turned = csr_array((turned.data, places[turned.indices], turned.indptr), shape=matrix.shape)
+    turned.sort_indices()
+    return turned
+
+
+def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Eigenmaps (M, C) float32 of new objects by Nystroem's extension: each column the mean over an object's neighbours
+    divided by 1 - eigenvalue.
+
+    `rows`: (N, C) eigenmaps. `eigenvalues`: (C,) of the normalised Laplacian; none is near 1, where eigenvectors tell
+    nothing of clusters. `neighbours`: (M, n) rows nearest to each new object. (W y = mu D y, with mu = 1 - eigenvalue,
+    says the same of every row that was there: Bengio et al., "Out-of-sample extensions", 2003.)
+    """
+    means = np.stack([rows[near].mean(axis=0) for near in neighbours]) if len(neighbours) else rows[:0]
+    return (means / np.maximum(1 - eigenvalues, 1e-3)).astype(np.float32)

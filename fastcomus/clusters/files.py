@@ -1,0 +1,114 @@
+"""The folder clusters/ of a run: what `cluster` writes and later stages read."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastcomus.clusters.eigenmaps import Eigenmaps
+from fastcomus.clusters.labels import Clusters
+from fastcomus.clusters.names import ClusterNames, name_clusters, parse_names
+from fastcomus.errors import InputError
+from fastcomus.store.run_folder import RunFolder
+
+
+def write_clusters(
+    folder: RunFolder, clusters: Clusters, maps: Eigenmaps | None, images: pa.ChunkedArray | None
+) -> None:
+    """clusters.parquet (a row per object, with its image where `images` names it), centres and eigenmaps."""
+    if maps is not None:
+        folder.write_array("clusters/eigenmaps.npy", maps.rows)
+        folder.write_array("clusters/eigenvalues.npy", maps.eigenvalues)
+    folder.write_array("clusters/centres.npy", clusters.centres)
+    columns = {"cluster": clusters.labels, "distance": clusters.distances, "is_core": clusters.is_core}
+    table = pa.table(columns)
+    if images is not None:
+        table = table.add_column(0, "image", images)
+    folder.write_table("clusters/clusters.parquet", table)
+
+
+def read_clusters(folder: RunFolder) -> Clusters:
+    centres = folder.read_array("clusters/centres.npy")
+    table = folder.read_table("clusters/clusters.parquet")
+    labels = table["cluster"].to_numpy()
+    return Clusters(
+        labels,
+        table["distance"].to_numpy(),
+        table["is_core"].to_numpy(zero_copy_only=False),
+        centres,
+        np.bincount(labels, minlength=len(centres)),
+    )
+
+
+def read_eigenmaps(folder: RunFolder) -> Eigenmaps:
+    """Those of the method spectral; the manifest of the clusters tells how exact they are."""
+    manifest = folder.read_manifest("clusters") or {}
+    rows, eigenvalues = (folder.read_array(f"clusters/{name}.npy") for name in ("eigenmaps", "eigenvalues"))
+    return Eigenmaps(rows, eigenvalues, manifest["residual"], manifest["orthonormality"])
+
+
+log = logging.getLogger("fastcomus")
+NAMES_FILE = "names.toml"
+_HEADER = '# Names of this run\'s clusters by number: equal names merge clusters, "-" drops one.\n'
+
+
+def read_names(folder: RunFolder, clusters: Mapping[str, Any]) -> ClusterNames:
+    """The names of the clusters whose manifest is `clusters`; none where there is no names.toml.
+
+    Raises InputError for a file that cannot be read, or whose names were given to other clusters.
+    """
+    file = folder.resolve_file(NAMES_FILE)
+    return read_names_file(file, clusters) if file.exists() else name_clusters({}, clusters["k"])
+
+
+def write_names(folder: RunFolder, clusters: Mapping[str, Any], given: Mapping[int, str]) -> ClusterNames:
+    """Store the names `given` to the clusters whose manifest is `clusters`; InputError for bad ones."""
+    import tomli_w
+
+    names = name_clusters(given, clusters["k"])
+    table = {str(cluster): name for cluster, name in names.given}
+    folder.write_text(NAMES_FILE, _HEADER + tomli_w.dumps({"clusters": clusters["fingerprint"], "names": table}))
+    return names
+
+
+def tell_stale_names(folder: RunFolder, clusters: Mapping[str, Any]) -> None:
+    """Warn where `read_names` would refuse the names that are there."""
+    try:
+        read_names(folder, clusters)
+    except InputError as error:
+        log.warning("cluster: %s", error)
+
+
+def read_names_file(file: Path, clusters: Mapping[str, Any]) -> ClusterNames:
+    """The names that `file` gives to the clusters whose manifest is `clusters`; raises as `read_names` does."""
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            f"{file} cannot be read ({error}); mend it, or delete it and name the clusters anew."
+        ) from error
+    table = content.get("names")
+    if (
+        not isinstance(table, dict)
+        or not all(isinstance(name, str) for name in table.values())
+        or not isinstance(content.get("clusters"), str)
+    ):
+        raise InputError(
+            f"{file} holds no names: it needs a line clusters = FINGERPRINT and a table [names] of texts; "
+            "delete it and run fastcomus name CLUSTER=NAME."
+        )
+    if content["clusters"] != clusters["fingerprint"]:
+        raise InputError(
+            f"the names in {file} were given to other clusters than those that are there now; move it away and name "
+            "these with fastcomus name."
+        )
+    try:
+        return name_clusters(parse_names([f"{cluster}={name}" for cluster, name in table.items()]), clusters["k"])
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error

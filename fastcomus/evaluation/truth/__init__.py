@@ -1,0 +1,1 @@
+"""Truth to score against: one file for each kind."""

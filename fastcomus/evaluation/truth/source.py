@@ -1,0 +1,89 @@
+"""What `--truth` may say: the kind of data set, where it lies, which of its images count."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastcomus.errors import InputError, suggest_names
+
+KINDS = ("masks", "voc", "coco", "coco-voc", "folders")
+_WITH_SPLITS = ("voc", "coco", "coco-voc")
+
+
+@dataclass(frozen=True)
+class TruthSource:
+    """`kind`: one of KINDS. `split`: a split of the data set by name, "" where it has none. `list_file`: names of the
+    images that count; None for all."""
+
+    kind: str
+    path: Path
+    split: str = ""
+    list_file: Path | None = None
+
+
+def parse_source(text: str) -> TruthSource:
+    """Read KIND:PATH[@SPLIT][@LIST].
+
+    - `DIR` or `masks:DIR`: a folder of masks (PNG: 0 background, 255 void), named like the images.
+    - `voc:PATH@val`: PASCAL VOC; PATH is VOCdevkit or one year in it; `train`, `val`, `trainaug`, 2007's `test`, ...
+    - `coco:PATH@val2017`: COCO; PATH holds `annotations/`. `coco-voc:` keeps the 20 classes of VOC, the rest is
+      background.
+    - `folders:DIR`: a folder per class, images below it; labels without masks.
+
+    LIST is a file with an image a line. Raises InputError when nothing is there, or a split lacks.
+    """
+    kind, colon, place = text.partition(":")
+    if not colon or kind not in KINDS:
+        kind, place = "masks", text
+    path, parts = _split_at_signs(place)
+    if not path.is_dir():
+        raise InputError(_explain_no_folder(text, path))
+    split, list_name = "", ""
+    if kind in _WITH_SPLITS:
+        if not parts:
+            raise InputError(f"{text} does not say which split; write {kind}:{place}@{_suggest_split(kind)}.")
+        split = parts.pop(0)
+    if parts:
+        list_name = parts.pop(0)
+    if parts:
+        raise InputError(f"{text} has too many parts after @; write {kind}:PATH@{'SPLIT@' * bool(split)}LIST.")
+    if list_name and not os.path.isfile(list_name):
+        raise InputError(f"{text}: there is no list file {list_name}; give a file with the name of an image a line.")
+    return TruthSource(kind, path, split, Path(list_name) if list_name else None)
+
+
+def read_list(file: Path) -> list[str]:
+    """Names in a list file, one a line, each once, blank lines left out. InputError when there are none."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The list {file} cannot be read as UTF-8 text: {error}.") from error
+    names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not names:
+        raise InputError(f"The list {file} is empty; write the name of an image a line.")
+    return names
+
+
+def _split_at_signs(place: str) -> tuple[Path, list[str]]:
+    """The longest beginning that is there (a path may hold an @), and what follows it between the signs."""
+    pieces = place.split("@")
+    for count in range(len(pieces), 0, -1):
+        path = "@".join(pieces[:count])
+        if path and os.path.isdir(path):
+            return Path(path), pieces[count:]
+    return Path(pieces[0]), pieces[1:]
+
+
+def _suggest_split(kind: str) -> str:
+    return "val" if kind == "voc" else "val2017"
+
+
+def _explain_no_folder(text: str, path: Path) -> str:
+    prefix, colon, _ = text.partition(":")
+    if colon and prefix not in KINDS and len(prefix) > 1 and os.sep not in prefix:
+        return (
+            f"There is no kind of truth {prefix!r}{suggest_names(prefix, KINDS)} Give {', '.join(KINDS)}, or a folder."
+        )
+    return f"The truth folder {path} is not a folder; give the folder that holds the masks."

@@ -1,0 +1,169 @@
+"""The two forms of truth, and what every reader of it needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from fastcomus.errors import InputError
+
+VOID = 255  # the truth label of pixels that are not scored, as in PASCAL VOC
+MAX_CLASSES = VOID  # background is 0, so at most the labels 0 .. 254
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true class of every pixel.
+
+    `place`: what was searched, for messages.
+    `classes`: names in label order, background first; empty when no names were given. `evaluation.evaluate`
+        then numbers them up to the highest label it meets.
+    `files`: image name (relative POSIX path, as in the run) -> the file that holds its truth; only images that have
+        some. An image that the run lacks stands under the name that it would have.
+    `read`: image name -> (H, W) labels, unsigned or signed integers; `VOID` is not scored. May be called from
+        several threads at once; raises InputError.
+    """
+
+    place: Path
+    classes: tuple[str, ...]
+    files: Mapping[str, Path]
+    read: Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ImageLabels:
+    """The true class of every image, without masks: `labels`, image name -> index into `classes` (no background)."""
+
+    place: Path
+    classes: tuple[str, ...]
+    labels: Mapping[str, int]
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Labels of a PNG: (H, W) uint8, or uint16 / int32 for a 16-bit one. A palette PNG gives its indices.
+
+    Raises InputError when the file is not a readable PNG, or is in colour or has transparency.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            mode, grey_step = image.mode, _find_grey_step(image)
+            labels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"The mask {path} cannot be read as a PNG: {error}.") from error
+    if mode not in ("1", "L", "P", "I;16", "I"):
+        raise InputError(
+            f"The mask {path} has colours or transparency (mode {mode}) where labels are needed; "
+            "save it as a palette or grey PNG."
+        )
+    if labels.dtype == bool:
+        return labels.astype(np.uint8)
+    return labels // labels.dtype.type(grey_step) if grey_step > 1 else labels
+
+
+def read_classes(classes_file: Path) -> tuple[str, ...]:
+    """Names in label order, one a line. InputError for a blank line, a name twice, or more than MAX_CLASSES."""
+    try:
+        lines = classes_file.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The classes file {classes_file} cannot be read as UTF-8 text: {error}.") from error
+    names = tuple(line.strip() for line in lines)
+    if not names:
+        raise InputError(f"The classes file {classes_file} is empty; write a name a line, background first.")
+    if len(names) > MAX_CLASSES:
+        raise InputError(
+            f"The classes file {classes_file} has {len(names)} names where {MAX_CLASSES} at most can be told "
+            f"apart (label {VOID} is void); shorten it."
+        )
+    first_line: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        # A blank line would silently shift every later label, and equal names would hide one another's score.
+        if not name:
+            raise InputError(f"Line {number} of the classes file {classes_file} is blank; name that class.")
+        if name in first_line:
+            raise InputError(
+                f"Lines {first_line[name]} and {number} of the classes file {classes_file} "
+                f"are both {name!r}; give each class its own name."
+            )
+        first_line[name] = number
+    return names
+
+
+def choose_class_names(given: tuple[str, ...], classes: tuple[str, ...], owner: str) -> tuple[str, ...]:
+    """The names `given` for the `classes` of a data set, or these; InputError when their numbers differ."""
+    if given and len(given) != len(classes):
+        raise InputError(
+            f"The classes file has {len(given)} names and {owner} {len(classes)} classes; "
+            "leave --classes out, or give one name for each."
+        )
+    return given or classes
+
+
+def build_absence_error(names: Sequence[str], whose: str, what: str) -> InputError:
+    """An error that names everything that a split lists and nothing holds."""
+    return InputError(
+        f"{whose} names {len(names)} image{'s' * (len(names) > 1)} without {what}: {', '.join(names)}; "
+        "add them, or take them off the list."
+    )
+
+
+def match_by_stem(image_names: Iterable[str], wanted: Mapping[str, object]) -> dict[str, str]:
+    """For every file stem in `wanted`, the image of the run that has it, folders apart, where there is one."""
+    found: dict[str, str] = {}
+    for name in image_names:
+        stem = PurePosixPath(name).stem
+        if stem not in wanted:
+            continue
+        if stem in found:
+            raise InputError(
+                f"The images {found[stem]} and {name} of this run both carry the name {stem} of the data set; "
+                "embed a folder that holds each image once."
+            )
+        found[stem] = name
+    return found
+
+
+def find_listed(entry: str, names: Container[str], stems: Mapping[str, Sequence[str]]) -> str | None:
+    """The one of `names` that a list means by `entry`: that name, or without its ending (`stems`, by `group_by_stem`).
+
+    None where there is none; InputError where it may be either of two.
+    """
+    if entry in names:
+        return entry
+    candidates = stems.get(entry) or stems.get(strip_ending(entry)) or ()
+    if len(candidates) > 1:
+        raise InputError(
+            f"The list names {entry}, which may be {' or '.join(candidates)}; write the whole name of the file."
+        )
+    return candidates[0] if candidates else None
+
+
+def group_by_stem(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names without their endings -> the names."""
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        stems.setdefault(strip_ending(name), []).append(name)
+    return stems
+
+
+def build_no_image_error(place: Path, example: str, image_names: Sequence[str]) -> InputError:
+    if not image_names:
+        return InputError(f"There are no images to score against {place}; give a run that has some.")
+    return InputError(
+        f"None of the images of this run is in {place}: it has {example} for instance, the run {image_names[0]}; "
+        "embed the images of that data set."
+    )
+
+
+def strip_ending(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _find_grey_step(image: ImageFile.ImageFile) -> int:
+    """Pillow spreads 2- and 4-bit grey over 0 to 255; dividing by this gives back what the file holds."""
+    raw_mode = image.tile[0][3] if image.tile else None
+    return {"L;2": 85, "L;4": 17}.get(raw_mode, 1) if isinstance(raw_mode, str) else 1

@@ -1,0 +1,74 @@
+"""Truth from PASCAL VOC: VOCdevkit/VOC2012/{ImageSets/Segmentation, SegmentationClass, SegmentationClassAug}."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from fastcomus.errors import InputError
+from fastcomus.evaluation.truth.source import TruthSource, read_list
+from fastcomus.evaluation.truth.truth import (
+    Truth,
+    build_absence_error,
+    build_no_image_error,
+    choose_class_names,
+    match_by_stem,
+    read_mask,
+)
+
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+AUGMENTED_SPLIT = "trainaug"  # its masks, SBD's among them, lie in SegmentationClassAug
+# PATH may be one year, or a folder above. Of two years with the same split the later counts.
+_YEARS = (".", "VOC2012", "VOC2007", "VOCdevkit/VOC2012", "VOCdevkit/VOC2007")
+
+
+def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]) -> Truth:
+    """Masks of the images of a split; the image `2007_000032.jpg`, in whatever folder of the run, has
+    `SegmentationClass/2007_000032.png`, or in the split `trainaug` `SegmentationClassAug/2007_000032.png`.
+    A list file stands in for the split's own list.
+
+    Raises InputError when the split is not there or names images without a mask (all of them are told).
+    """
+    year = find_year(source.path, source.split)
+    if year is None:
+        raise InputError(_explain_no_split(source.path, source.split))
+    classes = choose_class_names(given, CLASSES, "PASCAL VOC")
+    folder = year / ("SegmentationClassAug" if source.split == AUGMENTED_SPLIT else "SegmentationClass")
+    listed = source.list_file or _locate_split_file(year, source.split)
+    stems = {PurePosixPath(_read_first_column(line)).stem for line in read_list(listed)}
+    masks = {stem: folder / f"{stem}.png" for stem in sorted(stems)}
+    if lacking := [stem for stem, mask in masks.items() if not mask.is_file()]:
+        raise build_absence_error(lacking, str(listed), f"a mask in {folder}")
+    images = match_by_stem(image_names, masks)
+    if not images:
+        raise build_no_image_error(listed, f"{next(iter(masks))}.jpg", image_names)
+    files = {images.get(stem, f"{stem}.jpg"): mask for stem, mask in masks.items()}
+    return Truth(source.path, classes, files, lambda image: read_mask(files[image]))
+
+
+def has_split(path: Path, split: str) -> bool:
+    return find_year(path, split) is not None
+
+
+def find_year(path: Path, split: str) -> Path | None:
+    """The folder of the year that has `split`, at `path` or below; None where there is none."""
+    return next((path / year for year in _YEARS if _locate_split_file(path / year, split).is_file()), None)
+
+
+def _locate_split_file(year: Path, split: str) -> Path:
+    return year / "ImageSets" / "Segmentation" / f"{PurePosixPath(split).name}.txt"
+
+
+def _read_first_column(line: str) -> str:
+    """trainaug.txt comes with plain names, or with `/JPEGImages/X.jpg /SegmentationClassAug/X.png`."""
+    return line.split()[0]
+
+
+def _explain_no_split(path: Path, split: str) -> str:
+    there = {file.stem for year in _YEARS for file in (path / year / "ImageSets" / "Segmentation").glob("*.txt")}
+    if not there:
+        return f"{path} holds no PASCAL VOC (no ImageSets/Segmentation); give the folder VOC2012 or the one above it."
+    return f"PASCAL VOC in {path} has no split {split!r}; it has {', '.join(sorted(there))}."

@@ -1,0 +1,1 @@
+"""Finding, naming and decoding images, wherever they lie."""

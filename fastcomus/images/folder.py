@@ -1,0 +1,143 @@
+"""Images in a folder, to any depth."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preinit(): no thread has to load one
+
+from fastcomus.errors import InputError
+from fastcomus.images.found import (
+    ENDINGS,
+    ImageList,
+    NoImages,
+    Skipped,
+    escape_name,
+    has_image_ending,
+    is_hidden,
+    is_utf8,
+)
+
+
+def find_images(root: Path) -> ImageList:
+    """List every image file under `root`, by its ending (`ENDINGS`, in upper or lower case).
+
+    Links are followed. Each real folder and each linked file is taken once: under its real path where that
+    lies inside the tree, else through the link that sorts first, so that loops end. Names that start with
+    "." and `__MACOSX` are passed over. Nothing is opened. `root` may also be one image file: then the list
+    is that file, relative to its folder. Raises `InputError` where `root` is missing or holds no image.
+    """
+    root = Path(root)
+    shown = escape_name(str(root))
+    looked_for = ", ".join(f".{ending}" for ending in ENDINGS)
+    if os.path.isdir(root):
+        walk = _Walk(os.path.realpath(root), has_image_ending)
+        names, skipped = walk.names, walk.skipped
+        if walk.root_error:
+            raise InputError(f"{shown} cannot be listed ({walk.root_error}); check its permissions.")
+    elif os.path.isfile(root):
+        if not has_image_ending(root.name) or not is_utf8(root.name):
+            raise InputError(f"{shown} is not an image file; give a folder or a file of {looked_for}.")
+        root, names, skipped = root.parent, [root.name], []
+    else:
+        what = "is neither a folder nor a file" if os.path.lexists(root) else "does not exist"
+        raise InputError(f"{shown} {what}; give a folder of images.")
+    if not names:
+        left_out = f"; {len(skipped)} left out, such as {skipped[0].image} ({skipped[0].reason})" if skipped else ""
+        raise NoImages(f"{root} holds no image file: looked for {looked_for} in it and its folders{left_out}.")
+    return ImageList(root, tuple(sorted(names)), tuple(sorted(skipped, key=lambda one: one.image)))
+
+
+def find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str], list[Skipped]]:
+    """The files of a folder as `find_images` finds them, but those whose name `is_wanted`: sorted, and what was left
+    out."""
+    walk = _Walk(os.path.realpath(root), is_wanted)
+    return sorted(walk.names), walk.skipped
+
+
+class _Walk:
+    """One pass over a tree: real folders first, then links to folders in sorted order, then links to files.
+
+    `d_type` from the directory itself tells files, folders and links apart, so only links cost a `stat`. A
+    real file needs no record of its own: it is listed if its real folder was visited and its name qualifies.
+    """
+
+    def __init__(self, real_root: str, is_wanted: Callable[[str], bool]) -> None:
+        self._is_wanted = is_wanted
+        self.names: list[str] = []
+        self.skipped: list[Skipped] = []
+        self.root_error = ""
+        self._visited: set[str] = set()
+        self._folder_links: list[tuple[str, str]] = []  # a heap of (relative name, real path of the target)
+        self._file_links: list[tuple[str, str]] = []
+        self._walk_real_folders(real_root, "")
+        while self._folder_links:
+            name, target = heapq.heappop(self._folder_links)
+            self._walk_real_folders(target, name + "/")
+        linked: set[str] = set()
+        for name, target in sorted(self._file_links):
+            if target not in linked and not self._is_listed(target):
+                linked.add(target)
+                self.names.append(name)
+
+    def _walk_real_folders(self, real_path: str, prefix: str) -> None:
+        waiting = [(real_path, prefix)]
+        while waiting:
+            folder, prefix = waiting.pop()
+            if folder in self._visited:
+                continue
+            self._visited.add(folder)
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        name = entry.name
+                        if is_hidden(name):
+                            continue
+                        if entry.is_symlink():
+                            self._take_link(entry.path, prefix + name)
+                        elif entry.is_dir(follow_symlinks=False):
+                            if self._accept_name(name, prefix + name):
+                                waiting.append((entry.path, prefix + name + "/"))
+                        elif self._is_wanted(name) and self._accept_name(name, prefix + name):
+                            if entry.is_file(follow_symlinks=False):
+                                self.names.append(prefix + name)
+                            else:
+                                self._skip(prefix + name, "not a regular file", "a pipe, socket or device")
+            except OSError as error:
+                if not prefix:
+                    self.root_error = error.strerror or str(error)
+                self._skip(prefix.rstrip("/"), "unreadable folder", error.strerror or str(error))
+
+    def _take_link(self, path: str, relative: str) -> None:
+        name = os.path.basename(path)
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:
+            if self._is_wanted(name):
+                self._skip(relative, "broken link", error.strerror or str(error))
+            return
+        if not (stat.S_ISDIR(mode) or self._is_wanted(name)) or not self._accept_name(name, relative):
+            return
+        if stat.S_ISDIR(mode):
+            heapq.heappush(self._folder_links, (relative, os.path.realpath(path)))
+        elif stat.S_ISREG(mode):
+            self._file_links.append((relative, os.path.realpath(path)))
+        else:
+            self._skip(relative, "not a regular file", "a link to a pipe, socket or device")
+
+    def _accept_name(self, name: str, relative: str) -> bool:
+        if is_utf8(name):
+            return True
+        self._skip(relative, "name is not valid UTF-8", "rename it to use it")
+        return False
+
+    def _skip(self, relative: str, reason: str, detail: str) -> None:
+        self.skipped.append(Skipped(escape_name(relative), reason, detail))
+
+    def _is_listed(self, real_path: str) -> bool:
+        folder, name = os.path.split(real_path)
+        return folder in self._visited and not is_hidden(name) and self._is_wanted(name) and is_utf8(name)

@@ -1,0 +1,155 @@
+"""Images named by a folder, a file, a list of paths, or standard input."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastcomus.errors import InputError
+from fastcomus.images.addresses import is_url
+from fastcomus.images.folder import find_files, find_images
+from fastcomus.images.found import ENDINGS, ImageList, NoImages, Skipped
+from fastcomus.images.patterns import expand_braces, get_fixed_folder, has_wildcard
+from fastcomus.images.roots import ImageRoot
+from fastcomus.images.tar_shards import TarShards, find_in_shards, is_tar, split_name
+
+STANDARD_INPUT = "-"
+
+
+def find_listed_images(images: Path | str | ImageList) -> ImageList:
+    """The images of `images`, unless they are listed already: a folder or an image (see `find_images`), tars (a folder
+    of them, one, or a pattern such as shards-{000..009}.tar), any of these behind a URL (`remote_images`), any other
+    file, which is read as a list with one path or URL a line, or "-", such a list on standard input.
+
+    Paths of a list are relative to the current folder; `root` is the deepest folder that all of them lie in, so that
+    names never lead out of it. Files that are missing are skipped. Raises InputError for a list that is no text or
+    names no file that is there.
+    """
+    if isinstance(images, ImageList):
+        return images
+    source = Path(images)
+    if is_url(str(images)):
+        from fastcomus.images.remote_images import find_remote_images
+
+        return find_remote_images(str(images))
+    if str(images) == STANDARD_INPUT:
+        return _from_list(sys.stdin.buffer.read(), "standard input")
+    if source.is_dir():
+        return _list_folder_images(source)
+    if is_tar(source.name):
+        return _list_tar_images(source)
+    if not source.is_file() or source.suffix.lower().removeprefix(".") in ENDINGS:
+        return find_images(source)
+    try:
+        return _from_list(source.read_bytes(), str(images))
+    except OSError as error:
+        raise InputError(f"the list {images} cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def open_root(address: str, names: Sequence[str]) -> ImageRoot:
+    """The root of an `ImageList` again, from `str(root)` and some of its names; InputError where it is gone."""
+    if is_url(address):
+        from fastcomus.images.remote_images import open_remote_root
+
+        return open_remote_root(address, names)
+    folder = address if os.path.isdir(address) or not is_tar(address) else _find_tar_folder(address)
+    if not os.path.isdir(folder):
+        raise InputError(f"the images of this run lay in {address}, which is no longer there; put them back.")
+    shard = split_name(names[0])[0] if names else ""
+    # A folder may be called like a tar; then images in it are files.
+    return TarShards(address, folder) if shard and not os.path.isdir(f"{folder}/{shard}") else Path(folder)
+
+
+def _list_folder_images(folder: Path) -> ImageList:
+    """Its images; where there are none, those in its tars."""
+    try:
+        return find_images(folder)
+    except NoImages:
+        tars, skipped = find_files(folder, is_tar)
+        if not tars:
+            raise
+        address = str(folder.resolve())
+        return find_in_shards(address, address, tars, skipped)
+
+
+def _list_tar_images(pattern: Path) -> ImageList:
+    address = os.path.abspath(pattern)
+    folder = _find_tar_folder(address)
+    paths = [address]
+    if not os.path.lexists(address):
+        paths = [path for one in expand_braces(address) for path in _find_matching(one)]
+    if not any(os.path.lexists(path) for path in paths):
+        raise InputError(
+            f"{pattern} is no tar that is there; give a tar, a folder of tars, or a pattern of their names."
+        )
+    return find_in_shards(address, folder, [os.path.relpath(path, folder) for path in paths])
+
+
+def _find_matching(pattern: str) -> list[str]:
+    return glob.glob(pattern, recursive=True) if has_wildcard(pattern) else [pattern]
+
+
+def _find_tar_folder(address: str) -> str:
+    """What the names of images in them are relative to."""
+    return os.path.dirname(address) if os.path.lexists(address) else get_fixed_folder(address)
+
+
+def _from_list(content: bytes, shown: str) -> ImageList:
+    if b"\0" in content:
+        raise InputError(f"{shown} is neither an image nor a list of paths; give a folder, an image or text.")
+    try:
+        lines = [os.fsdecode(line.rstrip(b"\r")) for line in content.removeprefix(codecs.BOM_UTF8).split(b"\n")]
+    except UnicodeDecodeError as error:  # on Windows, where paths are text
+        raise InputError(f"{shown} is not UTF-8 ({error.reason}); save it as such.") from error
+    given = sorted({line.strip() for line in lines if line.strip()})
+    if not given:
+        raise InputError(f"{shown} names no image; give one path or URL a line.")
+    if any(is_url(line) for line in given):
+        return _from_urls(given, shown)
+    paths = sorted({os.path.abspath(line) for line in lines if line.strip()})
+    root = find_common_folder(paths)
+    names, skipped = [], []
+    for path in paths:
+        name = Path(path).relative_to(root).as_posix()
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            printable = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            skipped.append(Skipped(printable, "name is not valid UTF-8", "rename it to use it"))
+            continue
+        if os.path.isfile(path):
+            names.append(name)
+        else:
+            skipped.append(
+                Skipped(name, "not a regular file" if os.path.exists(path) else "unreadable", _explain_missing(path))
+            )
+    if not names:
+        first = f"{skipped[0].image} ({skipped[0].detail})"
+        raise InputError(f"none of the {len(paths)} paths in {shown} is a file, such as {first}; give paths from here.")
+    return ImageList(Path(root), tuple(sorted(names)), tuple(skipped))
+
+
+def find_common_folder(paths: Sequence[str], kind: Any = os.path) -> str:
+    """The deepest folder that all of `paths`, absolute, lie in. `kind`: posixpath or ntpath, by default this system's.
+    Raises InputError where there is none, as on two drives of Windows."""
+    try:
+        return str(kind.commonpath([kind.dirname(path) for path in paths]))
+    except ValueError as error:
+        raise InputError(f"{paths[0]} and {paths[-1]} lie on different drives; label each drive alone.") from error
+
+
+def _from_urls(lines: Sequence[str], shown: str) -> ImageList:
+    from fastcomus.images.remote_images import find_addresses
+
+    if not all(is_url(line) for line in lines):
+        raise InputError(f"{shown} has paths as well as URLs; give a list of each.")
+    return find_addresses(lines, shown)
+
+
+def _explain_missing(path: str) -> str:
+    return "a folder, pipe, socket or device" if os.path.exists(path) else "the file does not exist"

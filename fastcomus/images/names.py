@@ -1,0 +1,95 @@
+"""Names of images that strangers give (members of a tar, keys of a bucket): each becomes a path in the run folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from fastcomus.errors import InputError
+from fastcomus.images.found import Skipped, escape_name, is_hidden, is_utf8
+
+UNSAFE = "unsafe name"
+_LONGEST_NAME = 1024  # bytes; longer ones than buckets allow
+_LONGEST_FOLDER = 255  # bytes, on every common file system
+
+
+def explain_unsafe_name(name: str) -> str:
+    """Why `name` cannot be a file's path below a folder, POSIX and relative; "" where it can."""
+    parts = name.split("/")
+    if name.startswith("/"):
+        return "an absolute path"
+    if ".." in parts:
+        return "it leads out of its folder"
+    if "" in parts or "." in parts:
+        return "a part of it is empty"
+    if "\0" in name or (os.sep == "\\" and any(character in name for character in "\\:")):
+        return "a character that no path can have"
+    if len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
+        return f"longer than {_LONGEST_NAME} bytes"
+    if any(len(part.encode(errors="surrogateescape")) > _LONGEST_FOLDER for part in parts[:-1]):
+        return f"a folder's name longer than {_LONGEST_FOLDER} bytes"
+    return ""
+
+
+def select_safe_names(names: Iterable[str]) -> tuple[list[str], list[Skipped]]:
+    """Those of `names` that can lie beside one another in a folder with their masks, sorted, and why the others cannot.
+
+    Hidden ones are in neither, as with the files of a folder. Of two equal ones the first is taken.
+    """
+    taken: set[str] = set()
+    skipped: list[Skipped] = []
+    for name in names:
+        if any(is_hidden(part) for part in name.split("/") if part not in ("", ".", "..")):
+            continue
+        if not is_utf8(name):
+            skipped.append(Skipped(escape_name(name), "name is not valid UTF-8", "rename it to use it"))
+        elif why := explain_unsafe_name(name):
+            skipped.append(Skipped(escape_name(name), UNSAFE, why))
+        elif name in taken:
+            skipped.append(Skipped(name, "name occurs twice", "the first is taken"))
+        else:
+            taken.add(name)
+    in_the_way = {name: other for name in taken if (other := _find_blocking_file(name, taken))}
+    skipped += [Skipped(name, UNSAFE, f"{other} is an image as well") for name, other in in_the_way.items()]
+    return sorted(taken - in_the_way.keys()), skipped
+
+
+def _find_blocking_file(name: str, names: set[str]) -> str:
+    """The image that takes the place of one of the folders of `name`, by itself or by its mask; no folder of files can
+    hold such a pair."""
+    place = name.find("/")
+    while place >= 0:
+        folder = name[:place]
+        for other in (folder, folder.rpartition(".")[0]):
+            if other in names:
+                return other
+        place = name.find("/", place + 1)
+    return ""
+
+
+def check_names(names: Iterable[str], folder: Path) -> None:
+    """Raise InputError where two of `names` would share a mask in `folder`, because its disk takes them for one."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name and not is_distinct_on_disk(other, name, folder):
+            raise InputError(
+                f"the images {other} and {name} would share a mask: the disk of {folder} takes these names for one. "
+                "Rename one, or put the run on another disk."
+            )
+
+
+def is_distinct_on_disk(one: str, other: str, folder: Path) -> bool:
+    """Whether the disk of `folder` (that it will be on) keeps files of both names; True where none can be made."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, suffix=".unfinished") as scratch:
+            for name in (one, other):
+                Path(scratch, name.replace("/", "_")).touch()
+            return len(list(Path(scratch).iterdir())) == 2
+    except OSError:
+        return True

@@ -1,0 +1,41 @@
+"""Where images lie: a folder of this machine, or something that only gives out their bytes (a tar, a URL).
+
+A root is a `Path` or a `StoredImages`. Both give an image by `root / name`, for `Backend.decode`, and name themselves
+in messages and run.json by `str(root)`. Both can be pickled, so that other processes may be given a root and names.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+
+class StoredImage(ABC):
+    """An image that is no file of its own. `str()` is what messages call it; it holds no credentials."""
+
+    @abstractmethod
+    def read_encoded(self, most_bytes: int) -> bytes:
+        """The bytes of the image file. Raises images.UnreadableImage where they cannot be had or are more."""
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+
+class StoredImages(ABC):
+    """Images that are no files of their own. `str()` is the address that `image_lists.open_root` takes."""
+
+    @abstractmethod
+    def __truediv__(self, name: str) -> StoredImage:
+        """The image `name`. Nothing is read or looked up yet."""
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+
+ImageRoot = Path | StoredImages
+ImagePlace = Path | StoredImage
+
+
+def make_root_absolute(root: ImageRoot) -> ImageRoot:
+    """`root` as it holds in every current folder."""
+    return root.absolute() if isinstance(root, Path) else root

@@ -1,0 +1,137 @@
+"""Where the images of a tar lie in it, found by reading its headers alone; what is damaged or hostile has a reason."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from fastcomus.images.found import Skipped, UnreadableImage, escape_name, has_image_ending
+from fastcomus.images.names import select_safe_names
+
+DAMAGED = "damaged archive"
+COMPRESSED = "compressed archive"
+_COMPRESSED_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
+_LONGEST_HEADER = 2**20  # bytes; real ones, long names included, have some thousand
+
+ReadRange = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True)
+class TarIndex:
+    """`members`: name -> offset and size in bytes, of each image that lies whole in the tar. `skipped`: names in it of
+    what cannot be used; "" is the tar itself, of which only a part could be read."""
+
+    members: dict[str, tuple[int, int]]
+    skipped: tuple[Skipped, ...]
+
+
+def index_tar(read_range: ReadRange, size: int, block: int) -> TarIndex:
+    """The index of a tar of `size` bytes, of which `read_range(offset, length)` gives any range inside it.
+
+    Headers are read `block` bytes at a time, what lies between them is passed over where it is longer. Whatever the tar
+    holds, it ends, and takes memory for the names alone. Raises nothing but what `read_range` raises.
+    """
+    offsets: dict[str, tuple[int, int]] = {}
+    names: list[str] = []
+    skipped: list[Skipped] = []
+    headers = _Headers(read_range, size, block)
+    if size and headers.peek(0).startswith(_COMPRESSED_STARTS):
+        return TarIndex({}, (Skipped("", COMPRESSED, "unpack it, for images are read from any place in it"),))
+    try:
+        for member in _iterate_members(headers, size):
+            name = _strip_dots(member.name)
+            if not has_image_ending(name.rpartition("/")[2]) or member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                skipped.append(Skipped(escape_name(name), "not a regular file", _describe_kind(member)))
+            elif member.offset_data + member.size > size:
+                there = max(0, size - member.offset_data)
+                skipped.append(
+                    Skipped(escape_name(name), "truncated", f"{there} of {member.size} bytes are in the tar")
+                )
+            else:
+                names.append(name)
+                offsets.setdefault(name, (member.offset_data, member.size))
+    except _Damaged as error:
+        skipped.append(Skipped("", DAMAGED, f"{error}; {len(names)} images before it are used"))
+    kept, refused = select_safe_names(names)
+    return TarIndex({name: offsets[name] for name in kept}, (*skipped, *refused))
+
+
+class _Damaged(Exception):
+    """The tar cannot be read on. One line."""
+
+
+def _iterate_members(headers: _Headers, size: int) -> Iterator[tarfile.TarInfo]:
+    """Every member, in order. Raises _Damaged where no header follows and the tar has not ended."""
+    place = -1
+    try:
+        tar = tarfile.open(fileobj=cast(Any, headers), mode="r:")
+        while (member := tar.next()) is not None:
+            cast(Any, tar).members.clear()  # it would keep all of them
+            if member.offset <= place or member.size < 0:  # a negative size leads back, for ever
+                raise _Damaged(f"a header at byte {member.offset} leads back")
+            place = member.offset
+            yield member
+    except (_Damaged, UnreadableImage):
+        raise
+    except Exception as error:  # as with images: tarfile raises many types on damaged headers
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise _Damaged(f"{reason}, after byte {max(place, 0)}") from error
+    # To tarfile a damaged header behind the first is the end.
+    if tar.offset > size:
+        raise _Damaged(f"it ends at byte {size}, inside of a member")
+    if headers.peek(tar.offset).strip(b"\0"):
+        raise _Damaged(f"at byte {tar.offset} stands no header")
+
+
+class _Headers:
+    """The file that tarfile reads: a block of the tar ahead, and no more than a header at once."""
+
+    def __init__(self, read_range: ReadRange, size: int, block: int) -> None:
+        self._read_range, self._size, self._block = read_range, size, block
+        self._place = self._start = 0
+        self._ahead = b""
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, place: int) -> int:
+        if place < 0:
+            raise _Damaged("a header leads back")
+        self._place = place
+        return place
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= _LONGEST_HEADER:
+            raise _Damaged(f"a header at byte {self._place} claims {count} bytes")
+        content = self._get_range(self._place, count)
+        self._place += len(content)
+        return content
+
+    def peek(self, place: int) -> bytes:
+        """The 512 bytes from `place` on, or what there is of them."""
+        return self._get_range(place, tarfile.BLOCKSIZE)
+
+    def _get_range(self, place: int, count: int) -> bytes:
+        count = min(count, max(0, self._size - place))
+        if not count:
+            return b""
+        if not self._start <= place <= place + count <= self._start + len(self._ahead):
+            length = min(max(count, self._block), self._size - place)
+            self._ahead, self._start = self._read_range(place, length), place
+        return self._ahead[place - self._start : place - self._start + count]
+
+
+def _strip_dots(name: str) -> str:
+    """`./a/b.jpg`, as many tars have it, is `a/b.jpg`. What else is odd about a name stays, to be told."""
+    parts = name.split("/")
+    return "/".join(part for place, part in enumerate(parts) if part != "." and (part or place == 0))
+
+
+def _describe_kind(member: tarfile.TarInfo) -> str:
+    if member.issym() or member.islnk():
+        return "a link"
+    return "sparse" if member.issparse() else "a pipe, device or something unknown"

@@ -1,0 +1,1 @@
+"""Weights of networks, and what makes networks run well on a device."""

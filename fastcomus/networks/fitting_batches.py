@@ -1,0 +1,116 @@
+"""Batches that fit into memory: sized by what is free, halved where that was not enough, and remembered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import torch
+
+from fastcomus.errors import InputError, is_out_of_memory
+
+log = logging.getLogger("fastcomus")
+Result = TypeVar("Result")
+_SHARE_OF_FREE = 0.8  # what a batch may take of free memory; the rest is for fragments and other programs
+
+
+def choose_batch_limit(setting: int, device: torch.device, on_gpu: int, on_cpu: int) -> int:
+    """Items per batch before memory is looked at: the `setting`, or for 0 what suits the device."""
+    return setting or (on_gpu if device.type == "cuda" else on_cpu)
+
+
+class DeviceMemory(Protocol):
+    """What is known of a device's memory."""
+
+    def measure_free_bytes(self) -> int:
+        """What a new tensor may take."""
+
+    def measure_peak_bytes(self, work: Callable[[], object]) -> int:
+        """Do `work`; the most memory that it held at a time, beyond what was held before."""
+
+    def release(self) -> None:
+        """Give back what is kept for later tensors."""
+
+
+class CudaMemory:
+    """The memory of a CUDA device as torch's allocator sees it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def measure_free_bytes(self) -> int:
+        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return torch.cuda.mem_get_info(self.device)[0] + unused
+
+    def measure_peak_bytes(self, work: Callable[[], object]) -> int:
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        work()
+        return torch.cuda.max_memory_allocated(self.device) - before
+
+    def release(self) -> None:
+        torch.cuda.empty_cache()
+
+
+class FittingBatches:
+    """Runs a function over batches that may be too large, in as few parts as fit.
+
+    On a CUDA device the first batch of a size of item is preceded by one item alone, whose memory tells how many fit
+    into what is free. When memory runs out all the same, the part is halved and tried again; items of that size or
+    larger never come in larger parts again. On the CPU only the halving happens.
+    """
+
+    def __init__(self, device: torch.device, memory: DeviceMemory | None = None) -> None:
+        self.device = device
+        self.memory = memory or (CudaMemory(device) if device.type == "cuda" else None)
+        self._most: dict[int, int] = {}  # items at once, by numbers in an item
+
+    def run(self, function: Callable[[torch.Tensor], Result], batch: torch.Tensor) -> list[Result]:
+        """`function` of consecutive parts of `batch` (N, ...), in order; one part where all of it fits.
+
+        Raises InputError when a single item is too large.
+        """
+        item = batch[0].numel() if len(batch) else 0
+        if self.memory and len(batch) > 1 and item not in self._most:
+            self._measure(function, batch[:1], item)
+        results: list[Result] = []
+        start = 0
+        while start < len(batch):
+            part = batch[start : start + self.get_limit(item)]
+            try:
+                results.append(function(part))
+                start += len(part)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler: the error holds the tensors of every frame that it went through.
+            self._lower(item, len(part) // 2, tuple(batch.shape[1:]))
+        return results
+
+    def get_limit(self, item: int) -> int:
+        """How many items of so many numbers may come at once, as far as is known."""
+        return min((most for size, most in self._most.items() if size <= item), default=2**31)
+
+    def _measure(self, function: Callable[[torch.Tensor], object], one: torch.Tensor, item: int) -> None:
+        assert self.memory
+        try:
+            taken = self.memory.measure_peak_bytes(lambda: function(one))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            taken = 0  # the batch itself will tell, with fewer things held
+        if taken:
+            self._most[item] = max(1, int(self.memory.measure_free_bytes() * _SHARE_OF_FREE) // taken)
+
+    def _lower(self, item: int, most: int, shape: tuple[int, ...]) -> None:
+        if self.memory:
+            self.memory.release()
+        if most == 0:
+            raise InputError(
+                f"{self.device} has too little memory for a single item of shape {shape}; lower crop_size, "
+                "saliency_size or predict_size, or use another device."
+            )
+        log.warning("Out of memory on %s: from here on %d at once of shape %s.", self.device, most, shape)
+        self._most[item] = most

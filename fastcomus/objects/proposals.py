@@ -1,0 +1,108 @@
+"""Images read and looked at: files to pixels and saliency maps (step 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+import torch
+
+from fastcomus.backends.decoded_images import DecodedImage, cut_into_batches, decode_image, decode_images
+from fastcomus.backends.interface import Backend, Image
+from fastcomus.backends.read_ahead import read_ahead
+from fastcomus.config import EmbedConfig
+from fastcomus.images.found import UnreadableImage
+from fastcomus.images.roots import ImageRoot
+from fastcomus.networks.compiled_batches import fill_up
+from fastcomus.networks.fitting_batches import FittingBatches
+from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """One image on its way: `pixels` (H, W, 3) uint8, or the reason why there are none. `prepared`: what a saliency
+    network sees of it. `maps`: (M, h, w), what was found in it."""
+
+    name: str
+    pixels: Image | None = None
+    prepared: torch.Tensor | None = None
+    maps: np.ndarray | torch.Tensor | None = None
+    error: UnreadableImage | None = None
+
+    @property
+    def pixel_count(self) -> int:
+        return 0 if self.pixels is None else self.pixels.shape[0] * self.pixels.shape[1]
+
+
+def propose_in_batches(
+    root: ImageRoot,
+    shards: Sequence[Sequence[str]],
+    config: EmbedConfig,
+    proposer: Proposer | NetworkProposer,
+    backend: Backend,
+    workers: int,
+) -> Iterator[list[SeenImage]]:
+    """Every image of `shards` with its maps, in order, in batches as the backend's `find_objects` likes them."""
+    if callable(proposer):
+        names = (name for shard in shards for name in shard)
+        seen = read_ahead(make_single_proposer(root, proposer, config, backend), names, workers)
+    else:
+        seen = _propose_by_network(root, shards, config, proposer, backend, workers)
+    return cut_into_batches(seen, [len(shard) for shard in shards], backend.images_at_once, backend.pixels_at_once)
+
+
+def make_single_proposer(
+    root: ImageRoot, proposer: Proposer, config: EmbedConfig, backend: Backend
+) -> Callable[[str], SeenImage]:
+    """What reads an image and finds its objects without a network; called from worker threads."""
+
+    def see(name: str) -> SeenImage:
+        image = decode_image(root, name, config.max_pixels, backend)
+        seen = SeenImage(name, image.pixels, error=image.error)
+        if image.pixels is None:
+            return seen
+        try:
+            return replace(seen, maps=proposer(name, np.asarray(image.pixels)))
+        except UnreadableImage as error:  # its mask, for instance
+            return replace(seen, error=error)
+
+    return see
+
+
+def _propose_by_network(
+    root: ImageRoot,
+    shards: Sequence[Sequence[str]],
+    config: EmbedConfig,
+    proposer: NetworkProposer,
+    backend: Backend,
+    workers: int,
+) -> Iterator[SeenImage]:
+    """Worker threads read images, the network sees them a batch at a time."""
+
+    def prepared_image(image: DecodedImage) -> SeenImage:
+        prepared = None if image.pixels is None else proposer.prepare(image.pixels)
+        return SeenImage(image.name, image.pixels, prepared, error=image.error)
+
+    images = decode_images(
+        shards,
+        prepared_image,
+        root=root,
+        max_pixels=config.max_pixels,
+        backend=backend,
+        workers=workers,
+        on_host=proposer.needs_host_pixels,
+    )
+    sizes = [len(shard) for shard in shards]
+    fitting = FittingBatches(backend.device)
+    for batch in cut_into_batches(images, sizes, proposer.batch, backend.pixels_at_once):
+        prepared = [image.prepared for image in batch if image.prepared is not None]
+        found: Iterator[torch.Tensor] = iter(())
+        if prepared:
+            given = torch.stack(prepared)
+            if config.compile:  # for batches of one size; what is found in the copies is left over
+                given = fill_up(given, proposer.batch)
+            found = chain.from_iterable(fitting.run(proposer.propose, given))
+        for image in batch:
+            yield image if image.prepared is None else replace(image, prepared=None, maps=next(found))

@@ -1,0 +1,1 @@
+"""Ways to find the objects in an image: one file for each method."""

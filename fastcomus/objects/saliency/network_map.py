@@ -1,0 +1,194 @@
+"""Saliency maps by a network: BASNet (the paper's), or one that `fastcomus train-saliency` made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from fastcomus.backends.interface import Image
+from fastcomus.backends.machine import move_to_device
+from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
+from fastcomus.errors import InputError
+from fastcomus.networks import weights
+from fastcomus.networks.compiled_batches import FixedBatches
+from fastcomus.networks.fixed_padding import align_side
+from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
+from fastcomus.networks.precision import choose_precision, use_precision
+from fastcomus.objects.saliency.basnet import BASNet
+from fastcomus.objects.saliency.methods import load_proposer
+from fastcomus.objects.saliency.proposer import Proposer, choose_images_per_pass, resize_to_square
+from fastcomus.objects.saliency.pyramid import PyramidNetwork
+from fastcomus.store.integrity import TENSOR_SEAL, compute_tensor_digest
+
+BASNET = "basnet"
+_METADATA = "fastcomus_saliency"  # name of the description inside a checkpoint
+_FLAT = 1e-3  # a map that spans less than this shows nothing
+_COARSEST = 32  # stride of a backbone's last layer
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class SaliencyNetwork(nn.Module):
+    """(N, 3, S, S) uint8 images -> saliency logits (N, maps, S, S) float32, before the sigmoid.
+
+    `network`: "basnet", or a backbone under a feature pyramid. `maps`: one, or as many as there are priors to
+    refine. `pretrained`: the backbone begins with its published weights. `size`: the side S that it is trained with.
+    """
+
+    def __init__(self, network: str, size: int, maps: int = 1, pretrained: bool = False) -> None:
+        super().__init__()
+        self.description = {"network": network, "size": size}
+        self.body: nn.Module
+        self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]; BASNet's
+        self.std: torch.Tensor
+        if network == BASNET:
+            self.body, self.side = BASNet(), max(32, round(size / 32) * 32)
+            mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) * 255 for values in _IMAGENET)
+            self.register_buffer("mean", mean, persistent=False)
+            self.register_buffer("std", std, persistent=False)
+        else:
+            self.body, self.side = PyramidNetwork(network, maps, pretrained), align_side(size, _COARSEST)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.compute_all_logits(images)[0]
+
+    def compute_all_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The logits, and those that BASNet's loss looks at as well, from its coarser scales."""
+        if not isinstance(self.body, BASNet):
+            return (self.body(images),)
+        pixels = images.to(torch.float32, memory_format=torch.channels_last)
+        return tuple(one.float() for one in self.body.compute_logits((pixels - self.mean) / self.std))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class NetworkMap:
+    """A `NetworkProposer`: one saliency map per image, stretched to [0, 1] by the least and the largest value in it.
+
+    So does the original program by those of its whole batch, where a map depends on its neighbours; with a batch of one
+    it is the same. An image is stretched to a square of the network's side.
+
+    `priors`: methods without weights from which the network learnt; the mean of their maps has the share `prior_weight`
+    in the result. They know this image's outlines, the network what the images have in common, and they err in
+    different places.
+    """
+
+    def __init__(
+        self,
+        network: SaliencyNetwork,
+        precision: str,
+        priors: Sequence[Proposer] = (),
+        prior_weight: float = 0.0,
+        is_compiled: bool = False,
+    ) -> None:
+        self.network = with_folded_batch_norms(network.eval(), torch.uint8)
+        self.precision = precision
+        self.priors = tuple(priors) if prior_weight else ()
+        self.prior_weight = prior_weight if self.priors else 0.0
+        self.needs_host_pixels = bool(self.priors)
+        self.batch = choose_images_per_pass(network.device)
+        self.maps: Callable[[torch.Tensor], torch.Tensor] = self._compute_maps
+        if is_compiled:
+            self.maps = FixedBatches(self._compute_maps, self.batch, network.device)
+
+    def prepare(self, pixels: Image) -> torch.Tensor:
+        """(3, S, S) uint8, or (4, S, S) with the priors' mean behind the colours, 255 for 1."""
+        image = resize_to_square(pixels, self.network.side)
+        if not self.priors:
+            return image
+        assert isinstance(pixels, np.ndarray)
+        mean = sum(prior("", pixels)[0] for prior in self.priors) / len(self.priors)
+        return torch.cat([image, resize_to_square((mean[..., None] * 255).round().astype(np.uint8), self.network.side)])
+
+    @torch.inference_mode()
+    def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
+        return list(self.maps(move_to_device(prepared, self.network.device)))
+
+    def _compute_maps(self, given: torch.Tensor) -> torch.Tensor:
+        """(N, 1, S, S) of what `prepare` gives, on the device."""
+        with use_precision(self.network.device, self.precision):
+            logits = self.network(given[:, :3])
+        maps = torch.sigmoid(logits.float())
+        if self.priors:
+            maps = torch.lerp(maps, given[:, 3:].float() / 255, self.prior_weight)
+        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+        return torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT))
+
+
+def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkMap:
+    """The network `name`: "basnet-unsupervised", "basnet-supervised", or a checkpoint file.
+
+    Raises InputError when the weights cannot be had or are of another network.
+    """
+    precision = choose_precision(config.saliency_precision, device)
+    priors: list[Proposer] = []
+    if Path(name).is_file() and (described := _read_description(Path(name))):
+        network = SaliencyNetwork(described["network"], described["size"])
+        weights.load_exactly(network, weights.read_checkpoint(Path(name)), name)
+        if config.prior_weight:
+            priors = [_load_prior(one, name) for one in described.get("priors", [])]
+    else:
+        file = Path(name) if Path(name).is_file() else weights.obtain_checkpoint_file(name)
+        network = SaliencyNetwork(BASNET, config.saliency_size)
+        weights.load_exactly(network.body, weights.read_checkpoint(file), name)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    return NetworkMap(network, precision, priors, config.prior_weight, config.compile)
+
+
+def _load_prior(prior: Any, checkpoint: str) -> Proposer:
+    if prior not in SALIENCY_PRIORS:
+        raise InputError(
+            f"{checkpoint} was trained on a prior {prior!r} that this fastcomus does not know; train anew."
+        )
+    proposer = load_proposer(EmbedConfig(saliency=prior), torch.device("cpu"))
+    assert callable(proposer)
+    return proposer
+
+
+def find_networks_behind(saliency: str) -> set[str]:
+    """Names of the networks that had a part in `saliency` (a method's name or a checkpoint file): which of them were
+    trained with labels is what the user should know."""
+    if saliency.startswith(BASNET):
+        return {saliency}
+    described = _read_description(Path(saliency)) if Path(saliency).is_file() else None
+    return set() if described is None else {described["network"], *described.get("refined_by", [])} - {BASNET}
+
+
+def check_network(name: str) -> None:
+    """Raise InputError, with the nearest names, unless `name` is "basnet" or a backbone that is known."""
+    if name != BASNET:
+        weights.check_name(name)
+
+
+def save_network(network: SaliencyNetwork, priors: Sequence[str], refined_by: str, path: Path) -> None:
+    """Write a safetensors file that `load_network_map` takes. `priors`: what it learnt from; `refined_by`: the backbone
+    behind its labels, or ""."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    learnt = {"priors": list(priors), "refined_by": [refined_by] if refined_by else []}
+    described = {**network.description, **learnt, TENSOR_SEAL: compute_tensor_digest(tensors)}
+    save_file(tensors, path, metadata={_METADATA: json.dumps(described)})
+
+
+def _read_description(file: Path) -> dict | None:
+    """What `save_network` wrote into `file`, or None when something else wrote it."""
+    try:
+        with safe_open(file, "pt") as opened:
+            text = (opened.metadata() or {}).get(_METADATA)
+        found = json.loads(text) if text else None
+    except Exception:  # no safetensors at all: read_checkpoint says so, where that matters
+        return None
+    if found is None:
+        return None
+    if not (isinstance(found, dict) and isinstance(found.get("network"), str) and type(found.get("size")) is int):
+        raise InputError(f"{file} does not say which saliency network it holds; run fastcomus train-saliency again.")
+    return found

@@ -1,0 +1,96 @@
+"""Objects from the patch features of the encoder's own network: DINOSeg, LOST, TokenCut, MaskCut and FOUND."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from fastcomus.backends.interface import Image
+from fastcomus.backends.machine import move_to_device
+from fastcomus.config import EmbedConfig
+from fastcomus.errors import InputError
+from fastcomus.networks import weights
+from fastcomus.networks.compiled_batches import FixedBatches
+from fastcomus.networks.encoders import PatchEncoder, PatchFeatures, load_patch_encoder
+from fastcomus.networks.precision import choose_precision
+from fastcomus.objects.saliency.attention_mass import compute_attention_masks
+from fastcomus.objects.saliency.found import compute_found_map
+from fastcomus.objects.saliency.lost import run_lost
+from fastcomus.objects.saliency.normalized_cut import run_mask_cut, run_token_cut
+from fastcomus.objects.saliency.proposer import choose_images_per_pass, resize_to_square
+
+# FOUND's decoder was trained on the keys of the first; the second is the same network, trained on for longer.
+_FOUND_ENCODERS = ("dino_vits8_300ep", "vit_small_patch8_224.dino")
+Find = Callable[[PatchFeatures], torch.Tensor]
+
+
+class PatchMethod:
+    """A `NetworkProposer`: an image is stretched to a square, and `find` gives (N, M, h, w) maps or masks of patches.
+
+    Masks without any patch are left out: most methods find one object, MaskCut up to three, and none is possible.
+    `is_compiled`: the network, for batches of one size.
+    """
+
+    needs_host_pixels = False
+
+    def __init__(self, encoder: PatchEncoder, size: int, find: Find, is_compiled: bool = False) -> None:
+        self.encoder = encoder
+        self.side = max(1, round(size / encoder.patch_size)) * encoder.patch_size
+        self.find = find
+        self.device = encoder.mean.device
+        self.batch = choose_images_per_pass(self.device)
+        self.features: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] = self._compute_features
+        if is_compiled:
+            self.features = FixedBatches(self._compute_features, self.batch, self.device)
+
+    def prepare(self, pixels: Image) -> torch.Tensor:
+        return resize_to_square(pixels, self.side)
+
+    @torch.inference_mode()
+    def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
+        found = self.find(PatchFeatures(*self.features(move_to_device(prepared, self.device))))
+        are_there = found.flatten(2).any(2).cpu()  # all at once: a device is waited for
+        return [maps[chosen] for maps, chosen in zip(found, are_there, strict=True)]
+
+    def _compute_features(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The fields of `PatchFeatures`."""
+        features = self.encoder(images)
+        return features.cls, features.patches, features.keys, features.attention
+
+
+def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> PatchMethod:
+    """The method `name` on the network of `config.encoder`.
+
+    Raises InputError when the network has not what the method needs.
+    """
+    if name == "found" and config.encoder not in _FOUND_ENCODERS:
+        raise InputError(
+            f"FOUND's decoder knows the patches of {' and '.join(_FOUND_ENCODERS)}; got --encoder {config.encoder}. "
+            "Give one of these, or --saliency tokencut."
+        )
+    precision = choose_precision(config.saliency_precision, device)
+    encoder = load_patch_encoder(config.encoder, config.encoder_weights, precision, device)
+    if name == "dinoseg" and not encoder.has_attention:
+        raise InputError(
+            f"dinoseg looks at the attention of a ViT's CLS token, and {config.encoder} shows none; give --encoder "
+            "vit_small_patch8_224.dino, or --saliency tokencut."
+        )
+    find: dict[str, Find] = {
+        "dinoseg": lambda features: compute_attention_masks(features.attention)[:, None],
+        "lost": lambda features: run_lost(features.keys).masks[:, None],
+        "tokencut": lambda features: run_token_cut(features.keys).masks[:, None],
+        "maskcut": lambda features: run_mask_cut(features.keys),
+    }
+    if name == "found":
+        find["found"] = _load_found(device)
+    return PatchMethod(encoder, config.saliency_size, find[name], config.compile)
+
+
+def _load_found(device: torch.device) -> Find:
+    state = weights.read_checkpoint(weights.obtain_checkpoint_file("found"))
+    try:
+        weight, bias = state["decoder.weight"].to(device), state["decoder.bias"].to(device)
+    except KeyError as error:
+        raise InputError(f"the checkpoint of found holds no {error}; it must be FOUND's own decoder.") from error
+    return lambda features: compute_found_map(features.keys, weight, bias)[:, None]

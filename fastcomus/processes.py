@@ -1,0 +1,132 @@
+"""Processes that train one network together: who is who, and what they tell one another.
+
+`torchrun` (or Slurm's `srun`) starts the same command N times; environment variables tell each which one it is.
+A command that was started alone is a group of one, in which nothing here communicates.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastcomus.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Value = TypeVar("Value")
+
+_PATIENCE = timedelta(hours=2)  # one process may read or write for long while the others wait
+_PORT = "29511"
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """`rank`: this process, in [0, `size`). `local_rank`: the same among those of this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """The first writes what all share: settings, checkpoints, manifests."""
+        return self.rank == 0
+
+    def choose_device(self, wanted: str) -> str:
+        """The device of this process: of several that ask for "cuda" (or get it by "auto"), each its own."""
+        import torch
+
+        if self.size == 1 or wanted not in ("auto", "cuda") or not torch.cuda.is_available():
+            return wanted
+        return f"cuda:{self.local_rank}"
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            import torch.distributed
+
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def broadcast(self, value: Value) -> Value:
+        """What the first process gave here, in every process; it also waits for all."""
+        return self.gather(value)[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        """What every process gave here, in the order of ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed
+
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.gather(None)
+
+    @contextmanager
+    def connect(self, device: torch.device) -> Iterator[None]:
+        """The processes can talk to one another inside the block: over NCCL on CUDA devices, else gloo.
+
+        Raises InputError when one of them is lost.
+        """
+        if self.size == 1:
+            yield
+            return
+        import torch
+        import torch.distributed
+
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        try:
+            torch.distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+                rank=self.rank,
+                world_size=self.size,
+                timeout=_PATIENCE,
+            )
+            yield
+        except RuntimeError as error:
+            if not _is_lost_connection(error):
+                raise
+            raise InputError(
+                f"process {self.rank} lost touch with the {self.size - 1} others that train with it, so one of them "
+                "has ended (its own message says why); start the same command again, it goes on from the last "
+                "checkpoint."
+            ) from error
+        finally:
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+
+def detect_process_group(environment: Mapping[str, str] | None = None) -> ProcessGroup:
+    """Which of the processes this is, by torchrun's variables or, under `srun`, by Slurm's.
+
+    Slurm's are copied to the names that torch looks for; MASTER_ADDR must be set where there are several machines.
+    """
+    env = os.environ if environment is None else environment
+    if "RANK" not in env and int(env.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in env:
+        if int(env.get("SLURM_NNODES", 1)) > 1 and "MASTER_ADDR" not in env:
+            raise InputError(
+                "training on several machines under Slurm needs the address of the first; export "
+                "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) before srun."
+            )
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", _PORT)
+        return ProcessGroup(*(int(env.get(name, 0)) for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")))
+    return ProcessGroup(int(env.get("RANK", 0)), int(env.get("WORLD_SIZE", 1)), int(env.get("LOCAL_RANK", 0)))
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    import torch.distributed
+
+    told = str(error).lower()
+    signs = ("connection closed", "connection reset", "broken pipe", "timed out", "timeout", "socket")
+    return isinstance(error, torch.distributed.DistError) or any(sign in told for sign in signs)

@@ -1,0 +1,174 @@
+"""Several devices of one machine, a process for each: images are divided, and this process writes.
+
+Each process has two pieces at most, and waits while nobody takes its results, so memory does not grow with the images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import queue
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from fastcomus.backends import choose
+from fastcomus.backends.decoded_images import take_decoded_counts
+from fastcomus.errors import InputError
+from fastcomus.progress import count_decoded
+from fastcomus.run.engines.work import Piece, Result, Stored, Work, make_portable, run_piece
+
+_PIECES_EACH = 2  # one that is computed and one that waits
+
+
+def parse_devices(wanted: str) -> list[str]:
+    """The devices in "cuda:0,cuda:1" or "cuda:all"; any other single name as it is. InputError for one named twice.
+
+    The same CPU may be named several times: "cpu,cpu" makes two processes.
+    """
+    if wanted == "cuda:all":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise InputError("--device cuda:all was asked for and this machine has 0 CUDA devices; use --device auto.")
+        return [f"cuda:{index}" for index in range(count)]
+    devices = [name.strip() for name in wanted.split(",")]
+    if len(devices) > 1:
+        if unknown := [name for name in devices if name != "cpu" and not name.startswith("cuda:")]:
+            raise InputError(
+                f"of several, a device must be cpu or cuda:N; got {unknown[0]!r} in {wanted!r}, such as cuda:0,cuda:1."
+            )
+        if twice := [name for name in devices if name != "cpu" and devices.count(name) > 1]:
+            raise InputError(f"--device {wanted} names {twice[0]} twice; name each once.")
+    return devices
+
+
+class SeveralDevices:
+    """A process for each of `devices`, with `workers` threads that read images and a share of the processor."""
+
+    def __init__(self, devices: Sequence[str], workers: int) -> None:
+        self.devices = tuple(devices)
+        self.workers = workers
+
+    @contextmanager
+    def stream_results(
+        self,
+        work: Work[Piece, Result],
+        pieces: Sequence[Piece],
+        then: Callable[[Result], Stored],
+        on_images: Callable[[int], None],
+    ) -> Iterator[Iterator[Stored]]:
+        devices = self.devices[: len(pieces)]
+        threads = max(1, torch.get_num_threads() // len(devices))
+        processes = [_Process(work, device, self.workers, threads) for device in devices]
+        try:
+            for process in processes:
+                process.received()  # its networks are loaded, or it says why not
+            yield _collected(processes, pieces, then, on_images)
+        finally:
+            for process in processes:
+                process.end()
+
+
+class _Process:
+    """One process and the line to it. What it says: ("ready", None), ("result", Result), behind each piece
+    ("done", where its images were decoded), ("failed", error)."""
+
+    def __init__(self, work: Any, device: str, workers: int, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        self.device = device
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, work, device, workers, threads), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the line breaks when the process ends
+
+    def received(self) -> tuple[str, Any]:
+        """The next message; raises what the process failed with, InputError where it has ended."""
+        try:
+            said, value = self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join(timeout=10)
+            raise InputError(
+                f"the process on {self.device} has ended by itself (exit code {self._process.exitcode}), killed or out "
+                "of memory; start the same command again, it goes on from here."
+            ) from None
+        if said == "failed":
+            raise value
+        return said, value
+
+    def give(self, piece: Any) -> None:
+        try:
+            self.connection.send(piece)
+        except OSError:
+            pass  # it has ended, which `received` tells
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.join()
+        self.connection.close()
+
+
+def _collected(
+    processes: Sequence[_Process],
+    pieces: Sequence[Piece],
+    then: Callable[[Any], Stored],
+    on_images: Callable[[int], None],
+) -> Iterator[Stored]:
+    waiting = deque(pieces)
+    by_connection = {process.connection: process for process in processes}
+
+    def give(process: _Process) -> None:
+        if waiting:
+            process.give(waiting.popleft())
+
+    for _ in range(_PIECES_EACH):
+        for process in processes:
+            give(process)
+    left = len(pieces)
+    while left:
+        for connection in wait(list(by_connection)):
+            process = by_connection[connection]  # type: ignore[index]
+            said, value = process.received()
+            if said == "done":
+                count_decoded(value)
+                left -= 1
+                give(process)
+            else:
+                stored = then(value)
+                on_images(value.images)
+                yield stored
+
+
+def _serve(connection: Connection, work: Any, device: str, workers: int, threads: int) -> None:
+    """The life of a process: load, then do pieces until the line breaks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the process that was started, which ends this one
+    torch.set_num_threads(threads)
+    pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, pieces), daemon=True).start()
+    try:
+        backend = choose.select(device)
+        loaded = work.load(backend, workers)
+        connection.send(("ready", None))
+        while (piece := pieces.get()) is not None:
+            for result in run_piece(loaded, piece):
+                connection.send(("result", result))
+            connection.send(("done", take_decoded_counts(backend)))
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the process that was started has ended
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            connection.send(("failed", make_portable(error)))
+
+
+def _receive(connection: Connection, pieces: queue.SimpleQueue[Any]) -> None:
+    """In a thread, so that the other side never waits for this one to read."""
+    try:
+        while True:
+            pieces.put(connection.recv())
+    except (EOFError, OSError):
+        pieces.put(None)

@@ -1,0 +1,80 @@
+"""The class maps of a run folder's iteration against truth (step 11)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fastcomus.backends.read_ahead import read_ahead
+from fastcomus.clusters.named_masks import ClassMaps
+from fastcomus.errors import InputError
+from fastcomus.evaluation.class_maps import Evaluation, PairCounts, count_pairs, evaluate
+from fastcomus.evaluation.image_labels import LabelEvaluation, evaluate_labels, find_image_cluster
+from fastcomus.evaluation.truth.read import make_fitting_source, read_truth
+from fastcomus.evaluation.truth.source import parse_source
+from fastcomus.evaluation.truth.truth import ImageLabels, Truth
+from fastcomus.progress import show_progress
+
+
+def evaluate_run(
+    maps: ClassMaps, truth: str, classes: Path | None, fit_on: str, bootstrap: int, seed: int
+) -> Evaluation | LabelEvaluation:
+    """Score `maps` and store the scores as evaluation/iteration-N.json.
+
+    `truth`, `fit_on`: see `datasets.read_truth` and `datasets.make_fitting_source`; the two must share no image.
+    """
+    if bootstrap < 0:
+        raise InputError(f"--bootstrap must be 0 or more; got {bootstrap}.")
+    source = parse_source(truth)
+    scored, fitting = read_truth(source, classes, maps.images), None
+    if fit_on:
+        fitting = read_truth(make_fitting_source(source, fit_on), classes, maps.images)
+        shared = _list_images(scored) & _list_images(fitting)
+        if shared:
+            raise InputError(
+                f"--fit-on {fit_on} shares {len(shared)} images with --truth {truth}, {min(shared)} for instance; "
+                "fit the matching on others."
+            )
+    evaluation: Evaluation | LabelEvaluation
+    if isinstance(scored, ImageLabels):
+        clusters = _read_image_clusters(maps, scored)
+        fitted = (_read_image_clusters(maps, fitting), fitting) if isinstance(fitting, ImageLabels) else None
+        evaluation = evaluate_labels(clusters, scored, maps.k, fitted, bootstrap=bootstrap, seed=seed)
+    else:
+        fitted_counts = _count_pairs(maps, fitting, False) if isinstance(fitting, Truth) else None
+        counts = _count_pairs(maps, scored, bool(bootstrap))
+        evaluation = evaluate(counts, fitted_counts, bootstrap=bootstrap, seed=seed)
+    if maps.names.given:
+        evaluation = replace(evaluation, cluster_names=maps.names.classes)
+    maps.folder.write_json(f"evaluation/iteration-{maps.iteration}.json", evaluation.to_json())
+    return evaluation
+
+
+def _list_images(truth: Truth | ImageLabels) -> set[str]:
+    return set(truth.files if isinstance(truth, Truth) else truth.labels)
+
+
+def _count_pairs(maps: ClassMaps, truth: Truth, keep_images: bool) -> PairCounts:
+    present = maps.select_present(list(truth.files))
+    with show_progress("evaluate", len(present), "images") as advance:
+        return count_pairs(
+            present,
+            maps.read,
+            truth,
+            maps.k,
+            maps.backend,
+            workers=maps.workers,
+            keep_images=keep_images,
+            on_image=advance,
+        )
+
+
+def _read_image_clusters(maps: ClassMaps, truth: ImageLabels) -> dict[str, int]:
+    present = maps.select_present(list(truth.labels))
+    found = read_ahead(lambda name: find_image_cluster(maps.read(name)), present, maps.workers)
+    with show_progress("evaluate", len(present), "images") as advance:
+        clusters = {}
+        for name, cluster in zip(present, found, strict=True):
+            clusters[name] = cluster
+            advance(1)
+    return clusters

@@ -1,0 +1,28 @@
+"""What `--preset auto` takes."""
+
+from __future__ import annotations
+
+import logging
+
+from fastcomus.networks.cache import (
+    is_present,
+)
+from fastcomus.networks.weights import PROBE_SECONDS, is_obtainable
+from fastcomus.settings import get_preset_config
+
+log = logging.getLogger("fastcomus")
+
+
+def choose_preset() -> str:
+    """What `--preset auto` takes: "dino" when its weights are here or can be fetched, else "offline"; logged."""
+    config = get_preset_config("dino")
+    wanted = [config.embed.encoder, config.train.backbone]
+    if is_obtainable(wanted):
+        log.info("preset auto: dino, since the weights of %s are here or can be fetched", " and ".join(wanted))
+        return "dino"
+    log.info(
+        "preset auto: offline, since the weights of %s are neither here nor to be fetched within %.0f s",
+        " and ".join(name for name in wanted if not is_present(name)),
+        PROBE_SECONDS,
+    )
+    return "offline"

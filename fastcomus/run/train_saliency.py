@@ -1,0 +1,209 @@
+"""`train-saliency` on a run folder: maps of the priors, their refinement, the network; goes on where it was killed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastcomus.backends.interface import Backend
+from fastcomus.config import Config
+from fastcomus.errors import InputError
+from fastcomus.images.roots import ImageRoot
+from fastcomus.interruption import reach_safe_point
+from fastcomus.objects.saliency.network_map import SaliencyNetwork, save_network
+from fastcomus.objects.saliency.training import (
+    MAP_SIDE,
+    EpochState,
+    average_maps,
+    compute_confidence,
+    fuse_maps,
+    predict_maps,
+    train_network,
+)
+from fastcomus.progress import count, show_progress
+from fastcomus.run.saliency_maps import FOLDER, Photographs, _compute_prior_maps
+from fastcomus.settings import parse_priors
+from fastcomus.store.integrity import check_zip, compute_file_digest, seal_json
+from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.sealed_json import compute_fingerprint, read_sealed
+
+log = logging.getLogger("fastcomus")
+NETWORK = f"{FOLDER}/network.safetensors"
+
+
+def train_saliency(
+    root: ImageRoot, names: Sequence[str], stamp: str, folder: RunFolder, config: Config, backend: Backend, workers: int
+) -> Path:
+    """Train a saliency network on the images `names` under `root`, with no label; the path of its checkpoint.
+
+    `stamp` tells one state of the images from another. Raises InputError when fewer than two images can be read.
+    """
+    chosen = config.saliency
+    stage = compute_fingerprint(config=asdict(chosen), seed=config.seed, images=stamp)
+    if folder.is_current(FOLDER, stage):
+        count(images=(folder.read_manifest(FOLDER) or {})["images"], epochs=chosen.epochs)
+        log.info("train-saliency: up to date, %s", folder.resolve_file(NETWORK))
+        return folder.resolve_file(NETWORK)
+    folder.begin(FOLDER, stage)
+    network, images = _train_from_priors(root, names, folder, config, backend, workers)
+    refined_by = chosen.refine_backbone if _is_refining(config) else ""
+    folder.write_tensors(NETWORK, lambda path: save_network(network, parse_priors(chosen), refined_by, path))
+    epochs = range(1, chosen.refine_epochs + 1)
+    refined_files = [f"refined-{epoch}.{ending}" for epoch in epochs for ending in ("npy", "json")]
+    # What each file builds on goes after it: a kill in between leaves nothing that lacks its ground.
+    for leaving in ("learn.pt", "refine.pt", *refined_files, "priors"):
+        folder.remove(f"{FOLDER}/{leaving}")
+    folder.finish(FOLDER, stage, images=images, config=asdict(chosen))
+    count(images=images, epochs=chosen.epochs)
+    log.info("train-saliency: trained on %d images; use it with --saliency %s", images, folder.resolve_file(NETWORK))
+    return folder.resolve_file(NETWORK)
+
+
+def _train_from_priors(
+    root: ImageRoot, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
+) -> tuple[SaliencyNetwork, int]:
+    """The network, and the number of images that it was trained on. No file of maps is open when it returns: Windows
+    would not remove one that is."""
+    photographs = _compute_prior_maps(root, names, folder, config, backend, workers)
+    if photographs.count < 2:
+        raise InputError(f"training needs at least 2 images that can be read; got {photographs.count}.")
+    labels = photographs.priors
+    if _is_refining(config):
+        priors = len(parse_priors(config.saliency))
+        refined = _refine_maps(photographs, priors, folder, config, backend, workers)
+
+        def labels(index: int) -> np.ndarray:
+            return np.concatenate([refined(index), photographs.priors(index)])
+
+    return _fit_network(photographs, labels, folder, config, backend, workers), photographs.count
+
+
+def _is_refining(config: Config) -> bool:
+    return len(parse_priors(config.saliency)) > 1 and config.saliency.refine_epochs > 0
+
+
+def _refine_maps(
+    photographs: Photographs, count: int, folder: RunFolder, config: Config, backend: Backend, workers: int
+) -> Callable[[int], np.ndarray]:
+    """Maps of the priors as a network sees them that was trained on all, averaged over its epochs: (P, L, L) uint8."""
+    chosen = config.saliency
+    clear = _select_clearest(photographs.priors, photographs.count, chosen.confident_share)
+    state = _read_state(folder, "refine")
+    done = state.epochs if state else 0
+    if done:
+        _check_refined(done, folder)
+    log.info("train-saliency: refining %d priors, %d of %d epochs are done", count, done, chosen.refine_epochs)
+    seen = len(clear) + photographs.count  # images in an epoch: learnt from, then looked at
+    with show_progress("refining", chosen.refine_epochs * seen, "images", done * seen) as advance:
+        for network, after in train_network(
+            lambda index: photographs.read(clear[index]),
+            lambda index: photographs.priors(clear[index]),
+            len(clear),
+            count,
+            chosen,
+            config.seed,
+            backend.device,
+            workers,
+            state,
+            advance,
+        ):
+            before = _load_refined(after.epochs - 1, folder) if after.epochs > 1 else None
+            now = predict_maps(
+                network, photographs.read, photographs.count, chosen.batch_size, chosen.precision, workers
+            )
+            # Not through a memory map, for which a full disk is no error but a kill.
+            with folder.replace_file(f"{FOLDER}/refined-{after.epochs}.npy") as path, path.open("wb") as stream:
+                shape = (photographs.count, count, MAP_SIDE, MAP_SIDE)
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(stream, {**header, "shape": shape})
+                for index, maps in enumerate(now):
+                    earlier = None if before is None else before[index]
+                    stream.write(average_maps(earlier, maps, chosen.moving_average).tobytes())
+                    advance(1)
+            digest = compute_file_digest(folder.resolve_file(f"{FOLDER}/refined-{after.epochs}.npy"))
+            folder.write_json(f"{FOLDER}/refined-{after.epochs}.json", seal_json({"maps": digest}))
+            _write_state(folder, "refine", after)
+            del before, now  # Windows removes no file that is mapped
+            for ending in ("npy", "json"):
+                folder.remove(f"{FOLDER}/refined-{after.epochs - 1}.{ending}")
+            reach_safe_point()
+            log.info("train-saliency: epoch %d of %d, loss %.3f", after.epochs, chosen.refine_epochs, after.loss)
+    return _load_refined(chosen.refine_epochs, folder).__getitem__
+
+
+def _fit_network(
+    photographs: Photographs,
+    labels: Callable[[int], np.ndarray],
+    folder: RunFolder,
+    config: Config,
+    backend: Backend,
+    workers: int,
+) -> SaliencyNetwork:
+    """The network that learns what the maps `assign_labels(i)`, (P, L, L) uint8, agree on."""
+    chosen = config.saliency
+    clear = _select_clearest(labels, photographs.count, chosen.confident_share)
+    state = _read_state(folder, "learn")
+    done = state.epochs if state else 0
+    log.info("train-saliency: training %s, %d of %d epochs are done", chosen.network, done, chosen.epochs)
+    network: SaliencyNetwork | None = None
+    with show_progress("training", chosen.epochs * len(clear), "images", done * len(clear)) as advance:
+        for trained, after in train_network(
+            lambda index: photographs.read(clear[index]),
+            lambda index: fuse_maps(labels(clear[index])),
+            len(clear),
+            1,
+            chosen,
+            config.seed + 1,
+            backend.device,
+            workers,
+            state,
+            advance,
+        ):
+            network = trained
+            _write_state(folder, "learn", after)
+            reach_safe_point()
+            log.info("train-saliency: epoch %d of %d, loss %.3f", after.epochs, chosen.epochs, after.loss)
+    if network is None:  # killed between the last epoch and the storing of its network
+        assert state is not None
+        network = SaliencyNetwork(chosen.network, chosen.size)
+        network.load_state_dict(state.state["network"])
+    return network
+
+
+def _check_refined(epochs: int, folder: RunFolder) -> None:
+    maps, facts = (folder.resolve_file(f"{FOLDER}/refined-{epochs}.{ending}") for ending in ("npy", "json"))
+    if not maps.exists() or read_sealed(facts)["maps"] != compute_file_digest(maps):
+        raise InputError(f"{maps} is not what was written; delete the folder {maps.parent} and run the same command.")
+
+
+def _load_refined(epochs: int, folder: RunFolder) -> np.ndarray:
+    """(N, P, L, L) uint8, left on disk."""
+    return np.load(folder.resolve_file(f"{FOLDER}/refined-{epochs}.npy"), mmap_mode="r")
+
+
+def _select_clearest(maps: Callable[[int], np.ndarray], count: int, share: float) -> list[int]:
+    """The share of `count` images, at least two, whose `maps(i)` agree most clearly."""
+    clearness = np.array([compute_confidence(maps(index)) for index in range(count)])
+    most = np.argsort(-clearness, kind="stable")[: max(2, round(share * count))]
+    return np.sort(most).tolist()
+
+
+def _write_state(folder: RunFolder, name: str, state: EpochState) -> None:
+    folder.write_tensors(f"{FOLDER}/{name}.pt", lambda path: torch.save(asdict(state), path))
+
+
+def _read_state(folder: RunFolder, name: str) -> EpochState | None:
+    file = folder.resolve_file(f"{FOLDER}/{name}.pt")
+    if not file.exists():
+        return None
+    try:
+        check_zip(file)
+        return EpochState(**torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{file} cannot be read ({reason}); delete it to train from the start.") from error

@@ -1,0 +1,1 @@
+"""Class maps to a trained network to masks (steps 8 to 10)."""

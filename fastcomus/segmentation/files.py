@@ -1,0 +1,116 @@
+"""Files of an iteration's network in the run folder: its weights, its training's checkpoint and curve."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.util
+import io
+import json
+from dataclasses import asdict
+
+import torch
+from safetensors.torch import save_file
+
+from fastcomus.errors import InputError
+from fastcomus.networks import weights
+from fastcomus.segmentation.segmenter import Segmenter, build_segmenter
+from fastcomus.segmentation.training import Checkpoint, EpochRow
+from fastcomus.store.integrity import (
+    TENSOR_SEAL,
+    check_zip,
+    compute_tensor_digest,
+    read_sealed_facts,
+    read_sealed_tensors,
+)
+from fastcomus.store.run_folder import RunFolder
+
+_WEIGHTS, _CURVE = NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # of an iteration's folder
+
+
+def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
+    """Whether the network of an iteration is there and was trained as the fingerprint `trained_from` says."""
+    file = folder.resolve_file(_get_weights_file(iteration))
+    try:
+        return file.exists() and read_sealed_facts(file).get("trained_from") == trained_from
+    except Exception:  # of a damaged file
+        return False
+
+
+def write_segmenter(folder: RunFolder, iteration: int, segmenter: Segmenter, trained_from: str) -> None:
+    state = {key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}
+    metadata = {"fastcomus": json.dumps({TENSOR_SEAL: compute_tensor_digest(state), "trained_from": trained_from})}
+    folder.write_tensors(_get_weights_file(iteration), lambda path: save_file(state, path, metadata))
+
+
+def read_segmenter(folder: RunFolder, iteration: int, backbone: str, k: int, output_stride: int) -> Segmenter:
+    """The network of an iteration, in eval mode on the CPU. No pretrained weights are needed.
+
+    Raises InputError where the file holds another network (of another k or backbone), or none.
+    """
+    file = folder.resolve_file(_get_weights_file(iteration))
+    segmenter = build_segmenter(backbone, "", k, output_stride, pretrained=False)
+    try:
+        state = read_sealed_tensors(file)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{file} cannot be read ({reason}); delete the folder iteration-{iteration} and run fastcomus train."
+        ) from error
+    weights.load_exactly(segmenter, state, f"{file} (for k = {k} on {backbone})")
+    return segmenter.eval()
+
+
+def load_segmenter(folder: RunFolder, iteration: int) -> Segmenter:
+    """The network of a finished iteration; see `read_segmenter`."""
+    manifest = folder.read_manifest(f"iteration-{iteration}") or {}
+    return read_segmenter(folder, iteration, manifest["backbone"], manifest["k"], manifest["output_stride"])
+
+
+def write_checkpoint(folder: RunFolder, iteration: int, checkpoint: Checkpoint) -> None:
+    """training.csv first: it is written anew from the checkpoint's history."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [field.name for field in dataclasses.fields(EpochRow)], lineterminator="\n")
+    writer.writeheader()
+    rows = [asdict(row) for row in checkpoint.history]
+    writer.writerows({**row, "images_per_s": f"{row['images_per_s']:.2f}"} for row in rows)
+    folder.write_text(f"iteration-{iteration}/{_CURVE}", stream.getvalue())
+    stored = {"history": rows, "steps": checkpoint.steps, "state": checkpoint.state}
+    folder.write_tensors(_get_checkpoint_file(iteration), lambda path: torch.save(stored, path))
+
+
+def read_checkpoint(folder: RunFolder, iteration: int) -> Checkpoint | None:
+    """None where training has not come to its first checkpoint; InputError for a damaged one."""
+    file = folder.resolve_file(_get_checkpoint_file(iteration))
+    if not file.exists():
+        return None
+    try:
+        check_zip(file)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        return Checkpoint(tuple(EpochRow(**row) for row in saved["history"]), saved["steps"], saved["state"])
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{file} cannot be read ({reason}); delete it to train from the start.") from error
+
+
+def remove_checkpoint(folder: RunFolder, iteration: int) -> None:
+    folder.remove(_get_checkpoint_file(iteration))
+
+
+def show_in_tensorboard(folder: RunFolder, iteration: int, row: EpochRow) -> None:
+    """Add an epoch to the run folder's `tensorboard`, where TensorBoard is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder.resolve_file(f"tensorboard/iteration-{iteration}"), purge_step=row.epoch) as writer:
+        for name in ("loss", "agreement", "learning_rate", "images_per_s"):
+            writer.add_scalar(name, getattr(row, name), row.epoch)
+
+
+def _get_weights_file(iteration: int) -> str:
+    return f"iteration-{iteration}/{_WEIGHTS}"
+
+
+def _get_checkpoint_file(iteration: int) -> str:
+    return f"iteration-{iteration}/checkpoint.pt"

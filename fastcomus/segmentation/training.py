@@ -1,0 +1,259 @@
+"""Class maps to a trained segmenter (steps 9 and 10)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+from fastcomus.backends.interface import Backend
+from fastcomus.backends.machine import move_to_device
+from fastcomus.config import TrainConfig
+from fastcomus.errors import InputError
+from fastcomus.networks.augmentation import ReadSample, augment_batches, compute_batch_starts, shuffle_epoch
+from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.fixed_padding import align_side
+from fastcomus.networks.precision import choose_precision, use_precision
+from fastcomus.networks.schedules import compute_cosine_factor, make_moving_average
+from fastcomus.networks.synchronized_batch_norm import synchronize_batch_norms
+from fastcomus.processes import ProcessGroup
+from fastcomus.segmentation.segmenter import Segmenter, build_segmenter, enlarge_logits
+
+IGNORED = -1  # a label in class maps: its pixel is not learnt from
+LOGITS_AT_ONCE = 2**23  # enlarged to the image's size
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """A line of training.csv. `loss`: the mean over the pixels learnt from; `agreement`: the share of these whose label
+    the network gave, in [0, 1]; `learning_rate`: the backbone's at the start of the epoch; `images_per_s`: on the
+    clock, of what this process did of the epoch since it was started."""
+
+    epoch: int
+    loss: float
+    agreement: float
+    learning_rate: float
+    images: int
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything training needs to go on after a step: `history`, a row per finished epoch; `steps` done in the epoch
+    after these (0: at its start); `state`, tensors and numbers only."""
+
+    history: tuple[EpochRow, ...]
+    steps: int
+    state: dict[str, Any]
+
+
+class SelfTraining:
+    """Training of DeepLabv3 from its backbone's own weights: Adam, cross-entropy, random resized crops, mirrored.
+
+    A training step learns from `batch_size` images (a smaller set is one batch): their losses are summed over pixels
+    and divided by the number of these, whatever part of the batch the network sees at once (`images_at_once`) and
+    whichever process sees it; statistics of batch normalisation come from the images seen at once in all processes.
+
+    All random choices of a step come from (seed, epoch, step): training that resumes from a checkpoint ends with the
+    same weights as training that was never interrupted. `processes` have one seed and the same images; the order of
+    images and their crops do not depend on their number, dropout does.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        config: TrainConfig,
+        epochs: int,
+        seed: int,
+        backend: Backend,
+        processes: ProcessGroup | None = None,
+        resume: Checkpoint | None = None,
+    ) -> None:
+        """`k`: clusters. Raises InputError for an unknown backbone or missing weights."""
+        self.config, self.epochs, self.seed = config, epochs, seed
+        self.processes = processes or ProcessGroup()
+        self.device = backend.device
+        self.precision = choose_precision(config.precision, self.device)
+        self.side = align_side(config.train_size, config.output_stride)
+        torch.manual_seed(seed)
+        segmenter = build_segmenter(config.backbone, config.backbone_weights, k, config.output_stride)
+        segmenter = segmenter.to(self.device)
+        self.averaged = None
+        if config.weight_average:
+            self.averaged = AveragedModel(segmenter, multi_avg_fn=make_moving_average(config.weight_average))
+        if self.processes.size > 1:
+            synchronize_batch_norms(segmenter, self.device)
+        self.segmenter = segmenter
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": segmenter.backbone.parameters(), "lr": config.learning_rate},
+                {"params": segmenter.head.parameters(), "lr": config.head_learning_rate or config.learning_rate},
+            ]
+        )
+        self.history: tuple[EpochRow, ...] = ()
+        self.steps = 0
+        # Summed over the epoch so far, in all processes: loss, pixels whose label was given, pixels learnt from.
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        if resume is not None:
+            self.history, self.steps = resume.history, resume.steps
+            segmenter.load_state_dict(resume.state["segmenter"])
+            self.optimizer.load_state_dict(resume.state["optimizer"])
+            self.sums += resume.state["sums"].to(self.device)
+            if self.averaged is not None:
+                self.averaged.load_state_dict(resume.state["averaged"])
+        if config.compile:
+            segmenter.compile()
+        self.network: nn.Module = segmenter
+        if self.processes.size > 1:
+            self.network = DistributedDataParallel(segmenter, broadcast_buffers=False)
+
+    def get_trained(self) -> Segmenter:
+        """The network as it is now: the average of its weights where that is asked for."""
+        if self.averaged is None:
+            return self.segmenter
+        assert isinstance(self.averaged.module, Segmenter)
+        return self.averaged.module
+
+    def make_checkpoint(self) -> Checkpoint:
+        """The state after the last step, not copied: it changes with the next one."""
+        state = {
+            "segmenter": self.segmenter.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sums": self.sums,
+        }
+        if self.averaged is not None:
+            state["averaged"] = self.averaged.state_dict()
+        return Checkpoint(self.history, self.steps, state)
+
+    def train(self, read: ReadSample, count: int, workers: int) -> Iterator[int]:
+        """Train to the end; after each step the number of images in it, over all processes.
+
+        `read(i)`, for i in [0, count): pixels (H, W, 3) uint8 and class map (H, W) with labels in [0, k] or IGNORED; it
+        is called from `workers` threads. `history` has grown where a step ended an epoch.
+        """
+        least = max(2, self.processes.size)
+        if count < least:
+            raise InputError(
+                f"training needs at least {least} images (batch statistics come from several, and each of "
+                f"{self.processes.size} processes sees one); got {count}."
+            )
+        batch_size = max(self.config.batch_size, least)
+        steps = len(compute_batch_starts(count, batch_size, least))
+        scheduler = self._make_scheduler(steps)
+        for number in range(len(self.history), self.epochs):
+            epoch = shuffle_epoch(count, batch_size, self.seed, number, least)
+            done = self.steps
+            passes = [self._split_into_passes(batch) for batch in epoch.batches[done:]]
+            mine = [part for batch in passes for part in batch]
+            samples = augment_batches(read, mine, epoch.seeds, self.config, self.side, workers)
+            learning_rate = float(self.optimizer.param_groups[0]["initial_lr"]) * self._compute_rate(
+                number * steps, steps
+            )
+            started, seen = time.perf_counter(), 0
+            for step, (batch, parts) in enumerate(zip(epoch.batches[done:], passes, strict=True), start=done):
+                self._step([next(samples) for _ in parts], number, step)
+                scheduler.step()
+                self.steps = step + 1
+                seen += len(batch)
+                if self.steps == steps:
+                    images_per_s = seen / (time.perf_counter() - started)
+                    self._end_epoch(learning_rate, count, images_per_s)
+                yield len(batch)
+
+    def _split_into_passes(self, batch: np.ndarray) -> list[np.ndarray]:
+        """The parts of a batch that this process passes through the network, one after another.
+
+        As many in every process, each of at least one image there and of two over all processes.
+        """
+        processes, at_once = self.processes.size, self.config.images_at_once or len(batch)
+        passes = min(math.ceil(len(batch) / (processes * at_once)), len(batch) // max(2, processes))
+        return np.array_split(batch, passes * processes)[self.processes.rank :: processes]
+
+    def _step(self, parts: list[tuple[torch.Tensor, torch.Tensor]], epoch: int, step: int) -> None:
+        torch.manual_seed(_derive_dropout_seed(self.seed, epoch, step, self.processes.rank))
+        self.network.train()
+        learnt = torch.tensor([float(sum((labels != IGNORED).sum() for _, labels in parts))], device=self.device)
+        pixels = self.processes.sum(learnt).clamp(min=1)
+        # Processes' gradients are averaged, not summed.
+        share = self.processes.size / pixels
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros_like(self.sums)
+        for place, (images, labels) in enumerate(parts):
+            images, labels = move_to_device(images, self.device), move_to_device(labels, self.device)
+            with self._keep_gradients(place + 1 < len(parts)):
+                with use_precision(self.device, self.precision), self._use_shortcuts():
+                    logits = self.network(images)
+                coarse = logits.detach().requires_grad_()
+                for strip, its_labels in split_into_strips(coarse, labels):
+                    each = enlarge_logits(strip, its_labels.shape)
+                    loss = F.cross_entropy(each, its_labels, ignore_index=IGNORED, reduction="sum")
+                    (loss * share).backward()
+                    given = (each.detach().argmax(1) == its_labels).sum()
+                    sums += torch.stack([loss.detach(), given, (its_labels != IGNORED).sum()]).double()
+                logits.backward(coarse.grad)
+        self.optimizer.step()
+        self.sums += self.processes.sum(sums)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.segmenter)
+
+    def _use_shortcuts(self) -> AbstractContextManager[Any]:
+        """A compiled network has its own."""
+        return nullcontext() if self.config.compile else use_bf16_shortcuts(self.device, self.precision)
+
+    def _keep_gradients(self, are_kept: bool) -> Any:
+        """Processes exchange gradients once a step, in its last pass."""
+        if are_kept and isinstance(self.network, DistributedDataParallel):
+            return self.network.no_sync()
+        return nullcontext()
+
+    def _end_epoch(self, learning_rate: float, images: int, images_per_s: float) -> None:
+        loss, given, pixels = self.sums.tolist()
+        pixels = max(1.0, pixels)
+        row = EpochRow(len(self.history) + 1, loss / pixels, given / pixels, learning_rate, images, images_per_s)
+        self.history = (*self.history, row)
+        self.steps = 0
+        self.sums = torch.zeros_like(self.sums)
+
+    def _make_scheduler(self, steps: int) -> LambdaLR:
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        done = len(self.history) * steps + self.steps
+        return LambdaLR(self.optimizer, lambda step: self._compute_rate(step, steps), last_epoch=done - 1)
+
+    def _compute_rate(self, step: int, steps: int) -> float:
+        return compute_cosine_factor(step / (steps * self.epochs)) if self.config.schedule == "cosine" else 1.0
+
+
+def split_into_strips(
+    logits: torch.Tensor, labels: torch.Tensor, most: int = LOGITS_AT_ONCE
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits (B, C, h, w) and labels (B, H, W) int64 image by image, in strips of rows that hold about `most` enlarged
+    logits at most: those of every pixel of a batch would be most of the memory. H - 1 is a multiple of h - 1.
+
+    A strip's last row is the next one's first and learnt from there.
+    """
+    stride = (labels.shape[1] - 1) // (logits.shape[2] - 1)
+    rows = max(1, most // (logits.shape[1] * labels.shape[2] * stride))
+    for image, its_labels in zip(logits.split(1), labels.split(1), strict=True):
+        for top in range(0, logits.shape[2] - 1, rows):
+            strip = image[:, :, top : top + rows + 1]
+            of_strip = its_labels[:, top * stride : (top + rows) * stride + 1]
+            if of_strip.shape[1] < its_labels.shape[1] - top * stride:
+                of_strip = of_strip.clone()
+                of_strip[:, -1] = IGNORED
+            yield strip, of_strip
+
+
+def _derive_dropout_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> 1)

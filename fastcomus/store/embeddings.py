@@ -1,0 +1,129 @@
+"""Embeddings as a matrix: from the objects of a run, or a person's own from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fastcomus.errors import InputError
+from fastcomus.store.integrity import compute_file_digest
+
+_HELD_BYTES = 2**30  # of embeddings in memory; more are left in a file
+_ROWS_AT_ONCE = 65_536
+
+
+def extract_embeddings(table: pa.Table) -> np.ndarray:
+    """(N, D) float32 from the column `embedding`, a list (of fixed size or not) of numbers per row."""
+    column = table["embedding"].combine_chunks()
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
+        raise InputError(f"the column embedding must hold lists of numbers; it holds {kind}.")
+    if len(column) == 0:
+        return np.empty((0, 0), np.float32)
+    if column.null_count or pc.count_distinct(pc.list_value_length(column)).as_py() > 1:
+        raise InputError("every row of the column embedding must hold the same number of values.")
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    return values.astype(np.float32, copy=False).reshape(len(column), -1)
+
+
+def join_rows(parts: Iterable[pa.Table], count: int, folder: Path) -> np.ndarray:
+    """(N, D) float32 from the column `embedding` of `parts`, `count` rows in all, which are never there twice.
+
+    Those of more than 1 GiB lie in a file without a name in `folder`, which the system reads and drops as it needs.
+    """
+    stream, rows, filled, width = None, np.empty((0, 0), np.float32), 0, 0
+    try:
+        for part in parts:
+            matrix = extract_embeddings(part)
+            if not len(matrix):
+                continue
+            shape = count, matrix.shape[1]
+            if not filled and 4 * math.prod(shape) > _HELD_BYTES:
+                stream = tempfile.TemporaryFile(dir=folder)
+            elif not filled:
+                rows = np.empty(shape, np.float32)
+            elif matrix.shape[1] != width:
+                raise InputError("every row of the column embedding must hold the same number of values.")
+            width = shape[1]
+            if stream:
+                stream.write(np.ascontiguousarray(matrix).data)
+            else:
+                rows[filled : filled + len(matrix)] = matrix
+            filled += len(matrix)
+        assert filled == count, (filled, count)
+        if stream:
+            stream.flush()
+            rows = np.asarray(np.memmap(stream, np.float32, "c", shape=(count, width)))
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot hold the embeddings while they are worked on ({error.strerror or error}); free space."
+        ) from error
+    finally:
+        if stream:
+            stream.close()
+    return rows
+
+
+def read_embeddings(source: Path | str | np.ndarray) -> tuple[np.ndarray, str]:
+    """Rows and a digest of them: an array, an .npy file of shape (N, D), or Parquet with a column `embedding`."""
+    if isinstance(source, np.ndarray):
+        digest = hashlib.sha256(f"{source.dtype} {source.shape}".encode())
+        digest.update(np.ascontiguousarray(source).tobytes())
+        return source, digest.hexdigest()
+    file = Path(source)
+    try:
+        if file.suffix.lower() == ".npy":
+            rows = _read_npy(file)
+        else:
+            names = pq.read_schema(file).names
+            if "embedding" not in names:
+                raise InputError(f"{file} has no column embedding; it has {', '.join(names)}.")
+            rows = extract_embeddings(pq.read_table(file, columns=["embedding"]))
+        return rows, compute_file_digest(file)
+    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{file} is neither an .npy file nor Parquet that can be read ({reason}).") from error
+
+
+def _read_npy(file: Path) -> np.ndarray:
+    """What a .npy file holds; of more than 1 GiB the file itself, mapped, which stays as it is."""
+    if file.stat().st_size > _HELD_BYTES:
+        return np.asarray(np.lib.format.open_memmap(file, mode="c"))
+    with file.open("rb") as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def check_embeddings(rows: np.ndarray) -> np.ndarray:
+    """(N, D) float32, C order; InputError unless `rows` are finite numbers in two dimensions."""
+    if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number) or np.iscomplexobj(rows):
+        raise InputError(f"embeddings must be real numbers of shape (N, D); got {rows.dtype} of shape {rows.shape}.")
+    with np.errstate(over="ignore"):  # float64 numbers that float32 cannot hold are named below
+        rows = np.ascontiguousarray(rows, np.float32)
+    parts = (rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE))
+    is_finite = np.concatenate([np.empty(0, bool), *(np.isfinite(part).all(axis=1) for part in parts)])
+    broken = np.flatnonzero(~is_finite)
+    if len(broken):
+        shown = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
+        raise InputError(f"embeddings must be finite; {len(broken)} rows hold NaN or infinity (rows {shown}).")
+    return rows
+
+
+def normalise_rows(rows: np.ndarray) -> np.ndarray:
+    """(N, C) float32, every row scaled to length 1; rows of zeros stay."""
+    unit = np.zeros(rows.shape, np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        norms = np.linalg.norm(rows[part], axis=1, keepdims=True)
+        np.divide(rows[part], norms, where=norms > 0, out=unit[part])
+    return unit

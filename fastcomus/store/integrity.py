@@ -1,0 +1,127 @@
+"""Whether files are still what was written: seals in JSON, digests of tensors, the checksums of PNG, zip and Parquet.
+
+What is small carries a SHA-256, or stands with one in its stage's manifest; class maps, of which there are as many as
+images, have the checksums that PNG gives them. All of it costs less than reading the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+SEAL = "sha256"  # the key, in a sealed JSON object, of the digest of all others
+TENSOR_SEAL = "fastcomus_sha256"  # the key in the JSON in the metadata of a safetensors file
+
+
+class Damaged(ValueError):
+    """A file is not what was written. One line that fits into a sentence."""
+
+
+def seal_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`value` with a digest of itself under SEAL."""
+    return {**value, SEAL: _compute_digest(value)}
+
+
+def unseal_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse; raises Damaged where the digest is missing or that of something else."""
+    content = {name: one for name, one in value.items() if name != SEAL}
+    if SEAL not in value:
+        raise Damaged("it carries no digest of itself")
+    if value[SEAL] != _compute_digest(content):
+        raise Damaged("it is not what was written")
+    return content
+
+
+def compute_file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def compute_tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 (hex) of names, kinds, shapes and values."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_sealed_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file; Damaged where they are not those whose digest stands in its metadata."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        seal = _parse_facts(opened.metadata() or {}).get(TENSOR_SEAL)
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+    if seal is not None and seal != compute_tensor_digest(tensors):  # files of other programs have none
+        raise Damaged("it is not what was written")
+    return tensors
+
+
+def read_sealed_facts(file: Path) -> dict[str, Any]:
+    """What stands with the digest in the metadata of a safetensors file; the tensors are not read."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        return _parse_facts(opened.metadata() or {})
+
+
+def _parse_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """A file of ours has one entry of metadata, because safetensors writes several in any order: a JSON object that
+    holds the seal, or the seal alone, as networks had it at first. Empty in files of other programs."""
+    if TENSOR_SEAL in metadata:
+        return dict(metadata)
+    for text in metadata.values():
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and TENSOR_SEAL in value:
+            return value
+    return {}
+
+
+def check_zip(file: Path) -> None:
+    """Raise Damaged unless every member of a zip (a checkpoint of torch's) has its checksum; torch does not look."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        raise Damaged(f"it is no whole zip: {error}") from error
+    if broken is not None:
+        raise Damaged(f"the checksum of {broken} is wrong")
+
+
+def read_checked_png(file: Path) -> np.ndarray:
+    """(H, W, ...) pixels of a PNG; Damaged unless all its checksums are right, most of which Pillow passes over."""
+    content = file.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+            picture.verify()
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+            return np.asarray(picture)
+    except MemoryError:
+        raise
+    except Exception as error:  # plugins raise nearly every type there is on damaged files
+        raise Damaged(str(error).strip().split("\n")[0] or type(error).__name__) from error
+
+
+def _compute_digest(value: Mapping[str, Any]) -> str:
+    as_read = json.loads(json.dumps(value))  # where every key is a string
+    text = json.dumps(as_read, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()

@@ -1,0 +1,183 @@
+"""The command line: what it says, with which exit code, and that bad input leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import TINY, Photographs, tree_bytes
+from typer.testing import CliRunner
+
+from fastcomus.cli.commands import app
+from fastcomus.config import STAGES
+from fastcomus.config import Config as Settings
+from fastcomus.errors import InputError
+from fastcomus.networks.registry import SOURCES
+from fastcomus.settings import to_toml, with_settings
+
+
+def command(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "FASTCOMUS_OFFLINE": "1", "COLUMNS": "200"}
+    line = [sys.executable, "-m", "fastcomus", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_names_every_setting_with_its_default(stage: str) -> None:
+    shown = (
+        CliRunner()
+        .invoke(app, [{"saliency": "train-saliency"}.get(stage, stage), "--help"], env={"COLUMNS": "300"})
+        .output
+    )
+    for field in fields(STAGES[stage]):
+        line = next(line for line in shown.splitlines() if f"--{field.name.replace('_', '-')} " in line)
+        assert field.metadata["help"].split(".")[0][:40] in line
+        assert "(default:" in line
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    line = [sys.executable, "-X", "importtime", "-m", "fastcomus", "--help"]
+    reply = subprocess.run(line, capture_output=True, text=True, check=True)
+    imported = set(re.findall(r"\|\s+([\w.]+)$", reply.stderr, re.MULTILINE))
+    assert not imported & {"torch", "numpy", "pyarrow", "timm", "sklearn", "scipy", "PIL"}
+
+
+def test_the_two_commands_with_nothing_else_said(photographs: Photographs, tmp_path: Path) -> None:
+    shutil.copytree(photographs.images, tmp_path / "images")
+    embedded = command("embed", "./images", folder=tmp_path)
+    assert embedded.returncode == 0 and "preset auto: offline" in embedded.stderr
+    assert "human labels" in embedded.stderr
+    assert "\x1b" not in embedded.stderr  # no progress bar outside a terminal
+    clustered = command("cluster", "--k", 3, "--filter", 0.2, folder=tmp_path)
+    assert clustered.returncode == 0
+    assert len(list((tmp_path / "comus-run/iteration-0/masks").iterdir())) == 24
+
+
+def test_bad_input_ends_with_one_sentence_and_code_2(run_copy: Path) -> None:
+    before = tree_bytes(run_copy)
+    reply = command("cluster", "--run", run_copy, "--k", 25)
+    assert reply.returncode == 2 and reply.stdout == ""
+    assert reply.stderr == ("fastcomus: k must lie in [2, N]; got k=25 with N=24 objects. Lower --k or add images.\n")
+    assert tree_bytes(run_copy) == before
+
+
+BAD = {
+    "no images": (["embed", "{empty}", "--run", "{new}"], "no image"),
+    "no folder": (["embed", "{empty}/absent", "--run", "{new}"], "absent"),
+    "k below 2": (["cluster", "--run", "{run}", "--k", "1"], "k must be at least 2; got 1"),
+    "kmeans without k": (["cluster", "--run", "{run}", "--method", "kmeans", "--k", "0"], "give --k K"),
+    "filter of 1": (["cluster", "--run", "{run}", "--filter", "1"], r"\[0, 1\).*got 1.0"),
+    "filter below 0": (["cluster", "--run", "{run}", "--filter", "-0.1"], r"\[0, 1\).*got -0.1"),
+    "another version": (["cluster", "--run", "{other}", "--k", "3"], "format 99"),
+    "not a run folder": (["cluster", "--run", "{images}", "--k", "3"], "not a run folder"),
+    "truncated shard": (["cluster", "--run", "{truncated}", "--k", "2"], "part-00000.parquet cannot be read"),
+    "foreign truth": (["evaluate", "--run", "{run}", "--truth", "{foreign}"], "foreign"),
+    "unknown encoder": (
+        ["embed", "{images}", "--run", "{new}", "--encoder", "vit_smal_patch8_224"],
+        "vit_small_patch8_224",
+    ),
+    "unknown saliency": (["embed", "{images}", "--run", "{new}", "--saliency", "background-pior"], "background-prior"),
+    "unknown preset": (["embed", "{images}", "--run", "{new}", "--preset", "offlin"], "offline"),
+    "no CUDA device": (["embed", "{images}", "--run", "{new}", "--device", "cuda:7"], "CUDA"),
+    "nothing embedded": (["cluster", "--run", "{new}", "--k", "3"], "fastcomus embed"),
+    "nothing trained": (["predict", "{images}", "--run", "{untrained}"], "fastcomus train"),
+    "a list of nothing": (["predict", "{empty}/../list", "--run", "{run}"], "list names no image"),
+    "nothing to export": (["export", "onnx", "--run", "{untrained}"], "fastcomus train"),
+    "no such network": (["export", "onnx", "--run", "{run}", "--iteration", "0"], "one of 1, 2; got 0"),
+    "no such iteration": (["evaluate", "--run", "{run}", "--truth", "{truth}", "--iteration", "7"], "0, 1, 2; got 7"),
+    "NaN embeddings": (["cluster", "--run", "{new}", "--k", "2", "--embeddings", "{nan}"], "rows 3"),
+    "bad settings": (["embed", "{images}", "--run", "{new}", "--config", "{toml}"], "crop_size"),
+    "unwritable": (["embed", "{images}", "--run", "/dev/null/run"], "/dev/null/run"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case: str, run_copy: Path, photographs: Photographs, tmp_path: Path) -> None:
+    places = {name: tmp_path / name for name in ("empty", "new", "other", "truncated", "foreign", "untrained")}
+    places["empty"].mkdir()
+    for name in ("other", "truncated", "untrained"):
+        shutil.copytree(run_copy, places[name])
+    (places["other"] / "run.json").write_text('{"format": 99}')
+    part = places["truncated"] / "objects/part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-100])
+    for iteration in (1, 2):
+        shutil.rmtree(places["untrained"] / f"iteration-{iteration}")
+    places["foreign"].mkdir()
+    shutil.copy(photographs.truth / "00.png", places["foreign"] / "someone-else.png")
+    rows = np.ones((9, 4))
+    rows[3, 1] = np.nan
+    np.save(tmp_path / "nan.npy", rows)
+    (tmp_path / "toml").write_text("[embed]\ncrop_sise = 32\n")
+    (tmp_path / "list").write_text("\n")
+    known = {"run": run_copy, "images": photographs.images, "truth": photographs.truth, "nan": tmp_path / "nan.npy"}
+    arguments, expected = BAD[case]
+    before = tree_bytes(tmp_path)
+    line = [argument.format(**places, **known, toml=tmp_path / "toml") for argument in arguments]
+    result = CliRunner().invoke(app, line)
+    assert isinstance(result.exception, InputError), result.output
+    sentence = str(result.exception)
+    assert re.search(expected, sentence) and "\n" not in sentence
+    assert tree_bytes(tmp_path) == before and not places["new"].exists()
+
+
+def test_a_wrong_option_exits_with_2(tmp_path: Path) -> None:
+    for line in (["cluster", "--k", "many"], ["cluster", "--kk", "3"], ["embed"]):
+        assert CliRunner().invoke(app, line).exit_code == 2
+
+
+def test_run_takes_settings_of_every_stage(photographs: Photographs, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text(to_toml(with_settings(Settings(preset="offline"), TINY)))
+    line = ["run", str(photographs.images), "--run", str(tmp_path / "run"), "--preset", "offline"]
+    line += ["--config", str(settings), "--iterations", "1", "--epochs", "1", "--truth", str(photographs.truth)]
+    line += ["--encoder", "efficientnet-lite0", "--backbone", "efficientnet-lite0", "--output-stride", "16"]
+    result = CliRunner().invoke(app, line, catch_exceptions=False)
+    assert result.exit_code == 0 and result.stdout.count("mIoU") == 2
+
+
+def test_doctor_names_what_auto_takes() -> None:
+    result = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"}, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "Preset auto takes offline" in result.stdout and "faiss-cpu" in result.stdout
+
+
+def test_weights_list_shows_every_network_with_its_licence_and_whether_it_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTCOMUS_WEIGHTS", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    torch.save(timm.create_model("test_vit3").state_dict(), tmp_path / "vit.pth")
+    added = CliRunner().invoke(app, ["weights", "add", "test_vit3", str(tmp_path / "vit.pth")], catch_exceptions=False)
+    assert added.exit_code == 0 and str(tmp_path / "cache/test_vit3.pth") in added.stdout.replace("\n", "")
+    shown = CliRunner().invoke(app, ["weights", "list"], env={"COLUMNS": "250"}, catch_exceptions=False).stdout
+    lines = {line.split()[1]: line for line in shown.splitlines() if line.startswith("│")}
+    assert {*SOURCES, "test_vit3"} <= set(lines)
+    cells = {name: [cell.strip() for cell in line.split("│")[1:-1]] for name, line in lines.items()}
+    assert cells["basnet-unsupervised"][2:] == ["CC BY-NC 4.0: not for commercial use", "no", "no"]
+    assert cells["efficientnet-lite0"][3:] == ["yes", "yes"]
+    assert cells["test_vit3"][3:] == ["yes", "yes"]
+    narrow = CliRunner().invoke(app, ["weights", "list"], env={"COLUMNS": "80"}, catch_exceptions=False).stdout
+    assert "…" not in narrow
+
+
+def test_weights_that_cannot_be_had_end_with_one_sentence_and_code_2(tmp_path: Path) -> None:
+    (tmp_path / "page.pth").write_text("<html>")
+    for line, told in (
+        (["fetch", "basnet-unsupervised"], "CC BY-NC 4.0"),
+        (["fetch", "basnet-unsupervisd"], "did you mean basnet-unsupervised"),
+        (["fetch", "gcvit_tiny.in1k"], "forbids to fetch"),
+        (["add", "found", str(tmp_path / "page.pth")], "no checkpoint"),
+        (["add", "found", str(tmp_path / "absent.pth")], "there is no file"),
+    ):
+        reply = command("weights", *line)
+        assert reply.returncode == 2 and reply.stdout == "" and told in reply.stderr
+        assert reply.stderr.startswith("fastcomus: ") and reply.stderr.count("\n") == 1

@@ -1,0 +1,67 @@
+"""How many clusters the data hold: every criterion, the curves behind it, and the page that shows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted import gaussian
+from typer.testing import CliRunner
+
+import fastcomus
+from fastcomus import InputError, Run
+from fastcomus.cli.commands import app
+from fastcomus.config import COUNT_CRITERIA
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    np.save(tmp_path / "rows.npy", gaussian(300, 5, spread=0.5)[0])
+    return tmp_path / "rows.npy"
+
+
+def test_every_criterion_finds_the_planted_number_and_the_curves_say_why(rows_file: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", preset="offline")
+    found = run.suggest_k(rows_file, max_k=20)
+    assert found.objects == 300 and found.counts == dict.fromkeys(COUNT_CRITERIA, 5)
+    assert found.tried[0] == 2 and found.tried[-1] == 20 and len(found.eigenvalues) == 21
+    assert found.tried[int(np.argmax(found.modularities))] == 5
+    assert found.eigenvalues[5] - found.eigenvalues[4] == max(np.diff(found.eigenvalues)[1:])
+    stored = json.loads((tmp_path / "run/suggest-k/counts.json").read_text())
+    assert stored["counts"] == found.counts and stored["tried"] == list(found.tried)
+    for criterion in COUNT_CRITERIA:  # what `cluster` takes
+        clusters = fastcomus.cluster(np.load(rows_file), choose_k=criterion, max_k=20)
+        assert len(clusters.sizes) == found.counts[criterion]
+
+
+def test_the_same_data_give_the_same_page(rows_file: Path, tmp_path: Path) -> None:
+    pages = []
+    for name in ("one", "two"):
+        Run(tmp_path / name, preset="offline").suggest_k(rows_file)
+        pages.append((tmp_path / name / "suggest-k/index.html").read_bytes())
+    assert pages[0] == pages[1] and b"what <code>--k auto</code> takes" in pages[0]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_few_objects(n: int, tmp_path: Path) -> None:
+    found = Run(tmp_path / "run", preset="offline").suggest_k(gaussian(n)[0])
+    assert all(2 <= count <= n for count in found.counts.values())
+    assert (tmp_path / "run/suggest-k/index.html").is_file()
+
+
+def test_one_object_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="N=1"):
+        Run(tmp_path / "run", preset="offline").suggest_k(np.ones((1, 4)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_from_the_command_line(rows_file: Path, tmp_path: Path) -> None:
+    line = ["--run", str(tmp_path / "run"), "--preset", "offline", "--embeddings", str(rows_file)]
+    said = CliRunner().invoke(app, ["suggest-k", *line, "--choose-k", "modularity"], catch_exceptions=False).stdout
+    assert said.splitlines() == ["leiden: 5", "modularity: 5  (what --k auto takes)", "eigengap: 5"]
+    CliRunner().invoke(app, ["cluster", *line, "--k", "3"], catch_exceptions=False)
+    CliRunner().invoke(app, ["cluster", *line, "--k", "auto"], catch_exceptions=False)
+    assert json.loads((tmp_path / "run/clusters/manifest.json").read_text())["k"] == 5
+    assert CliRunner().invoke(app, ["cluster", *line, "--k", "many"]).exit_code == 2

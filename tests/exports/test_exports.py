@@ -1,0 +1,286 @@
+"""Exports read back by other readers: pycocotools, torchvision's VOC, a YOLO rasteriser, LabelMe's JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import Photographs, tree_bytes
+from hypothesis import HealthCheck, given, settings
+from PIL import Image
+from pycocotools.coco import COCO
+from test_regions import class_maps, enclosed
+from torchvision.datasets import VOCSegmentation
+from typer.testing import CliRunner
+
+from fastcomus import InputError, Run
+from fastcomus.backends.choose import select
+from fastcomus.cli.commands import app
+from fastcomus.clusters.named_masks import ClassMaps
+from fastcomus.clusters.names import ClusterNames, name_clusters
+from fastcomus.exports.export import FORMATS, Transfer, export_masks
+from fastcomus.images.reading import read_image
+from fastcomus.store.lock import SoleWriter
+from fastcomus.store.masks import get_mask_path
+from fastcomus.store.run_folder import RunFolder
+
+STRANGE = {0: 'a "quoted", <b>name</b>: #1', 1: "🐈‍⬛ [x]", 2: "yes"}
+
+
+def written(
+    root: Path, maps: dict[str, np.ndarray], format_name: str, names: ClusterNames | None = None, how: str = "copy"
+) -> Path:
+    """An export of `maps`, by image name, with plain images of their sizes (those that are there stay)."""
+    folder = RunFolder(root / "run")
+    for image, labels in maps.items():
+        folder.write_class_map(get_mask_path("iteration-0", image), labels)
+        file = root / "images" / image
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", labels.shape[::-1], (90, 60, 30)).save(file)
+    masks = ClassMaps(folder, 0, list(maps), names or name_clusters(STRANGE, 3), select("cpu"), 2)
+    target = root / f"out-{len(list(root.glob('out-*')))}"
+    assert export_masks(format_name, masks, Transfer(root / "images", how, 10**8), target) == len(maps)
+    return target
+
+
+def read_coco(target: Path) -> dict[str, np.ndarray]:
+    coco = COCO(target / "annotations/instances_default.json")
+    assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == list(STRANGE.values())
+    maps = {}
+    for image in coco.loadImgs(coco.getImgIds()):
+        assert (target / "images" / image["file_name"]).is_file()
+        labels = np.zeros((image["height"], image["width"]), int)
+        for annotation in coco.loadAnns(coco.getAnnIds(image["id"])):
+            mask = coco.annToMask(annotation)
+            rows, columns = mask.nonzero()
+            x, y, width, height = annotation["bbox"]
+            assert mask.sum() == annotation["area"] and annotation["iscrowd"] == 0
+            assert (x, y, x + width, y + height) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            labels += annotation["category_id"] * mask
+        maps[image["file_name"]] = labels
+    return maps
+
+
+def read_voc(target: Path) -> dict[str, np.ndarray]:
+    assert (target / "VOCdevkit/VOC2012/classes.txt").read_text().splitlines() == ["background", *STRANGE.values()]
+    dataset = VOCSegmentation(str(target), "2012", "trainval")
+    masks = [(Path(image).stem, dataset[index][1]) for index, image in enumerate(dataset.images)]
+    assert all(mask.mode == "P" for _, mask in masks)
+    return {name: np.asarray(mask).astype(int) for name, mask in masks}
+
+
+def read_yolo(target: Path) -> dict[str, np.ndarray]:
+    """As YOLO's tools find labels: images/ becomes labels/, the last ending .txt; pixels by their centres."""
+    facts = yaml.safe_load((target / "data.yaml").read_text(encoding="utf-8"))
+    assert facts["names"] == STRANGE and facts["train"] == "images"
+    maps = {}
+    for image in sorted(path for path in (target / "images").rglob("*") if path.is_file()):
+        file = Path(str(image).replace("/images/", "/labels/").rsplit(".", 1)[0] + ".txt")
+        shape = Image.open(image).size[::-1]
+        labels = np.zeros(shape, int)
+        for line in file.read_text().splitlines():
+            label, *shares = line.split()
+            points = np.array(shares, float).reshape(-1, 2)
+            assert points.min() >= 0 and points.max() <= 1
+            labels += (int(label) + 1) * enclosed(points * shape[::-1], shape)
+        maps[image.relative_to(target / "images").as_posix()] = labels
+    return maps
+
+
+def read_labelme(target: Path) -> dict[str, np.ndarray]:
+    labels_of = {name: label + 1 for label, name in STRANGE.items()}
+    assert (target / "labels.txt").read_text(encoding="utf-8").splitlines() == list(STRANGE.values())
+    maps = {}
+    for file in sorted(target.rglob("*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        shape = (content["imageHeight"], content["imageWidth"])
+        image = file.parent / content["imagePath"]
+        assert image.stem == file.stem and Image.open(image).size == shape[::-1]
+        labels = np.zeros(shape, int)
+        for one in content["shapes"]:
+            assert one["shape_type"] == "polygon"
+            labels += labels_of[one["label"]] * enclosed(np.array(one["points"]), shape)
+        maps[image.relative_to(target).as_posix()] = labels
+    return maps
+
+
+READERS = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo, "labelme": read_labelme}
+
+
+@pytest.mark.parametrize("format_name", READERS)
+@given(class_maps())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_masks_come_back_to_the_pixel(
+    format_name: str, tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray
+) -> None:
+    target = written(tmp_path_factory.mktemp("export"), {"a.jpg": labels}, format_name)
+    (found,) = READERS[format_name](target).values()
+    assert (found == labels).all()
+
+
+def test_every_format_is_read_back_here() -> None:
+    assert READERS.keys() == FORMATS.keys()
+
+
+COLLIDING = (
+    "a.jpg",
+    "a.png",
+    "A.jpg",
+    "sub/a.jpg",
+    "sub/deep/b.webp",
+    "sub_a.jpg",
+    "spaced name.jpg",
+    "ü.gif",
+    "c.d.bmp",
+)
+
+
+def maps_of(names: Sequence[str]) -> dict[str, np.ndarray]:
+    """A small class map per image, each of another width."""
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(0, 4, (6, 8 + index)).astype(np.uint16) for index, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("format_name", READERS)
+def test_images_of_equal_stems_and_in_folders_stay_apart(format_name: str, tmp_path: Path) -> None:
+    maps = maps_of(COLLIDING)
+    found = READERS[format_name](written(tmp_path, maps, format_name))
+    assert len(found) == len(maps)
+    if format_name in ("yolo", "labelme"):
+        assert len({os.path.splitext(name)[0].casefold() for name in found}) == len(found)
+    by_width = {labels.shape[1]: labels for labels in found.values()}
+    for labels in maps.values():
+        assert (by_width[labels.shape[1]] == labels).all()
+    if format_name == "coco":
+        assert set(found) == set(maps)
+
+
+def test_names_too_long_for_a_file_are_shortened(tmp_path: Path) -> None:
+    maps = maps_of([f"sub/{'ä' * 120}{number}.jpg" for number in range(2)])
+    assert len(read_voc(written(tmp_path, maps, "voc"))) == 2
+
+
+def test_dropped_and_merged_clusters(tmp_path: Path) -> None:
+    names = name_clusters({0: "cat", 1: "-", 2: "cat"}, 3)
+    labels = np.array([[0, 1, 2, 3]], np.uint16)
+    content = json.loads(
+        (written(tmp_path, {"a.jpg": labels}, "coco", names) / "annotations/instances_default.json").read_text()
+    )
+    assert [one["name"] for one in content["categories"]] == ["cat"]
+    assert sorted(one["bbox"] for one in content["annotations"]) == [[1, 0, 1, 1], [3, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("how", ["link", "copy"])
+def test_images_are_linked_or_copied_as_they_are(how: str, tmp_path: Path) -> None:
+    maps = {"sub/a.jpeg": np.ones((30, 40), np.uint16)}
+    for format_name in FORMATS:
+        target = written(tmp_path, maps, format_name, how=how)
+        (image,) = (path for path in target.rglob("*.jp*g") if path.is_file())
+        source = tmp_path / "images/sub/a.jpeg"
+        assert image.read_bytes() == source.read_bytes()
+        assert os.path.samefile(image, source) == (how == "link")
+
+
+def test_an_image_that_its_camera_turned_is_written_upright(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn to the right
+    stored = Image.linear_gradient("L").resize((40, 30)).convert("RGB")
+    stored.save(tmp_path / "images/a.jpg", exif=exif, quality=95)
+    target = written(tmp_path, {"a.jpg": np.ones((40, 30), np.uint16)}, "coco")
+    with Image.open(target / "images/a.jpg") as image:
+        assert image.size == (30, 40) and image.format == "JPEG" and not image.getexif()
+        expected = read_image(tmp_path / "images/a.jpg", 10**6).astype(int)
+        assert np.abs(np.asarray(image).astype(int) - expected).max() <= 4
+
+
+def test_voc_turns_other_images_into_jpegs_with_their_colours(tmp_path: Path) -> None:
+    target = written(tmp_path, {"a.png": np.ones((30, 40), np.uint16)}, "voc")
+    with Image.open(target / "VOCdevkit/VOC2012/JPEGImages/a.jpg") as image:
+        assert image.format == "JPEG" and image.getpixel((5, 5)) == pytest.approx((90, 60, 30), abs=3)
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_a_run_is_exported_with_names_by_command_and_from_python(
+    format_name: str, run_copy: Path, photographs: Photographs, tmp_path: Path
+) -> None:
+    run = Run(run_copy)
+    run.name(STRANGE)
+    reply = CliRunner().invoke(app, ["export", format_name, "--run", str(run_copy)], catch_exceptions=False)
+    assert reply.exit_code == 0
+    found = READERS[format_name](run_copy / f"exports/iteration-2-{format_name}")
+    assert len(found) == 24
+    first = READERS[format_name](run.export(format_name, tmp_path / "first", iteration=0, images="copy"))
+    for number in range(24):
+        labels = run.folder.read_class_map(get_mask_path("iteration-0", f"{number:02d}.png"))
+        name = {"voc": f"{number:02d}"}.get(format_name, f"{number:02d}.png")
+        assert (first[name] == labels).all() and labels.any()
+
+
+def test_a_run_can_be_read_while_another_process_writes_to_it(run_copy: Path, photographs: Photographs, tmp_path: Path):
+    Run(run_copy).name({0: "cat"})
+    with SoleWriter(run_copy).hold():
+        run = Run(run_copy)
+        assert run.name().given == ((0, "cat"),)
+        assert (run.export("voc", tmp_path / "voc") / "VOCdevkit").is_dir()
+        assert run.predict(photographs.images, tmp_path / "predicted").is_dir()
+        with pytest.raises(InputError, match="in use"):
+            run.name({1: "dog"})
+
+
+def test_a_large_number_of_classes(tmp_path: Path) -> None:
+    names = name_clusters({}, 300)
+    labels = np.arange(301, dtype=np.uint16).reshape(7, 43)
+    target = written(tmp_path, {"a.jpg": labels}, "yolo", names)
+    assert len((target / "labels/a.txt").read_text().splitlines()) == 300
+    with pytest.raises(InputError, match="voc masks hold 254 classes at most and these have 300"):
+        written(tmp_path, {"a.jpg": labels}, "voc", names)
+
+
+BAD = {
+    "full folder": (["coco", "--output", "{full}"], "full is there already and not empty; delete it"),
+    "a file": (["coco", "--output", "{full}/a.txt"], "a.txt is there already"),
+    "no such iteration": (["yolo", "--iteration", "9"], "one of 0, 1, 2; got 9"),
+    "no such transfer": (["voc", "--images", "move"], "by link or copy; got 'move'"),
+    "no run": (["labelme", "--run", "{full}/none"], "no run folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_changes_nothing(case: str, run_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a.txt").write_text("mine")
+    before = tree_bytes(tmp_path)
+    arguments, told = BAD[case]
+    line = [
+        "export",
+        arguments[0],
+        "--run",
+        str(run_copy),
+        *(one.format(full=tmp_path / "full") for one in arguments[1:]),
+    ]
+    reply = CliRunner().invoke(app, line)
+    assert isinstance(reply.exception, InputError) and told in str(reply.exception)
+    assert tree_bytes(tmp_path) == before
+    with pytest.raises(InputError, match=r"one of coco, voc, yolo, labelme; got 'cocco'; did you mean coco or voc\?"):
+        Run(run_copy).export("cocco")
+
+
+def test_an_image_that_changed_ends_the_export_and_leaves_nothing(tmp_path: Path) -> None:
+    written(tmp_path, {"a.jpg": np.ones((5, 6), np.uint16)}, "coco")
+    for change, told in (
+        (lambda file: Image.new("RGB", (6, 6)).save(file), "it is 6 x 6 pixels and its mask 6 x 5"),
+        (lambda file: file.write_bytes(b"no image"), "changed since it was embedded"),
+        (lambda file: file.unlink(), "changed since it was embedded"),
+    ):
+        change(tmp_path / "images/a.jpg")
+        masks = ClassMaps(RunFolder(tmp_path / "run"), 0, ["a.jpg"], name_clusters({}, 3), select("cpu"), 2)
+        with pytest.raises(InputError, match=told):
+            export_masks("yolo", masks, Transfer(tmp_path / "images", "link", 10**6), tmp_path / "none/out")
+        assert not [path for path in (tmp_path / "none").rglob("*")]

@@ -1,0 +1,116 @@
+"""Gradients of depthwise convolutions against torch's in float64, ReLU6 against torch's on every number of 16 bits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.layers import Conv2dSame
+from torch import nn
+from torch.nn import functional as F
+
+from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.precision import use_precision
+
+CPU = torch.device("cpu")
+
+
+def gradients(
+    convolution: nn.Module, image: torch.Tensor, weigh: torch.Tensor, fast: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The output, in bf16, and the gradients of its weighted sum by image and filters."""
+    image = image.clone().requires_grad_()
+    convolution.zero_grad()
+    with use_bf16_shortcuts(CPU, "bf16" if fast else "float32"), use_precision(CPU, "bf16"):
+        output = convolution(image)
+    (output.float() * weigh[..., : output.shape[2], : output.shape[3]]).sum().backward()
+    assert image.grad is not None
+    return output.detach(), image.grad, next(convolution.parameters()).grad
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    channels=st.integers(2, 9),
+    size=st.tuples(st.integers(9, 20), st.integers(9, 20)),
+    side=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    has_border=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_gradients_are_those_of_the_convolution(
+    channels: int, size: tuple[int, int], side: int, stride: int, dilation: int, has_border: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    border = dilation * (side - 1) // 2 if has_border else 0
+    convolution = nn.Conv2d(channels, channels, side, stride, border, dilation, channels, bias=False)
+    image, weigh = torch.randn(3, channels, *size), torch.randn(3, channels, *size)
+    output, of_image, of_filters = gradients(convolution, image, weigh, fast=True)
+    assert torch.equal(output, gradients(convolution, image, weigh, fast=False)[0])
+    exact = convolution.double()
+    expected = gradients_in_double(exact, image.bfloat16(), weigh.bfloat16())
+    for found, wanted in zip((of_image, of_filters), expected, strict=True):
+        assert (found - wanted).norm() <= 0.01 * wanted.norm()
+
+
+def gradients_in_double(
+    convolution: nn.Module, image: torch.Tensor, weigh: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of filters that bf16 can hold."""
+    with torch.no_grad():
+        for filters in convolution.parameters():
+            filters.copy_(filters.bfloat16())
+    image = image.double().requires_grad_()
+    convolution.zero_grad()
+    output = convolution(image)
+    (output * weigh[..., : output.shape[2], : output.shape[3]]).sum().backward()
+    assert image.grad is not None
+    return image.grad, next(convolution.parameters()).grad
+
+
+@pytest.mark.parametrize("kind", ["same", "plain", "biased", "grouped", "by hand"])
+def test_every_convolution_still_learns(kind: str) -> None:
+    torch.manual_seed(0)
+    made = {
+        "same": lambda: Conv2dSame(6, 6, 3, stride=2, groups=6, bias=False),  # as timm's EfficientNets have
+        "plain": lambda: nn.Conv2d(6, 6, 3, bias=False),
+        "biased": lambda: nn.Conv2d(6, 6, 3, groups=6),
+        "grouped": lambda: nn.Conv2d(6, 6, 3, groups=2, bias=False),
+        "by hand": lambda: ByHand(),
+    }[kind]()
+    image, weigh = torch.randn(2, 6, 12, 12), torch.randn(2, 6, 12, 12)
+    fast, plain = (gradients(made, image, weigh, fast=fast) for fast in (True, False))
+    assert torch.equal(fast[0], plain[0])
+    for found, wanted in zip(fast[1:], plain[1:], strict=True):
+        assert (found - wanted).norm() <= 0.02 * wanted.norm()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in made.parameters())
+
+
+class ByHand(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Parameter(torch.randn(6, 1, 3, 3))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(image, self.filters, padding="same", groups=6)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("most", [6.0, 20.5, 0.01])
+def test_relu6_of_every_number(inplace: bool, most: float) -> None:
+    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)
+    every = every[~every.isnan()].reshape(2, -1)
+    wanted, given = F.hardtanh(every, 0.0, most), every.clone()
+    with torch.inference_mode(), use_bf16_shortcuts(CPU, "bf16"):
+        found = nn.Hardtanh(0.0, most, inplace)(given)
+    assert torch.equal(found, wanted) and torch.equal(given, found if inplace else every)
+
+
+def test_other_activations_are_torchs() -> None:
+    numbers = torch.linspace(-9, 9, 100)
+    for activation in (nn.ReLU6(), nn.Hardtanh(-2, 3), nn.ReLU(), nn.SiLU()):
+        for values in (numbers, numbers.bfloat16()):
+            with use_bf16_shortcuts(CPU, "bf16"), torch.no_grad():
+                found = activation(values)
+            assert torch.equal(found, activation(values))

@@ -1,0 +1,86 @@
+"""The exported network under onnxruntime against torch's, at batches and sizes it was not exported with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import save_file
+from skimage import data
+from typer.testing import CliRunner
+
+from fastcomus import Run
+from fastcomus.cli.commands import app
+from fastcomus.errors import InputError
+from fastcomus.segmentation.files import load_segmenter
+from fastcomus.segmentation.onnx import check_onnx
+from fastcomus.segmentation.segmenter import Segmenter, build_segmenter, enlarge_logits
+from fastcomus.store.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose first network has a fresh head (several labels in every image), exported."""
+    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("exported") / "run"))
+    torch.manual_seed(0)
+    network = build_segmenter("efficientnet-lite0", "", 3, 16).state_dict()
+    save_file({key: one.contiguous() for key, one in network.items()}, folder / "iteration-1/segmenter.safetensors")
+    line = ["export", "onnx", "--run", str(folder), "--iteration", "1"]
+    assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(run: Path) -> Segmenter:
+    return load_segmenter(RunFolder(run), 1)
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 129, 193), (3, 97, 65), (2, 257, 385)])
+def test_labels_are_those_of_torch(batch: int, height: int, width: int, run: Path, segmenter: Segmenter) -> None:
+    session = onnxruntime.InferenceSession(run / "segmenter.onnx")
+    starts = [20 * i for i in range(batch)]
+    images = np.stack([data.astronaut()[i : i + height, i : i + width].transpose(2, 0, 1) for i in starts])
+    labels, logits = session.run(None, {"images": images})
+    with torch.inference_mode():
+        pixels = torch.from_numpy(images)
+        coarse = segmenter(pixels)
+        expected = enlarge_logits(coarse, pixels.shape).argmax(1).numpy()
+    assert labels.dtype == np.uint8 and labels.shape == (batch, height, width) and len(np.unique(labels)) > 1
+    assert np.abs(logits - coarse.numpy()).max() < 1e-4
+    assert (labels == expected).mean() > 0.9999  # all but ties up to rounding
+
+
+def test_the_file_says_what_it_is_and_not_where_it_was_made(run: Path) -> None:
+    session = onnxruntime.InferenceSession(run / "segmenter.onnx")
+    assert session.get_modelmeta().custom_metadata_map == {
+        "k": "3",
+        "backbone": "efficientnet-lite0",
+        "output_stride": "16",
+        "iteration": "1",
+    }
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    content = (run / "segmenter.onnx").read_bytes()
+    assert b".py" not in content and str(Path.cwd()).encode() not in content
+
+
+def test_labels_are_the_classes_of_named_clusters(run: Path, segmenter: Segmenter, tmp_path: Path) -> None:
+    named = Run(shutil.copytree(run, tmp_path / "run"))
+    named.name({0: "🐈 cat", 2: "🐈 cat", 1: "-"})
+    session = onnxruntime.InferenceSession(named.export("onnx", tmp_path / "named.onnx", iteration=1))
+    image = data.astronaut()[None, :129, :193].transpose(0, 3, 1, 2)
+    plain, before = onnxruntime.InferenceSession(run / "segmenter.onnx").run(None, {"images": image})
+    labels, logits = session.run(None, {"images": image})
+    assert (labels == np.array([0, 1, 0, 1])[plain]).all() and labels.any() and labels.dtype == np.uint8
+    assert np.abs(logits - before).max() < 1e-4
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["background", "🐈 cat"]
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs onnx and onnxscript; run pip install"):
+        check_onnx()
