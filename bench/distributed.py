@@ -225,7 +225,7 @@ def link_images(images: Path, folder: Path) -> Path:
 def make_trained_run(folder: Path) -> None:
     """A run folder with all that `predict` needs, of a network with a fresh head."""
     run, written = Run(folder, preset="offline", seed=0), RunFolder(folder)
-    run._remember(run.config)
+    run.workplace.remember(run.config)
     written.finish("clusters", "clusters", k=K, objects=0, images=True, source="")
     written.finish("iteration-0", "masks", follows="clusters")
     torch.manual_seed(0)

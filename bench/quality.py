@@ -26,6 +26,7 @@ from fastcomus.clusters.cluster import cluster_embeddings
 from fastcomus.evaluation.class_maps import Evaluation
 from fastcomus.evaluation.image_labels import compute_object_accuracy
 from fastcomus.evaluation.truth.truth import read_mask
+from fastcomus.run.contents import list_iterations
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, with_settings
 from fastcomus.store.embeddings import extract_embeddings
@@ -65,7 +66,7 @@ def measure(data: Path, folder: Path, seed: int, with_training: bool) -> dict:
         if with_training:
             run.train()
         numbers["iterations"] = []
-        for iteration in run._list_iterations():
+        for iteration in list_iterations(run.folder):
             ignored = run.evaluate(data / "SegmentationClass", classes, iteration)
             background = run.evaluate(data / "SegmentationClassBG", classes, iteration)
             numbers["iterations"].append(_list_scores(ignored, background))

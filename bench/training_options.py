@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastcomus.progress import show_progress
+from fastcomus.run.contents import list_iterations
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, to_dict
 from fastcomus.store.sealed_json import compute_fingerprint
@@ -109,7 +110,7 @@ def measure_mean_ious(data: Path, runs: Path, images: Path, option: str, seed: i
     run.cluster()
     run.train()
     truth = data / "SegmentationClassBG"
-    return [100 * run.evaluate(truth, classes, iteration).hungarian.miou for iteration in run._list_iterations()]
+    return [100 * run.evaluate(truth, classes, iteration).hungarian.miou for iteration in list_iterations(run.folder)]
 
 
 def get_run_folder(runs: Path, option: str, seed: int) -> Path:

@@ -1,4 +1,7 @@
-"""fastcomus: unlabelled photographs in, object clusters, masks and a trained segmentation network out."""
+"""fastcomus: unlabelled photographs in, object clusters, masks and a trained segmentation network out.
+
+What stands in `__all__` is public; everything else is private and may move.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,28 @@ from fastcomus.errors import InputError
 
 if TYPE_CHECKING:
     from fastcomus.clusters.labels import Clusters
-    from fastcomus.run.run import Run, cluster
+    from fastcomus.run.cluster import cluster_rows as cluster
+    from fastcomus.run.run import Run
 
 __version__ = "0.1.0"
 __all__ = ["Clusters", "InputError", "Run", "__version__", "cluster"]
 
-_HOME = {"Run": "fastcomus.run.run", "cluster": "fastcomus.run.run", "Clusters": "fastcomus.clusters.labels"}
+_HOMES = {
+    "Clusters": ("fastcomus.clusters.labels", "Clusters"),
+    "Run": ("fastcomus.run.run", "Run"),
+    "cluster": ("fastcomus.run.cluster", "cluster_rows"),
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `import fastcomus` and `--help` stay quick."""
-    if name not in _HOME:
+    if name not in _HOMES:
         raise AttributeError(f"module 'fastcomus' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOME[name]), name)
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

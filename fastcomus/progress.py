@@ -49,3 +49,16 @@ def count_decoded(decoded: Mapping[str, int]) -> None:
     told = _decoded.get()
     if told is not None:
         told.update(decoded)
+
+
+@contextmanager
+def collect_counts() -> Iterator[tuple[dict[str, int], Counter[str]]]:
+    """Collect what `count` and `count_decoded` are told inside the block; blocks may be nested."""
+    counts: dict[str, int] = {}
+    decoded: Counter[str] = Counter()
+    outer, outer_decoded = _counts.set(counts), _decoded.set(decoded)
+    try:
+        yield counts, decoded
+    finally:
+        _counts.reset(outer)
+        _decoded.reset(outer_decoded)

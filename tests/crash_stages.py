@@ -14,7 +14,7 @@ import torch
 from conftest import make_photographs, tree_bytes
 from fork_server import Trial
 
-from fastcomus.run import train as train_command
+from fastcomus.run import iteration as round_of_training
 from fastcomus.run.run import Run
 
 SMALL = {
@@ -37,7 +37,7 @@ def cluster(place: Path) -> None:
 
 
 def train(place: Path) -> None:
-    train_command.CHECKPOINT_S = 0.0  # a checkpoint behind every step, so that kills fall between them
+    round_of_training.CHECKPOINT_S = 0.0  # a checkpoint behind every step, so that kills fall between them
     _run(place).train()
 
 

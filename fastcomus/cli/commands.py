@@ -127,8 +127,8 @@ def predict_command(
     address: Address = "",
 ) -> None:
     """Label other images with the newest network; what is there already and still right stays."""
-    where = {"engine": engine, "address": address}
-    run.predict(images, output or "", overlay=overlay, probabilities=probabilities, **where, **given["predict"])
+    written: dict[str, Any] = {"overlay": overlay, "probabilities": probabilities}
+    run.predict(images, output or "", **written, engine=engine, address=address, **given["predict"])
 
 
 @register_command(app, "assign")

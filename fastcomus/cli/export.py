@@ -31,52 +31,31 @@ Transfer = Annotated[
 ]
 
 
-@register_command(export_app)
-def coco_command(
-    run: "Run",
-    given: Given,
-    output: Output = None,
-    iteration: Iteration = None,
-    transfer: Transfer = IMAGE_TRANSFERS[0],
-) -> None:
-    """COCO JSON: a run-length mask per connected region, exact to the pixel, beside the images."""
-    run.export("coco", output or "", iteration, images=transfer)
+_FORMATS = {
+    "coco": "COCO JSON: a run-length mask per connected region, exact to the pixel, beside the images.",
+    "voc": "PASCAL VOC: VOCdevkit/VOC2012 with palette PNGs, exact to the pixel; other images become JPEGs.",
+    "yolo": "YOLO segmentation: a text file of polygons per image, and data.yaml; classes count from 0 without "
+    "background.",
+    "labelme": "LabelMe: a JSON file of polygons beside every image, to be looked at and corrected by hand.",
+}
 
 
-@register_command(export_app)
-def voc_command(
-    run: "Run",
-    given: Given,
-    output: Output = None,
-    iteration: Iteration = None,
-    transfer: Transfer = IMAGE_TRANSFERS[0],
-) -> None:
-    """PASCAL VOC: VOCdevkit/VOC2012 with palette PNGs, exact to the pixel; other images become JPEGs."""
-    run.export("voc", output or "", iteration, images=transfer)
+def _register_format(format_name: str, explanation: str) -> None:
+    def command(
+        run: "Run",
+        given: Given,
+        output: Output = None,
+        iteration: Iteration = None,
+        transfer: Transfer = IMAGE_TRANSFERS[0],
+    ) -> None:
+        run.export(format_name, output or "", iteration, images=transfer)
+
+    command.__name__, command.__doc__ = format_name, explanation
+    register_command(export_app)(command)
 
 
-@register_command(export_app)
-def yolo_command(
-    run: "Run",
-    given: Given,
-    output: Output = None,
-    iteration: Iteration = None,
-    transfer: Transfer = IMAGE_TRANSFERS[0],
-) -> None:
-    """YOLO segmentation: a text file of polygons per image, and data.yaml; classes count from 0 without background."""
-    run.export("yolo", output or "", iteration, images=transfer)
-
-
-@register_command(export_app)
-def labelme_command(
-    run: "Run",
-    given: Given,
-    output: Output = None,
-    iteration: Iteration = None,
-    transfer: Transfer = IMAGE_TRANSFERS[0],
-) -> None:
-    """LabelMe: a JSON file of polygons beside every image, to be looked at and corrected by hand."""
-    run.export("labelme", output or "", iteration, images=transfer)
+for _format, _explanation in _FORMATS.items():
+    _register_format(_format, _explanation)
 
 
 @register_command(export_app)

@@ -1,35 +1,113 @@
-"""`embed` as work for any engine: a piece is the names of a shard."""
+"""`embed`: find the objects of every image and embed them (the paper's steps 1 to 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import pyarrow as pa
 
 from fastcomus.backends.interface import Backend
 from fastcomus.config import EmbedConfig
+from fastcomus.images.found import ImageList
+from fastcomus.images.listing import find_listed_images
+from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
+from fastcomus.images.stamps import stamp_file, stamp_images
+from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.encoders import load_encoder
-from fastcomus.objects.embedding import ObjectShard, embed_shards
-from fastcomus.objects.saliency.methods import METHODS, load_proposer
+from fastcomus.networks.registry import check_name
+from fastcomus.objects.embedding import ObjectShard, embed_shards, list_lost_images
+from fastcomus.objects.saliency.methods import METHODS, check_saliency, load_proposer
+from fastcomus.progress import count, show_progress
+from fastcomus.run.contents import read_skipped
 from fastcomus.run.engines.work import Loaded, Stored
+from fastcomus.run.stage import stage
+from fastcomus.run.workplace import Workplace
+from fastcomus.settings import with_settings
+from fastcomus.store.objects_table import SKIPPED_SCHEMA
+from fastcomus.store.sealed_json import compute_fingerprint
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger("fastcomus")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `embed` did.
+
+    Attributes:
+        images: Images looked at.
+        objects: Objects found.
+        skipped: Images without an object, and files that could not be used.
+    """
+
+    images: int
+    objects: int
+    skipped: int
+
+
+@stage()
+def embed(
+    at: Workplace, images: Path | str | ImageList, *, engine: str, address: str, settings: Mapping[str, Any]
+) -> Embedded:
+    """Find and embed the objects of `images`; see `Run.embed`."""
+    config = with_settings(at.config, {"embed": settings})
+    chosen_engine, chosen, folder = at.choose_engine(engine, address), config.embed, at.folder
+    found = find_listed_images(images)
+    check_names(found.names, folder.path)
+    check_saliency(chosen)
+    check_name(chosen.encoder)
+
+    shards = _cut_into_shards(found, chosen)
+    whole = _fingerprint_all(shards, found)
+    parts = folder.read_part_digests()
+    missing = [one for one in shards if not folder.has_shard(one.index, one.fingerprint, parts.get(one.index, ""))]
+    if folder.is_current("objects", whole) and not missing:
+        at.remember(config, found.root)
+        log.info("embed: up to date, %d images", len(found.names))
+        return _count_embedded(at, len(found.names))
+
+    def store(made: EmbeddedShard) -> None:
+        shard = shards[made.index]
+        if lost := list_lost_images(made.shard.skipped):  # the next run must look for them again
+            shard = replace(shard, fingerprint=compute_fingerprint(shard=shard.fingerprint, lost=lost))
+            shards[made.index] = shard
+        folder.write_shard(made.index, made.shard.objects, made.shard.skipped, shard.fingerprint)
+
+    done = len(found.names) - sum(len(shard.names) for shard in missing)
+    with (
+        show_progress("embed", len(found.names), "images", done) as advance,
+        chosen_engine.stream_results(make_embed_work(found.root, chosen), missing, store, advance) as stored,
+    ):
+        at.remember(config, found.root)
+        folder.remove("objects/manifest.json")
+        for _ in stored:
+            reach_safe_point()
+    listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
+    skipped = pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA)
+    folder.finish_shards(len(shards), skipped, _fingerprint_all(shards, found))
+    embedded = _count_embedded(at, len(found.names))
+    log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
+    _log_skipped(at)
+    return embedded
 
 
 @dataclass(frozen=True)
 class ShardOfImages:
-    """Shard `index` of the run folder, of the images `names`."""
+    """Part `index` of the objects: the images `names`, and a fingerprint of them and the settings."""
 
     index: int
     names: tuple[str, ...]
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
 class EmbeddedShard:
-    """What `images` images gave."""
+    """The objects of part `index`, which has `images` images."""
 
     index: int
     images: int
@@ -38,19 +116,20 @@ class EmbeddedShard:
 
 @dataclass(frozen=True)
 class EmbedWork:
-    """Finding and embedding the objects of images under `root`."""
+    """Finding and embedding the objects of images under `root`, small enough to be sent to another process."""
 
     root: ImageRoot
     config: EmbedConfig
 
     def load(self, backend: Backend, workers: int) -> Loaded[ShardOfImages, EmbeddedShard]:
+        """See `engines.work.Work.load`."""
         config = self.config
         proposer = load_proposer(config, backend.device)
         encoder = load_encoder(
             config.encoder, config.encoder_weights, config.crop_size, config.precision, backend.device
         )
 
-        def embed(
+        def embed_pieces(
             pieces: Sequence[ShardOfImages],
             then: Callable[[EmbeddedShard], Stored],
             on_images: Callable[[int], None],
@@ -60,11 +139,11 @@ class EmbedWork:
             for piece, shard in zip(pieces, shards, strict=True):
                 yield then(EmbeddedShard(piece.index, len(piece.names), shard))
 
-        return embed
+        return embed_pieces
 
 
 def make_embed_work(root: ImageRoot, config: EmbedConfig) -> EmbedWork:
-    """With `root` and the files that `config` names under paths that hold in every folder."""
+    """Return the work with all paths absolute, so that they hold in every process."""
     saliency = config.saliency if config.saliency in METHODS else _make_absolute(config.saliency)
     masks, encoder_weights = _make_absolute(config.masks), _make_absolute(config.encoder_weights)
     return EmbedWork(
@@ -76,10 +155,38 @@ def _make_absolute(path: str) -> str:
     return str(Path(path).absolute()) if path else ""
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """What `embed` did: images looked at, objects found, files without an object or that could not be used."""
+def _cut_into_shards(found: ImageList, config: EmbedConfig) -> list[ShardOfImages]:
+    masks = Path(config.masks) if config.masks else None
+    files = [Path(name) for name in (config.saliency, config.encoder_weights) if Path(name).is_file()]
+    checkpoints = [stamp_file(file) for file in files]
+    size, shards = config.shard_images, []
+    for index, start in enumerate(range(0, len(found.names), size)):
+        names = found.names[start : start + size]
+        stamps = stamp_images(found, names, masks)
+        mark = compute_fingerprint(config=asdict(config), checkpoints=checkpoints, images=stamps)
+        shards.append(ShardOfImages(index, names, mark))
+    return shards
 
-    images: int
-    objects: int
-    skipped: int
+
+def _fingerprint_all(shards: Sequence[ShardOfImages], found: ImageList) -> str:
+    marks = [shard.fingerprint for shard in shards]
+    return compute_fingerprint(shards=marks, skipped=[asdict(item) for item in found.skipped])
+
+
+def _count_embedded(at: Workplace, images: int) -> Embedded:
+    embedded = Embedded(images, at.folder.count_shard_rows(), len(read_skipped(at.folder)))
+    count(**asdict(embedded))
+    return embedded
+
+
+def _log_skipped(at: Workplace) -> None:
+    """Say which images are left out and why: each one of a few, the counts of many."""
+    skipped = read_skipped(at.folder).to_pylist()
+    if len(skipped) <= 5:
+        for row in skipped:
+            detail = f" ({row['detail']})" if row["detail"] else ""
+            log.info("embed: left out %s: %s%s", row["image"], row["reason"], detail)
+        return
+    for reason, images in Counter(row["reason"] for row in skipped).most_common():
+        log.info("embed: left out %d images: %s", images, reason)
+    log.info("embed: their names are in %s", at.folder.resolve_file("objects/skipped.parquet"))

@@ -1,4 +1,4 @@
-"""The class maps of a run folder's iteration against truth (step 11)."""
+"""`evaluate`: score the class maps of an iteration against truth (step 11)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,43 @@ from pathlib import Path
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.clusters.named_masks import ClassMaps
 from fastcomus.errors import InputError
-from fastcomus.evaluation.class_maps import Evaluation, PairCounts, count_pairs, evaluate
+from fastcomus.evaluation.class_maps import Evaluation, PairCounts, count_pairs
+from fastcomus.evaluation.class_maps import evaluate as evaluate_maps
 from fastcomus.evaluation.image_labels import LabelEvaluation, evaluate_labels, find_image_cluster
 from fastcomus.evaluation.truth.read import make_fitting_source, read_truth
 from fastcomus.evaluation.truth.source import parse_source
 from fastcomus.evaluation.truth.truth import ImageLabels, Truth
-from fastcomus.progress import show_progress
+from fastcomus.progress import count, show_progress
+from fastcomus.run.contents import select_class_maps
+from fastcomus.run.stage import stage
+from fastcomus.run.workplace import Workplace
 
 
-def evaluate_run(
+@stage()
+def evaluate(
+    at: Workplace,
+    truth: Path | str,
+    classes: Path | str,
+    iteration: int | None,
+    *,
+    fit_on: Path | str,
+    bootstrap: int,
+) -> Evaluation | LabelEvaluation:
+    """Score the class maps of an iteration and store the scores in evaluation/; see `Run.evaluate`."""
+    maps, _ = select_class_maps(at, iteration)
+    named = Path(classes) if classes else None
+    evaluation = _score(maps, str(truth), named, str(fit_on), bootstrap, at.config.seed)
+    if maps.names.given:
+        evaluation = replace(evaluation, cluster_names=maps.names.classes)
+    maps.folder.write_json(f"evaluation/iteration-{maps.iteration}.json", evaluation.to_json())
+    count(images=evaluation.images, missing=evaluation.missing)
+    return evaluation
+
+
+def _score(
     maps: ClassMaps, truth: str, classes: Path | None, fit_on: str, bootstrap: int, seed: int
 ) -> Evaluation | LabelEvaluation:
-    """Score `maps` and store the scores as evaluation/iteration-N.json.
-
-    `truth`, `fit_on`: see `datasets.read_truth` and `datasets.make_fitting_source`; the two must share no image.
-    """
+    """Match clusters to classes and score them; the images of `fit_on` and of `truth` must differ."""
     if bootstrap < 0:
         raise InputError(f"--bootstrap must be 0 or more; got {bootstrap}.")
     source = parse_source(truth)
@@ -35,19 +57,13 @@ def evaluate_run(
                 f"--fit-on {fit_on} shares {len(shared)} images with --truth {truth}, {min(shared)} for instance; "
                 "fit the matching on others."
             )
-    evaluation: Evaluation | LabelEvaluation
     if isinstance(scored, ImageLabels):
         clusters = _read_image_clusters(maps, scored)
         fitted = (_read_image_clusters(maps, fitting), fitting) if isinstance(fitting, ImageLabels) else None
-        evaluation = evaluate_labels(clusters, scored, maps.k, fitted, bootstrap=bootstrap, seed=seed)
-    else:
-        fitted_counts = _count_pairs(maps, fitting, False) if isinstance(fitting, Truth) else None
-        counts = _count_pairs(maps, scored, bool(bootstrap))
-        evaluation = evaluate(counts, fitted_counts, bootstrap=bootstrap, seed=seed)
-    if maps.names.given:
-        evaluation = replace(evaluation, cluster_names=maps.names.classes)
-    maps.folder.write_json(f"evaluation/iteration-{maps.iteration}.json", evaluation.to_json())
-    return evaluation
+        return evaluate_labels(clusters, scored, maps.k, fitted, bootstrap=bootstrap, seed=seed)
+    fitted_counts = _count_pairs(maps, fitting, False) if isinstance(fitting, Truth) else None
+    counts = _count_pairs(maps, scored, bool(bootstrap))
+    return evaluate_maps(counts, fitted_counts, bootstrap=bootstrap, seed=seed)
 
 
 def _list_images(truth: Truth | ImageLabels) -> set[str]:

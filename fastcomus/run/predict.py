@@ -1,9 +1,9 @@
-"""The folder that `predict` writes: masks, on request overlays and probabilities; what is still right stays."""
+"""`predict`: class maps of other images by the newest network, with overlays and probabilities on request."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,96 +11,73 @@ from typing import Any
 import torch
 
 from fastcomus.backends.interface import Backend
+from fastcomus.clusters.files import read_names
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.config import Config
-from fastcomus.images.found import LOST, ImageList, Skipped, UnreadableImage
+from fastcomus.images.found import Skipped, UnreadableImage
+from fastcomus.images.listing import find_listed_images
+from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
-from fastcomus.progress import show_progress
+from fastcomus.progress import count, show_progress
+from fastcomus.run.contents import choose_trained_iteration, read_clusters_manifest
 from fastcomus.run.engines.work import Engine, Loaded, Stored
+from fastcomus.run.predicted_folder import PredictedFolder
+from fastcomus.run.stage import stage
+from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.files import load_segmenter
 from fastcomus.segmentation.labelling import predict_and_write
 from fastcomus.segmentation.predicted_files import _encode_npy, _sum_by_class, list_prediction_files, render_overlay
-from fastcomus.segmentation.prediction import WINDOW, Prediction
-from fastcomus.store.integrity import seal_json
+from fastcomus.segmentation.prediction import Prediction
+from fastcomus.settings import with_settings
 from fastcomus.store.masks import encode_class_map
 from fastcomus.store.run_folder import RunFolder
-from fastcomus.store.sealed_json import compute_fingerprint, read_sealed
 
 log = logging.getLogger("fastcomus")
 
 
-@dataclass(frozen=True)
-class PredictedImages:
-    """The images to predict, and `stamps` that change when they do (one for each name)."""
-
-    found: ImageList
-    stamps: Sequence[Any]
-
-
-def write_predictions(
-    wanted: PredictedImages,
-    target: RunFolder,
+@stage(writes=False)
+def predict(
+    at: Workplace,
+    images: Path | str,
+    output: Path | str,
     overlay: bool,
     probabilities: bool,
-    run: RunFolder,
-    iteration: int,
-    names: ClusterNames,
-    config: Config,
-    engine: Engine,
-) -> tuple[int, list[Skipped]]:
-    """Fill `target` by the network of `iteration` of `run`, as `engine` says; the number of images with a mask, and
-    what was skipped.
+    *,
+    engine: str,
+    address: str,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Label images by the newest network and return the folder of masks; see `Run.predict`."""
+    config = with_settings(at.config, {"predict": settings})
+    chosen_engine = at.choose_engine(engine, address)
+    newest = choose_trained_iteration(at.folder, None)
+    names = read_names(at.folder, read_clusters_manifest(at.folder))
+    found = find_listed_images(images)
+    target = RunFolder(output or at.folder.path / "predictions")
+    check_names(found.names, target.path)
+    work = PredictWork(
+        at.folder.path.absolute(), newest, make_root_absolute(found.root), names, overlay, probabilities, config
+    )
+    with target.writer.hold():
+        folder = PredictedFolder(target, found, *_describe(work, at.folder))
+        _fill(work, folder, target, chosen_engine)
+    masks, skipped = len(found.names) - len(folder.skipped), len(folder.skipped) + len(found.skipped)
+    count(images=masks, skipped=skipped)
+    log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, skipped)
+    return target.path
 
-    `target` gets a mask NAME.png per image, overlays/NAME.jpg when `overlay` (`prediction_work.render_overlay`),
-    probabilities/NAME.npy when `probabilities` (`Prediction.probabilities`), and predictions.json: settings, what was
-    skipped, and a fingerprint for every window of images that share batches. Windows whose images, network or settings
-    changed are done again; of the others, only what is missing.
 
-    Where clusters have `names`, the labels are their classes, which predictions.json lists, background first; a
-    class's probability is the sum of its clusters'.
-    """
-    images = wanted.found.names
-    settings = {"network": (run.read_manifest(f"iteration-{iteration}") or {})["fingerprint"], "iteration": iteration}
-    settings |= {"predict": asdict(config.predict), "precision": config.train.precision}
-    settings |= {"max_pixels": config.embed.max_pixels}
-    if names.given:
-        settings["class_of_cluster"] = list(names.class_of_cluster)
-    starts = range(0, len(images), WINDOW)
-    prints = {
-        start: compute_fingerprint(settings=settings, stamps=wanted.stamps[start : start + WINDOW]) for start in starts
-    }
-    target.locate_unfinished("predictions.json").unlink(
-        missing_ok=True
-    )  # of a killed writer; that of a mask is made again
-    stored = _read_predictions(target)
-    changed = [start for start in starts if prints[start] not in stored["windows"]]
-    fresh = [name for start in changed for name in images[start : start + WINDOW]]
-    known = set(images) - set(fresh)
-    rows = [row for row in stored["skipped"] if row["image"] in known and row["reason"] != LOST]
-    skipped = {row["image"]: Skipped(**row) for row in rows}
-    classes = {"classes": list(names.classes)} if names.given else {}
-
-    def remember(windows: Sequence[str]) -> None:
-        rows = sorted([*skipped.values(), *wanted.found.skipped], key=lambda one: one.image)
-        state = {**settings, "windows": list(windows), "skipped": [asdict(one) for one in rows], **classes}
-        if target.path.exists() and state == stored["state"]:
-            return
-        target.write_json("predictions.json", seal_json(state))
-
-    if changed:  # first nothing vouches for the old files, then they go, then the new ones may come
-        remember([one for start, one in prints.items() if start not in changed])
-        for name in fresh:
-            for file in list_prediction_files(name, True, True):
-                target.resolve_file(file).unlink(missing_ok=True)
-        remember(list(prints.values()))
-    done = {
-        name
-        for name in images
-        if name in skipped
-        or all(target.resolve_file(file).exists() for file in list_prediction_files(name, overlay, probabilities))
-    }
+def _fill(work: PredictWork, folder: PredictedFolder, target: RunFolder, engine: Engine) -> None:
+    """Label the images that are not done, as `engine` says, and write their files to `target`."""
+    folder.drop_stale()
+    done = folder.find_done(work.overlay, work.probabilities)
+    pieces = [Window(one, frozenset(done.intersection(one))) for one in folder.windows if not done.issuperset(one)]
+    if not pieces:
+        if folder.has_other_classes():
+            folder.remember()
+        return
 
     def store(made: PredictedFiles) -> Skipped | None:
         if made.skipped is not None:
@@ -109,30 +86,27 @@ def write_predictions(
             target.write_bytes(name, content)
         return made.skipped
 
-    if len(done) < len(images):
-        root = make_root_absolute(wanted.found.root)
-        work = PredictWork(run.path.absolute(), iteration, root, names, overlay, probabilities, config)
-        windows = [images[start : start + WINDOW] for start in starts]
-        pieces = [Window(one, frozenset(done.intersection(one))) for one in windows if not done.issuperset(one)]
-        with (
-            show_progress("predict", len(images), "images", len(done)) as advance,
-            engine.stream_results(work, pieces, store, advance) as results,
-        ):
-            for one in results:
-                if one is not None:
-                    skipped[one.image] = one
-                reach_safe_point()
-        remember(list(prints.values()))
-    elif stored["state"].get("classes") != classes.get("classes"):  # other names of the same classes
-        remember(list(prints.values()))
-    return len(images) - len(skipped), [*skipped.values(), *wanted.found.skipped]
+    images = sum(len(window) for window in folder.windows)
+    with (
+        show_progress("predict", images, "images", len(done)) as advance,
+        engine.stream_results(work, pieces, store, advance) as results,
+    ):
+        for skipped in results:
+            if skipped is not None:
+                folder.skipped[skipped.image] = skipped
+            reach_safe_point()
+    folder.remember()
 
 
-def _read_predictions(target: RunFolder) -> dict[str, Any]:
-    """What an earlier `predict` left: {windows, skipped, state}; nothing where it is not to be understood."""
-    file = target.path / "predictions.json"
-    state = read_sealed(file, "delete it, and all masks are made again") if file.exists() else {}
-    return {"windows": set(state.get("windows", [])), "skipped": state.get("skipped", []), "state": state}
+def _describe(work: PredictWork, run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings that masks depend on, and the classes that clusters were named to, if any."""
+    config, iteration, names = work.config, work.iteration, work.names
+    settings = {"network": (run.read_manifest(f"iteration-{iteration}") or {})["fingerprint"], "iteration": iteration}
+    settings |= {"predict": asdict(config.predict), "precision": config.train.precision}
+    settings |= {"max_pixels": config.embed.max_pixels}
+    if not names.given:
+        return settings, {}
+    return {**settings, "class_of_cluster": list(names.class_of_cluster)}, {"classes": list(names.classes)}
 
 
 @dataclass(frozen=True)

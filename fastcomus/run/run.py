@@ -1,82 +1,49 @@
-"""The stages in order, on a run folder.
+"""`Run`, what the command line and Python users drive: one run folder and a method for every command.
 
-`Run` is what the command line and Python users drive. Each method resolves the settings, checks the input before
-anything is written or loaded, skips what is up to date, calls the stage and stores what it returns.
+Each command is a file beside this one, imported when it is first called.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
-import pyarrow as pa
-
-from fastcomus.backends import choose
-from fastcomus.clusters.cluster import check_count, cluster_embeddings, suggest_counts
-from fastcomus.clusters.count import SuggestedCounts
-from fastcomus.clusters.files import (
-    read_clusters,
-    read_eigenmaps,
-    read_names,
-    read_names_file,
-    tell_stale_names,
-    write_clusters,
-    write_names,
-)
-from fastcomus.clusters.labels import Clusters
-from fastcomus.clusters.named_masks import ClassMaps
-from fastcomus.clusters.names import ClusterNames
-from fastcomus.config import IMAGE_TRANSFERS, STAGES, ClusterConfig, Config
-from fastcomus.errors import InputError
-from fastcomus.images.found import ImageList
-from fastcomus.images.listing import find_listed_images, open_root
-from fastcomus.images.names import check_names
-from fastcomus.images.roots import ImageRoot
-from fastcomus.images.stamps import stamp_file, stamp_images
-from fastcomus.interruption import reach_safe_point
-from fastcomus.networks import weights
-from fastcomus.processes import detect_process_group
-from fastcomus.progress import count, show_progress
-from fastcomus.run.embed import Embedded
-from fastcomus.run.engines.several_devices import parse_devices
-from fastcomus.run.preset import choose_preset
-from fastcomus.run.stage import read_stage_seconds, report_stage, require_sole_writer
-from fastcomus.run.workplace import _find_saliency_networks, _read_embedding_rows
-from fastcomus.settings import resolve, to_dict, with_settings
-from fastcomus.store.embeddings import check_embeddings, read_embeddings
-from fastcomus.store.masks import get_mask_path
+from fastcomus.config import IMAGE_TRANSFERS, Config
+from fastcomus.images.listing import find_listed_images
+from fastcomus.networks.registry import check_name
+from fastcomus.run.contents import list_iterations
+from fastcomus.run.workplace import Workplace
+from fastcomus.settings import with_settings
 from fastcomus.store.run_folder import RunFolder
-from fastcomus.store.sealed_json import compute_fingerprint
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from fastcomus.clusters.count import SuggestedCounts
+    from fastcomus.clusters.labels import Clusters
+    from fastcomus.clusters.names import ClusterNames
     from fastcomus.evaluation.class_maps import Evaluation
     from fastcomus.evaluation.image_labels import LabelEvaluation
-    from fastcomus.run.engines.work import Engine
-    from fastcomus.run.workplace import ImageSource
-
-
-log = logging.getLogger("fastcomus")
+    from fastcomus.images.found import ImageList
+    from fastcomus.run import keywords
+    from fastcomus.run.embed import Embedded
 
 
 class Run:
-    """One run folder and the stages on it: `embed`, `cluster`, `train`, `predict`, `evaluate`, or all by `run`.
+    """One run folder and the commands on it: `embed`, `cluster`, `train`, `predict`, ..., or all in order by `run`.
 
-    `assign` puts new objects into the clusters.
+    Every command takes settings by the names of its dataclass in `config.py`, and they are remembered in the folder.
+    Every command raises InputError, whose text is one sentence for the user, before anything is computed or written.
 
-    `folder`: where results go (made when missing). `preset`: auto, voc, coco, dino or offline; `seed`: of everything
-    random; both are remembered in the folder. `device`: auto, cpu, cuda, cuda:N, or several ("cuda:0,cuda:1",
-    "cuda:all"), which `embed` and `predict` share, a process for each; other stages take the first. `workers`: threads
-    that read images, by default one per core. `settings`: {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
-
-    Every stage takes settings by the names of its dataclass in `config.py`; they are remembered too. InputError (a
-    sentence for the user) is raised before anything is computed or written.
+    Args:
+        folder: Where results go; made when something is written.
+        preset: Set of defaults: auto, voc, coco, dino or offline; remembered in the folder.
+        seed: Seed of everything random; remembered in the folder.
+        device: auto, cpu, cuda, cuda:N, or several ("cuda:0,cuda:1", "cuda:all") for `embed` and `predict` to share.
+        workers: Threads that read images; by default one per core.
+        settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
     """
 
     def __init__(
@@ -89,243 +56,112 @@ class Run:
         workers: int | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder = RunFolder(folder)
-        self.processes = detect_process_group()
-        self.wanted_device = device
-        self.devices = parse_devices(device)
-        for one in self.devices[1:]:
-            choose.resolve_device(one)
-        self.backend = choose.select(self.processes.choose_device(self.devices[0]))
-        if workers is not None and workers < 0:
-            raise InputError(f"workers must be at least 1, or 0 for one per core; got {workers}.")
-        self.asked_workers = workers or None
-        self.workers = workers or os.cpu_count() or 1
-        state = self.folder.read_state() or {}
-        self._images: str = state.get("images", "")
-        self.config = resolve(state.get("config"), preset, seed, settings or {}, choose_preset)
+        self.workplace = Workplace(folder, preset, seed, device, workers, settings)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder on disk; its path is `folder.path`."""
+        return self.workplace.folder
+
+    @property
+    def config(self) -> Config:
+        """All settings as they are remembered."""
+        return self.workplace.config
 
     def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run, for the stages to come."""
-        self.config = with_settings(self.config, settings)
+        """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run, for the commands to come."""
+        self.workplace.config = with_settings(self.config, settings)
 
-    @require_sole_writer
-    @report_stage
     def embed(
-        self, images: Path | str | ImageList, *, engine: str = "local", address: str = "", **settings: Any
+        self,
+        images: Path | str | ImageList,
+        *,
+        engine: str = "local",
+        address: str = "",
+        **settings: Unpack[keywords.EmbedSettings],
     ) -> Embedded:
-        """Find the objects of every image of `images` (see `predict`) and embed them; `objects()` gives the rows.
+        """Find the objects in every image and embed them (steps 1 to 3 of the paper); return how many there are.
 
-        `engine`: "local", or "ray": on the cluster at `address`, by default on a Ray of its own on this machine.
+        Args:
+            images: A folder of images or of tars, an image, a file with a path a line, an address, or "-" for standard
+                input.
+            engine: "local", or "ray" to divide the images among the actors of a Ray cluster.
+            address: Of the Ray cluster; by default Ray is started on this machine.
+            **settings: See `config.EmbedConfig`.
         """
-        from fastcomus.objects.embedding import list_lost_images
-        from fastcomus.objects.saliency.methods import check_saliency
-        from fastcomus.run.embed import EmbeddedShard, ShardOfImages, make_embed_work
-        from fastcomus.store.objects_table import SKIPPED_SCHEMA
+        from fastcomus.run.embed import embed
 
-        config = with_settings(self.config, {"embed": settings})
-        chosen_engine = self._choose_engine(engine, address)
-        chosen = config.embed
-        found = find_listed_images(images)
-        check_names(found.names, self.folder.path)
-        check_saliency(chosen)
-        weights.check_name(chosen.encoder)
+        return embed(self.workplace, images, engine=engine, address=address, settings=settings)
 
-        size = chosen.shard_images
-        shards = [found.names[i : i + size] for i in range(0, len(found.names), size)]
-        masks = Path(chosen.masks) if chosen.masks else None
-        files = [Path(name) for name in (chosen.saliency, chosen.encoder_weights) if Path(name).is_file()]
-        checkpoints = [stamp_file(file) for file in files]
-        prints = [
-            compute_fingerprint(
-                config=asdict(chosen), checkpoints=checkpoints, images=stamp_images(found, shard, masks)
-            )
-            for shard in shards
-        ]
-        whole = compute_fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
-        parts = self.folder.read_part_digests()
-        missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i], parts.get(i, ""))]
-        if self.folder.is_current("objects", whole) and not missing:
-            self._remember(config, found.root)
-            log.info("embed: up to date, %d images", len(found.names))
-            return self._count_embedded(len(found.names))
+    def train_saliency(
+        self, images: Path | str, output: Path | str = "", **settings: Unpack[keywords.SaliencySettings]
+    ) -> Path:
+        """Train a saliency network on unlabelled images alone; return its checkpoint, for `embed(saliency=...)`.
 
-        def store(made: EmbeddedShard) -> None:
-            nonlocal whole
-            i, shard = made.index, made.shard
-            if lost := list_lost_images(shard.skipped):  # under another fingerprint: the next run looks for them again
-                prints[i] = compute_fingerprint(shard=prints[i], lost=lost)
-                whole = compute_fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
-            self.folder.write_shard(i, shard.objects, shard.skipped, prints[i])
-
-        work, pieces = make_embed_work(found.root, chosen), [ShardOfImages(i, shards[i]) for i in missing]
-        done = len(found.names) - sum(len(shards[i]) for i in missing)
-        with (
-            show_progress("embed", len(found.names), "images", done) as advance,
-            chosen_engine.stream_results(work, pieces, store, advance) as stored,
-        ):
-            self._remember(config, found.root)
-            self.folder.remove("objects/manifest.json")
-            for _ in stored:
-                reach_safe_point()
-        listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
-        self.folder.finish_shards(len(shards), pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA), whole)
-        embedded = self._count_embedded(len(found.names))
-        log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
-        self._tell_skipped()
-        return embedded
-
-    @require_sole_writer
-    @report_stage
-    def train_saliency(self, images: Path | str, output: Path | str = "", **settings: Any) -> Path:
-        """Train a saliency network on every image under `images`, from nothing but these; its checkpoint, which
-        `embed(saliency=...)` takes. `output`: a file to copy it to."""
-        from fastcomus.objects.saliency.network_map import check_network
+        Args:
+            images: As for `embed`.
+            output: File to copy the checkpoint to; by default it stays in the run folder.
+            **settings: See `config.SaliencyConfig`.
+        """
         from fastcomus.run.train_saliency import train_saliency
 
-        config = with_settings(self.config, {"saliency": settings})
-        found = find_listed_images(images)
-        check_network(config.saliency.network)
-        weights.check_name(config.saliency.refine_backbone)
-        self._remember(config)
-        stamp = compute_fingerprint(images=stamp_images(found, found.names, None))
-        made = train_saliency(found.root, found.names, stamp, self.folder, config, self.backend, self.workers)
-        if output:
-            with RunFolder(Path(output).parent).replace_file(Path(output).name) as path:
-                shutil.copyfile(made, path)
-            made = Path(output)
-        return made
+        return train_saliency(self.workplace, images, output, settings=settings)
 
     def objects(self) -> pa.Table:
-        """What `embed` found, a row per object: `objects.make_object_schema`."""
+        """Return what `embed` found, a row for each object: image, box, area, score, mask, embedding."""
         return self.folder.read_shards()
 
-    @require_sole_writer
-    @report_stage
-    def cluster(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> Clusters:
-        """Cluster the objects of `embed`, or rows of your own: an array (N, D), an .npy file, or Parquet with a column
-        `embedding`. With images, the class maps of the clusters are written too (iteration 0)."""
-        config = with_settings(self.config, {"cluster": settings})
-        has_images = embeddings is None
-        if embeddings is None:
-            rows, source = (
-                _read_embedding_rows(self.folder),
-                str((self.folder.read_manifest("objects") or {})["fingerprint"]),
-            )
-        else:
-            rows, source = read_embeddings(embeddings)
-        rows = check_embeddings(rows)
-        check_count(config.cluster, rows)
-        self._remember(config)
+    def cluster(
+        self, embeddings: Path | str | np.ndarray | None = None, **settings: Unpack[keywords.ClusterSettings]
+    ) -> Clusters:
+        """Cluster the objects of `embed`, or rows of your own (steps 4 to 7); of objects, write class maps, too.
 
-        whole = compute_fingerprint(config=asdict(config.cluster), seed=config.seed, source=source)
-        if self.folder.is_current("clusters", whole):
-            clusters = read_clusters(self.folder)
-            log.info("cluster: up to date, %d objects in %d clusters", len(rows), len(clusters.sizes))
-        else:
-            self.folder.begin("clusters", whole)
-            found = cluster_embeddings(rows, config.cluster, config.seed, self.backend)
-            clusters = found.clusters
-            images = self.folder.read_shards(["image"])["image"] if has_images else None
-            write_clusters(self.folder, clusters, found.maps, images)
-            file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
-            facts = {"k": len(clusters.sizes), "objects": len(rows), "images": has_images, "source": source}
-            facts.update(config=asdict(config.cluster), embeddings=file)
-            self.folder.finish("clusters", whole, **facts, **found.collect_facts())
-            log.info(
-                "cluster: %d objects in %d clusters of %d to %d",
-                len(rows),
-                len(clusters.sizes),
-                clusters.sizes[-1],
-                clusters.sizes[0],
-            )
-            tell_stale_names(self.folder, self._read_clusters_manifest())
-        if has_images:
-            self._write_cluster_masks(clusters, whole)
-        count(objects=len(rows), clusters=len(clusters.sizes))
-        return clusters
+        Args:
+            embeddings: Rows to cluster instead: an array (N, D) of floats, an .npy file, or a Parquet file with a
+                column `embedding`.
+            **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
+        """
+        from fastcomus.run.cluster import cluster
 
-    @require_sole_writer
-    @report_stage
-    def suggest_k(self, embeddings: Path | str | np.ndarray | None = None, **settings: Any) -> SuggestedCounts:
-        """How many clusters the objects of `embed`, or rows of your own, hold, by every criterion; `cluster` with k = 0
-        goes by `choose_k`. Writes suggest-k/index.html with the curves behind the numbers, and counts.json."""
-        from fastcomus.report.count_page import write_count_page
+        return cluster(self.workplace, embeddings, settings=settings)
 
-        config = with_settings(self.config, {"cluster": settings})
-        rows = _read_embedding_rows(self.folder) if embeddings is None else read_embeddings(embeddings)[0]
-        rows = check_embeddings(rows)
-        check_count(replace(config.cluster, k=0, method="spectral"), rows)
-        self._remember(config)
-        suggested = suggest_counts(rows, config.cluster, config.seed, self.backend)
-        count(objects=suggested.objects, **suggested.counts)
-        self.folder.write_json("suggest-k/counts.json", asdict(suggested))
-        log.info("suggest-k: open %s", write_count_page(self.folder, suggested, config.cluster.choose_k))
-        return suggested
+    def suggest_k(
+        self, embeddings: Path | str | np.ndarray | None = None, **settings: Unpack[keywords.ClusterSettings]
+    ) -> SuggestedCounts:
+        """Estimate the number of clusters by every criterion; write suggest-k/index.html and counts.json.
+
+        Args:
+            embeddings: As for `cluster`.
+            **settings: See `config.ClusterConfig`; `choose_k` is the criterion that k = 0 goes by.
+        """
+        from fastcomus.run.cluster import suggest_k
+
+        return suggest_k(self.workplace, embeddings, settings=settings)
 
     def name(self, names: Mapping[int, str] | Path | str | None = None) -> ClusterNames:
-        """Give clusters names, by number; equal names merge clusters, "-" drops one into the background. `predict`,
-        `evaluate`, `assign` and `export` go by them.
+        """Give clusters names, and return all; `predict`, `evaluate`, `assign` and `export` go by them.
 
-        `names`: {3: "cat"}, laid over the names that are there, or a names.toml, which takes their place. Returns all
-        names; without `names`, those that are there.
+        Args:
+            names: Names by cluster, {3: "cat"}, laid over those that are there, or a names.toml, which replaces them.
+                Equal names merge clusters, and "-" drops one into the background. None changes nothing.
         """
-        clusters = self._read_clusters_manifest()
-        if not names:
-            return read_names(self.folder, clusters)  # also while another process writes to the folder
-        with self.folder.writer.hold():
-            if isinstance(names, Mapping):
-                given = {**dict(read_names(self.folder, clusters).given), **names}
-            else:
-                given = dict(read_names_file(Path(names), clusters).given)
-            return write_names(self.folder, clusters, given)
+        from fastcomus.run.name import name
 
-    @require_sole_writer
-    @report_stage
-    def train(self, **settings: Any) -> Path:
-        """Train DeepLabv3 on the class maps, `iterations` times, each network writing its own; the last one's folder.
+        return name(self.workplace, names)
 
-        The first iteration learns the clusters' class maps of the images that passed the filter, every later one the
-        maps of the network before it, with the images of `extend` as well. Takes PredictConfig's settings too.
+    def train(self, **settings: Unpack[keywords.TrainAndPredictSettings]) -> Path:
+        """Train DeepLabv3 on the class maps, several times over, and label all images by each network (steps 9, 10).
 
-        Started several times by torchrun (or srun), the processes train one network together, each on its own device.
+        The first iteration learns the clusters' class maps of the images that passed the filter. Each later one learns
+        the maps of the network before it, with the images of `extend` as well. Started several times by torchrun or
+        srun, the processes train one network together, each on its own device.
+
+        Takes the settings of `config.TrainConfig` and `config.PredictConfig`, and returns the last iteration's folder.
         """
-        from fastcomus.run.train import measure_agreement, run_iteration
-        from fastcomus.run.workplace import ImageSource, Surroundings
-        from fastcomus.segmentation.pseudo_masks import select_training_images
-        from fastcomus.segmentation.samples import Sample
+        from fastcomus.run.train import train
 
-        config = with_settings(self.config, _sort_by_stage(settings, "train", "predict"))
-        clusters, source = self._read_clusters_manifest(), self._open_image_source()
-        self._check_source(clusters, str((self.folder.read_manifest("objects") or {})["fingerprint"]))
-        self._list_iterations()
-        weights.check_name(config.train.backbone)
-        sources = [source]
-        if config.train.extend:
-            more = find_listed_images(config.train.extend)
-            check_names(more.names, self.folder.path)
-            stamp = compute_fingerprint(images=stamp_images(more, more.names, None))
-            sources.append(ImageSource(more.root, more.names, "extend", stamp))
-        if self.processes.is_first:
-            self._remember(config)
+        return train(self.workplace, settings=settings)
 
-        rows = self.folder.read_table("clusters/clusters.parquet", ["image", "is_core"])
-        core = select_training_images(rows["image"].to_pylist(), rows["is_core"].to_numpy(zero_copy_only=False))
-        samples = [Sample(source.root / name, get_mask_path("iteration-0", name)) for name in core]
-        follows = str((self.folder.read_manifest("iteration-0") or {})["fingerprint"])
-        at = Surroundings(self.folder, config, self.backend, self.workers, self.processes)
-        count(images=0, masks=0)  # those of iterations that are up to date do not count
-        with self.processes.connect(self.backend.device):
-            for iteration in range(1, config.train.iterations + 1):
-                follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
-                count(iterations=1)
-                if iteration > 1 and config.train.stop_agreement:
-                    agreement = measure_agreement(iteration, sources, at)
-                    log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
-                    if agreement >= config.train.stop_agreement:
-                        break
-        return self.folder.path / f"iteration-{iteration}"
-
-    @report_stage
     def predict(
         self,
         images: Path | str,
@@ -335,71 +171,23 @@ class Run:
         probabilities: bool = False,
         engine: str = "local",
         address: str = "",
-        **settings: Any,
+        **settings: Unpack[keywords.PredictSettings],
     ) -> Path:
-        """Class maps of other images by the newest network, as `output`/NAME.png; by default in the run folder's
-        `predictions`. `images`: a folder, an image, a file with a path a line, or "-" for standard input. What else is
-        written: `prediction_folder.write_predictions`. `engine`, `address`: as for `embed`."""
-        from fastcomus.run.predict import PredictedImages, write_predictions
+        """Label other images by the newest network, a mask NAME.png each; existing up-to-date masks are kept.
 
-        config = with_settings(self.config, {"predict": settings})
-        chosen_engine = self._choose_engine(engine, address)
-        newest, names = self._choose_trained_iteration(None), self.name()
-        found = find_listed_images(images)
-        check_names(found.names, Path(output or self.folder.path / "predictions"))
-        wanted = PredictedImages(found, stamp_images(found, found.names, None))
-        target = RunFolder(output or self.folder.path / "predictions")
-        with target.writer.hold():
-            masks, skipped = write_predictions(
-                wanted, target, overlay, probabilities, self.folder, newest, names, config, chosen_engine
-            )
-        count(images=masks, skipped=len(skipped))
-        log.info("predict: masks of %d images in %s, %d skipped", masks, target.path, len(skipped))
-        return target.path
+        Args:
+            images: As for `embed`.
+            output: Folder for the masks, which is returned; by default `predictions` in the run folder.
+            overlay: Also write overlays/NAME.jpg, the image tinted with the masks' colours.
+            probabilities: Also write probabilities/NAME.npy, (k + 1, h, w) float16 in [0, 1].
+            engine, address: As for `embed`.
+            **settings: See `config.PredictConfig`.
+        """
+        from fastcomus.run.predict import predict
 
-    @require_sole_writer
-    @report_stage
-    def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
-        """The network of `iteration` (the last by default) as an ONNX file, by default segmenter.onnx in the run; what
-        goes in and comes out: `onnx_export.LabelledImages`. Needs the packages of the extra `onnx`."""
-        from fastcomus.segmentation.onnx import check_onnx, write_onnx
+        where = {"engine": engine, "address": address}
+        return predict(self.workplace, images, output, overlay, probabilities, **where, settings=settings)
 
-        chosen, names = self._choose_trained_iteration(iteration), self.name()
-        check_onnx()
-        from fastcomus.segmentation.files import load_segmenter
-
-        manifest = self.folder.read_manifest(f"iteration-{chosen}") or {}
-        facts = {name: str(manifest[name]) for name in ("k", "backbone", "output_stride")}
-        target = Path(output or self.folder.path / "segmenter.onnx")
-        with RunFolder(target.parent).replace_file(target.name) as path:
-            write_onnx(load_segmenter(self.folder, chosen), names, {**facts, "iteration": str(chosen)}, path)
-        count(bytes=target.stat().st_size, classes=len(names.classes))
-        log.info("export: the network of iteration %d in %s", chosen, target)
-        return target
-
-    def export(
-        self, format: str, output: Path | str = "", iteration: int | None = None, *, images: str = IMAGE_TRANSFERS[0]
-    ) -> Path:
-        """The masks of `iteration` (the last by default) with their images as "coco", "voc", "yolo" or "labelme", in a
-        new folder, by default exports/iteration-N-FORMAT in the run (`exports`). `images`: "link" or "copy". Of
-        "onnx" it is `export_onnx`."""
-        return (
-            self.export_onnx(output, iteration) if format == "onnx" else self._export(format, output, iteration, images)
-        )
-
-    @report_stage
-    def _export(self, format: str, output: Path | str, iteration: int | None, images: str) -> Path:
-        from fastcomus.exports.export import Transfer, export_masks
-
-        masks, source = self._select_class_maps(iteration)
-        target = Path(output or self.folder.path / f"exports/iteration-{masks.iteration}-{format}")
-        written = export_masks(format, masks, Transfer(source.root, images, self.config.embed.max_pixels), target)
-        count(images=written, classes=masks.k)
-        log.info("export: the masks of %d images, iteration %d, in %s", written, masks.iteration, target)
-        return target
-
-    @require_sole_writer
-    @report_stage
     def assign(
         self,
         images: Path | str = "",
@@ -407,78 +195,25 @@ class Run:
         *,
         embeddings: Path | str = "",
         masks: Path | str = "",
-        **settings: Any,
+        **settings: Unpack[keywords.AssignSettings],
     ) -> Path:
-        """Clusters of objects that were not there when the clusters were made, without clustering again.
+        """Put new objects into the clusters that are there, without clustering again.
 
-        `images`: a folder whose objects are found and embedded as this run's were, with `masks` where the run had
-        masks of its own; or `embeddings`: rows of your own, as in `cluster`. Writes `output`/assigned.parquet (by
-        default in the run folder's `assigned`), a row per object: image and box where there are any, cluster,
-        distance, novelty, is_outlier (see `assignment.Assigned`), and name where clusters were given names.
+        Args:
+            images: Images whose objects are found and embedded as this run's were; or give `embeddings`.
+            output: Folder for assigned.parquet; by default `assigned` in the run folder.
+            embeddings: New rows: an .npy file, or a Parquet file with a column `embedding`.
+            masks: Folder of object masks of the new images, where the run had masks of its own.
+            **settings: See `config.AssignConfig`.
+
+        Returns:
+            The file assigned.parquet, a row for each object: image and box where there are any, cluster, distance,
+            novelty, is_outlier, and name where clusters have names.
         """
-        from fastcomus.clusters.assignment import assign_embeddings
+        from fastcomus.run.assign import assign
 
-        config = with_settings(self.config, {"assign": settings})
-        if bool(images) == bool(embeddings):
-            raise InputError("give either a folder of images or --embeddings FILE.")
-        if bool(config.embed.masks and images) != bool(masks):
-            raise InputError(
-                "the objects of this run come from masks of your own; give those of the new images with --masks DIR."
-                if images and not masks
-                else "--masks is for new images of a run whose own objects came from masks; leave it out."
-            )
-        manifest, names = self._read_clusters_manifest(), self.name()
-        rows = self._read_clustered_rows(manifest)
-        target = RunFolder(output or self.folder.path / "assigned")
-        if images:
-            new = Run(
-                target.path,
-                preset=self.config.preset,
-                device=str(self.backend.device),
-                workers=self.workers,
-                settings=to_dict(self.config),
-            )
-            new.embed(images, masks=str(masks))
-            table, wanted = target.read_shards(["image", "x0", "y0", "x1", "y1"]), _read_embedding_rows(target)
-        else:
-            wanted = read_embeddings(embeddings)[0]
-            table = pa.table({"row": np.arange(len(wanted))})
-        wanted = check_embeddings(wanted)
-        if len(wanted) and wanted.shape[1] != rows.shape[1]:
-            raise InputError(
-                f"the clustered embeddings have {rows.shape[1]} numbers each and the new ones {wanted.shape[1]}; "
-                "both must come from the same encoder."
-            )
-        self._remember(config)
-        clustered_by = ClusterConfig(**manifest["config"])
-        found = assign_embeddings(
-            wanted,
-            rows,
-            read_clusters(self.folder),
-            read_eigenmaps(self.folder) if clustered_by.method == "spectral" else None,
-            clustered_by,
-            config.assign.outliers,
-            config.seed,
-            self.backend,
-        )
-        for name, column in (
-            ("cluster", found.labels),
-            ("distance", found.distances),
-            ("novelty", found.novelty),
-            ("is_outlier", found.is_outlier),
-        ):
-            table = table.append_column(name, pa.array(column))
-        if names.given:
-            table = table.append_column("name", pa.array([names.get_name(one) for one in found.labels], pa.string()))
-        target.write_table("assigned.parquet", table)
-        clusters, outliers = len(np.unique(found.labels)), int(found.is_outlier.sum())
-        count(objects=len(table), clusters=clusters, outliers=outliers)
-        told = len(table), clusters, outliers, target.resolve_file("assigned.parquet")
-        log.info("assign: %d objects in %d clusters, %d unlike anything; %s", *told)
-        return target.resolve_file("assigned.parquet")
+        return assign(self.workplace, images, output, embeddings=embeddings, masks=masks, settings=settings)
 
-    @require_sole_writer
-    @report_stage
     def evaluate(
         self,
         truth: Path | str,
@@ -488,220 +223,78 @@ class Run:
         fit_on: Path | str = "",
         bootstrap: int = 0,
     ) -> Evaluation | LabelEvaluation:
-        """Score the class maps of an iteration (the last one by default) against truth: a folder of masks, or
-        "voc:PATH@val", "coco:PATH@val2017", "folders:DIR" (`datasets.parse_source`).
+        """Score the masks of an iteration against truth (step 11), and store the scores in evaluation/.
 
-        `classes`: file of class names. `fit_on`: a split or list file of other images to match clusters to classes on.
-        `bootstrap`: how often images are drawn again for an interval.
+        Args:
+            truth: A folder of class masks, "voc:PATH@val", "coco:PATH@val2017" or "folders:DIR".
+            classes: File with a class name a line, background first.
+            iteration: Iteration to score; by default the last.
+            fit_on: A split or list file of other images to match clusters to classes on; by default the scored ones.
+            bootstrap: How often images are drawn again for 95 % intervals; 0 gives none.
+
+        Returns:
+            IoU by class and matching; accuracy by class where truth is a class for each image.
         """
-        from fastcomus.run.evaluate import evaluate_run
+        from fastcomus.run.evaluate import evaluate
 
-        maps, _ = self._select_class_maps(iteration)
-        named = Path(classes) if classes else None
-        evaluation = evaluate_run(maps, str(truth), named, str(fit_on), bootstrap, self.config.seed)
-        count(images=evaluation.images, missing=evaluation.missing)
-        return evaluation
+        return evaluate(self.workplace, truth, classes, iteration, fit_on=fit_on, bootstrap=bootstrap)
 
-    @require_sole_writer
-    @report_stage
-    def report(self, **settings: Any) -> Path:
-        """Pages for a browser, in the run folder's `report`: what was found, a map, a card per cluster where names can
-        be given, images with their masks, curves and scores as far as there are any; where index.html lies."""
-        from fastcomus.report.findings import Findings, FoundObjects
-        from fastcomus.report.shown_names import ShownNames
-        from fastcomus.report.write import write_report
+    def export(
+        self, format: str, output: Path | str = "", iteration: int | None = None, *, images: str = IMAGE_TRANSFERS[0]
+    ) -> Path:
+        """Write the masks of an iteration with their images in the format of another tool.
 
-        config = with_settings(self.config, {"report": settings})
-        manifest, names = self._read_clusters_manifest(), ShownNames(self.name())
-        rows, objects = self._read_clustered_rows(manifest), None
-        if manifest["images"]:
-            source, table = self._open_image_source(), self.folder.read_shards(["image", "x0", "y0", "x1", "y1"])
-            boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
-            objects = FoundObjects(source.root, tuple(table["image"].to_pylist()), boxes)
-        self._remember(config)
-        found = Findings(
-            folder=self.folder,
-            config=config,
-            device=str(self.backend.device),
-            notes=tuple((self.folder.read_state() or {}).get("notes", [])),
-            seconds=read_stage_seconds(self.folder),
-            clusters=read_clusters(self.folder),
-            clusters_fingerprint=manifest["fingerprint"],
-            rows=rows,
-            objects=objects,
-            image_names=source.names if objects else (),
-            skipped=tuple(self._read_skipped().to_pylist()) if objects else (),
-            iterations=tuple(self._list_iterations()) if objects else (),
-            names=names,
-        )
-        count(objects=len(rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
-        return write_report(found, self.backend, self.workers)
+        Args:
+            format: "coco", "voc", "yolo" or "labelme"; "onnx" is `export_onnx`.
+            output: New folder to write, which is returned; by default exports/iteration-N-FORMAT in the run folder.
+            iteration: Iteration whose masks to take; by default the last.
+            images: "link" shares disk space with the images where it can, "copy" does not.
+        """
+        from fastcomus.run.export import export
 
-    @require_sole_writer
+        if format == "onnx":
+            return self.export_onnx(output, iteration)
+        return export(self.workplace, format, output, iteration, images)
+
+    def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
+        """Write a trained network as ONNX; what goes in and comes out: `segmentation.onnx.LabelledImages`.
+
+        Args:
+            output: File to write, which is returned; by default segmenter.onnx in the run folder.
+            iteration: Iteration whose network to take; by default the last.
+        """
+        from fastcomus.run.export import export_onnx
+
+        return export_onnx(self.workplace, output, iteration)
+
+    def report(self, **settings: Unpack[keywords.ReportSettings]) -> Path:
+        """Write pages for a browser and return the first; takes the settings of `config.ReportConfig`."""
+        from fastcomus.run.report import report
+
+        return report(self.workplace, settings=settings)
+
     def run(
         self, images: Path | str, truth: Path | str = "", classes: Path | str = ""
     ) -> list[Evaluation | LabelEvaluation]:
-        """All stages in order, skipping what is up to date; an evaluation of every iteration when `truth` is given."""
-        from fastcomus.evaluation.truth.read import read_truth
+        """Run `embed`, `cluster` and `train` in order, skipping what is up to date.
 
-        weights.check_name(self.config.train.backbone)
-        found = find_listed_images(images)
-        if self.config.train.extend:
-            find_listed_images(self.config.train.extend)
-        if truth:
-            read_truth(str(truth), Path(classes) if classes else None, found.names)
-        self.embed(found)
-        self.cluster()
-        if truth:
-            self.name()  # names of other clusters are told before training, not after it
-        self.train()
-        return [self.evaluate(truth, classes, iteration) for iteration in self._list_iterations()] if truth else []
+        Args:
+            images: As for `embed`.
+            truth: As for `evaluate`, whose results are returned, one for each iteration; "" scores nothing.
+            classes: As for `evaluate`.
+        """
+        with self.folder.writer.hold():
+            check_name(self.config.train.backbone)
+            found = find_listed_images(images)
+            if self.config.train.extend:
+                find_listed_images(self.config.train.extend)
+            if truth:
+                from fastcomus.evaluation.truth.read import read_truth
 
-    def _choose_engine(self, name: str, address: str) -> Engine:
-        from fastcomus.run.engines.choose import choose_engine
-
-        cores = os.cpu_count() or 1
-        return choose_engine(name, address, self.wanted_device, self.devices, self.backend, self.asked_workers, cores)
-
-    # -- what the folder holds ---------------------------------------------------------------------------------
-
-    def _remember(self, config: Config, images: ImageRoot | None = None) -> None:
-        """Write the settings into run.json, with what a reader of the results must know about them."""
-        if images is not None:
-            self._images = str(images.resolve() if isinstance(images, Path) else images)
-        self.config = config
-        networks = {config.embed.encoder, config.train.backbone, *_find_saliency_networks(config)}
-        supervised = sorted(name for name in networks if weights.is_supervised(name))
-        notes = [f"{name} was trained with human labels (ImageNet's classes)." for name in supervised]
-        state = {"images": self._images, "config": to_dict(config), "notes": notes if self._images else []}
-        stored = self.folder.read_state() or {}
-        if {"format": stored.get("format"), **state} != stored:
-            self.folder.write_state(state)
-        for note in state["notes"]:
-            if note not in stored.get("notes", []):
-                log.warning("note: %s", note)
-
-    def _tell_skipped(self) -> None:
-        """Say which images are left out and why: each one of a few, the counts of many."""
-        skipped = self._read_skipped().to_pylist()
-        if len(skipped) <= 5:
-            for row in skipped:
-                detail = f" ({row['detail']})" if row["detail"] else ""
-                log.info("embed: left out %s: %s%s", row["image"], row["reason"], detail)
-            return
-        for reason, images in Counter(row["reason"] for row in skipped).most_common():
-            log.info("embed: left out %d images: %s", images, reason)
-        log.info("embed: their names are in %s", self.folder.resolve_file("objects/skipped.parquet"))
-
-    def _read_clustered_rows(self, manifest: Mapping[str, Any]) -> np.ndarray:
-        """The embeddings (N, D) that the clusters were made of; InputError when they changed since."""
-        if manifest["images"]:
-            rows = _read_embedding_rows(self.folder)
-            source = str((self.folder.read_manifest("objects") or {})["fingerprint"])
-        elif manifest["embeddings"]:
-            rows, source = read_embeddings(manifest["embeddings"])
-        else:
-            raise InputError("these clusters were made of an array in memory; cluster an .npy file to assign to them.")
-        self._check_source(manifest, source)
-        return check_embeddings(rows)
-
-    def _check_source(self, clusters: Mapping[str, Any], now: str) -> None:
-        if clusters["source"] != now:
-            raise InputError(
-                f"the clusters in {self.folder.path} are not of the objects that are there now; run fastcomus cluster."
-            )
-
-    def _write_cluster_masks(self, clusters: Clusters, follows: str) -> None:
-        """Iteration 0: the class maps of the clusters themselves."""
-        from fastcomus.segmentation.pseudo_masks import assemble_class_maps
-
-        stage = compute_fingerprint(follows=follows)
-        if self.folder.is_current("iteration-0", stage):
-            return
-        self.folder.begin("iteration-0", stage)
-        skipped = self._read_skipped()
-        with show_progress("cluster masks", len(clusters.labels) + len(skipped), "images") as advance:
-            parts = self.folder.iterate_shards(["image", "width", "height", "score", "mask"])
-            for class_map in assemble_class_maps(parts, clusters.labels, skipped, self.backend):
-                self.folder.write_class_map(get_mask_path("iteration-0", class_map.image), class_map.labels)
-                advance(1)
-                reach_safe_point()
-        self.folder.finish("iteration-0", stage, follows=follows)
-
-    def _list_iterations(self) -> list[int]:
-        """Iterations whose masks follow from the clusters that are there now: [0, 1, ...]; InputError when none."""
-        follows = self._read_clusters_manifest()["fingerprint"]
-        done: list[int] = []
-        while (manifest := self.folder.read_manifest(f"iteration-{len(done)}")) and manifest["follows"] == follows:
-            follows = manifest["fingerprint"]
-            done.append(len(done))
-        if not done:
-            raise InputError(f"there are no masks in {self.folder.path}; run fastcomus embed, then fastcomus cluster.")
-        return done
-
-    def _select_class_maps(self, wanted: int | None) -> tuple[ClassMaps, ImageSource]:
-        """The named class maps of the iteration `wanted`, or the last, and the images they belong to."""
-        done = self._list_iterations()
-        chosen = done[-1] if wanted is None else wanted
-        if chosen not in done:
-            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {chosen}.")
-        source = self._open_image_source()
-        return ClassMaps(self.folder, chosen, source.names, self.name(), self.backend, self.workers), source
-
-    def _choose_trained_iteration(self, wanted: int | None) -> int:
-        """`wanted`, or the last; InputError when it has no network."""
-        done = self._list_iterations()[1:]
-        if not done:
-            raise InputError(f"training has not finished an iteration in {self.folder.path}; run fastcomus train.")
-        if wanted is not None and wanted not in done:
-            raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {wanted}.")
-        return done[-1] if wanted is None else wanted
-
-    def _read_clusters_manifest(self) -> dict[str, Any]:
-        manifest = self.folder.read_manifest("clusters")
-        if manifest is None and not self.folder.path.exists():
-            raise InputError(f"there is no run folder {self.folder.path}; run fastcomus run FOLDER, or check --run.")
-        if manifest is None:
-            raise InputError(f"there are no clusters in {self.folder.path}; run fastcomus cluster --k K first.")
-        return manifest
-
-    def _open_image_source(self) -> ImageSource:
-        """The images of `embed` that could be read; InputError when their folder is gone."""
-        from fastcomus.run.workplace import ImageSource
-
-        if not self._images:
-            raise InputError(f"{self.folder.path} holds no images, only embeddings; run fastcomus embed FOLDER first.")
-        objects = self.folder.read_shards(["image"])["image"].to_pylist()
-        readable = [row["image"] for row in self._read_skipped().to_pylist() if row["width"]]
-        names = tuple(sorted({*objects, *readable}))
-        return ImageSource(open_root(self._images, names), names)
-
-    def _count_embedded(self, images: int) -> Embedded:
-        embedded = Embedded(images, self.folder.count_shard_rows(), len(self._read_skipped()))
-        count(**asdict(embedded))
-        return embedded
-
-    def _read_skipped(self) -> pa.Table:
-        return self.folder.read_table("objects/skipped.parquet")
-
-
-def cluster(embeddings: np.ndarray, k: int = 0, *, seed: int = 0, device: str = "auto", **settings: Any) -> Clusters:
-    """Cluster rows in memory: graph, eigenmaps, k-means, filter. Writes nothing.
-
-    `embeddings`: (N, D) floats, finite. `k`: 0 finds the number of clusters. `settings`: of `config.ClusterConfig`.
-    Raises InputError for bad input.
-    """
-    rows = check_embeddings(embeddings)
-    config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}}).cluster
-    check_count(config, rows)
-    return cluster_embeddings(rows, config, seed, choose.select(device)).clusters
-
-
-def _sort_by_stage(settings: Mapping[str, Any], *stages: str) -> dict[str, dict[str, Any]]:
-    """Sort settings under the first of `stages` that has them; unknown ones under the first, which tells."""
-
-    sorted_settings: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
-    for name, value in settings.items():
-        owner = next((s for s in stages if name in {f.name for f in fields(STAGES[s])}), stages[0])
-        sorted_settings[owner][name] = value
-    return sorted_settings
+                read_truth(str(truth), Path(classes) if classes else None, found.names)
+            self.embed(found)
+            self.cluster()
+            if truth:
+                self.name()  # names of other clusters are told before training, not after it
+            self.train()
+            return [self.evaluate(truth, classes, one) for one in list_iterations(self.folder)] if truth else []

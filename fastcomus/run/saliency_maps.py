@@ -41,7 +41,7 @@ class Photographs:
     count: int
 
 
-def _compute_prior_maps(
+def compute_prior_maps(
     root: ImageRoot, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> Photographs:
     """Every prior's map of every image, a file per 256 images."""

@@ -1,6 +1,7 @@
-"""For every stage that ended a line of the log: how much, how fast, with how much memory, on which device.
+"""`@stage`: a command on a run folder that writes alone and ends with a line of the log.
 
-Its seconds are added up in the run folder, for the report.
+The line says how much was done, how fast, with how much memory, on which device. The seconds are added up in the run
+folder, for the report.
 """
 
 from __future__ import annotations
@@ -9,73 +10,68 @@ import functools
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from contextlib import nullcontext
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from fastcomus.backends.decoded_images import take_decoded_counts
 from fastcomus.errors import InputError
-from fastcomus.progress import _counts, _decoded
+from fastcomus.progress import collect_counts
+from fastcomus.run.workplace import Workplace
 from fastcomus.store.integrity import seal_json
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import read_sealed
 
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def require_sole_writer(method: Method) -> Method:
-    """A stage of the pipeline that nobody disturbs: of processes that train together, the first holds the lock."""
-
-    @functools.wraps(method)
-    def alone(self: Any, *arguments: Any, **settings: Any) -> Any:
-        if not self.processes.is_first:
-            return method(self, *arguments, **settings)
-        with self.folder.writer.hold():
-            return method(self, *arguments, **settings)
-
-    return alone  # type: ignore[return-value]
-
-
 log = logging.getLogger("fastcomus")
+
 TIMES = "times.json"
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+Command = Callable[Concatenate[Workplace, Given], Result]
 
-def report_stage(method: Method) -> Method:
-    """A stage of the pipeline that tells of itself when it has ended.
 
-    Its counts are what it gives to `count`; the line's fields are in the record's `fields`, for `log_format.py`: stage,
-    seconds, counts, per_s, peak_memory_bytes and device. Before it comes one on which device images were decoded, and
-    why not the others, where one can. Under `require_sole_writer` the seconds are added to those that the stage took
-    in this
-    run folder before.
+def stage(writes: bool = True) -> Callable[[Command[Given, Result]], Command[Given, Result]]:
+    """Make a command a stage: lock the run folder while it runs, and log what it did when it has ended.
+
+    The stage is named after the function. Its counts are what it gives to `progress.count`. The log record's `fields`
+    hold stage, seconds, counts, per_s, peak_memory_bytes and device.
+
+    Args:
+        writes: Whether the command writes to the run folder. If so no other process may write there meanwhile (of
+            processes that train together the first one holds the lock), and its seconds are added to times.json
+            unless it was up to date.
+
+    Raises:
+        InputError: By the command, where another process holds the lock.
     """
-    stage = method.__name__.strip("_").replace("_", "-")
 
-    @functools.wraps(method)
-    def told(self: Any, *arguments: Any, **settings: Any) -> Any:
-        started, written = time.monotonic(), self.folder.written
-        counts: dict[str, int] = {}
-        decoded: Counter[str] = Counter()
-        outer, outer_decoded = _counts.set(counts), _decoded.set(decoded)
-        try:
-            result = method(self, *arguments, **settings)
-        finally:
-            _counts.reset(outer)
-            _decoded.reset(outer_decoded)
-        seconds = time.monotonic() - started
-        decoded.update(take_decoded_counts(self.backend))
-        _tell_decoded(stage, decoded)
-        tell(stage, seconds, counts, str(self.backend.device))
-        if self.folder.writer.is_held and self.folder.written > written:  # one that is up to date takes no time
-            taken = read_stage_seconds(self.folder)
-            self.folder.write_json(TIMES, seal_json({**taken, stage: round(taken.get(stage, 0.0) + seconds, 3)}))
-        return result
+    def decorate(command: Command[Given, Result]) -> Command[Given, Result]:
+        name = command.__name__.replace("_", "-")
 
-    return told  # type: ignore[return-value]
+        @functools.wraps(command)
+        def run_stage(at: Workplace, *arguments: Given.args, **options: Given.kwargs) -> Result:
+            with at.folder.writer.hold() if writes and at.processes.is_first else nullcontext():
+                started, written = time.monotonic(), at.folder.written
+                with collect_counts() as (counts, decoded):
+                    result = command(at, *arguments, **options)
+                seconds = time.monotonic() - started
+                decoded.update(take_decoded_counts(at.backend))
+                _log_decoded(name, decoded)
+                log_stage(name, seconds, counts, str(at.backend.device))
+                if at.folder.writer.is_held and at.folder.written > written:
+                    taken = read_stage_seconds(at.folder)
+                    added = {**taken, name: round(taken.get(name, 0.0) + seconds, 3)}
+                    at.folder.write_json(TIMES, seal_json(added))
+                return result
+
+        return cast("Command[Given, Result]", run_stage)
+
+    return decorate
 
 
 def read_stage_seconds(folder: RunFolder) -> dict[str, float]:
-    """Seconds that each stage took in a run folder, over all times it ended; {} where that is not known or damaged."""
+    """Return the seconds that each stage took in a run folder, over all times it ended; {} if unknown or damaged."""
     file = folder.resolve_file(TIMES)
     try:
         return read_sealed(file) if file.exists() else {}
@@ -83,8 +79,8 @@ def read_stage_seconds(folder: RunFolder) -> dict[str, float]:
         return {}
 
 
-def tell(stage: str, seconds: float, counts: dict[str, int], device: str) -> None:
-    """Write the line. The rate is that of the first of `counts`, over all that the stage looked at."""
+def log_stage(stage: str, seconds: float, counts: Mapping[str, int], device: str) -> None:
+    """Write the line of a stage that has ended; the rate is that of the first of `counts`."""
     peak = get_peak_memory_bytes()
     fields: dict[str, Any] = {"stage": stage, "seconds": round(seconds, 3), **counts, "device": device}
     parts = [f"{count} {name}" for name, count in counts.items()]
@@ -97,19 +93,20 @@ def tell(stage: str, seconds: float, counts: dict[str, int], device: str) -> Non
     log.info("%s: ended after %.1f s, %s", stage, seconds, ", ".join([*parts, device]), extra={"fields": fields})
 
 
-def _tell_decoded(stage: str, decoded: Mapping[str, int]) -> None:
-    if decoded:
-        # Most first, not in the order in which threads came.
-        ordered = {what: decoded[what] for what in sorted(decoded, key=lambda what: (-decoded[what], what))}
-        told = ", ".join(f"{number} {what}" for what, number in ordered.items())
-        log.info("%s: images decoded: %s", stage, told, extra={"fields": {"decoded": ordered}})
-
-
 def get_peak_memory_bytes() -> int | None:
-    """The most memory this process has had so far; None on Windows, where Python does not say."""
+    """Return the most memory that this process has had so far, in bytes; None on Windows, where Python does not say."""
     try:
         import resource
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _log_decoded(stage: str, decoded: Mapping[str, int]) -> None:
+    """Say on which device images were decoded, and why not the others, where a device can decode at all."""
+    if decoded:
+        # Most first, not in the order in which threads came.
+        ordered = {what: decoded[what] for what in sorted(decoded, key=lambda what: (-decoded[what], what))}
+        told = ", ".join(f"{number} {what}" for what, number in ordered.items())
+        log.info("%s: images decoded: %s", stage, told, extra={"fields": {"decoded": ordered}})

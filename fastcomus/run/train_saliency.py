@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +15,12 @@ import torch
 from fastcomus.backends.interface import Backend
 from fastcomus.config import Config
 from fastcomus.errors import InputError
+from fastcomus.images.listing import find_listed_images
 from fastcomus.images.roots import ImageRoot
+from fastcomus.images.stamps import stamp_images
 from fastcomus.interruption import reach_safe_point
-from fastcomus.objects.saliency.network_map import SaliencyNetwork, save_network
+from fastcomus.networks.registry import check_name
+from fastcomus.objects.saliency.network_map import SaliencyNetwork, check_network, save_network
 from fastcomus.objects.saliency.training import (
     MAP_SIDE,
     EpochState,
@@ -26,8 +31,10 @@ from fastcomus.objects.saliency.training import (
     train_network,
 )
 from fastcomus.progress import count, show_progress
-from fastcomus.run.saliency_maps import FOLDER, Photographs, _compute_prior_maps
-from fastcomus.settings import parse_priors
+from fastcomus.run.saliency_maps import FOLDER, Photographs, compute_prior_maps
+from fastcomus.run.stage import stage
+from fastcomus.run.workplace import Workplace
+from fastcomus.settings import parse_priors, with_settings
 from fastcomus.store.integrity import check_zip, compute_file_digest, seal_json
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint, read_sealed
@@ -36,32 +43,43 @@ log = logging.getLogger("fastcomus")
 NETWORK = f"{FOLDER}/network.safetensors"
 
 
-def train_saliency(
-    root: ImageRoot, names: Sequence[str], stamp: str, folder: RunFolder, config: Config, backend: Backend, workers: int
-) -> Path:
-    """Train a saliency network on the images `names` under `root`, with no label; the path of its checkpoint.
-
-    `stamp` tells one state of the images from another. Raises InputError when fewer than two images can be read.
-    """
+@stage()
+def train_saliency(at: Workplace, images: Path | str, output: Path | str, *, settings: Mapping[str, Any]) -> Path:
+    """Train a saliency network on the images, with no label; see `Run.train_saliency`."""
+    config, folder = with_settings(at.config, {"saliency": settings}), at.folder
     chosen = config.saliency
-    stage = compute_fingerprint(config=asdict(chosen), seed=config.seed, images=stamp)
-    if folder.is_current(FOLDER, stage):
+    found = find_listed_images(images)
+    check_network(chosen.network)
+    check_name(chosen.refine_backbone)
+    at.remember(config)
+
+    stamp = compute_fingerprint(images=stamp_images(found, found.names, None))
+    whole = compute_fingerprint(config=asdict(chosen), seed=config.seed, images=stamp)
+    made = folder.resolve_file(NETWORK)
+    if folder.is_current(FOLDER, whole):
         count(images=(folder.read_manifest(FOLDER) or {})["images"], epochs=chosen.epochs)
-        log.info("train-saliency: up to date, %s", folder.resolve_file(NETWORK))
-        return folder.resolve_file(NETWORK)
-    folder.begin(FOLDER, stage)
-    network, images = _train_from_priors(root, names, folder, config, backend, workers)
-    refined_by = chosen.refine_backbone if _is_refining(config) else ""
-    folder.write_tensors(NETWORK, lambda path: save_network(network, parse_priors(chosen), refined_by, path))
-    epochs = range(1, chosen.refine_epochs + 1)
-    refined_files = [f"refined-{epoch}.{ending}" for epoch in epochs for ending in ("npy", "json")]
-    # What each file builds on goes after it: a kill in between leaves nothing that lacks its ground.
-    for leaving in ("learn.pt", "refine.pt", *refined_files, "priors"):
+        log.info("train-saliency: up to date, %s", made)
+    else:
+        folder.begin(FOLDER, whole)
+        network, trained_on = _train_from_priors(found.root, found.names, folder, config, at.backend, at.workers)
+        refined_by = chosen.refine_backbone if _is_refining(config) else ""
+        folder.write_tensors(NETWORK, lambda path: save_network(network, parse_priors(chosen), refined_by, path))
+        _remove_leavings(folder, chosen.refine_epochs)
+        folder.finish(FOLDER, whole, images=trained_on, config=asdict(chosen))
+        count(images=trained_on, epochs=chosen.epochs)
+        log.info("train-saliency: trained on %d images; use it with --saliency %s", trained_on, made)
+    if not output:
+        return made
+    with RunFolder(Path(output).parent).replace_file(Path(output).name) as path:
+        shutil.copyfile(made, path)
+    return Path(output)
+
+
+def _remove_leavings(folder: RunFolder, refine_epochs: int) -> None:
+    """Remove what training kept to go on from, each file before those it was made from, so that a kill is harmless."""
+    refined = [f"refined-{epoch}.{ending}" for epoch in range(1, refine_epochs + 1) for ending in ("npy", "json")]
+    for leaving in ("learn.pt", "refine.pt", *refined, "priors"):
         folder.remove(f"{FOLDER}/{leaving}")
-    folder.finish(FOLDER, stage, images=images, config=asdict(chosen))
-    count(images=images, epochs=chosen.epochs)
-    log.info("train-saliency: trained on %d images; use it with --saliency %s", images, folder.resolve_file(NETWORK))
-    return folder.resolve_file(NETWORK)
 
 
 def _train_from_priors(
@@ -69,7 +87,7 @@ def _train_from_priors(
 ) -> tuple[SaliencyNetwork, int]:
     """The network, and the number of images that it was trained on. No file of maps is open when it returns: Windows
     would not remove one that is."""
-    photographs = _compute_prior_maps(root, names, folder, config, backend, workers)
+    photographs = compute_prior_maps(root, names, folder, config, backend, workers)
     if photographs.count < 2:
         raise InputError(f"training needs at least 2 images that can be read; got {photographs.count}.")
     labels = photographs.priors

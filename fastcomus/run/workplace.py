@@ -1,52 +1,97 @@
-"""What the commands on a run folder share: where they work, with what, and what the folder holds."""
+"""What every command on a run folder works with: the folder, its settings, a device, and who else takes part."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from fastcomus.backends.interface import Backend
+from fastcomus.backends import choose
 from fastcomus.config import Config
+from fastcomus.errors import InputError
 from fastcomus.images.roots import ImageRoot
+from fastcomus.networks.registry import is_supervised
 from fastcomus.objects.saliency.methods import METHODS
-from fastcomus.processes import ProcessGroup
-from fastcomus.store.embeddings import join_rows
+from fastcomus.processes import detect_process_group
+from fastcomus.run.engines.choose import choose_engine
+from fastcomus.run.engines.several_devices import parse_devices
+from fastcomus.run.engines.work import Engine
+from fastcomus.run.preset import choose_preset
+from fastcomus.settings import resolve, to_dict
 from fastcomus.store.run_folder import RunFolder
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger("fastcomus")
 
 
-@dataclass(frozen=True)
-class ImageSource:
-    """Images that can be read: names under `root`. Their masks lie under `folder`/masks of an iteration."""
+class Workplace:
+    """One run folder with its resolved settings, on a device of this machine.
 
-    root: ImageRoot
-    names: tuple[str, ...]
-    folder: str = ""
-    stamp: str = ""
+    Attributes:
+        folder: The run folder on disk.
+        config: The settings as they are remembered; `remember` replaces them.
+        backend: The device on which heavy operations run.
+        workers: Threads that read images, at least 1.
+        processes: The processes that train together; one, unless torchrun or srun started several.
+        images: The root of the images that were embedded, as a path or an address; "" where there are none.
+    """
 
+    def __init__(
+        self,
+        folder: Path | str,
+        preset: str | None,
+        seed: int | None,
+        device: str,
+        workers: int | None,
+        settings: Mapping[str, Any] | None,
+    ) -> None:
+        self.folder = RunFolder(folder)
+        self.processes = detect_process_group()
+        self._wanted_device = device
+        self._devices = parse_devices(device)
+        for other in self._devices[1:]:
+            choose.resolve_device(other)
+        self.backend = choose.select(self.processes.choose_device(self._devices[0]))
+        if workers is not None and workers < 0:
+            raise InputError(f"workers must be at least 1, or 0 for one per core; got {workers}.")
+        self._asked_workers = workers or None
+        self.workers = workers or os.cpu_count() or 1
+        state = self.folder.read_state() or {}
+        self.images: str = state.get("images", "")
+        self.config = resolve(state.get("config"), preset, seed, settings or {}, choose_preset)
 
-@dataclass(frozen=True)
-class Surroundings:
-    """Where and with what an iteration runs."""
+    def choose_engine(self, name: str, address: str) -> Engine:
+        """Return the engine `name`, "local" or "ray" at `address`; nothing is loaded or started yet."""
+        cores = os.cpu_count() or 1
+        return choose_engine(
+            name, address, self._wanted_device, self._devices, self.backend, self._asked_workers, cores
+        )
 
-    folder: RunFolder
-    config: Config
-    backend: Backend
-    workers: int
-    processes: ProcessGroup = field(default_factory=ProcessGroup)
+    def remember(self, config: Config, images: ImageRoot | None = None) -> None:
+        """Take `config` from now on and write it to run.json, with what a reader of the results must know about it.
 
-
-def _read_embedding_rows(folder: RunFolder) -> np.ndarray:
-    """(N, D) float32, the embeddings of all objects in a run folder."""
-    return join_rows(folder.iterate_shards(["embedding"]), folder.count_shard_rows(), folder.path)
+        Of several processes that train together only the first one writes.
+        """
+        self.config = config
+        if not self.processes.is_first:
+            return
+        if images is not None:
+            self.images = str(images.resolve() if isinstance(images, Path) else images)
+        networks = {config.embed.encoder, config.train.backbone, *_find_saliency_networks(config)}
+        supervised = sorted(name for name in networks if is_supervised(name))
+        notes = [f"{name} was trained with human labels (ImageNet's classes)." for name in supervised]
+        state = {"images": self.images, "config": to_dict(config), "notes": notes if self.images else []}
+        stored = self.folder.read_state() or {}
+        if {"format": stored.get("format"), **state} != stored:
+            self.folder.write_state(state)
+        for note in state["notes"]:
+            if note not in stored.get("notes", []):
+                log.warning("note: %s", note)
 
 
 def _find_saliency_networks(config: Config) -> set[str]:
-    """Networks that find the objects; `find_networks_behind` loads torch, and most methods have none."""
+    """Return the networks that find the objects; most methods have none, and then nothing heavy is imported."""
     if config.embed.masks or (config.embed.saliency in METHODS and not config.embed.saliency.startswith("basnet")):
         return set()
     from fastcomus.objects.saliency.network_map import find_networks_behind

@@ -459,7 +459,7 @@ def test_a_run_on_the_device_finds_what_one_on_the_cpu_finds(
             tmp_path / name, preset="offline", device="cpu", settings={**TINY, "cluster": {"k": 3, "assign": "kmeans"}}
         )
         if name == "device":
-            run.backend = on_cpu
+            run.workplace.backend = on_cpu
         run.embed(photographs.images)
         runs.append((run, run.cluster()))
     (by_cpu, clusters_by_cpu), (by_device, clusters_by_device) = runs
@@ -532,7 +532,7 @@ def test_a_trained_network_on_the_device_labels_as_one_on_the_cpu_does(
     for name in ("cpu", "device"):
         run = Run(finished_run, device="cpu")
         if name == "device":
-            run.backend = on_cpu
+            run.workplace.backend = on_cpu
         with caplog.at_level(logging.INFO, "fastcomus"):
             run.predict(images, tmp_path / name)
     assert "predict: images decoded: 6 cpu, 1 grey, 1 no JPEG" in caplog.text

@@ -16,6 +16,7 @@ from PIL import Image
 from fastcomus.images.folder import find_images
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.reading import read_image
+from fastcomus.run.contents import read_skipped
 from fastcomus.run.run import Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither such names nor pipes in folders")
@@ -36,7 +37,7 @@ def test_every_file_becomes_objects_or_is_listed_with_its_reason(hostile: Path, 
     settings = {**SMALL, "embed": {**SMALL["embed"], "shard_images": 64}}
     run = Run(tmp_path / "run", preset="offline", settings=settings, device="cpu", workers=2)
     embedded = run.embed(hostile, max_pixels=2_000_000)
-    objects, skipped = run.objects().to_pylist(), run._read_skipped().to_pylist()
+    objects, skipped = run.objects().to_pylist(), read_skipped(run.folder).to_pylist()
     names = {row["image"] for row in objects}
     assert embedded.objects == len(objects) and embedded.skipped == len(skipped)
     assert {f"good/000/{index:06d}" for index in range(12)} <= {name.rpartition(".")[0] for name in names}

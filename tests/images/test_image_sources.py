@@ -16,6 +16,7 @@ from image_server import ImageServer
 from PIL import Image
 
 from fastcomus.errors import InputError
+from fastcomus.run.contents import read_skipped
 from fastcomus.run.run import Run
 
 IMAGES = 10
@@ -98,7 +99,7 @@ def test_every_stage_gives_what_a_folder_of_files_gives(
     last = [name.rpartition("/")[2] for name in ours["image"].to_pylist()]
     assert last == theirs["image"].to_pylist()
     assert ours.drop(["image"]) == theirs.drop(["image"])
-    assert [(row["image"].rpartition("/")[2], row["reason"]) for row in run._read_skipped().to_pylist()] == [
+    assert [(row["image"].rpartition("/")[2], row["reason"]) for row in read_skipped(run.folder).to_pylist()] == [
         ("broken.png", "truncated")
     ]
     state = json.loads((run.folder.path / "run.json").read_bytes())

@@ -205,9 +205,9 @@ def interrupt_at(moments: tuple[int, ...], now: int) -> None:
 
 def command(*line: str) -> None:
     from fastcomus.cli import commands
-    from fastcomus.run import train
+    from fastcomus.run import iteration as round_of_training
 
-    train.CHECKPOINT_S = 3600.0  # so that it is ctrl-C which stores
+    round_of_training.CHECKPOINT_S = 3600.0  # so that it is ctrl-C which stores
     sys.argv = ["fastcomus", *line]
     commands.main()
 

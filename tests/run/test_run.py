@@ -22,7 +22,8 @@ from PIL import Image
 import fastcomus
 from fastcomus import InputError, Run
 from fastcomus.evaluation.truth.truth import read_mask
-from fastcomus.run import train
+from fastcomus.run import iteration as round_of_training
+from fastcomus.run.contents import list_iterations, read_skipped
 from fastcomus.segmentation.training import SelfTraining
 from fastcomus.settings import to_toml
 
@@ -86,7 +87,7 @@ def test_another_k_redoes_clusters_and_leaves_objects(run_copy: Path) -> None:
     clusters = run.cluster(k=4)
     assert len(clusters.sizes) == 4
     assert {path: path.stat().st_mtime_ns for path in (run_copy / "objects").iterdir()} == objects
-    assert run._list_iterations() == [0]  # the networks were trained on other clusters
+    assert list_iterations(run.folder) == [0]  # the networks were trained on other clusters
 
 
 def test_an_added_image_redoes_the_shards_behind_it_only(photographs: Photographs, tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_bad_files_are_recorded_and_the_rest_goes_on(photographs: Photographs, t
     run = Run(tmp_path / "run", preset="offline", settings=TINY)
     embedded = run.embed(images, max_pixels=1_000_000)
     assert embedded.objects == 24 and embedded.skipped == 5
-    reasons = {row["image"]: row["reason"] for row in run._read_skipped().to_pylist()}
+    reasons = {row["image"]: row["reason"] for row in read_skipped(run.folder).to_pylist()}
     assert reasons == {
         "broken.jpg": "unreadable",
         "empty.png": "empty file",
@@ -261,7 +262,7 @@ def test_training_interrupted_within_an_epoch_ends_with_the_same_bytes(
     run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a checkpoint after every step, and an interruption in every epoch."""
-    monkeypatch.setattr(train, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(round_of_training, "CHECKPOINT_S", 0.0)
     for iteration in (1, 2):
         shutil.rmtree(run_copy / f"iteration-{iteration}")
     whole = Path(shutil.copytree(run_copy, tmp_path / "whole"))

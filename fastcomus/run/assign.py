@@ -1,0 +1,104 @@
+"""`assign`: put new objects into the clusters that are there, without clustering again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastcomus.clusters.assignment import assign_embeddings
+from fastcomus.clusters.files import read_clusters, read_eigenmaps, read_names
+from fastcomus.config import ClusterConfig, Config
+from fastcomus.errors import InputError
+from fastcomus.progress import count
+from fastcomus.run.contents import read_clustered_rows, read_clusters_manifest, read_embedding_rows
+from fastcomus.run.embed import embed
+from fastcomus.run.stage import stage
+from fastcomus.run.workplace import Workplace
+from fastcomus.settings import to_dict, with_settings
+from fastcomus.store.embeddings import check_embeddings, read_embeddings
+from fastcomus.store.run_folder import RunFolder
+
+log = logging.getLogger("fastcomus")
+
+
+@stage()
+def assign(
+    at: Workplace,
+    images: Path | str,
+    output: Path | str,
+    *,
+    embeddings: Path | str,
+    masks: Path | str,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Write assigned.parquet, the clusters of new objects; see `Run.assign`."""
+    config = with_settings(at.config, {"assign": settings})
+    _check_input(config, images, embeddings, masks)
+    manifest = read_clusters_manifest(at.folder)
+    names, rows = read_names(at.folder, manifest), read_clustered_rows(at.folder, manifest)
+    target = RunFolder(output or at.folder.path / "assigned")
+    if images:
+        new_objects, new_rows = _embed_new_images(at, images, masks, target)
+    else:
+        new_rows = read_embeddings(embeddings)[0]
+        new_objects = pa.table({"row": np.arange(len(new_rows))})
+    new_rows = check_embeddings(new_rows)
+    if len(new_rows) and new_rows.shape[1] != rows.shape[1]:
+        raise InputError(
+            f"the clustered embeddings have {rows.shape[1]} numbers each and the new ones {new_rows.shape[1]}; "
+            "both must come from the same encoder."
+        )
+    at.remember(config)
+    clustered_by = ClusterConfig(**manifest["config"])
+    found = assign_embeddings(
+        new_rows,
+        rows,
+        read_clusters(at.folder),
+        read_eigenmaps(at.folder) if clustered_by.method == "spectral" else None,
+        clustered_by,
+        config.assign.outliers,
+        config.seed,
+        at.backend,
+    )
+    table = new_objects
+    for name, column in (
+        ("cluster", found.labels),
+        ("distance", found.distances),
+        ("novelty", found.novelty),
+        ("is_outlier", found.is_outlier),
+    ):
+        table = table.append_column(name, pa.array(column))
+    if names.given:
+        table = table.append_column("name", pa.array([names.get_name(one) for one in found.labels], pa.string()))
+    target.write_table("assigned.parquet", table)
+    clusters, outliers = len(np.unique(found.labels)), int(found.is_outlier.sum())
+    count(objects=len(table), clusters=clusters, outliers=outliers)
+    file = target.resolve_file("assigned.parquet")
+    log.info("assign: %d objects in %d clusters, %d unlike anything; %s", len(table), clusters, outliers, file)
+    return file
+
+
+def _check_input(config: Config, images: Path | str, embeddings: Path | str, masks: Path | str) -> None:
+    if bool(images) == bool(embeddings):
+        raise InputError("give either a folder of images or --embeddings FILE.")
+    if bool(config.embed.masks and images) != bool(masks):
+        raise InputError(
+            "the objects of this run come from masks of your own; give those of the new images with --masks DIR."
+            if images and not masks
+            else "--masks is for new images of a run whose own objects came from masks; leave it out."
+        )
+
+
+def _embed_new_images(
+    at: Workplace, images: Path | str, masks: Path | str, target: RunFolder
+) -> tuple[pa.Table, np.ndarray]:
+    """Embed new images as those of this run were; return their objects and embeddings (M, D) float32."""
+    device, config = str(at.backend.device), at.config
+    new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config))
+    embed(new, images, engine="local", address="", settings={"masks": str(masks)})
+    return target.read_shards(["image", "x0", "y0", "x1", "y1"]), read_embedding_rows(target)

@@ -1,0 +1,136 @@
+"""`cluster` and `suggest-k`: embeddings to clusters and their class maps (steps 4 to 8)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from fastcomus.backends.choose import select
+from fastcomus.clusters.cluster import check_count, cluster_embeddings, suggest_counts
+from fastcomus.clusters.count import SuggestedCounts
+from fastcomus.clusters.files import read_clusters, tell_stale_names, write_clusters
+from fastcomus.clusters.labels import Clusters
+from fastcomus.config import Config
+from fastcomus.interruption import reach_safe_point
+from fastcomus.progress import count, show_progress
+from fastcomus.run.contents import (
+    read_clusters_manifest,
+    read_embedding_rows,
+    read_objects_fingerprint,
+    read_skipped,
+)
+from fastcomus.run.keywords import ClusterOptions
+from fastcomus.run.stage import stage
+from fastcomus.run.workplace import Workplace
+from fastcomus.settings import with_settings
+from fastcomus.store.embeddings import check_embeddings, read_embeddings
+from fastcomus.store.masks import get_mask_path
+from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.sealed_json import compute_fingerprint
+
+log = logging.getLogger("fastcomus")
+
+Embeddings = Path | str | np.ndarray | None
+
+
+@stage()
+def cluster(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any]) -> Clusters:
+    """Cluster the objects, or rows of the caller's own; see `Run.cluster`."""
+    config = with_settings(at.config, {"cluster": settings})
+    rows, source = _read_rows(at.folder, embeddings)
+    check_count(config.cluster, rows)
+    at.remember(config)
+
+    folder, has_images = at.folder, embeddings is None
+    whole = compute_fingerprint(config=asdict(config.cluster), seed=config.seed, source=source)
+    if folder.is_current("clusters", whole):
+        clusters = read_clusters(folder)
+        log.info("cluster: up to date, %d objects in %d clusters", len(rows), len(clusters.sizes))
+    else:
+        folder.begin("clusters", whole)
+        found = cluster_embeddings(rows, config.cluster, config.seed, at.backend)
+        clusters = found.clusters
+        images = folder.read_shards(["image"])["image"] if has_images else None
+        write_clusters(folder, clusters, found.maps, images)
+        file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
+        facts = {"k": len(clusters.sizes), "objects": len(rows), "images": has_images, "source": source}
+        facts.update(config=asdict(config.cluster), embeddings=file)
+        folder.finish("clusters", whole, **facts, **found.collect_facts())
+        sizes = clusters.sizes
+        log.info("cluster: %d objects in %d clusters of %d to %d", len(rows), len(sizes), sizes[-1], sizes[0])
+        tell_stale_names(folder, read_clusters_manifest(folder))
+    if has_images:
+        _write_cluster_masks(at, clusters, whole)
+    count(objects=len(rows), clusters=len(clusters.sizes))
+    return clusters
+
+
+@stage()
+def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any]) -> SuggestedCounts:
+    """Find the number of clusters by every criterion and write a page about them; see `Run.suggest_k`."""
+    from fastcomus.report.count_page import write_count_page
+
+    config = with_settings(at.config, {"cluster": settings})
+    rows, _ = _read_rows(at.folder, embeddings)
+    check_count(replace(config.cluster, k=0, method="spectral"), rows)
+    at.remember(config)
+    suggested = suggest_counts(rows, config.cluster, config.seed, at.backend)
+    count(objects=suggested.objects, **suggested.counts)
+    at.folder.write_json("suggest-k/counts.json", asdict(suggested))
+    log.info("suggest-k: open %s", write_count_page(at.folder, suggested, config.cluster.choose_k))
+    return suggested
+
+
+def cluster_rows(
+    embeddings: np.ndarray, k: int = 0, *, seed: int = 0, device: str = "auto", **settings: Unpack[ClusterOptions]
+) -> Clusters:
+    """Cluster rows in memory: graph, eigenmaps, labels, filter (steps 4 to 7). Nothing is written.
+
+    Args:
+        embeddings: (N, D) finite floats.
+        k: Number of clusters, at least 2; 0 estimates it.
+        seed: Seed of everything random.
+        device: auto, cpu, cuda or cuda:N.
+        **settings: See `config.ClusterConfig`.
+
+    Returns:
+        Labels (N,) int32, cosine distances to the centres, core members, centres and sizes.
+
+    Raises:
+        InputError: If the rows or a setting cannot be used.
+    """
+    rows = check_embeddings(embeddings)
+    config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}}).cluster
+    check_count(config, rows)
+    return cluster_embeddings(rows, config, seed, select(device)).clusters
+
+
+def _read_rows(folder: RunFolder, embeddings: Embeddings) -> tuple[np.ndarray, str]:
+    """Return the rows to cluster, (N, D) float32, checked, and a fingerprint of where they come from."""
+    if embeddings is None:
+        return check_embeddings(read_embedding_rows(folder)), read_objects_fingerprint(folder)
+    rows, source = read_embeddings(embeddings)
+    return check_embeddings(rows), source
+
+
+def _write_cluster_masks(at: Workplace, clusters: Clusters, follows: str) -> None:
+    """Write iteration 0: the class maps of the clusters themselves (step 8)."""
+    from fastcomus.segmentation.pseudo_masks import assemble_class_maps
+
+    whole, folder = compute_fingerprint(follows=follows), at.folder
+    if folder.is_current("iteration-0", whole):
+        return
+    folder.begin("iteration-0", whole)
+    skipped = read_skipped(folder)
+    with show_progress("cluster masks", len(clusters.labels) + len(skipped), "images") as advance:
+        parts = folder.iterate_shards(["image", "width", "height", "score", "mask"])
+        for class_map in assemble_class_maps(parts, clusters.labels, skipped, at.backend):
+            folder.write_class_map(get_mask_path("iteration-0", class_map.image), class_map.labels)
+            advance(1)
+            reach_safe_point()
+    folder.finish("iteration-0", whole, follows=follows)

@@ -1,0 +1,125 @@
+"""What a run folder holds, for the commands that build on it: objects, clusters, iterations, images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastcomus.clusters.files import read_names
+from fastcomus.clusters.named_masks import ClassMaps
+from fastcomus.errors import InputError
+from fastcomus.images.listing import open_root
+from fastcomus.images.roots import ImageRoot
+from fastcomus.run.workplace import Workplace
+from fastcomus.store.embeddings import check_embeddings, join_rows, read_embeddings
+from fastcomus.store.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images that can be read.
+
+    Attributes:
+        root: What the names are relative to.
+        names: The images, sorted.
+        folder: Their masks lie under `folder`/masks of an iteration; "" for masks/ itself.
+        stamp: A fingerprint of the images' state; "" where the objects' fingerprint covers it.
+    """
+
+    root: ImageRoot
+    names: tuple[str, ...]
+    folder: str = ""
+    stamp: str = ""
+
+
+def read_objects_fingerprint(folder: RunFolder) -> str:
+    """Return the fingerprint of the objects that are there; "" where embedding has not ended."""
+    return str((folder.read_manifest("objects") or {}).get("fingerprint", ""))
+
+
+def read_embedding_rows(folder: RunFolder) -> np.ndarray:
+    """Return the embeddings of all objects, (N, D) float32; raise InputError where there are none."""
+    return join_rows(folder.iterate_shards(["embedding"]), folder.count_shard_rows(), folder.path)
+
+
+def read_skipped(folder: RunFolder) -> pa.Table:
+    """Return the images that gave no object and the files that could not be used, with reasons."""
+    return folder.read_table("objects/skipped.parquet")
+
+
+def open_image_source(at: Workplace) -> ImageSource:
+    """Return the embedded images that could be read; raise InputError where they are gone."""
+    if not at.images:
+        raise InputError(f"{at.folder.path} holds no images, only embeddings; run fastcomus embed FOLDER first.")
+    objects = at.folder.read_shards(["image"])["image"].to_pylist()
+    readable = [row["image"] for row in read_skipped(at.folder).to_pylist() if row["width"]]
+    names = tuple(sorted({*objects, *readable}))
+    return ImageSource(open_root(at.images, names), names)
+
+
+def read_clusters_manifest(folder: RunFolder) -> dict[str, Any]:
+    """Return the manifest of the clusters; raise InputError where there are none."""
+    manifest = folder.read_manifest("clusters")
+    if manifest is None and not folder.path.exists():
+        raise InputError(f"there is no run folder {folder.path}; run fastcomus run FOLDER, or check --run.")
+    if manifest is None:
+        raise InputError(f"there are no clusters in {folder.path}; run fastcomus cluster --k K first.")
+    return manifest
+
+
+def check_source(folder: RunFolder, clusters: Mapping[str, Any], now: str) -> None:
+    """Raise InputError unless the clusters were made of the rows whose fingerprint is `now`."""
+    if clusters["source"] != now:
+        raise InputError(
+            f"the clusters in {folder.path} are not of the objects that are there now; run fastcomus cluster."
+        )
+
+
+def read_clustered_rows(folder: RunFolder, clusters: Mapping[str, Any]) -> np.ndarray:
+    """Return the embeddings that the clusters were made of, (N, D) float32; raise InputError if they changed since."""
+    if clusters["images"]:
+        rows, source = read_embedding_rows(folder), read_objects_fingerprint(folder)
+    elif clusters["embeddings"]:
+        rows, source = read_embeddings(clusters["embeddings"])
+    else:
+        raise InputError("these clusters were made of an array in memory; cluster an .npy file to assign to them.")
+    check_source(folder, clusters, source)
+    return check_embeddings(rows)
+
+
+def list_iterations(folder: RunFolder) -> list[int]:
+    """Return the iterations whose masks follow from today's clusters, [0, 1, ...]; raise InputError if none do."""
+    follows = read_clusters_manifest(folder)["fingerprint"]
+    done: list[int] = []
+    while (manifest := folder.read_manifest(f"iteration-{len(done)}")) and manifest["follows"] == follows:
+        follows = manifest["fingerprint"]
+        done.append(len(done))
+    if not done:
+        raise InputError(f"there are no masks in {folder.path}; run fastcomus embed, then fastcomus cluster.")
+    return done
+
+
+def choose_trained_iteration(folder: RunFolder, wanted: int | None) -> int:
+    """Return `wanted`, or the last iteration for None; raise InputError if it has no network."""
+    done = list_iterations(folder)[1:]
+    if not done:
+        raise InputError(f"training has not finished an iteration in {folder.path}; run fastcomus train.")
+    return _choose_among(done, wanted)
+
+
+def select_class_maps(at: Workplace, wanted: int | None) -> tuple[ClassMaps, ImageSource]:
+    """Return the named class maps of iteration `wanted`, or of the last one for None, and their images."""
+    chosen = _choose_among(list_iterations(at.folder), wanted)
+    source = open_image_source(at)
+    names = read_names(at.folder, read_clusters_manifest(at.folder))
+    return ClassMaps(at.folder, chosen, source.names, names, at.backend, at.workers), source
+
+
+def _choose_among(done: list[int], wanted: int | None) -> int:
+    if wanted is not None and wanted not in done:
+        raise InputError(f"--iteration must be one of {', '.join(map(str, done))}; got {wanted}.")
+    return done[-1] if wanted is None else wanted

@@ -1,0 +1,93 @@
+"""The folder that `predict` fills, and predictions.json in it, which says what its masks were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fastcomus.images.found import LOST, ImageList, Skipped
+from fastcomus.images.stamps import stamp_images
+from fastcomus.segmentation.predicted_files import list_prediction_files
+from fastcomus.segmentation.prediction import WINDOW
+from fastcomus.store.integrity import seal_json
+from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.sealed_json import compute_fingerprint, read_sealed
+
+
+class PredictedFolder:
+    """Masks of the images `found` under `folder`, in windows of images that share batches of the network.
+
+    predictions.json holds the settings, the classes where clusters have names, the images that were skipped, and a
+    fingerprint of every window, which changes with its images and with the settings.
+
+    Attributes:
+        skipped: The images among `found` that could not be read, by name.
+    """
+
+    def __init__(
+        self, folder: RunFolder, found: ImageList, settings: Mapping[str, Any], classes: Mapping[str, Any]
+    ) -> None:
+        self._folder, self._found = folder, found
+        self._settings, self._classes = settings, classes
+        names, stamps = found.names, stamp_images(found, found.names, None)
+        self.windows = [names[start : start + WINDOW] for start in range(0, len(names), WINDOW)]
+        self._marks = [
+            compute_fingerprint(settings=settings, stamps=stamps[start : start + WINDOW])
+            for start in range(0, len(names), WINDOW)
+        ]
+        # What a killed writer left; an unfinished mask is written again under the same name.
+        folder.locate_unfinished("predictions.json").unlink(missing_ok=True)
+        self._state = _read_state(folder)
+        known = {name for window, mark in self._pair_marks() if self._is_known(mark) for name in window}
+        rows = [row for row in self._state.get("skipped", []) if row["image"] in known and row["reason"] != LOST]
+        self.skipped = {row["image"]: Skipped(**row) for row in rows}
+
+    def drop_stale(self) -> None:
+        """Remove the files of every window that changed; a kill in between leaves no mask that passes for a new one."""
+        stale = [window for window, mark in self._pair_marks() if not self._is_known(mark)]
+        if not stale:
+            return
+        self._write_state(mark for mark in self._marks if self._is_known(mark))
+        for name in (name for window in stale for name in window):
+            for file in list_prediction_files(name, True, True):
+                self._folder.resolve_file(file).unlink(missing_ok=True)
+        self.remember()
+
+    def find_done(self, overlay: bool, probabilities: bool) -> set[str]:
+        """Return the images that were skipped or whose files are all there."""
+        return {
+            name
+            for name in self._found.names
+            if name in self.skipped
+            or all(
+                self._folder.resolve_file(file).exists() for file in list_prediction_files(name, overlay, probabilities)
+            )
+        }
+
+    def has_other_classes(self) -> bool:
+        """Tell whether predictions.json names the same classes otherwise."""
+        return bool(self._state.get("classes") != self._classes.get("classes"))
+
+    def remember(self) -> None:
+        """Write predictions.json with all windows, unless it says the same already."""
+        self._write_state(self._marks)
+
+    def _pair_marks(self) -> Iterable[tuple[tuple[str, ...], str]]:
+        return zip(self.windows, self._marks, strict=True)
+
+    def _is_known(self, mark: str) -> bool:
+        return mark in self._state.get("windows", [])
+
+    def _write_state(self, marks: Iterable[str]) -> None:
+        rows = sorted([*self.skipped.values(), *self._found.skipped], key=lambda one: one.image)
+        skipped = [asdict(one) for one in rows]
+        state = {**self._settings, "windows": list(marks), "skipped": skipped, **self._classes}
+        if not self._folder.path.exists() or state != self._state:
+            self._folder.write_json("predictions.json", seal_json(state))
+
+
+def _read_state(folder: RunFolder) -> dict[str, Any]:
+    """Return what an earlier `predict` left; {} where there is nothing."""
+    file = folder.path / "predictions.json"
+    return read_sealed(file, "delete it, and all masks are made again") if file.exists() else {}

@@ -1,0 +1,56 @@
+"""`report`: pages for a browser about everything that the run folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcomus.clusters.files import read_clusters, read_names
+from fastcomus.progress import count
+from fastcomus.report.findings import Findings, FoundObjects
+from fastcomus.report.shown_names import ShownNames
+from fastcomus.report.write import write_report
+from fastcomus.run.contents import (
+    list_iterations,
+    open_image_source,
+    read_clustered_rows,
+    read_clusters_manifest,
+    read_skipped,
+)
+from fastcomus.run.stage import read_stage_seconds, stage
+from fastcomus.run.workplace import Workplace
+from fastcomus.settings import with_settings
+
+
+@stage()
+def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
+    """Write the report and return its first page; see `Run.report`."""
+    config, folder = with_settings(at.config, {"report": settings}), at.folder
+    manifest = read_clusters_manifest(folder)
+    names = ShownNames(read_names(folder, manifest))
+    rows, objects = read_clustered_rows(folder, manifest), None
+    if manifest["images"]:
+        source, table = open_image_source(at), folder.read_shards(["image", "x0", "y0", "x1", "y1"])
+        boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
+        objects = FoundObjects(source.root, tuple(table["image"].to_pylist()), boxes)
+    at.remember(config)
+    found = Findings(
+        folder=folder,
+        config=config,
+        device=str(at.backend.device),
+        notes=tuple((folder.read_state() or {}).get("notes", [])),
+        seconds=read_stage_seconds(folder),
+        clusters=read_clusters(folder),
+        clusters_fingerprint=manifest["fingerprint"],
+        rows=rows,
+        objects=objects,
+        image_names=source.names if objects else (),
+        skipped=tuple(read_skipped(folder).to_pylist()) if objects else (),
+        iterations=tuple(list_iterations(folder)) if objects else (),
+        names=names,
+    )
+    count(objects=len(rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
+    return write_report(found, at.backend, at.workers)
