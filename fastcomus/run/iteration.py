@@ -93,7 +93,8 @@ def run_iteration(
 
 def measure_agreement(iteration: int, sources: Sequence[ImageSource], at: Workplace) -> float:
     """The share, in [0, 1], of the pixels that are object in the masks of `iteration` or of the one before which have
-    the same label in both. Images that only one of them has labelled do not count; 1 where there is no object."""
+    the same label in both. Images that only one of them has labelled do not count; 1 where there is no object.
+    """
     same = of_either = 0
     for source in sources:
         for image in source.names[at.processes.rank :: at.processes.size]:

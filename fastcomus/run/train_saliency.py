@@ -86,7 +86,8 @@ def _train_from_priors(
     root: ImageRoot, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> tuple[SaliencyNetwork, int]:
     """The network, and the number of images that it was trained on. No file of maps is open when it returns: Windows
-    would not remove one that is."""
+    would not remove one that is.
+    """
     photographs = compute_prior_maps(root, names, folder, config, backend, workers)
     if photographs.count < 2:
         raise InputError(f"training needs at least 2 images that can be read; got {photographs.count}.")

@@ -77,7 +77,8 @@ class SeveralDevices:
 
 class _Process:
     """One process and the line to it. What it says: ("ready", None), ("result", Result), behind each piece
-    ("done", where its images were decoded), ("failed", error)."""
+    ("done", where its images were decoded), ("failed", error).
+    """
 
     def __init__(self, work: Any, device: str, workers: int, threads: int) -> None:
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
