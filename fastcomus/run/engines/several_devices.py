@@ -68,8 +68,8 @@ class SeveralDevices:
         processes = [_Process(work, device, self.workers, threads) for device in devices]
         try:
             for process in processes:
-                process.received()  # its networks are loaded, or it says why not
-            yield _collected(processes, pieces, then, on_images)
+                process.receive()  # its networks are loaded, or it says why not
+            yield _collect_results(processes, pieces, then, on_images)
         finally:
             for process in processes:
                 process.end()
@@ -88,7 +88,7 @@ class _Process:
         self._process.start()
         theirs.close()  # so that the line breaks when the process ends
 
-    def received(self) -> tuple[str, Any]:
+    def receive(self) -> tuple[str, Any]:
         """The next message; raises what the process failed with, InputError where it has ended."""
         try:
             said, value = self.connection.recv()
@@ -106,7 +106,7 @@ class _Process:
         try:
             self.connection.send(piece)
         except OSError:
-            pass  # it has ended, which `received` tells
+            pass  # it has ended, which `receive` tells
 
     def end(self) -> None:
         self._process.terminate()
@@ -114,7 +114,7 @@ class _Process:
         self.connection.close()
 
 
-def _collected(
+def _collect_results(
     processes: Sequence[_Process],
     pieces: Sequence[Piece],
     then: Callable[[Any], Stored],
@@ -134,7 +134,7 @@ def _collected(
     while left:
         for connection in wait(list(by_connection)):
             process = by_connection[connection]  # type: ignore[index]
-            said, value = process.received()
+            said, value = process.receive()
             if said == "done":
                 count_decoded(value)
                 left -= 1
