@@ -22,7 +22,7 @@ from fastcomus.errors import InputError
 from fastcomus.networks.augmentation import ReadSample, augment, augment_batches, shuffle_epoch
 from fastcomus.networks.fixed_padding import align_side
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter, enlarge_logits
-from fastcomus.segmentation.training import IGNORED, Checkpoint, SelfTraining, _derive_dropout_seed, split_into_strips
+from fastcomus.segmentation.training import IGNORED, Checkpoint, SelfTraining, derive_dropout_seed, split_into_strips
 
 CPU = select("cpu")
 
@@ -106,7 +106,7 @@ def test_a_step_is_cross_entropy_on_logits_at_the_images_size(config: TrainConfi
     (images, labels), *_ = augment_batches(square, epoch.batches, epoch.seeds, config, side, 1)
     torch.manual_seed(0)
     network = build_segmenter(config.backbone, config.backbone_weights, 2, config.output_stride).train()
-    torch.manual_seed(_derive_dropout_seed(0, 0, 0, 0))
+    torch.manual_seed(derive_dropout_seed(0, 0, 0, 0))
     loss = F.cross_entropy(enlarge_logits(network(images), labels.shape), labels)
     loss.backward()
     assert made.history[0].loss == pytest.approx(float(loss), rel=1e-3)
