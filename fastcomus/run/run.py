@@ -507,7 +507,7 @@ class Run:
     def report(self, **settings: Any) -> Path:
         """Pages for a browser, in the run folder's `report`: what was found, a map, a card per cluster where names can
         be given, images with their masks, curves and scores as far as there are any; where index.html lies."""
-        from fastcomus.report.findings import Findings, FoundObjects
+        from fastcomus.report.findings import Findings, ShownObjects
         from fastcomus.report.shown_names import ShownNames
         from fastcomus.report.write import write_report
 
@@ -517,7 +517,7 @@ class Run:
         if manifest["images"]:
             source, table = self._open_image_source(), self.folder.read_shards(["image", "x0", "y0", "x1", "y1"])
             boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
-            objects = FoundObjects(source.root, tuple(table["image"].to_pylist()), boxes)
+            objects = ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes)
         self._remember(config)
         found = Findings(
             folder=self.folder,
