@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fastcomus.errors import InputError
 from fastcomus.networks.fixed_padding import align_side
@@ -68,7 +68,7 @@ def test_interpolation_keeps_constant_logits(mobilenet: str) -> None:
         torch.nn.init.zeros_(segmenter.head[-1].weight)
         segmenter.head[-1].bias.copy_(torch.tensor([0.0, 3.0, -1.0]))
         logits = enlarge_logits(segmenter(torch.zeros(1, 3, 49, 33, dtype=torch.uint8)), (49, 33))
-    assert torch.equal(logits, F.interpolate(torch.tensor([0.0, 3.0, -1.0]).reshape(1, 3, 1, 1), (49, 33)))
+    assert torch.equal(logits, functional.interpolate(torch.tensor([0.0, 3.0, -1.0]).reshape(1, 3, 1, 1), (49, 33)))
 
 
 def test_unknown_and_unfit_backbones_are_refused(mobilenet: str) -> None:
