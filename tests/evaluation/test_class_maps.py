@@ -186,16 +186,6 @@ def test_worked_by_hand_with_more_clusters_than_classes() -> None:
     assert (own.miou, own.pixel_accuracy) == (hungarian.miou, hungarian.pixel_accuracy)
 
 
-def test_worked_by_hand_with_fewer_clusters_than_classes() -> None:
-    """One cluster covers two classes; the other class gets 0, which counts in the mean."""
-    confusion = np.array([[50, 2, 3], [4, 21, 20]])
-    hungarian = score(confusion, match_hungarian(confusion))
-    assert hungarian.assignment == (0, 1)
-    assert hungarian.per_class == (50 / 59, 21 / 47, 0.0)
-    assert hungarian.miou == math.fsum([50 / 59, 21 / 47, 0.0]) / 3
-    assert hungarian.discovered == 2
-
-
 def test_majority_takes_the_lowest_of_equal_classes_and_hungarian_the_higher_iou() -> None:
     confusion = np.array([[5, 5, 1], [0, 0, 2]])
     assert match_majority(confusion).class_of_cluster.tolist() == [0, 2]
