@@ -29,7 +29,7 @@ from fastcomus.backends.choose import select
 from fastcomus.config import PredictConfig
 from fastcomus.images.folder import find_images
 from fastcomus.segmentation.labelling import label_images
-from fastcomus.segmentation.prediction import WINDOW, Prediction, _resize_shorter_side
+from fastcomus.segmentation.prediction import WINDOW, Prediction, resize_shorter_side
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter
 from fastcomus.settings import get_preset_config, parse_scales
 from fastcomus.store.masks import get_mask_file_name
@@ -132,7 +132,7 @@ def _make_batches(pixels: dict[str, np.ndarray], config: PredictConfig, output_s
     for start in range(0, len(names), WINDOW):
         groups: dict[tuple[torch.Size, ...], list[tuple[str, list[torch.Tensor]]]] = defaultdict(list)
         for name in names[start : start + WINDOW]:
-            images = [_resize_shorter_side(pixels[name], side, output_stride) for side in sides]
+            images = [resize_shorter_side(pixels[name], side, output_stride) for side in sides]
             groups[tuple(image.shape for image in images)].append((name, images))
         for group in groups.values():
             for first in range(0, len(group), config.predict_batch):

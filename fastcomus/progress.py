@@ -14,7 +14,8 @@ from fastcomus.processes import detect_process_group
 @contextmanager
 def show_progress(task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Gives a function that is told how many more `unit`s are done. Silent when standard error is no terminal, and in
-    all but the first of several processes."""
+    all but the first of several processes.
+    """
     if not sys.stderr.isatty() or not detect_process_group().is_first:
         yield lambda count: None
         return

@@ -18,7 +18,10 @@ def chromium() -> str:
     test, by name, where it cannot be had."""
     if not _both_here() and os.geteuid() == 0 and shutil.which("apt-get"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for line in (["apt-get", "update"], ["apt-get", "install", "-y", "chromium", "chromium-driver"]):
+        for line in (
+            ["apt-get", "update"],
+            ["apt-get", "install", "-y", "--no-install-recommends", "chromium", "chromium-driver"],
+        ):
             subprocess.run(line, env=environment, capture_output=True, check=False, timeout=600)
     if not _both_here():
         pytest.skip("chromium and chromedriver are not here and could not be installed (apt-get install chromium)")

@@ -25,7 +25,8 @@ _COLUMNS_AT_ONCE = 4_096
 @dataclass(frozen=True)
 class Eigenpairs:
     """`values`: (k,) float64, descending. `vectors`: (n, k) float32, orthonormal. `residual`: the largest
-    |A v - mu v|, estimated. `restarts`: how often the basis was compressed."""
+    |A v - mu v|, estimated. `restarts`: how often the basis was compressed.
+    """
 
     values: np.ndarray
     vectors: np.ndarray

@@ -242,7 +242,8 @@ def _solve_connected_graph(
 
 def _fix_signs(vectors: np.ndarray) -> np.ndarray:
     """Eigenvectors, turned in place so that their largest entry (in absolute value) is positive: equal runs give equal
-    signs."""
+    signs.
+    """
     for vector in vectors.T:
         if vector[np.argmax(np.abs(vector))] < 0:
             vector *= -1  # NumPy 2.3 negates float64 columns wrongly in place

@@ -190,7 +190,7 @@ class GpuBackend(CpuBackend):
         return self.device.index or 0
 
     def _as_current_device(self) -> AbstractContextManager[object]:
-        """cuML works on the CUDA device that is current in this thread."""
+        """CuML works on the CUDA device that is current in this thread."""
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     # -- clusters --------------------------------------------------------------------------------------------------
@@ -264,7 +264,8 @@ def _measure_search_recall(rows: CentredRows, sample: np.ndarray, found: np.ndar
 
 def _put_own_first(found: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
     """Indices (N, n) int32 with every row's own first, in place of the last where it was missing. `own`: (N,), or all
-    rows in order. Places that a search left empty (-1) name the row itself."""
+    rows in order. Places that a search left empty (-1) name the row itself.
+    """
     rows = (torch.arange(len(found)) if own is None else torch.from_numpy(own))[:, None]
     indices = torch.from_numpy(np.ascontiguousarray(found))
     indices = torch.where(indices < 0, rows, indices)

@@ -27,7 +27,8 @@ _CROP_KERNELS = {torch.float32: "float32", torch.float16: "float16", torch.uint8
 @dataclass(frozen=True)
 class RaggedImages:
     """I colour images. `pixels`: flat uint8. `layouts`: (I, 4) int64, where each begins and its row, column and channel
-    strides in bytes. `sizes`: (height, width) of each, on the host."""
+    strides in bytes. `sizes`: (height, width) of each, on the host.
+    """
 
     pixels: torch.Tensor
     layouts: torch.Tensor
@@ -37,7 +38,8 @@ class RaggedImages:
 @dataclass(frozen=True)
 class RaggedMaps:
     """M maps of one value per pixel. `values`: flat. `offsets`: (M,) int64, where each begins. `sizes`: (M, 2) int32,
-    height and width, on the device; `host_sizes`: the same on the host."""
+    height and width, on the device; `host_sizes`: the same on the host.
+    """
 
     values: torch.Tensor
     offsets: torch.Tensor
@@ -58,7 +60,8 @@ class RaggedMaps:
 @dataclass(frozen=True)
 class RaggedMasks:
     """M masks on the device. `masks`: uint8, 0 or 1. `areas`: (M,) int64 pixels. `boxes`: (M, 4) int32, x0 y0 x1 y1,
-    half-open; of an empty mask anything. `scores`: (M,) float32, mean saliency inside, in [0, 1]."""
+    half-open; of an empty mask anything. `scores`: (M,) float32, mean saliency inside, in [0, 1].
+    """
 
     masks: RaggedMaps
     areas: torch.Tensor

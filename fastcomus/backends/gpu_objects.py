@@ -73,7 +73,8 @@ def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[i
 @dataclass(frozen=True)
 class Changes:
     """How often M masks change, as in run_lengths.cu. `columns`: (M,) int64, where the columns of each begin. `counts`,
-    `ends`: of every column. `mask_ends`: (M,) int64, the end of each mask's last column."""
+    `ends`: of every column. `mask_ends`: (M,) int64, the end of each mask's last column.
+    """
 
     columns: torch.Tensor
     counts: torch.Tensor

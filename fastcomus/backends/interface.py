@@ -49,7 +49,8 @@ class LabelledMasks:
 class Neighbors:
     """`indices`: (N, n) int32, each row's nearest rows, itself first. `recall`: the share of the true ones, in [0, 1]:
     1 for an exact search, else measured on a sample. `order`: (N,) int64, the rows in an order where near ones stand
-    together, as far as the search found one."""
+    together, as far as the search found one.
+    """
 
     indices: np.ndarray
     recall: float
@@ -134,7 +135,8 @@ class Backend(Protocol):
     def find_eigenvectors(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The largest eigenvalues (c,) of D^-1/2 W D^-1/2, descending, with unit eigenvectors (N, c).
 
-        Both float64; the vectors of large graphs float32."""
+        Both float64; the vectors of large graphs float32.
+        """
 
     def run_kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
@@ -146,4 +148,5 @@ class Backend(Protocol):
 
     def count_confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
         """How often each pair of labels meets, (n_rows, 256) int64: `predicted` (H, W) integers in [0, n_rows) against
-        `truth` (H, W) uint8. May be called from several threads at once."""
+        `truth` (H, W) uint8. May be called from several threads at once.
+        """

@@ -44,7 +44,8 @@ Decode = Callable[[list[torch.Tensor], torch.device], list[torch.Tensor]]
 @dataclass(frozen=True)
 class JpegFile:
     """A file that nvJPEG should be able to decode. `place`: where it can be read again. `data`: its bytes, uint8.
-    `orientation`: EXIF's, 1 to 8. `shape`: of its pixels, (H, W, 3), before they are turned."""
+    `orientation`: EXIF's, 1 to 8. `shape`: of its pixels, (H, W, 3), before they are turned.
+    """
 
     place: ImagePlace
     data: torch.Tensor
@@ -123,8 +124,9 @@ class JpegBatches:
 
     @contextmanager
     def _use_own_stream(self) -> Iterator[Callable[[Sequence[torch.Tensor | None]], None]]:
-        """torchvision decodes on a stream of its own, which waits for none before it writes: memory that comes from a
-        stream without other work holds nothing that is still read. What is kept is there when the block ends."""
+        """Torchvision decodes on a stream of its own, which waits for none before it writes: memory that comes from a
+        stream without other work holds nothing that is still read. What is kept is there when the block ends.
+        """
         if self._stream is None:
             yield lambda planes: None
             return

@@ -162,7 +162,8 @@ def _pad_rows(
     rows: CentredRows, order: np.ndarray, multiple: int, kind: torch.dtype
 ) -> tuple[torch.Tensor, np.ndarray]:
     """`rows`[order] as `kind`, rows of zeros behind them up to a multiple of `multiple`, and the squared norms (P,)
-    float32 of what it holds, infinite for the padding."""
+    float32 of what it holds, infinite for the padding.
+    """
     n = len(rows)
     vectors = torch.empty((-(-n // multiple) * multiple, rows.dimension), dtype=kind)
     vectors[n:] = 0
@@ -185,7 +186,8 @@ def _compare_chunks(
     lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, arrangement: np.ndarray, threads: Threads
 ) -> None:
     """Every row with the rows of the chunks whose means lie nearest to its own chunk's; `arrangement` (N,): the rows in
-    an order to cut into chunks."""
+    an order to cut into chunks.
+    """
     numbers = _number_rows(len(arrangement), len(vectors))
     numbers[: len(arrangement)] = arrangement
     numbers = numbers.reshape(-1, _CHUNK)
@@ -224,7 +226,8 @@ def _compare_surroundings(
     lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, is_full: bool, threads: Threads
 ) -> Iterator[None]:
     """For each row, the rows in its list and some of those that have it in theirs, with one another: all pairs
-    (`is_full`), or those with a row that came since the last pass. In these it yields in between: one may stop."""
+    (`is_full`), or those with a row that came since the last pass. In these it yields in between: one may stop.
+    """
     length = lists.ids.shape[1]
     total = _round_up((_FULL_SURROUNDINGS if is_full else _SURROUNDINGS) * length)
     linking, is_fresh = lists.find_linking_rows(total - length)

@@ -66,7 +66,8 @@ class NeighborLists:
 
     def find_linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """For each row up to `count` others that have it in their lists and are not in its own: ids (N, count) int32,
-        -1 for none, and whether their link is fresh. Those who rank it first come first."""
+        -1 for none, and whether their link is fresh. Those who rank it first come first.
+        """
         return _collect_linking_rows(self.ids, self.fresh, count)
 
     def gather_surroundings(

@@ -45,5 +45,5 @@ def compute_modularity(affinity: csr_array, labels: np.ndarray) -> float:
 
 
 def count_by_eigengap(eigenvalues: np.ndarray) -> int:
-    """k >= 2 before the largest step; `eigenvalues`: (C,) of the normalised Laplacian, ascending, C >= 3."""
+    """K >= 2 before the largest step; `eigenvalues`: (C,) of the normalised Laplacian, ascending, C >= 3."""
     return int(np.argmax(np.diff(eigenvalues)[1:])) + 2

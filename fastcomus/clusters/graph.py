@@ -16,7 +16,8 @@ from fastcomus.store.embeddings import normalise_rows
 class KnnGraph:
     """`affinity`: (N, N) float32 CSR, symmetric, entries 0.5 or 1. `component_sizes`: descending, sums to N.
     `recall`: share of the true neighbours in it, in [0, 1]; 1 where the search was exact. `order`: (N,) int64, the rows
-    in an order where linked ones tend to stand together: products with the graph are faster in it."""
+    in an order where linked ones tend to stand together: products with the graph are faster in it.
+    """
 
     affinity: csr_array
     component_sizes: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Intervals by drawing the images again, with replacement (Efron's percentile bootstrap)."""
+"""Confidence intervals over images by Efron's percentile bootstrap: images are drawn again with replacement."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ LEVEL = 0.95
 
 
 def resample_weights(count: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """(count,) int64, `draws` times: how often each of `count` images was drawn, `count` in all."""
+    """Draw `count` of `count` images with replacement, again and again.
+
+    Args:
+        count: Number of images.
+        draws: How often to draw.
+        seed: Of the random choices.
+
+    Yields:
+        (count,) int64, how often each image was drawn.
+    """
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         yield np.bincount(rng.integers(0, count, count), minlength=count)
 
 
 def compute_percentile_interval(values: Sequence[float]) -> Interval:
-    """The middle 95 % of `values` (at least one)."""
+    """Compute the interval that holds the middle 95 % of `values` (at least one)."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

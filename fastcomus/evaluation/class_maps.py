@@ -1,4 +1,4 @@
-"""Class maps against true masks: counted image by image in parallel, then matched and scored."""
+"""Scores of class maps against true masks: counted image by image in parallel, then matched and scored."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ _WITH_INTERVAL = ("miou", "pixel_accuracy")
 
 @dataclass(frozen=True)
 class PairCounts:
-    """What all later numbers come from.
+    """The counts that all scores are computed from.
 
-    `confusion`: (k + 1, C + 1) int64, pixels by cluster label and class, pooled; C + 1 = 255 without class names.
-    `classes`: the names, or () without.
-    `foreground_ious`: object-or-not of every image, NaN where neither side has an object.
-    `missing`: images that have truth but came without a class map.
-    `class_shares`: (C + 1,) float64, the share of an image that a class takes, averaged over the images that have it;
-        void does not count; NaN for a class that none has.
-    `per_image`: (images, (k + 1)(C + 1)) int64, the matrix of each image as a row, or None. It is sparse: some 12
-        bytes for each pair of labels that meets in an image, hundreds of bytes an image.
+    Attributes:
+        confusion: (k + 1, C + 1) int64, pixels by cluster label and class, pooled over the images; C + 1 = 255
+            without class names.
+        classes: The names; () without.
+        foreground_ious: IoU of object-or-not of every image, NaN where neither side has an object.
+        missing: Number of images that have truth but no class map.
+        class_shares: (C + 1,) float64, the mean share of an image that a class takes, over the images that have it
+            and without void; NaN for a class that no image has.
+        per_image: (images, (k + 1)(C + 1)) int64, the matrix of each image as a row, or None. It is sparse and takes
+            about 12 bytes for each pair of labels that meets in an image.
     """
 
     confusion: np.ndarray
@@ -55,18 +57,22 @@ class PairCounts:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Both matchings of one set of class maps.
+    """Scores of one set of class maps under both matchings.
 
-    `classes`: names in label order, background first.
-    `images`: number of images scored. `missing`: images that have truth but came without a class map.
-    `foreground_iou`: IoU of object-or-not (label > 0 on both sides, no matching), pixels pooled.
-    `mean_foreground_iou`: the same per image, averaged over the images that have an object on either side.
-        Both are NaN where no image has one.
-    `fitted_on`: number of other images that the matchings were fitted on; 0: fitted on the scored ones, as the paper
-        does.
-    `intervals`: 95 % bootstrap interval over images of "miou" and "pixel_accuracy" by matching, {} without.
-    `confusion`: (k + 1) rows of C + 1 pixel counts, by cluster label and class. `class_shares`: see `PairCounts`.
-    `cluster_names`: what the cluster labels 0 .. k are called; () where they have no names.
+    Attributes:
+        hungarian: Scores with clusters matched to classes one to one.
+        majority: Scores with each cluster matched to the class of most of its pixels.
+        classes: Names in label order, background first.
+        images: Number of images scored.
+        missing: Number of images that have truth but no class map.
+        foreground_iou: IoU of object-or-not (label > 0 on both sides, no matching), pixels pooled; NaN without object.
+        mean_foreground_iou: The same per image, averaged over the images that have an object on either side.
+        fitted_on: Number of other images that the matchings were fitted on; 0 where they were fitted on the scored
+            images, as in the paper.
+        intervals: 95 % bootstrap intervals of "miou" and "pixel_accuracy" by matching; {} without.
+        confusion: k + 1 rows of C + 1 pixel counts, by cluster label and class.
+        class_shares: See `PairCounts`.
+        cluster_names: Names of the cluster labels 0 .. k; () where they have none.
     """
 
     hungarian: Score
@@ -83,7 +89,7 @@ class Evaluation:
     cluster_names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that strict JSON can hold: NaN is None, classes go by name."""
+        """Return a dictionary for strict JSON: None stands for NaN, names for class indices."""
         return {
             "hungarian": self.hungarian.to_json(self.classes),
             "majority": self.majority.to_json(self.classes),
@@ -101,7 +107,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Evaluation:
-        """The inverse of `to_json`."""
+        """Restore an evaluation from what `to_json` returned."""
         classes = tuple(content["classes"])
         return cls(
             hungarian=Score.from_json(content["hungarian"], classes),
@@ -133,13 +139,24 @@ def count_pairs(
     keep_images: bool = False,
     on_image: Callable[[int], None] = lambda count: None,
 ) -> PairCounts:
-    """Count in one pass, by `workers` threads that read and count; memory holds a few images, however many there are.
+    """Count in one pass how often cluster labels and classes meet; few images are in memory at a time.
 
-    `images`: names, each once; those without truth are passed over. `read`: image name -> class map, (H, W) integers:
-        0 background, c + 1 for cluster c. `n_clusters`: k; the labels lie in [0, k]. `keep_images`: fill `per_image`.
+    Args:
+        images: Names, each once; those without truth are passed over.
+        read: Gives the class map of an image by name: (H, W) integers, 0 background, c + 1 for cluster c.
+        truth: The true masks.
+        n_clusters: k; labels lie in [0, k].
+        backend: What counts.
+        workers: Number of threads that read and count.
+        keep_images: Whether to fill `per_image`, which the bootstrap needs.
+        on_image: Called with 1 after every image.
 
-    Raises InputError when no image has truth, when sizes differ, when a label lies outside the clusters or the
-    classes, or when the truth is void everywhere.
+    Returns:
+        The counts.
+
+    Raises:
+        InputError: No image has truth, the truth is void everywhere, sizes differ, or a label lies outside the
+            clusters or the classes.
     """
     n_classes = (len(truth.classes) or MAX_CLASSES) - 1
     scored = [name for name in images if name in truth.files]
@@ -181,12 +198,18 @@ def count_pairs(
 def evaluate(
     counts: PairCounts, fitted_on: PairCounts | None = None, *, bootstrap: int = 0, seed: int = 0
 ) -> Evaluation:
-    """Match and score.
+    """Match clusters to classes and score them.
 
-    `fitted_on`: counts on other images, of the same clusters and classes, that the matchings are fitted on; matching on
-        the scored images themselves, the default and the paper's way, flatters. `bootstrap`: how often the images are
-        drawn again, with replacement, for an interval; 0 for none. It needs `per_image`. Each draw is matched anew,
-        unless the matching comes from other images; a class that a draw lacks is left out of its mean.
+    Args:
+        counts: Of the images to score.
+        fitted_on: Counts on other images, of the same clusters and classes, that the matchings are fitted on. By
+            default they are fitted on the scored images, as in the paper; scores are optimistic then.
+        bootstrap: How often the images are drawn again for an interval, 0 for none; needs `per_image`. Each draw is
+            matched anew unless `fitted_on` is given; a class that a draw lacks is left out of its mean.
+        seed: Of the draws.
+
+    Returns:
+        The scores.
     """
     source = counts if fitted_on is None else fitted_on
     classes = counts.classes or _number_classes(counts.confusion + source.confusion)
@@ -207,7 +230,7 @@ def evaluate(
         fitted_on=len(fitted_on.foreground_ious) if fitted_on else 0,
         intervals=intervals,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
-        # `math.nan` itself, as in `score`, so that evaluations can be compared.
+        # `math.nan` itself and not another NaN, as in `score`, so that evaluations can be compared.
         class_shares=tuple(
             math.nan if math.isnan(share) else share for share in counts.class_shares[: len(classes)].tolist()
         ),

@@ -1,4 +1,4 @@
-"""One image's class map against its truth: how many pixels each pair of labels has in common."""
+"""Confusion matrix of one image: the number of pixels that each cluster label shares with each class."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from fastcomus.evaluation.truth.truth import MAX_CLASSES, VOID
 def compute_confusion_matrix(
     predicted: np.ndarray, truth: np.ndarray, n_clusters: int, n_classes: int, backend: Backend
 ) -> np.ndarray:
-    """Pixel counts, (n_clusters + 1, n_classes + 1) int64: cluster label by class, void pixels left out.
+    """Count pixels by cluster label and class; void pixels are left out.
 
-    `predicted`: (H, W) integers in [0, n_clusters].
-    `truth`: (H, W) integers in [0, n_classes], or 255 (void). `n_classes` leaves out background; at most 254.
+    Args:
+        predicted: (H, W) integers in [0, n_clusters].
+        truth: (H, W) integers in [0, n_classes], or 255 (void).
+        n_clusters: Highest cluster label.
+        n_classes: Highest class label, at most 254.
+        backend: What counts.
 
-    Raises InputError when the sizes differ or a label lies outside its range.
+    Returns:
+        (n_clusters + 1, n_classes + 1) int64.
+
+    Raises:
+        InputError: The sizes differ or a label lies outside its range.
     """
     assert n_classes < MAX_CLASSES, n_classes
     if predicted.shape != truth.shape:
@@ -31,7 +39,7 @@ def compute_confusion_matrix(
         if labels.min() < 0 or labels.max() > highest:
             wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
             raise InputError(_explain_bad_label(owner, wrong, n_clusters if owner == "class map" else n_classes))
-    # A column for each of the 256 labels: void and labels above the classes come out of the same count.
+    # The backend counts all 256 labels, so that void and labels above the classes are found by the same count.
     counts = backend.count_confusion(predicted, truth.astype(np.uint8, copy=False), n_clusters + 1)
     beyond = np.flatnonzero(counts[:, n_classes + 1 : VOID].any(axis=0))
     if beyond.size:

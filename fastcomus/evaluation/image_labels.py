@@ -1,4 +1,4 @@
-"""Clusters against labels of whole images (the paper's Table 12): accuracy, NMI and ARI."""
+"""Scores of clusters against labels of whole images (the paper's Table 12): accuracy, NMI and ARI."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from fastcomus.evaluation.truth.truth import ImageLabels
 
 @dataclass(frozen=True)
 class LabelEvaluation:
-    """Fractions in [0, 1], `ari` in [-0.5, 1].
+    """Scores of the clusters of images.
 
-    `accuracy`: share of the images whose cluster is matched to their class, one to one (Hungarian);
-        `majority_accuracy`: with each cluster matched to the class that most of its images have.
-    `nmi`: normalised mutual information (arithmetic mean). `ari`: adjusted Rand index.
-    `images`: number scored. `empty`: those among them in which no object was found: wrong in both accuracies, one more
-        cluster in `nmi` and `ari`. `missing`: images with a label that came without a class map.
-    `assignment`: the class of each cluster label 0 .. k under `accuracy`; None for a cluster without one, and for 0.
-    `fitted_on`, `intervals`, `cluster_names`: as in `class_maps.Evaluation`; intervals of "accuracy" and
-        "majority_accuracy".
+    Attributes:
+        accuracy: Share of the images whose cluster is matched to their class, one to one (Hungarian), in [0, 1].
+        majority_accuracy: The same with each cluster matched to the class that most of its images have.
+        nmi: Normalised mutual information (arithmetic mean), in [0, 1].
+        ari: Adjusted Rand index, in [-0.5, 1].
+        classes: Names in label order.
+        images: Number of images scored.
+        empty: Number of those in which no object was found. They count as wrong in both accuracies, and as one more
+            cluster in `nmi` and `ari`.
+        missing: Number of images that have a label but no class map.
+        assignment: The class of each cluster label 0 .. k under `accuracy`; None for a cluster without one, and for 0.
+        fitted_on: As in `class_maps.Evaluation`.
+        intervals: 95 % bootstrap intervals of "accuracy" and "majority_accuracy"; {} without.
+        cluster_names: As in `class_maps.Evaluation`.
     """
 
     accuracy: float
@@ -43,6 +49,7 @@ class LabelEvaluation:
     cluster_names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """Return a dictionary for strict JSON."""
         return {
             **vars(self),
             "classes": list(self.classes),
@@ -53,7 +60,14 @@ class LabelEvaluation:
 
 
 def find_image_cluster(class_map: np.ndarray) -> int:
-    """The label above 0 that most pixels of (H, W) have, the lowest of equals; 0 where no pixel is an object's."""
+    """Find the cluster label that most object pixels of an image have.
+
+    Args:
+        class_map: (H, W) unsigned integers, 0 for background.
+
+    Returns:
+        The label, the lowest of equally frequent ones; 0 where no pixel belongs to an object.
+    """
     counts = np.bincount(class_map.ravel(), minlength=2)
     counts[0] = 0
     return int(counts.argmax())
@@ -68,10 +82,23 @@ def evaluate_labels(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> LabelEvaluation:
-    """`clusters`: image name -> label in [0, n_clusters], 0 for none (`find_image_cluster`); images without a true
-    label
-    are passed over. `fitted_on`: clusters and labels of other images that the matchings are fitted on. `bootstrap`: as
-    in `class_maps.evaluate`. Raises InputError when no image has both."""
+    """Match clusters to classes and score them.
+
+    Args:
+        clusters: Image name -> label in [0, n_clusters], 0 for none (`find_image_cluster`); images without a true
+            label are passed over.
+        truth: The true class of every image.
+        n_clusters: Highest cluster label.
+        fitted_on: Clusters and labels of other images that the matchings are fitted on.
+        bootstrap: How often the images are drawn again for an interval, 0 for none; see `class_maps.evaluate`.
+        seed: Of the draws.
+
+    Returns:
+        The scores.
+
+    Raises:
+        InputError: No image has both a cluster and a label.
+    """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     found, true = _pair_labels(clusters, truth)
@@ -106,10 +133,14 @@ def evaluate_labels(
 
 
 def compute_object_accuracy(labels: np.ndarray, truth_labels: np.ndarray) -> float:
-    """Share of objects in the right cluster, in [0, 1], under the best one-to-one matching (Hungarian).
+    """Compute the share of objects in the right cluster under the best one-to-one matching (Hungarian).
 
-    `labels`: (N,) integers, the cluster of each object; negative ones are noise and count as wrong.
-    `truth_labels`: (N,) integers or strings, the class of each object. Any values; N >= 1.
+    Args:
+        labels: (N,) integers, the cluster of each object, N >= 1; negative ones are noise and count as wrong.
+        truth_labels: (N,) integers or strings, the class of each object.
+
+    Returns:
+        In [0, 1].
     """
     assert labels.shape == truth_labels.shape and labels.ndim == 1 and labels.size > 0
     clustered = labels >= 0
@@ -139,7 +170,7 @@ def _tabulate_counts(
 
 
 def _match_one_to_one(counts: np.ndarray) -> np.ndarray:
-    """(k + 1,) class of each cluster label with the most images matched; -1 for none, and for label 0."""
+    """Class of each cluster label such that most images are matched, (k + 1,); -1 for none, and for label 0."""
     clusters, classes = linear_sum_assignment(counts[1:], maximize=True)
     class_of_cluster = np.full(len(counts), -1, np.int64)
     class_of_cluster[clusters + 1] = np.where(counts[clusters + 1, classes] > 0, classes, -1)

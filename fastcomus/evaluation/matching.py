@@ -1,4 +1,4 @@
-"""Clusters to classes, one to one or by majority, and IoU from one confusion matrix."""
+"""Matching of clusters to classes, one to one or by majority, and the IoU that follows from it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-DISCOVERED_IOU = 0.2  # the paper calls a class discovered from here on
+DISCOVERED_IOU = 0.2  # from which on the paper calls a class discovered
 
 
 @dataclass(frozen=True)
 class Matching:
-    """`class_of_cluster`: (k + 1,) int64, the class of each cluster label, -1 where it is matched to none."""
+    """Classes of clusters: `class_of_cluster` (k + 1,) int64, by cluster label, -1 where there is none."""
 
     class_of_cluster: np.ndarray
 
 
 @dataclass(frozen=True)
 class Score:
-    """Fractions in [0, 1].
+    """Scores under one matching, fractions in [0, 1].
 
-    `miou`: mean of `per_class` over the classes that the truth has, background included.
-    `per_class`: IoU in class order; NaN for a class that the truth does not have.
-    `pixel_accuracy`: share of the pixels that are not void whose cluster is matched to their class.
-    `discovered`: number of classes of IoU >= 0.2, background included (the paper counts among 81 for COCO);
-        `miou_discovered`: the mean over these. `with_cluster`, `miou_with_cluster`: the same of IoU > 0. The means
-        are NaN over no class (the paper's Table 3).
-    `assignment`: the class index of each cluster label 0 .. k, None for a cluster matched to no class.
+    Attributes:
+        miou: Mean of `per_class` over the classes that the truth has, background included.
+        per_class: IoU in class order; NaN for a class that the truth does not have.
+        pixel_accuracy: Share of the pixels that are not void whose cluster is matched to their class.
+        discovered: Number of classes of IoU >= 0.2, background included (the paper's Table 3).
+        miou_discovered: Mean IoU of these; NaN without any.
+        with_cluster: Number of classes of IoU > 0, background included.
+        miou_with_cluster: Mean IoU of these; NaN without any.
+        assignment: Class index of each cluster label 0 .. k; None for a cluster matched to no class.
     """
 
     miou: float
@@ -43,7 +45,7 @@ class Score:
     assignment: tuple[int | None, ...]
 
     def to_json(self, classes: tuple[str, ...]) -> dict[str, Any]:
-        """A dictionary that strict JSON can hold: NaN is None, classes go by name."""
+        """Return a dictionary for strict JSON: None stands for NaN, names for class indices."""
         return {
             "miou": self.miou,
             "per_class": {name: replace_nan(iou) for name, iou in zip(classes, self.per_class, strict=True)},
@@ -57,7 +59,7 @@ class Score:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], classes: tuple[str, ...]) -> Score:
-        """The inverse of `to_json`."""
+        """Restore a score from what `to_json` returned."""
         names = ("miou", "pixel_accuracy", "miou_discovered", "miou_with_cluster")
         return cls(
             per_class=tuple(restore_nan(content["per_class"][name]) for name in classes),
@@ -69,10 +71,15 @@ class Score:
 
 
 def match_hungarian(confusion: np.ndarray) -> Matching:
-    """One to one, with the highest sum of IoU; `confusion`: (k + 1, C + 1) counts, k and C may differ.
+    """Match clusters to classes one to one with the highest sum of IoU (Hungarian method).
 
-    A cluster that shares no pixel with the class left for it is matched to none: the scores are the same, and
-    the assignment says nothing that the pixels do not.
+    A cluster that shares no pixel with the class left for it is matched to none; this changes no score.
+
+    Args:
+        confusion: (k + 1, C + 1) counts; k and C may differ.
+
+    Returns:
+        The matching.
     """
     union = confusion.sum(axis=1, keepdims=True) + confusion.sum(axis=0, keepdims=True) - confusion
     iou = confusion / np.maximum(union, 1)
@@ -83,15 +90,28 @@ def match_hungarian(confusion: np.ndarray) -> Matching:
 
 
 def match_majority(confusion: np.ndarray) -> Matching:
-    """Each cluster to the class that most of its pixels have, the lowest of equals; an empty one to none."""
+    """Match each cluster to the class that most of its pixels have.
+
+    Args:
+        confusion: (k + 1, C + 1) counts.
+
+    Returns:
+        The matching; of equally frequent classes the lowest, none for an empty cluster.
+    """
     return Matching(np.where(confusion.any(axis=1), confusion.argmax(axis=1), -1).astype(np.int64))
 
 
 def score(confusion: np.ndarray, matching: Matching) -> Score:
-    """IoU of each class with the union of the clusters matched to it.
+    """Compute IoU between each class and the union of the clusters matched to it, and what follows from it.
 
-    `confusion`: (k + 1, C + 1) counts, not all zero. Pixels of a cluster matched to no class are missed by
-    their true class and claimed by none; a class without a cluster has IoU 0.
+    Pixels of a cluster matched to no class count as missed by their true class; a class without a cluster has IoU 0.
+
+    Args:
+        confusion: (k + 1, C + 1) counts, not all zero.
+        matching: Classes of the clusters.
+
+    Returns:
+        The scores.
     """
     n_classes = confusion.shape[1]
     class_of_cluster = matching.class_of_cluster
@@ -101,7 +121,7 @@ def score(confusion: np.ndarray, matching: Matching) -> Score:
     hits = merged.diagonal()
     in_truth = confusion.sum(axis=0)
     union = merged.sum(axis=1) + in_truth - hits
-    # `math.nan` itself, not NumPy's: the same object compares equal inside tuples, so scores can be compared.
+    # `math.nan` itself and not another NaN: tuples with the same object in them compare equal.
     per_class = tuple(int(h) / int(u) if n > 0 else math.nan for h, u, n in zip(hits, union, in_truth, strict=True))
     present = [iou for iou in per_class if not math.isnan(iou)]
     discovered = [iou for iou in present if iou >= DISCOVERED_IOU]
@@ -119,8 +139,10 @@ def score(confusion: np.ndarray, matching: Matching) -> Score:
 
 
 def replace_nan(value: float) -> float | None:
+    """Return None for NaN, which strict JSON cannot hold."""
     return None if math.isnan(value) else value
 
 
 def restore_nan(value: float | None) -> float:
+    """Return NaN for None; see `replace_nan`."""
     return math.nan if value is None else value

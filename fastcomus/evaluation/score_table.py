@@ -1,4 +1,4 @@
-"""Scores as tables for the terminal, in percent."""
+"""Tables of scores for the terminal, in percent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from fastcomus.evaluation.matching import DISCOVERED_IOU
 
 
 def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
-    """Both matchings side by side: a row per class where there are masks, then the summary."""
+    """Make a table with both matchings side by side.
+
+    Args:
+        evaluation: The scores.
+
+    Returns:
+        A row per class where there are masks, then the summary.
+    """
     if isinstance(evaluation, LabelEvaluation):
         return _format_label_table(evaluation)
     both = (evaluation.hungarian, evaluation.majority)
@@ -38,7 +45,7 @@ def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
     table.add_row("classes of IoU > 0", *(str(one.with_cluster) for one in both))
     table.add_row("mean over those above 0", *(_format_percent(one.miou_with_cluster) for one in both))
     table.add_section()
-    # No matching enters here, so one number serves both columns.
+    # These do not depend on the matching, so both columns show the same number.
     table.add_row("foreground IoU, pooled", *([_format_percent(evaluation.foreground_iou)] * 2))
     table.add_row("foreground IoU, mean of images", *([_format_percent(evaluation.mean_foreground_iou)] * 2))
     table.caption = _make_caption(evaluation, "truth", bool(evaluation.intervals))

@@ -1,1 +1,1 @@
-"""Masks in other tools' formats: one file for each format."""
+"""Export of masks in the formats of other tools: one file for each format."""

@@ -1,4 +1,4 @@
-"""COCO: annotations/instances_default.json with run-length masks, one per connected region, beside images/."""
+"""Export as COCO: images/, and annotations/instances_default.json with a run-length mask per connected region."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The image's entry and its annotations, still without numbers; `file_name` is relative to images/."""
+    """Make an image's entry and its annotations, without ids; `file_name` is relative to images/."""
     annotations = []
     for region in find_regions(labels):
         size = list(labels.shape)

@@ -1,4 +1,4 @@
-"""Masks of an iteration in the formats of other tools, each with the images it belongs to."""
+"""Export of the masks of an iteration, with their images, in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ FORMATS: dict[str, ExportFormat] = {
 
 @dataclass(frozen=True)
 class Transfer:
-    """How the images come into an export: from `root`, by `how` ("link" or "copy"), of `max_pixels` at most."""
+    """How the images come into an export.
+
+    Attributes:
+        root: Where the images lie.
+        how: "link" or "copy".
+        max_pixels: Largest image to decode, in pixels.
+    """
 
     root: ImageRoot
     how: str
@@ -39,18 +45,27 @@ class Transfer:
 
 
 def export_masks(format_name: str, masks: ClassMaps, transfer: Transfer, target: Path) -> int:
-    """Write the masks of every image that has one, with the images themselves, to the folder `target`; the number of
-    images.
+    """Write all masks of an iteration and their images to a folder, which appears when it is complete.
 
-    The folder appears when all of it is there. InputError for an unknown format, a target that holds something, more
-    classes than the format can tell apart, no mask at all, or an image that has changed or gone since it was embedded.
+    Args:
+        format_name: One of FORMATS.
+        masks: The class maps.
+        transfer: How the images come into the export.
+        target: The folder to write; it must be empty or missing.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        InputError: The format is unknown or holds fewer classes, the target is not empty, there is no mask, or an
+            image changed or is gone since it was embedded.
     """
     chosen = _check_export(format_name, masks, transfer, target)
     images = masks.select_present(masks.images)
     if not images:
         raise InputError(f"iteration {masks.iteration} in {masks.folder.path} has no masks; run fastcomus train.")
     places = chosen.places(images)
-    target = Path(os.path.abspath(target))
+    target = Path(os.path.abspath(target))  # noqa: PTH100  (`resolve` would follow a link)
     unfinished = target.parent / f".{target.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     folder = RunFolder(unfinished)
@@ -72,7 +87,7 @@ def export_masks(format_name: str, masks: ClassMaps, transfer: Transfer, target:
             if target.exists():
                 target.rmdir()
             unfinished.rename(target)
-        except OSError as error:  # something came there meanwhile
+        except OSError as error:  # something was put there meanwhile
             raise InputError(f"{target} cannot be written ({error.strerror or error}); choose another.") from error
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What every export format consists of."""
+"""The parts that every export format consists of."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from fastcomus.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """One format, as functions on the export's folder.
+    """An export format, as functions that write to the folder of the export.
 
-    `places`: names of the run's images -> where each lies in the export, relative POSIX paths, each once.
-    `write_image(folder, place, labels, classes)`: writes what the format keeps by image, (H, W) labels in [0, C] of
-        `classes` (C + 1 names, background first), and returns what the index needs. Called by several threads.
-    `write_index(folder, places, entries, classes)`: writes what comes once, from all that `write_image` returned.
-    `most_classes`: background apart. `needs_outlines`: whether scikit-image is needed.
+    Attributes:
+        places: Chooses for the names of images where each lies in the export: relative POSIX paths, each once.
+        write_image: Of (folder, place, labels, classes): writes the files of an image, of which labels (H, W) lie in
+            [0, C] and classes are C + 1 names, background first. Returns what the index needs. Called by several
+            threads.
+        write_index: Of (folder, places, entries, classes): writes the files that there is one of, from all that
+            `write_image` returned.
+        most_classes: Number of classes that the format can hold, without background.
+        needs_outlines: Whether scikit-image is needed.
     """
 
     places: Callable[[Sequence[str]], Mapping[str, str]]

@@ -1,15 +1,14 @@
-"""Where images lie in an export, and how they come there."""
+"""Image files of an export: their names, and how they are linked, copied or converted."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
@@ -22,16 +21,22 @@ from fastcomus.store.run_folder import RunFolder
 
 _JPEG = ("JPEG", "MPO")
 _QUALITY = 95  # of images that have to be written anew
-_LONGEST_STEM = 200  # bytes: with every ending still a file name
+_LONGEST_STEM = 200  # bytes; leaves room for endings in file names of at most 255
 
 
 def choose_unique_stems(names: Sequence[str], flat: bool) -> dict[str, str]:
-    """Image names without their endings, each once: of `a.jpg` and `a.png` both keep theirs, `a.jpg` and `a.png`.
+    """Choose unique names of files without endings; images that differ in their ending alone keep it.
 
-    Capitals do not tell names apart, since they do not on every disk. `flat`: without folders, which become part of
-    the name, and without spaces.
+    Names that differ in capitals alone count as equal, as they do on some disks.
+
+    Args:
+        names: Names of images.
+        flat: Whether to make folders part of the name, and to replace spaces.
+
+    Returns:
+        Image name -> stem.
     """
-    plain = {name: _make_stem(os.path.splitext(name)[0], flat) for name in names}
+    plain = {name: _make_stem(name.removesuffix(PurePosixPath(name).suffix), flat) for name in names}
     counts = Counter(stem.casefold() for stem in plain.values())
     alone = {name: counts[stem.casefold()] == 1 for name, stem in plain.items()}
     stems: dict[str, str] = {}
@@ -48,18 +53,37 @@ def choose_unique_stems(names: Sequence[str], flat: bool) -> dict[str, str]:
 
 
 def choose_ending(name: str, endings: Sequence[str]) -> str:
-    """The ending of an image's name with its dot; ".jpg" where it is not, in any capitals, among `endings`."""
-    ending = os.path.splitext(name)[1]
+    """Choose the ending of an image file in an export.
+
+    Args:
+        name: Name of the image.
+        endings: Those that the format knows, in lower case and without dots.
+
+    Returns:
+        The image's own ending with its dot where the format knows it, else ".jpg".
+    """
+    ending = PurePosixPath(name).suffix
     return ending if ending.lower().removeprefix(".") in endings else ".jpg"
 
 
 def place_image(
     source: ImagePlace, folder: RunFolder, place: str, shape: tuple[int, ...], how: str, max_pixels: int
 ) -> None:
-    """Bring an image to `place` in `folder`: by a hard link where `how` is "link" and the disk allows it, else a copy.
+    """Link or copy an image into an export.
 
-    An image that its EXIF data turn, or whose ending says another kind of file than it is now to be, is written anew,
-    upright. `shape`: (H, W) of its mask; InputError where the image has another one, or cannot be read.
+    An image that its EXIF data turn is written upright as a new file, and one of another kind than its new ending says
+    is converted to JPEG.
+
+    Args:
+        source: Where the image lies.
+        folder: The export.
+        place: Where the image is to lie in it.
+        shape: Height and width of its mask.
+        how: "link" for a hard link, or a copy where the disk allows none; "copy".
+        max_pixels: Largest image to decode, in pixels.
+
+    Raises:
+        InputError: The image cannot be read or has another shape than its mask.
     """
     try:
         content = read_encoded_image(source, max_pixels) if isinstance(source, StoredImage) else b""
@@ -68,7 +92,7 @@ def place_image(
             height, width = image.height, image.width
     except (OSError, ValueError, SyntaxError, UnreadableImage, Image.DecompressionBombError) as error:
         raise _build_change_error(source, str(error)) from error
-    renamed = Path(place).suffix != os.path.splitext(str(source))[1]
+    renamed = Path(place).suffix != PurePosixPath(str(source)).suffix
     if orientation == 1 and (kind in _JPEG or not renamed):
         _check_shape(source, (height, width), shape)
         if isinstance(source, StoredImage):
@@ -83,7 +107,7 @@ def place_image(
         raise _build_change_error(source, str(error)) from error
     _check_shape(source, pixels.shape[:2], shape)
     with folder.replace_file(place) as path:
-        # 4:4:4, so that colours do not run over the edges of masks
+        # Without subsampling, so that colours do not run over the edges of masks.
         settings = {"quality": _QUALITY, "subsampling": 0} if renamed or kind in _JPEG else {}
         Image.fromarray(pixels).save(path, format="JPEG" if renamed or kind in _JPEG else kind, **settings)
 
@@ -92,9 +116,9 @@ def _link_or_copy(source: Path, folder: RunFolder, place: str, how: str) -> None
     with folder.replace_file(place) as path:
         if how == "link":
             try:
-                os.link(os.path.realpath(source), path)
+                path.hardlink_to(source.resolve())
                 return
-            except OSError:  # another disk, or one without links
+            except OSError:  # it lies on another disk, or the disk has no hard links
                 pass
         shutil.copyfile(source, path)
 

@@ -1,4 +1,4 @@
-"""LabelMe: beside each image a JSON file of the same name with a polygon per connected region; labels.txt."""
+"""Export for LabelMe: beside each image a JSON file with a polygon per connected region; labels.txt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastcomus.exports.image_files import choose_unique_stems
 from fastcomus.exports.regions import find_regions, trace_outline
 from fastcomus.store.run_folder import RunFolder
 
-_VERSION = "5.5.0"  # of LabelMe, whose files these are like
+_VERSION = "5.5.0"  # of LabelMe, whose files these equal
 
 
 def _choose_places(names: Sequence[str]) -> Mapping[str, str]:

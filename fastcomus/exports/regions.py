@@ -14,7 +14,11 @@ from scipy import ndimage
 class Region:
     """Pixels of one class that touch, at edges or corners.
 
-    `class_id`: 1 or more. `mask`: (h, w) bool, cut to the region's box, whose first pixel is column `x0`, row `y0`.
+    Attributes:
+        class_id: 1 or more.
+        mask: (h, w) bool, cut to the region's bounding box.
+        x0: First column of the box.
+        y0: First row of the box.
     """
 
     class_id: int
@@ -24,11 +28,18 @@ class Region:
 
     @property
     def area(self) -> int:
-        """In pixels."""
+        """Number of pixels."""
         return int(self.mask.sum())
 
     def compute_run_lengths(self, shape: tuple[int, ...]) -> list[int]:
-        """The mask in an image of `shape` (H, W) as COCO's run lengths: down the columns, background first."""
+        """Encode the mask as COCO's run lengths: down the columns, background first.
+
+        Args:
+            shape: Height and width of the image.
+
+        Returns:
+            Lengths of the runs, which sum to the image's pixels.
+        """
         columns, rows = self.mask.T.nonzero()
         pixels = (columns + self.x0) * shape[0] + rows + self.y0
         breaks = np.flatnonzero(np.diff(pixels) != 1) + 1
@@ -39,7 +50,14 @@ class Region:
 
 
 def find_regions(labels: np.ndarray) -> Iterator[Region]:
-    """The regions of every class of `labels` (H, W), background 0 apart: class by class, from top to bottom."""
+    """Find the connected regions of a class map.
+
+    Args:
+        labels: (H, W) integers, 0 for background.
+
+    Yields:
+        The regions class by class, from top to bottom.
+    """
     for class_id, box in enumerate(ndimage.find_objects(labels.astype(np.int32)), start=1):
         if box is None:
             continue
@@ -50,11 +68,16 @@ def find_regions(labels: np.ndarray) -> Iterator[Region]:
 
 
 def trace_outline(region: Region) -> np.ndarray:
-    """One closed polygon around a region, (n, 2) float64 x, y in pixels of the image, whose corners are at (0, 0) and
-    (W, H); the last point is not the first again.
+    """Trace one closed polygon around a region; the pixels whose centres it encloses (even-odd) are the region exactly.
 
-    It runs half-way between pixels inside and outside, so that the pixels whose centres it encloses (even-odd) are
-    the region exactly, in every outline however small. Holes are joined to it by bridges of no width.
+    It runs half-way between the centres of pixels inside and outside. Holes are joined to it by bridges of no width.
+
+    Args:
+        region: The region.
+
+    Returns:
+        (n, 2) float64 x, y in pixels of the image, whose corners lie at (0, 0) and (W, H). The first point is not
+        repeated at the end.
     """
     from skimage.measure import find_contours
 
@@ -62,14 +85,15 @@ def trace_outline(region: Region) -> np.ndarray:
     contours = find_contours(mask.astype(np.uint8), 0.5, fully_connected="high")
     rings = sorted((contour[:-1, ::-1] for contour in contours), key=lambda ring: ring[:, 0].min())
     line = rings[0] if len(rings) == 1 else _join_rings(rings, mask)
-    return _drop_midpoints(line) + np.array([region.x0 - 0.5, region.y0 - 0.5])
+    outline: np.ndarray = _drop_midpoints(line) + np.array([region.x0 - 0.5, region.y0 - 0.5])
+    return outline
 
 
 def _join_rings(rings: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
-    """One line through all rings: the first, outer one, from which every hole is gone around where its bridge ends.
+    """Join the rings to one line: along the first, outer one, with a detour around a hole where its bridge begins.
 
-    A bridge leads from the leftmost point of a hole along its row of `mask` (H, W) to the next pixel that is not of the
-    region. That is a point of another ring, which reaches farther to the left, so every ring hangs on the outer one.
+    A bridge leads from the leftmost point of a hole along its row of `mask` (H, W) to the next pixel outside the region
+    on the left. That is a point of another ring, which reaches farther to the left, so all rings are joined in the end.
     """
     outside = np.maximum.accumulate(np.where(mask, -1, np.arange(mask.shape[1])), axis=1)
     place_of = {tuple(point): (ring, i) for ring, points in enumerate(rings) for i, point in enumerate(points.tolist())}
@@ -90,7 +114,7 @@ def _join_rings(rings: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
         if detour := detours.pop((ring, i), None):
             hole, first = detour
             count = len(rings[hole])
-            # Around the hole, to its first point again and back to where the bridge began.
+            # Around the hole to its first point again, then back to where the bridge began.
             around = [(first + step) % count for step in range(count + 1)]
             under_way[-1] = (ring, chain([i], ahead))
             under_way.append((hole, iter(around)))
@@ -98,6 +122,7 @@ def _join_rings(rings: list[np.ndarray], mask: np.ndarray) -> np.ndarray:
 
 
 def _drop_midpoints(ring: np.ndarray) -> np.ndarray:
-    """Without the points at which a line goes straight on in equal steps."""
+    """Leave out points at which the line goes straight on in equal steps."""
     steps = np.roll(ring, -1, axis=0) - ring
-    return ring[(steps != np.roll(steps, 1, axis=0)).any(axis=1)]
+    corners: np.ndarray = ring[(steps != np.roll(steps, 1, axis=0)).any(axis=1)]
+    return corners

@@ -1,6 +1,6 @@
-"""PASCAL VOC: VOCdevkit/VOC2012 with JPEGImages/, palette PNGs in SegmentationClass/, and lists of the images.
+"""Export as PASCAL VOC: VOCdevkit/VOC2012 with JPEGImages/, palette PNGs in SegmentationClass/, and image lists.
 
-All images stand in the lists train and trainval. classes.txt names the labels, a line each, background first.
+The lists train and trainval hold all images. classes.txt names the labels, a line each, background first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""YOLO segmentation: images/, a text file per image in labels/, data.yaml with the names of the classes.
+"""Export for YOLO segmentation: images/, a text file per image in labels/, data.yaml with the names of the classes.
 
-A line per connected region: class (0 is the first after background), then x and y of its outline as shares of the
-image's width and height.
+A text file has a line per connected region: the class (0 is the first after background), then x and y of the points of
+its outline as shares of the image's width and height.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[Non
     import yaml
 
     names = dict(enumerate(classes[1:]))
-    content = {"train": "images", "val": "images", "names": names}  # without path they lie beside this file
+    content = {
+        "train": "images",
+        "val": "images",
+        "names": names,
+    }  # without the key `path`, folders are beside this file
     folder.write_text("data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 

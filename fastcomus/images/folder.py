@@ -54,7 +54,8 @@ def find_images(root: Path) -> ImageList:
 
 def find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str], list[Skipped]]:
     """The files of a folder as `find_images` finds them, but those whose name `is_wanted`: sorted, and what was left
-    out."""
+    out.
+    """
     walk = _Walk(os.path.realpath(root), is_wanted)
     return sorted(walk.names), walk.skipped
 

@@ -136,7 +136,8 @@ def _from_list(content: bytes, shown: str) -> ImageList:
 
 def find_common_folder(paths: Sequence[str], kind: Any = os.path) -> str:
     """The deepest folder that all of `paths`, absolute, lie in. `kind`: posixpath or ntpath, by default this system's.
-    Raises InputError where there is none, as on two drives of Windows."""
+    Raises InputError where there is none, as on two drives of Windows.
+    """
     try:
         return str(kind.commonpath([kind.dirname(path) for path in paths]))
     except ValueError as error:

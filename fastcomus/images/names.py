@@ -59,7 +59,8 @@ def select_safe_names(names: Iterable[str]) -> tuple[list[str], list[Skipped]]:
 
 def _find_blocking_file(name: str, names: set[str]) -> str:
     """The image that takes the place of one of the folders of `name`, by itself or by its mask; no folder of files can
-    hold such a pair."""
+    hold such a pair.
+    """
     place = name.find("/")
     while place >= 0:
         folder = name[:place]

@@ -48,7 +48,8 @@ class _RemoteImage(StoredImage):
 
 def find_remote_images(given: str) -> ImageList:
     """The images of a folder, an image, a tar, or tars by a pattern. Raises InputError where there are none, where they
-    cannot be reached, or may not be."""
+    cannot be reached, or may not be.
+    """
     url = normalise_url(given)
     remote_client.check_packages(url)
     last = PurePosixPath(url).name

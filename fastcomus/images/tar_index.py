@@ -21,7 +21,8 @@ ReadRange = Callable[[int, int], bytes]
 @dataclass(frozen=True)
 class TarIndex:
     """`members`: name -> offset and size in bytes, of each image that lies whole in the tar. `skipped`: names in it of
-    what cannot be used; "" is the tar itself, of which only a part could be read."""
+    what cannot be used; "" is the tar itself, of which only a part could be read.
+    """
 
     members: dict[str, tuple[int, int]]
     skipped: tuple[Skipped, ...]

@@ -38,7 +38,8 @@ class Archive(Protocol):
 
     def read(self, offset: int, length: int, state: tuple[int, Any]) -> bytes:
         """`length` bytes from `offset` on, all of them inside. Raises UnreadableImage, LOST where it is not in `state`
-        any more. Threads may call this at once."""
+        any more. Threads may call this at once.
+        """
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def augment_batches(
     workers: int,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Images (N, 3, S, S) uint8 and labels (N, S, S) int64 of every batch, S = `side`, read and augmented by threads
-    ahead of the network; see `augment`."""
+    ahead of the network; see `augment`.
+    """
 
     def sample(index: int) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, class_map = read(index)

@@ -23,7 +23,8 @@ from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
 @dataclass(frozen=True)
 class SeenImage:
     """One image on its way: `pixels` (H, W, 3) uint8, or the reason why there are none. `prepared`: what a saliency
-    network sees of it. `maps`: (M, h, w), what was found in it."""
+    network sees of it. `maps`: (M, h, w), what was found in it.
+    """
 
     name: str
     pixels: Image | None = None

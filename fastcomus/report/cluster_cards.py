@@ -1,4 +1,4 @@
-"""A card per cluster: samples of its core and of what was filtered, size, spread, nearest clusters."""
+"""Cards of the report, one per cluster: samples of its core and of what was filtered, size, spread, near clusters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROWS_AT_ONCE = 65_536
 
 @dataclass(frozen=True)
 class NearCluster:
-    """`similarity`: cosine between the mean embeddings, in [-1, 1]."""
+    """A neighbour of a cluster; `similarity` is the cosine between their mean embeddings, in [-1, 1]."""
 
     cluster: int
     similarity: float
@@ -24,8 +24,17 @@ class NearCluster:
 
 @dataclass(frozen=True)
 class ClusterCard:
-    """`core`, `filtered`: rows shown. `size`, `core_size`: objects. `spread`: mean cosine distance of the embeddings to
-    the direction of their mean, in [0, 2]."""
+    """What the report shows of a cluster.
+
+    Attributes:
+        cluster: Its number.
+        size: Number of its objects.
+        core_size: Number of those that passed the filter.
+        spread: Mean cosine distance of its embeddings to the direction of their mean, in [0, 2].
+        core: Rows of the objects shown of the core.
+        filtered: Rows of the objects shown of what was filtered.
+        nearest: The nearest other clusters, nearest first.
+    """
 
     cluster: int
     size: int
@@ -37,7 +46,16 @@ class ClusterCard:
 
 
 def make_cluster_cards(rows: np.ndarray, clusters: Clusters, samples: int) -> list[ClusterCard]:
-    """Cards of all clusters, the largest first (as they are numbered). `rows`: (N, D) embeddings."""
+    """Make the cards of all clusters in the order of their numbers, which is from large to small.
+
+    Args:
+        rows: (N, D) embeddings.
+        clusters: Their clusters.
+        samples: Number of objects shown of a core; half as many are shown of what was filtered.
+
+    Returns:
+        A card per cluster.
+    """
     count = len(clusters.sizes)
     parts = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(rows), _ROWS_AT_ONCE)]
     sums = np.zeros((count, rows.shape[1]))

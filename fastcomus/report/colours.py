@@ -1,4 +1,4 @@
-"""Colours of clusters in the report: far apart, and visible on light and on dark."""
+"""Colours of clusters in the report: far apart, and visible on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ DROPPED = "#9a9fa6"
 
 
 def choose_cluster_colours(count: int, names: ShownNames) -> list[str]:
-    """`#rrggbb` per cluster: one of 20, then hues by the golden ratio. Merged ones share theirs, dropped are grey."""
+    """Choose a colour per cluster: 20 fixed ones, then hues by the golden ratio.
+
+    Args:
+        count: Number of clusters.
+        names: Names of the clusters; merged clusters share a colour, and dropped ones are grey.
+
+    Returns:
+        `#rrggbb` per cluster.
+    """
     return [DROPPED if names.is_dropped(c) else _choose_colour(names.get_first_cluster(c)) for c in range(count)]
 
 
 def parse_rgb(colours: list[str]) -> np.ndarray:
-    """(count, 3) uint8 of `#rrggbb`."""
+    """Convert `#rrggbb` strings to (count, 3) uint8."""
     return np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours], np.uint8).reshape(-1, 3)
 
 

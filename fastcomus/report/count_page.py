@@ -1,4 +1,4 @@
-"""The page of suggest-k: what each criterion says about the number of clusters, and the curves behind it."""
+"""The page of suggest-k: the number of clusters by each criterion, and the curves behind it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ _MEANINGS = {
 
 
 def write_count_page(folder: RunFolder, suggested: SuggestedCounts, chosen: str) -> Path:
-    """Write suggest-k/index.html into the run folder, one file with all it needs; `chosen`: what `--k auto` goes by."""
+    """Write suggest-k/index.html into the run folder, one file with scripts and plots in it.
+
+    Args:
+        folder: The run folder.
+        suggested: The suggested numbers.
+        chosen: The criterion that `--k auto` uses.
+
+    Returns:
+        Where the page lies.
+    """
     from bokeh.resources import Resources
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -43,7 +52,7 @@ def write_count_page(folder: RunFolder, suggested: SuggestedCounts, chosen: str)
 
 
 def plot_modularity(suggested: SuggestedCounts) -> figure:
-    """Modularity against k: a flat top means that the data leave the number open."""
+    """Plot modularity against k; a flat top means that the data do not decide on a number."""
     plot = _make_plot("number of clusters k", "modularity of the clusters")
     plot.line(suggested.tried, suggested.modularities, line_width=2, color=_CURVE)
     plot.scatter(suggested.tried, suggested.modularities, size=5, color=_CURVE)
@@ -56,7 +65,7 @@ def plot_modularity(suggested: SuggestedCounts) -> figure:
 
 
 def plot_eigenvalues(suggested: SuggestedCounts) -> figure:
-    """Eigenvalues of the Laplacian: k well separated clusters give k small ones, then a step."""
+    """Plot eigenvalues of the Laplacian; k well separated clusters give k small ones, then a step."""
     plot = _make_plot("eigenvector", "eigenvalue of the normalised Laplacian")
     places = list(range(1, len(suggested.eigenvalues) + 1))
     plot.line(places, suggested.eigenvalues, line_width=2, color=_CURVE)
@@ -77,5 +86,5 @@ def _make_plot(across: str, up: str) -> figure:
 
 
 def _draw_vertical_line(plot: figure, place: float, colour: str, label: str) -> None:
-    """An upright dashed line over the whole height."""
+    """Draw a dashed line over the whole height."""
     plot.vspan(x=[place], line_color=colour, line_dash="dashed", line_width=2, legend_label=label)

@@ -1,4 +1,4 @@
-"""The objects in the plane: t-SNE of their embeddings, drawn by Bokeh."""
+"""Map of the objects: t-SNE of their embeddings, drawn by Bokeh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ _TOOLTIP = """
 
 
 def project_to_plane(rows: np.ndarray, seed: int, workers: int) -> np.ndarray:
-    """(N, 2) float64 by t-SNE, started by PCA, of `rows` (N, D) float32, N >= 2."""
+    """Project embeddings to two dimensions by t-SNE, which starts from PCA.
+
+    Args:
+        rows: (N, D) float32, N >= 2.
+        seed: Of the random choices.
+        workers: Number of threads.
+
+    Returns:
+        (N, 2) float64.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -30,11 +39,12 @@ def project_to_plane(rows: np.ndarray, seed: int, workers: int) -> np.ndarray:
         rows = np.pad(rows, ((0, 0), (0, 2 - rows.shape[1])))
     if min(rows.shape) > _DIMENSIONS:
         rows = PCA(_DIMENSIONS, random_state=seed).fit_transform(rows)
-    if len(rows) < 5:  # no neighbourhoods to speak of
-        return PCA(2, random_state=seed).fit_transform(rows).astype(np.float64)
-    perplexity = min(30.0, (len(rows) - 1) / 3)
-    method = TSNE(init="pca", perplexity=perplexity, random_state=seed, n_jobs=workers)
-    return method.fit_transform(rows).astype(np.float64)
+    if len(rows) < 5:  # too few for neighbourhoods
+        method = PCA(2, random_state=seed)
+    else:
+        perplexity = min(30.0, (len(rows) - 1) / 3)
+        method = TSNE(init="pca", perplexity=perplexity, random_state=seed, n_jobs=workers)
+    return np.asarray(method.fit_transform(rows), np.float64)
 
 
 def plot_embedding_map(
@@ -45,9 +55,18 @@ def plot_embedding_map(
     images: list[str],
     thumbnails: list[str],
 ) -> figure:
-    """A scatter plot; every list has an entry per object. `images` and `thumbnails` are "" where there are none.
+    """Make a scatter plot of the objects; a click calls `fastcomus.openCluster` of the page.
 
-    A click calls `fastcomus.openCluster` of the page. The data source is named "objects".
+    Args:
+        positions: (N, 2).
+        clusters: (N,) cluster of each object.
+        colours: `#rrggbb` by cluster.
+        labels: Names by cluster.
+        images: Name of the image of each object.
+        thumbnails: File of the thumbnail of each object; "" for none.
+
+    Returns:
+        The plot, whose data source is named "objects".
     """
     from bokeh.models import ColumnDataSource, CustomJS, HoverTool, TapTool, WheelZoomTool
     from bokeh.plotting import figure

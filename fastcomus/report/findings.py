@@ -1,4 +1,4 @@
-"""What a run folder holds, as the report shows it."""
+"""Contents of a run folder that the report shows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ from fastcomus.store.sealed_json import read_json
 
 
 @dataclass(frozen=True)
-class FoundObjects:
-    """The objects of a run with images, one an entry: `images` (N,) names; `boxes` (N, 4) int32 x0, y0, x1, y1 in
-    pixels, half-open. `root`: where the images lie."""
+class ShownObjects:
+    """The objects of a run on images.
+
+    Attributes:
+        root: Where the images lie.
+        images: (N,) image of each object.
+        boxes: (N, 4) int32 x0, y0, x1, y1 of each object in pixels, half-open.
+    """
 
     root: ImageRoot
     images: tuple[str, ...]
@@ -29,10 +34,22 @@ class FoundObjects:
 
 @dataclass(frozen=True)
 class Findings:
-    """A run as far as it has come. `rows`: (N, D) float32 embeddings. `objects`: None for clusters of embeddings alone.
+    """A run at its present stage.
 
-    `image_names`: all images that could be read, sorted. `skipped`: rows of skipped.parquet. `iterations`: those with
-    class maps. `notes`: what run.json says a reader must know. `clusters_fingerprint`: what names belong to.
+    Attributes:
+        folder: The run folder.
+        config: Settings of the run.
+        device: Where it was computed.
+        notes: Remarks for the reader, from run.json.
+        seconds: Time by the clock of each stage.
+        clusters: The clusters.
+        clusters_fingerprint: Of the clusters; names are valid for these alone.
+        rows: (N, D) float32 embeddings.
+        objects: None for a run on embeddings without images.
+        image_names: All images that could be read, sorted.
+        skipped: Rows of skipped.parquet.
+        iterations: Those with class maps.
+        names: Names of the clusters.
     """
 
     folder: RunFolder
@@ -43,14 +60,14 @@ class Findings:
     clusters: Clusters
     clusters_fingerprint: str
     rows: np.ndarray
-    objects: FoundObjects | None
+    objects: ShownObjects | None
     image_names: tuple[str, ...]
     skipped: tuple[dict[str, Any], ...]
     iterations: tuple[int, ...]
     names: ShownNames
 
     def read_evaluations(self) -> dict[int, dict[str, Any]]:
-        """Scores of the iterations that have any, as `evaluate` stored them."""
+        """Read the stored scores of every iteration that was evaluated."""
         return {
             iteration: read_json(file)
             for iteration in self.iterations
@@ -58,7 +75,7 @@ class Findings:
         }
 
     def read_training_curves(self) -> dict[int, Sequence[dict[str, float]]]:
-        """Lines of training.csv of every iteration that has one."""
+        """Read the lines of training.csv of every iteration that has any."""
         curves: dict[int, Sequence[dict[str, float]]] = {}
         for iteration in self.iterations:
             file = self.folder.resolve_file(f"iteration-{iteration}/training.csv")

@@ -1,6 +1,6 @@
 """Pictures of the report: thumbnails of objects, small photographs, and masks to lay over them.
 
-Every image is read once. All files have numbers for names, whatever the images are called.
+Every image is read once. Files are named by numbers, whatever the images are called.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ _COLOURS = 127  # of a palette with 0 for background, and two entries for each c
 
 @dataclass(frozen=True)
 class ImageWork:
-    """One image to draw. `objects`: rows that need a thumbnail. `number`: of its picture, or None for none."""
+    """An image to draw.
+
+    Attributes:
+        name: Name of the image.
+        objects: Rows of its objects that need a thumbnail.
+        number: Number of its picture; None for no picture.
+    """
 
     name: str
     objects: tuple[int, ...]
@@ -39,8 +45,14 @@ class ImageWork:
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """What became of it. `size`: (width, height) of the picture. `labels`: per iteration the clusters in its mask, None
-    where it has no mask. `error`: why it could not be read, or ""."""
+    """An image that was drawn.
+
+    Attributes:
+        work: What was to be drawn.
+        size: Width and height of the picture.
+        labels: For each iteration the clusters in the image's mask; None without a mask.
+        error: Why the image could not be read, or "".
+    """
 
     work: ImageWork
     size: tuple[int, int] = (0, 0)
@@ -49,16 +61,35 @@ class DrawnImage:
 
 
 def get_thumbnail_file(row: int) -> str:
-    """Where the thumbnail of an object lies in the report; a thousand to a folder."""
+    """Return where the thumbnail of an object lies in the report, a thousand to a folder."""
     return f"thumbnails/{row // 1000:03d}/{row:06d}.jpg"
 
 
 def get_picture_file(number: int) -> str:
+    """Return where the small photograph of an image lies in the report."""
     return f"pictures/{number // 1000:03d}/{number:06d}.jpg"
 
 
 def get_overlay_file(number: int, iteration: int) -> str:
+    """Return where the mask of an image by an iteration lies in the report."""
     return f"pictures/{number // 1000:03d}/{number:06d}-{iteration}.png"
+
+
+def plan_image_work(objects: Sequence[int], images: Sequence[str], shown: Mapping[str, int]) -> list[ImageWork]:
+    """List the images to draw.
+
+    Args:
+        objects: Rows of the objects that need a thumbnail.
+        images: Image of each object, by row.
+        shown: Number of the picture of every image that needs one.
+
+    Returns:
+        An entry per image, in the order of their names.
+    """
+    rows: dict[str, list[int]] = {name: [] for name in shown}
+    for row in objects:
+        rows.setdefault(images[row], []).append(row)
+    return [ImageWork(name, tuple(rows[name]), shown.get(name)) for name in sorted(rows)]
 
 
 def draw_images(
@@ -70,7 +101,20 @@ def draw_images(
     workers: int,
     on_image: Callable[[int], None],
 ) -> Iterator[DrawnImage]:
-    """Write the files of every entry of `work`, in order. `colours`: (k, 3) uint8, by cluster."""
+    """Write the pictures of the report.
+
+    Args:
+        work: The images to draw, as `plan_image_work` lists them.
+        found: The run's contents.
+        colours: (k, 3) uint8 by cluster.
+        target: The folder of the report.
+        backend: What decodes the images.
+        workers: Number of threads.
+        on_image: Called with 1 after every image.
+
+    Yields:
+        What was drawn of each entry of `work`, in order.
+    """
     for drawn in read_ahead(partial(_draw, found, colours, target, backend), work, workers):
         on_image(1)
         yield drawn
@@ -105,10 +149,10 @@ def _draw(found: Findings, colours: np.ndarray, target: RunFolder, backend: Back
 
 
 def _crop_thumbnail(image: Image.Image, box: np.ndarray) -> Image.Image:
-    """A square around the box, moved into the image where it would leave it, and beyond it only where it must."""
+    """Cut out a square around a box, moved to lie inside the image as far as it can."""
     x0, y0, x1, y1 = (int(value) for value in box)
     longest = max(x1 - x0, y1 - y0)
-    # Rather than show bars beside the image, leave out the ends of a long object.
+    # The ends of a long object are left out rather than showing grey bars beside the image.
     side = min((1 + 2 * _MARGIN) * longest, max(min(image.size), 0.75 * longest))
     corner = []
     for low, high, size in ((x0, x1, image.width), (y0, y1, image.height)):
@@ -127,7 +171,7 @@ def _crop_thumbnail(image: Image.Image, box: np.ndarray) -> Image.Image:
 
 
 def _encode_overlay_png(class_map: np.ndarray, size: tuple[int, int], colours: np.ndarray, dropped: set[int]) -> bytes:
-    """A palette PNG of `size` (width, height): background clear, clusters half clear, with an opaque outline."""
+    """Encode a palette PNG of `size` (width, height): clear background, half clear clusters, opaque outlines."""
     small = np.asarray(Image.fromarray(class_map).resize(size, Image.Resampling.NEAREST)).astype(np.int64)
     shown = np.where(np.isin(small, [cluster + 1 for cluster in dropped]), 0, small)
     edge = np.zeros(shown.shape, bool)
@@ -136,7 +180,7 @@ def _encode_overlay_png(class_map: np.ndarray, size: tuple[int, int], colours: n
         turned, differs = edge.swapaxes(0, axis), differs.swapaxes(0, axis)
         turned[:-1] |= differs
         turned[1:] |= differs
-    # Colours are few; clusters may be many. Each mask takes those it needs.
+    # A palette has fewer colours than there may be clusters, so each mask has its own.
     present = np.unique(shown[shown > 0])
     slot = np.zeros(int(shown.max(initial=0)) + 1, np.uint8)
     slot[present] = 1 + 2 * (np.arange(len(present)) % _COLOURS)
@@ -162,11 +206,3 @@ def _encode_jpeg(image: Image.Image) -> bytes:
 def _write(target: RunFolder, name: str, content: bytes) -> None:
     with target.replace_file(name) as path:
         path.write_bytes(content)
-
-
-def plan_image_work(objects: Sequence[int], images: Sequence[str], shown: Mapping[str, int]) -> list[ImageWork]:
-    """Work by image, in order of the names: `objects` are rows, `images` their images, `shown` numbers pictures."""
-    rows: dict[str, list[int]] = {name: [] for name in shown}
-    for row in objects:
-        rows.setdefault(images[row], []).append(row)
-    return [ImageWork(name, tuple(rows[name]), shown.get(name)) for name in sorted(rows)]

@@ -1,4 +1,4 @@
-"""What the image pages of the report show, as scripts that a page opened from disk can load, a part at a time."""
+"""Data of the report's image pages, in scripts that a page opened from disk can load part by part."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ _PAGES_PER_FILE = 40
 
 @dataclass(frozen=True)
 class Pictures:
-    """`numbers`: of the images that have a picture. `files`: scripts with what is in them, in order, each of
-    `per_file` images but the last."""
+    """The images that have a picture.
+
+    Attributes:
+        numbers: Place of each image among them.
+        files: Scripts that describe them, in order.
+        per_file: Number of images in each script but the last.
+    """
 
     numbers: dict[str, int]
     files: tuple[str, ...]
@@ -25,8 +30,16 @@ class Pictures:
 
 
 def write_image_data(target: RunFolder, drawn: Sequence[DrawnImage], iterations: int) -> Pictures:
-    """Write data/images-NNN.js: `fastcomus.images[NNN]` is a list of {name, number, size, labels} in order of the
-    images; `labels` has the clusters in each iteration's mask, or null without a mask."""
+    """Write data/images-NNN.js, which set `fastcomus.images[NNN]` to a list of {name, number, size, labels}.
+
+    Args:
+        target: The folder of the report.
+        drawn: The images; those without a picture are left out.
+        iterations: Number of iterations; `labels` has the clusters in each one's mask, or null without a mask.
+
+    Returns:
+        The images written, and the scripts.
+    """
     entries: list[dict[str, Any]] = [
         {
             "name": image.work.name,
@@ -44,5 +57,4 @@ def write_image_data(target: RunFolder, drawn: Sequence[DrawnImage], iterations:
         index = start // per_file
         files.append(f"data/images-{index:03d}.js")
         write_script(target, files[-1], f"fastcomus.images[{index}]", entries[start : start + per_file])
-    # Where a picture stands among those that could be drawn.
     return Pictures({entry["name"]: place for place, entry in enumerate(entries)}, tuple(files), per_file)

@@ -1,4 +1,4 @@
-"""The first part of the report: what went in, what was left out and why, with which settings and networks."""
+"""First part of the report: the images, those left out and why, the settings and the networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SKIPPED_SHOWN = 200
 
 @dataclass(frozen=True)
 class StageTime:
-    """`seconds`: on the clock."""
+    """Seconds by the clock that a stage took."""
 
     stage: str
     seconds: float
@@ -24,7 +24,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that is not what its preset says."""
+    """A setting whose value differs from that of its preset, `usual`."""
 
     name: str
     value: Any
@@ -33,8 +33,24 @@ class Setting:
 
 @dataclass(frozen=True)
 class Overview:
-    """`reasons`: why images were left out, most often first; `skipped`: the first of them. `networks`: what was used
-    for what. `toml`: all settings."""
+    """What the first part of the report shows.
+
+    Attributes:
+        images: Number of images looked at.
+        objects: Number of objects found.
+        clusters: Number of clusters.
+        filtered: Number of objects that did not pass the filter.
+        folder: Where the images lie; "" without images.
+        preset: Name of the preset.
+        device: Where the run was computed.
+        networks: Pairs of a purpose and the network used for it.
+        notes: Remarks for the reader.
+        times: Of the stages.
+        reasons: Why images were left out and how many, the most frequent first.
+        skipped: The first of the images left out.
+        changed: Settings that differ from the preset.
+        toml: All settings.
+    """
 
     images: int
     objects: int
@@ -53,6 +69,15 @@ class Overview:
 
 
 def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, float]]]) -> Overview:
+    """Collect what the first part of the report shows.
+
+    Args:
+        found: The run's contents.
+        curves: Lines of training.csv by iteration.
+
+    Returns:
+        The overview.
+    """
     config = found.config
     networks = []
     if found.objects:
@@ -62,9 +87,8 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
         ]
     if curves:
         networks.append(("segmentation trained on", config.train.backbone))
-    left_out = [row for row in found.skipped]
     return Overview(
-        images=len(found.image_names) + sum(not row["width"] for row in left_out),
+        images=len(found.image_names) + sum(not row["width"] for row in found.skipped),
         objects=len(found.rows),
         clusters=len(found.clusters.sizes),
         filtered=int((~found.clusters.is_core).sum()),
@@ -74,22 +98,22 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
         networks=tuple((what, escape_invalid_utf8(name)) for what, name in networks),
         notes=found.notes,
         times=_list_stage_times(found.seconds, curves),
-        reasons=tuple(Counter(row["reason"] for row in left_out).most_common()),
-        skipped=tuple(left_out[:_SKIPPED_SHOWN]),
+        reasons=tuple(Counter(row["reason"] for row in found.skipped).most_common()),
+        skipped=found.skipped[:_SKIPPED_SHOWN],
         changed=_list_changed_settings(found),
         toml=escape_invalid_utf8(to_toml(config)),
     )
 
 
 def escape_invalid_utf8(text: str) -> str:
-    """`text` without bytes that are no UTF-8, which stand as \\xNN."""
+    r"""Replace bytes of a path that are no UTF-8 by their codes, \xNN."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _list_stage_times(
     seconds: Mapping[str, float], curves: Mapping[int, Sequence[Mapping[str, float]]]
 ) -> tuple[StageTime, ...]:
-    """Of every stage but the report itself, and what training.csv tells of each iteration."""
+    """Times of all stages but the report itself, and of each iteration's training by training.csv."""
     stages = [StageTime(escape_invalid_utf8(stage), taken) for stage, taken in seconds.items() if stage != "report"]
     iterations = (
         StageTime(f"training, iteration {iteration}", sum(line["images"] / line["images_per_s"] for line in lines))
@@ -104,10 +128,7 @@ def _list_changed_settings(found: Findings) -> tuple[Setting, ...]:
     changed = []
     for stage, kind in STAGES.items():
         for field in fields(kind):
-            given, default = (
-                getattr(getattr(found.config, stage), field.name),
-                getattr(getattr(usual, stage), field.name),
-            )
+            given, default = (getattr(getattr(one, stage), field.name) for one in (found.config, usual))
             if given != default:
                 changed.append(Setting(f"{stage}.{field.name}", _format_setting(given), _format_setting(default)))
     return tuple(changed)

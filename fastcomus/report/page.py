@@ -1,4 +1,4 @@
-"""The page itself: templates filled in, scripts and styles beside it."""
+"""The page of the report: filled templates, with scripts and styles beside it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,20 @@ _ASSETS = ("report.css", "report.js", "naming.js", "image_pages.js")
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page shows. `colours`: per cluster. `thumbnails`: files by row. `map_objects`: objects on the map.
-    `figures`: Bokeh's by the id of the element that holds them."""
+    """All that the page shows.
+
+    Attributes:
+        found: The run's contents.
+        overview: The first part.
+        cards: A card per cluster.
+        colours: `#rrggbb` by cluster.
+        thumbnails: Files by row.
+        pictures: The images of the image pages.
+        map_objects: Number of objects on the map.
+        scores: None where nothing was evaluated.
+        confusion: None where no masks were evaluated.
+        figures: Bokeh's plots by the id of the element that holds them.
+    """
 
     found: Findings
     overview: Overview
@@ -42,7 +54,12 @@ class Page:
 
 
 def write_page(target: RunFolder, page: Page) -> None:
-    """index.html, its scripts and styles, and Bokeh's script out of its wheel."""
+    """Write index.html, its data, scripts and styles, and a copy of Bokeh's script.
+
+    Args:
+        target: The folder of the report.
+        page: What to show.
+    """
     import bokeh
 
     _copy(Path(bokeh.__file__).parent / "server/static/js/bokeh.min.js", target, "assets/bokeh.min.js")
@@ -55,7 +72,7 @@ def write_page(target: RunFolder, page: Page) -> None:
 
 
 def _collect_facts(page: Page) -> dict[str, Any]:
-    """What the page's scripts need to know."""
+    """Collect what the page's scripts need."""
     found = page.found
     return {
         "clusters": len(page.cards),
@@ -84,16 +101,14 @@ def _render_html(page: Page) -> str:
     environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f}"
     environment.filters["duration"] = _format_duration
     environment.filters["thousands"] = lambda number: f"{number:,}"
-    found = page.found
-    title = Path(page.overview.folder).name or "embeddings"
     return environment.get_template("index.html").render(
         page=page,
-        title=title,
+        title=Path(page.overview.folder).name or "embeddings",
         overview=page.overview,
         cards=page.cards,
         colours=page.colours,
-        names=found.names,
-        objects=found.objects,
+        names=page.found.names,
+        objects=page.found.objects,
         shown=page.pictures.numbers,
     )
 

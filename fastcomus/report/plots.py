@@ -1,4 +1,4 @@
-"""Plots of the report by Bokeh: training curves, IoU against size. They stand on light and on dark."""
+"""Plots of the report by Bokeh, for light and dark pages: training curves, IoU against size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ _LINES = ("#1c7ed6", "#f58231", "#0ca678", "#e64980", "#9775fa")
 
 
 def plot_training_curve(curves: Mapping[int, Sequence[Mapping[str, float]]], column: str, title: str) -> figure:
-    """`column` of training.csv against the epoch, a line per iteration."""
+    """Plot a column of training.csv against the epoch, a line per iteration.
+
+    Args:
+        curves: Lines of training.csv by iteration.
+        column: Name of the column.
+        title: Of the vertical axis.
+
+    Returns:
+        The plot.
+    """
     from bokeh.models import HoverTool
     from bokeh.plotting import figure
 
@@ -33,7 +42,16 @@ def plot_training_curve(curves: Mapping[int, Sequence[Mapping[str, float]]], col
 
 
 def plot_iou_against_size(names: Sequence[str], shares: Sequence[float], ious: Sequence[float]) -> figure:
-    """Every class: its IoU in [0, 1] against the mean share of an image that it takes, in (0, 1] (logarithmic)."""
+    """Plot the IoU of classes against their size, on a logarithmic axis.
+
+    Args:
+        names: Of the classes.
+        shares: Mean share of an image that each class takes, in (0, 1].
+        ious: IoU of each class, in [0, 1].
+
+    Returns:
+        The plot.
+    """
     from bokeh.models import HoverTool, Range1d
     from bokeh.plotting import figure
 
@@ -51,7 +69,7 @@ def plot_iou_against_size(names: Sequence[str], shares: Sequence[float], ious: S
 
 
 def style_plot(plot: figure) -> figure:
-    """Clear background, grey text and lines."""
+    """Give a plot a clear background, and grey text and lines; return the same plot."""
     plot.background_fill_alpha = plot.border_fill_alpha = 0
     plot.outline_line_color = None
     plot.toolbar_location = None

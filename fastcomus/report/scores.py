@@ -1,4 +1,4 @@
-"""What the clusters are worth, where truth was given: tables and the plot of IoU against size."""
+"""Scores in the report, where there is truth: tables, and the plot of IoU against size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """`columns`: titles; `rows`: a name and a value in [0, 1] or None per column; the last rows are summaries."""
+    """A table of scores.
+
+    Attributes:
+        columns: Titles, one per iteration.
+        rows: Names of classes, and a score in [0, 1] or None per column.
+        summary: Names of scores, and a value or None per column.
+        caption: What was scored, and how.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[float | None, ...]], ...]
@@ -25,7 +32,13 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class ConfusionTable:
-    """`rows`: what a label is called, its pixels, and the share of them in each class, in [0, 1]."""
+    """Where the pixels of each cluster lie.
+
+    Attributes:
+        iteration: The iteration that was evaluated.
+        classes: Names of the classes, background first.
+        rows: Name of each cluster, number of its pixels, and share of them in each class, in [0, 1].
+    """
 
     iteration: int
     classes: tuple[str, ...]
@@ -33,7 +46,14 @@ class ConfusionTable:
 
 
 def build_score_table(evaluations: Mapping[int, dict[str, Any]]) -> ScoreTable | None:
-    """Scores of every evaluated iteration side by side; None where there are none."""
+    """Put the scores of every evaluated iteration side by side.
+
+    Args:
+        evaluations: Stored scores by iteration.
+
+    Returns:
+        None where there are no scores.
+    """
     if not evaluations:
         return None
     last = evaluations[max(evaluations)]
@@ -57,7 +77,15 @@ def build_score_table(evaluations: Mapping[int, dict[str, Any]]) -> ScoreTable |
 
 
 def build_confusion_table(evaluations: Mapping[int, dict[str, Any]], names: ShownNames) -> ConfusionTable | None:
-    """Which classes the pixels of each cluster lie in, by the last evaluated iteration."""
+    """Tabulate the classes that the pixels of each cluster lie in, of the last evaluated iteration.
+
+    Args:
+        evaluations: Stored scores by iteration.
+        names: Names of the clusters, for scores that were stored without.
+
+    Returns:
+        None where no confusion matrix was stored.
+    """
     stored = [(number, one) for number, one in evaluations.items() if one.get("confusion")]
     if not stored:
         return None
@@ -71,7 +99,14 @@ def build_confusion_table(evaluations: Mapping[int, dict[str, Any]], names: Show
 
 
 def plot_class_sizes(evaluations: Mapping[int, dict[str, Any]]) -> figure | None:
-    """IoU of each class but the background against its size; None where that was not stored."""
+    """Plot the IoU of each class but the background against its size.
+
+    Args:
+        evaluations: Stored scores by iteration; the last one is shown.
+
+    Returns:
+        None where no sizes were stored.
+    """
     stored = [one for one in evaluations.values() if one.get("class_shares")]
     if not stored:
         return None

@@ -1,4 +1,4 @@
-"""The report: one folder with a page that opens from disk, without a server and without a network."""
+"""The report: a folder with a page that opens from disk, without a server and without a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastcomus.progress import show_progress
 from fastcomus.report.cluster_cards import make_cluster_cards
 from fastcomus.report.colours import choose_cluster_colours, parse_rgb
 from fastcomus.report.embedding_map import plot_embedding_map, project_to_plane
-from fastcomus.report.findings import Findings, FoundObjects
+from fastcomus.report.findings import Findings
 from fastcomus.report.image_files import DrawnImage, draw_images, get_thumbnail_file, plan_image_work
 from fastcomus.report.image_pages import write_image_data
 from fastcomus.report.overview import make_overview
@@ -19,20 +19,26 @@ from fastcomus.report.page import Page, write_page
 from fastcomus.report.plots import plot_training_curve
 from fastcomus.report.samples import choose_shown_images, sample_every_cluster
 from fastcomus.report.scores import build_confusion_table, build_score_table, plot_class_sizes
-from fastcomus.report.shown_names import ShownNames
 from fastcomus.store.integrity import compute_file_digest
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
-__all__ = ["Findings", "FoundObjects", "ShownNames", "write_report"]
-
 log = logging.getLogger("fastcomus")
 
-_LOOK = 1  # raised when what the report writes changes, so that old ones are made again
+_LOOK = 1  # to be raised when the files of the report change, so that older reports are written again
 
 
 def write_report(found: Findings, backend: Backend, workers: int) -> Path:
-    """Write the folder report of the run unless it is up to date; where its page lies."""
+    """Write the folder `report` of a run unless it is up to date.
+
+    Args:
+        found: The run's contents.
+        backend: What decodes the images.
+        workers: Number of threads.
+
+    Returns:
+        Where index.html lies.
+    """
     stage, index = _compute_report_fingerprint(found), found.folder.resolve_file("report/index.html")
     if found.folder.is_current("report", stage):
         log.info("report: up to date, %s", index)

@@ -19,12 +19,12 @@ from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.files import (
     NETWORK_FILES,
     has_segmenter,
-    read_checkpoint,
     read_segmenter,
-    remove_checkpoint,
+    read_training_state,
+    remove_training_state,
     show_in_tensorboard,
-    write_checkpoint,
     write_segmenter,
+    write_training_state,
 )
 from fastcomus.segmentation.labelling import label_images
 from fastcomus.segmentation.prediction import Prediction
@@ -75,7 +75,7 @@ def run_iteration(
         empty = _label_images(segmenter, name, sources, at)
         if first:
             facts = {"k": k, "backbone": config.train.backbone, "output_stride": config.train.output_stride}
-            remove_checkpoint(at.folder, iteration)
+            remove_training_state(at.folder, iteration)
             at.folder.finish(name, stage, follows=follows, images=len(samples), empty=empty, **facts)
         at.processes.wait()
         log.info("%s: masks in %s", name, at.folder.path / name / "masks")
@@ -117,7 +117,7 @@ def _obtain_segmenter(iteration: int, samples: Sequence[Sample], k: int, trained
     if at.processes.broadcast(has_segmenter(folder, iteration, trained_from)):
         return read_segmenter(folder, iteration, config.backbone, k, config.output_stride)
     epochs = config.epochs if iteration == 1 else config.next_epochs
-    resume = read_checkpoint(folder, iteration)
+    resume = read_training_state(folder, iteration)
     training = SelfTraining(k, config, epochs, at.config.seed + iteration, at.backend, at.processes, resume)
     log.info(
         "%s: training in %s on %d images, %d of %d epochs and %d steps are done",
@@ -139,7 +139,7 @@ def _obtain_segmenter(iteration: int, samples: Sequence[Sample], k: int, trained
             count(images=images)
             ended = training.steps == 0
             if first and (ended or time.monotonic() - stored > CHECKPOINT_S or is_asked()):
-                write_checkpoint(folder, iteration, training.make_checkpoint())
+                write_training_state(folder, iteration, training.make_checkpoint())
                 stored = time.monotonic()
                 reach_safe_point()
             if ended:

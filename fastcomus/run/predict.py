@@ -14,7 +14,7 @@ from fastcomus.backends.interface import Backend
 from fastcomus.clusters.files import read_names
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.config import Config
-from fastcomus.images.found import Skipped, UnreadableImage
+from fastcomus.images.found import Skipped
 from fastcomus.images.listing import find_listed_images
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
@@ -28,10 +28,9 @@ from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.files import load_segmenter
 from fastcomus.segmentation.labelling import predict_and_write
-from fastcomus.segmentation.predicted_files import _encode_npy, _sum_by_class, list_prediction_files, render_overlay
+from fastcomus.segmentation.predicted_files import encode_predicted_files
 from fastcomus.segmentation.prediction import Prediction
 from fastcomus.settings import with_settings
-from fastcomus.store.masks import encode_class_map
 from fastcomus.store.run_folder import RunFolder
 
 log = logging.getLogger("fastcomus")
@@ -149,29 +148,21 @@ class PredictWork:
             done = frozenset().union(*(window.done for window in pieces))
 
             def write(prediction: Prediction) -> Stored:
-                return then(self._encode_files(prediction, backend))
+                return then(self._encode_files(prediction))
 
-            for stored in predict_and_write(segmenter, self.root, names, done, write, self.config, backend, workers):
+            for stored in predict_and_write(
+                segmenter, self.root, names, done, write, self.config, backend, workers, keep_pixels=self.overlay
+            ):
                 on_images(1)
                 yield stored
 
         return label
 
-    def _encode_files(self, prediction: Prediction, backend: Backend) -> PredictedFiles:
-        """Runs in a thread. The mask comes last: it says that all is there."""
-        image = prediction.image
-        mask, overlay, probabilities = list_prediction_files(image, True, True)
-        files = []
-        try:
-            if prediction.error is not None:
-                raise prediction.error
-            labels = self.names.map_to_classes(prediction.compute_labels())
-            if self.overlay:
-                pixels = backend.decode(self.root / image, self.config.embed.max_pixels)
-                files.append((overlay, render_overlay(pixels, labels)))
-        except UnreadableImage as error:
+    def _encode_files(self, prediction: Prediction) -> PredictedFiles:
+        """Make the files of an image; called by several threads."""
+        image, error = prediction.image, prediction.error
+        if error is not None:
             return PredictedFiles(image, skipped=Skipped(image, error.reason, error.detail))
-        if self.probabilities:
-            files.append((probabilities, _encode_npy(_sum_by_class(prediction.compute_probabilities(), self.names))))
-        files.append((mask, encode_class_map(labels)))
-        return PredictedFiles(image, tuple(files))
+        return PredictedFiles(
+            image, encode_predicted_files(prediction, self.names, prediction.pixels, self.probabilities)
+        )

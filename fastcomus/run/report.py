@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcomus.clusters.files import read_clusters, read_names
 from fastcomus.progress import count
-from fastcomus.report.findings import Findings, FoundObjects
+from fastcomus.report.findings import Findings, ShownObjects
 from fastcomus.report.shown_names import ShownNames
 from fastcomus.report.write import write_report
 from fastcomus.run.contents import (
@@ -35,7 +35,7 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     if manifest["images"]:
         source, table = open_image_source(at), folder.read_shards(["image", "x0", "y0", "x1", "y1"])
         boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
-        objects = FoundObjects(source.root, tuple(table["image"].to_pylist()), boxes)
+        objects = ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes)
     at.remember(config)
     found = Findings(
         folder=folder,

@@ -1,4 +1,4 @@
-"""Files of an iteration's network in the run folder: its weights, its training's checkpoint and curve."""
+"""Files of an iteration's network in the run folder: weights, state of the training, and training curve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import asdict
 import torch
 from safetensors.torch import save_file
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.networks import weights
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter
 from fastcomus.segmentation.training import Checkpoint, EpochRow
@@ -25,35 +25,63 @@ from fastcomus.store.integrity import (
 )
 from fastcomus.store.run_folder import RunFolder
 
-_WEIGHTS, _CURVE = NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # of an iteration's folder
+NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # in the folder of an iteration
 
 
 def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
-    """Whether the network of an iteration is there and was trained as the fingerprint `trained_from` says."""
+    """Tell whether a network is stored that was trained with given settings and data.
+
+    Args:
+        folder: The run folder.
+        iteration: Number of the iteration, from 1.
+        trained_from: Fingerprint of everything that the training depends on.
+
+    Returns:
+        False also where the stored file is damaged.
+    """
     file = folder.resolve_file(_get_weights_file(iteration))
     try:
         return file.exists() and read_sealed_facts(file).get("trained_from") == trained_from
-    except Exception:  # of a damaged file
+    except Exception:  # damaged files raise errors of many kinds
         return False
 
 
 def write_segmenter(folder: RunFolder, iteration: int, segmenter: Segmenter, trained_from: str) -> None:
+    """Store the weights of a trained network, sealed with a digest.
+
+    Args:
+        folder: The run folder.
+        iteration: Number of the iteration, from 1.
+        segmenter: The trained network.
+        trained_from: Fingerprint of everything that the training depended on.
+    """
     state = {key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}
     metadata = {"fastcomus": json.dumps({TENSOR_SEAL: compute_tensor_digest(state), "trained_from": trained_from})}
     folder.write_tensors(_get_weights_file(iteration), lambda path: save_file(state, path, metadata))
 
 
 def read_segmenter(folder: RunFolder, iteration: int, backbone: str, k: int, output_stride: int) -> Segmenter:
-    """The network of an iteration, in eval mode on the CPU. No pretrained weights are needed.
+    """Read the network of an iteration; the published weights of its backbone are not needed.
 
-    Raises InputError where the file holds another network (of another k or backbone), or none.
+    Args:
+        folder: The run folder.
+        iteration: Number of the iteration, from 1.
+        backbone: Name of the backbone it was trained with.
+        k: Number of clusters.
+        output_stride: Pixels per step of the backbone's last feature map.
+
+    Returns:
+        The network in eval mode on the CPU.
+
+    Raises:
+        InputError: The file is missing, damaged, or holds a network of another k or backbone.
     """
     file = folder.resolve_file(_get_weights_file(iteration))
     segmenter = build_segmenter(backbone, "", k, output_stride, pretrained=False)
     try:
         state = read_sealed_tensors(file)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = get_first_line(error)
         raise InputError(
             f"{file} cannot be read ({reason}); delete the folder iteration-{iteration} and run fastcomus train."
         ) from error
@@ -62,25 +90,44 @@ def read_segmenter(folder: RunFolder, iteration: int, backbone: str, k: int, out
 
 
 def load_segmenter(folder: RunFolder, iteration: int) -> Segmenter:
-    """The network of a finished iteration; see `read_segmenter`."""
+    """Read the network of a finished iteration as its manifest describes it; see `read_segmenter`."""
     manifest = folder.read_manifest(f"iteration-{iteration}") or {}
     return read_segmenter(folder, iteration, manifest["backbone"], manifest["k"], manifest["output_stride"])
 
 
-def write_checkpoint(folder: RunFolder, iteration: int, checkpoint: Checkpoint) -> None:
-    """training.csv first: it is written anew from the checkpoint's history."""
+def write_training_state(folder: RunFolder, iteration: int, checkpoint: Checkpoint) -> None:
+    """Store the training curve (training.csv), then the checkpoint (checkpoint.pt) that training resumes from.
+
+    The curve is rewritten from the checkpoint's history each time, so that the two agree after an interruption.
+
+    Args:
+        folder: The run folder.
+        iteration: Number of the iteration, from 1.
+        checkpoint: The state to store.
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, [field.name for field in dataclasses.fields(EpochRow)], lineterminator="\n")
     writer.writeheader()
     rows = [asdict(row) for row in checkpoint.history]
     writer.writerows({**row, "images_per_s": f"{row['images_per_s']:.2f}"} for row in rows)
-    folder.write_text(f"iteration-{iteration}/{_CURVE}", stream.getvalue())
+    folder.write_text(f"iteration-{iteration}/{NETWORK_FILES[1]}", stream.getvalue())
     stored = {"history": rows, "steps": checkpoint.steps, "state": checkpoint.state}
     folder.write_tensors(_get_checkpoint_file(iteration), lambda path: torch.save(stored, path))
 
 
-def read_checkpoint(folder: RunFolder, iteration: int) -> Checkpoint | None:
-    """None where training has not come to its first checkpoint; InputError for a damaged one."""
+def read_training_state(folder: RunFolder, iteration: int) -> Checkpoint | None:
+    """Read the checkpoint that training resumes from.
+
+    Args:
+        folder: The run folder.
+        iteration: Number of the iteration, from 1.
+
+    Returns:
+        None where no checkpoint was stored yet.
+
+    Raises:
+        InputError: The file is damaged.
+    """
     file = folder.resolve_file(_get_checkpoint_file(iteration))
     if not file.exists():
         return None
@@ -89,16 +136,23 @@ def read_checkpoint(folder: RunFolder, iteration: int) -> Checkpoint | None:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         return Checkpoint(tuple(EpochRow(**row) for row in saved["history"]), saved["steps"], saved["state"])
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = get_first_line(error)
         raise InputError(f"{file} cannot be read ({reason}); delete it to train from the start.") from error
 
 
-def remove_checkpoint(folder: RunFolder, iteration: int) -> None:
+def remove_training_state(folder: RunFolder, iteration: int) -> None:
+    """Delete the checkpoint of an iteration whose training is finished."""
     folder.remove(_get_checkpoint_file(iteration))
 
 
 def show_in_tensorboard(folder: RunFolder, iteration: int, row: EpochRow) -> None:
-    """Add an epoch to the run folder's `tensorboard`, where TensorBoard is installed."""
+    """Add an epoch to the run folder's `tensorboard` folder, if TensorBoard is installed.
+
+    Args:
+        folder: The run folder.
+        iteration: Number of the iteration, from 1.
+        row: The epoch's line of training.csv.
+    """
     if importlib.util.find_spec("tensorboard") is None:
         return
     from torch.utils.tensorboard import SummaryWriter
@@ -109,7 +163,7 @@ def show_in_tensorboard(folder: RunFolder, iteration: int, row: EpochRow) -> Non
 
 
 def _get_weights_file(iteration: int) -> str:
-    return f"iteration-{iteration}/{_WEIGHTS}"
+    return f"iteration-{iteration}/{NETWORK_FILES[0]}"
 
 
 def _get_checkpoint_file(iteration: int) -> str:

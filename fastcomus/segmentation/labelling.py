@@ -1,4 +1,4 @@
-"""Images labelled by a network while threads read what comes next and write what is done."""
+"""Label images by a network while threads read the next ones and write finished results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,22 @@ def label_images(
     workers: int,
     task: str,
 ) -> Iterator[Result]:
-    """`predict_and_write` with a progress bar, and a safe point behind every image."""
+    """Label images with a progress bar, and let an interruption end the work after any image.
+
+    Args:
+        segmenter: The network; it is put into eval mode.
+        root: Where the images lie.
+        names: Names of the images under `root`.
+        done: Names that need no labels any more.
+        write: See `predict_and_write`.
+        config: Settings of the run.
+        backend: Where the network runs.
+        workers: Number of threads that read, and of threads that write.
+        task: Title of the progress bar.
+
+    Yields:
+        What `write` returned for each image.
+    """
     segmenter = with_folded_batch_norms(segmenter.eval(), torch.uint8)
     with show_progress(task, len(names), "images", len(done)) as advance:
         for result in predict_and_write(segmenter, root, names, done, write, config, backend, workers):
@@ -52,11 +67,25 @@ def predict_and_write(
     config: Config,
     backend: Backend,
     workers: int,
+    keep_pixels: bool = False,
 ) -> Iterator[Result]:
-    """`write(prediction)` of every image of `names` under `root` that is not among the `done`.
+    """Label images, reading, labelling and writing at the same time.
 
-    `write` is called by `workers` threads, and as many others read images, while the network goes on.
+    Args:
+        segmenter: The network.
+        root: Where the images lie.
+        names: Names of the images under `root`.
+        done: Names that need no labels any more.
+        write: Called with the prediction of every other image, by `workers` threads at once.
+        config: Settings of the run.
+        backend: Where the network runs.
+        workers: Number of threads that read, and of threads that write.
+        keep_pixels: Whether predictions carry the decoded pixels of their images; see `predict`.
+
+    Yields:
+        What `write` returned for each image.
     """
     decoded = partial(decode_images, root=root, max_pixels=config.embed.max_pixels, backend=backend, workers=workers)
     precision = choose_precision(config.train.precision, backend.device)
-    return read_ahead(write, predict(segmenter, names, decoded, config.predict, precision, backend, done), workers)
+    predictions = predict(segmenter, names, decoded, config.predict, precision, backend, done, keep_pixels)
+    return read_ahead(write, predictions, workers)

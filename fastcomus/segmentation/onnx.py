@@ -1,4 +1,4 @@
-"""A segmenter as an ONNX file, for programs without torch."""
+"""Export of a segmenter as an ONNX file, for programs without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.errors import InputError
@@ -24,15 +24,17 @@ _NEEDED = ("onnx", "onnxscript")
 
 
 class LabelledImages(nn.Module):
-    """The exported graph: (B, 3, H, W) uint8 -> labels (B, H, W) uint8, or int32 for 256 labels or more, and logits.
-
-    Labels are the classes that `names` makes of clusters. The logits (B, k + 1, h, w) float32 are the network's own, by
-    cluster; logit i belongs to pixel i * output stride.
-    """
+    """The exported graph: images to labels and logits."""
 
     class_of_label: torch.Tensor
 
     def __init__(self, segmenter: Segmenter, names: ClusterNames) -> None:
+        """Copy a network and prepare the copy for tracing.
+
+        Args:
+            segmenter: The network, in eval mode on the CPU.
+            names: The classes that the labels are mapped to, where clusters were named.
+        """
         super().__init__()
         self.segmenter = prepare_for_tracing(segmenter)
         self.label_type = torch.uint8 if len(names.classes) <= 256 else torch.int32
@@ -40,8 +42,18 @@ class LabelledImages(nn.Module):
         self.register_buffer("class_of_label", torch.from_numpy(names.class_of_label.astype(np.int64)))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Label images.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+
+        Returns:
+            Labels (B, H, W), uint8 or, where there are more than 256, int32: classes where clusters were named, else
+            0 for background and c + 1 for cluster c. And the network's logits by cluster (B, k + 1, h, w) float32, of
+            which logit i belongs to pixel i * output stride.
+        """
         logits = self.segmenter(images)
-        wide = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=True)
+        wide = functional.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=True)
         labels = wide.argmax(1)
         if self.is_named:
             labels = self.class_of_label[labels]
@@ -49,7 +61,7 @@ class LabelledImages(nn.Module):
 
 
 def prepare_for_tracing(segmenter: Segmenter) -> Segmenter:
-    """A copy in which nothing works in place: that would be taken apart operation by operation, slowly."""
+    """Copy a network and make its activations work out of place, which are traced many times faster."""
     made = with_folded_batch_norms(copy.deepcopy(segmenter), torch.uint8)
     for module in made.modules():
         if hasattr(module, "inplace"):
@@ -58,18 +70,27 @@ def prepare_for_tracing(segmenter: Segmenter) -> Segmenter:
 
 
 def check_onnx() -> None:
-    """InputError where the packages that write ONNX are missing."""
+    """Check that the packages that write ONNX files are installed.
+
+    Raises:
+        InputError: One of them is missing.
+    """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"export onnx needs {' and '.join(missing)}; run pip install 'fastcomus[onnx]'.")
 
 
 def write_onnx(segmenter: Segmenter, names: ClusterNames, facts: dict[str, str], path: Path) -> None:
-    """Write `segmenter` (eval mode, on the CPU) to `path`, with `facts` as the file's metadata, and the classes of
-    `names` as a JSON list where there are any.
+    """Write a network as an ONNX file of free batch size, height and width.
 
-    Batch, height and width are free; scaling of pixels by mean and standard deviation is part of the graph. Sides must
-    be n * output stride + 1 pixels, as `segmenter.align_side` gives them; others give shifted labels.
+    The scaling of pixels by mean and standard deviation is part of the graph. Height and width of the images must be
+    n * output stride + 1 pixels, as `align_side` chooses them; labels of other sizes are shifted.
+
+    Args:
+        segmenter: The network, in eval mode on the CPU.
+        names: Names of the clusters; where some are named, the file's metadata lists the classes as JSON.
+        facts: Further metadata of the file.
+        path: The file to write.
     """
     import onnx
 
@@ -101,5 +122,5 @@ def write_onnx(segmenter: Segmenter, names: ClusterNames, facts: dict[str, str],
     classes = {"classes": json.dumps(names.classes, ensure_ascii=False)} if names.given else {}
     onnx.helper.set_model_props(model, {**facts, **classes})
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.functions):
-        del part.metadata_props[:]  # where in which program each node came from
+        del part.metadata_props[:]  # source lines of the exporting program
     path.write_bytes(model.SerializeToString(deterministic=True))

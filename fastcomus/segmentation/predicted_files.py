@@ -8,22 +8,61 @@ import numpy as np
 from PIL import Image
 
 from fastcomus.clusters.names import ClusterNames
-from fastcomus.store.masks import get_mask_file_name, make_voc_palette
+from fastcomus.segmentation.prediction import Prediction
+from fastcomus.store.masks import encode_class_map, get_mask_file_name, make_voc_palette
 
 _OVERLAY_QUALITY = 90  # of JPEG
 
 
 def list_prediction_files(name: str, overlay: bool, probabilities: bool) -> list[str]:
-    """The mask of an image, then what else is asked for."""
+    """List the files of an image, the mask first.
+
+    Args:
+        name: Name of the image.
+        overlay: Whether it has an overlay.
+        probabilities: Whether it has probabilities.
+
+    Returns:
+        Names of files, relative to the folder that `predict` writes.
+    """
     stem = get_mask_file_name(name).removesuffix(".png")
     extra = [f"overlays/{stem}.jpg"] * overlay + [f"probabilities/{stem}.npy"] * probabilities
     return [get_mask_file_name(name), *extra]
 
 
-def render_overlay(pixels: np.ndarray, labels: np.ndarray) -> bytes:
-    """A JPEG of `pixels` (H, W, 3) uint8, objects of `labels` (H, W) tinted half in the masks' colours.
+def encode_predicted_files(
+    prediction: Prediction, names: ClusterNames, pixels: np.ndarray | None, probabilities: bool
+) -> tuple[tuple[str, bytes], ...]:
+    """Make the files of an image, the mask last: where it exists, the others do.
 
-    Labels above 255 take the colours of 1 to 255 again.
+    Args:
+        prediction: Of an image that could be read.
+        names: The classes that clusters are mapped to, where they were named.
+        pixels: (H, W, 3) uint8, the image to draw the overlay on; None for no overlay.
+        probabilities: Whether to write the probabilities.
+
+    Returns:
+        Name and content of each file, in the order in which they are to be written.
+    """
+    mask, overlay_file, probabilities_file = list_prediction_files(prediction.image, True, True)
+    labels = names.map_to_classes(prediction.compute_labels())
+    files = []
+    if pixels is not None:
+        files.append((overlay_file, render_overlay(pixels, labels)))
+    if probabilities:
+        files.append((probabilities_file, _encode_npy(_sum_by_class(prediction.compute_probabilities(), names))))
+    return (*files, (mask, encode_class_map(labels)))
+
+
+def render_overlay(pixels: np.ndarray, labels: np.ndarray) -> bytes:
+    """Draw an image with its objects tinted half in the masks' colours.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        labels: (H, W) integers, 0 for background. Labels above 255 take the colours of 1 to 255 again.
+
+    Returns:
+        A JPEG file.
     """
     colours = make_voc_palette()[np.where(labels == 0, 0, (labels.astype(np.int64) - 1) % 255 + 1)]
     tinted = (pixels.astype(np.uint16) + colours + 1) // 2
@@ -34,7 +73,7 @@ def render_overlay(pixels: np.ndarray, labels: np.ndarray) -> bytes:
 
 
 def _sum_by_class(probabilities: np.ndarray, names: ClusterNames) -> np.ndarray:
-    """Probabilities (k + 1, h, w) of clusters as those of classes (C + 1, h, w), float16."""
+    """Turn probabilities (k + 1, h, w) of clusters into those of classes (C + 1, h, w), float16."""
     if not names.given:
         return probabilities
     sums = np.zeros((len(names.classes), *probabilities.shape[1:]), np.float32)

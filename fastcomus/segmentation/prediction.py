@@ -1,4 +1,4 @@
-"""Images to class maps by the trained segmenter (steps 10 and 11)."""
+"""Class maps of images by the trained segmenter (steps 10 and 11)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,17 @@ _BAND_VALUES = 2**20  # logits held at once while enlarging: 4 MiB of float32, w
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says about one image, or `error` where it could not be read.
+    """What the network says about one image; labels and probabilities are computed from it when they are asked for.
 
-    `logits`: for each size that the network saw, (k + 1, h, w) float32, on the network's device; logit i belongs to
-    pixel i * `output_stride` of the network's input, which is the image resized. `height`, `width`: of the image.
-    `labels` and `probabilities` are computed when asked for, in the thread that asks.
+    Attributes:
+        image: Name of the image.
+        logits: For each size that the network saw, (k + 1, h, w) float32 on the network's device; logit i belongs to
+            pixel i * `output_stride` of the network's input, which is the image resized.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        output_stride: Pixels of the network's input per logit.
+        error: Why the image could not be read; there are no logits then.
+        pixels: The decoded image (H, W, 3) uint8, in host memory; None unless `predict` was asked to keep it.
     """
 
     image: str
@@ -41,18 +47,23 @@ class Prediction:
     width: int = 0
     output_stride: int = 1
     error: UnreadableImage | None = None
+    pixels: np.ndarray | None = None
 
     def compute_labels(self) -> np.ndarray:
-        """(height, width) uint16: 0 background, c + 1 cluster c."""
+        """Compute the label of every pixel: (height, width) uint16, 0 for background, c + 1 for cluster c."""
         return compute_enlarged_argmax(self.logits, self.height, self.width, self.output_stride).numpy()
 
     def compute_labels_and_confidence(
         self, is_object: np.ndarray | None = None, weight: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(height, width) uint16 labels, and uint8 the probability of each, 255 for 1.
+        """Compute the label of every pixel and its probability.
 
-        `is_object`: (height, width) bool, a second opinion on where objects are, which counts `weight` in [0, 1) where
-        the network counts the rest (`with_second_opinion`).
+        Args:
+            is_object: (height, width) bool, a second opinion on where objects are.
+            weight: Of the second opinion, in [0, 1); the network counts the rest (`with_second_opinion`).
+
+        Returns:
+            (height, width) uint16 labels, and (height, width) uint8 probabilities, 255 for 1.
         """
         labels, confidence, row = [], [], 0
         for scores in _enlarge_in_bands(self.logits, self.height, self.width, self.output_stride):
@@ -67,10 +78,12 @@ class Prediction:
         return torch.cat(labels).to(torch.uint16).numpy(), torch.cat(confidence).numpy()
 
     def compute_probabilities(self) -> np.ndarray:
-        """(k + 1, h, w) float16 in [0, 1]: h and w are a quarter of the sides of the network's largest input.
+        """Compute the probability of every cluster at a quarter of the network's largest input.
 
-        They are spread over the whole image: enlarged with half-pixel centres (`F.interpolate(...,
-        align_corners=False)`), the largest is the label but for pixels on the edge between two.
+        Returns:
+            (k + 1, h, w) float16 in [0, 1], background first. Enlarged to the image with half-pixel centres
+            (`interpolate(..., align_corners=False)`), the most probable class of a pixel is its label, except at
+            edges between two labels.
         """
         finest = max(self.logits, key=lambda one: one[0].numel())
         height, width = (((side - 1) * self.output_stride + 1) // 4 for side in finest.shape[1:])
@@ -87,13 +100,28 @@ def predict(
     precision: str,
     backend: Backend,
     done: Collection[str] = (),
+    keep_pixels: bool = False,
 ) -> Iterator[Prediction]:
-    """A Prediction for every one of `names` that is not among the `done`, those of a batch together.
+    """Run the network on images in batches.
 
-    `decoded(groups of names, then)` gives `then(image)` of each, in order, as `decode_images` does. Images that the
-    network sees at the same size share a batch, within windows of WINDOW names. How many share one can change the last
-    bits of a result, so the batches follow from `names` alone: one that holds an image to do is computed whole, and
-    what was interrupted goes on to the same bytes.
+    Images that the network sees at the same size share a batch, within windows of WINDOW names. The size of a batch can
+    change the last bits of a result, so batches depend on `names` alone: a batch with one image to do is computed
+    whole, and an interrupted prediction continues to the same bytes.
+
+    Args:
+        segmenter: The network; it is put into eval mode and onto the backend's device.
+        names: Names of all images.
+        decoded: From groups of names and a function, the function's result for each decoded image in order, as
+            `decode_images` gives it.
+        config: Sizes, batch size, and whether mirror images are averaged in.
+        precision: "float32" or "bf16".
+        backend: Where the network runs.
+        done: Names that need no prediction any more.
+        keep_pixels: Whether predictions carry the decoded pixels (uint8, in host memory). Up to WINDOW images, whose
+            batches are not full yet, are then held at their full size, besides those read ahead.
+
+    Yields:
+        A prediction for every name that is not done, those of a batch together.
     """
     segmenter.eval().to(backend.device)
     fitting = FittingBatches(backend.device)
@@ -106,8 +134,9 @@ def predict(
     def prepare(image: DecodedImage) -> _Waiting | DecodedImage:
         if image.pixels is None:
             return image
-        resized = [_resize_shorter_side(image.pixels, size, segmenter.output_stride) for size in sizes]
-        return _Waiting(image.name, resized, tuple(image.pixels.shape[:2]))
+        resized = [resize_shorter_side(image.pixels, size, segmenter.output_stride) for size in sizes]
+        kept = _copy_to_host(image.pixels) if keep_pixels and image.name not in done else None
+        return _Waiting(image.name, resized, tuple(image.pixels.shape[:2]), kept)
 
     prepared = decoded(todo, prepare)
     for window in todo:
@@ -130,11 +159,19 @@ def predict(
 def compute_enlarged_argmax(
     logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int
 ) -> torch.Tensor:
-    """Every one of `logits` (C, h, w) enlarged bilinearly to (C, height, width), then argmax: (height, width) uint16.
+    """Enlarge logits bilinearly to the size of the image and take the highest label.
 
-    Several (the same image at several sizes) are averaged as probabilities. Logit i belongs to pixel i * output_stride
-    of the network's input, which is the image resized. One with an output stride of 1 is
-    `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`. The result lies on the CPU.
+    With an output stride of 1, this is `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`.
+
+    Args:
+        logits: (C, h, w) for each size that the network saw; several are averaged as probabilities. Logit i belongs
+            to pixel i * output_stride of the network's input, which is the image resized.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        output_stride: Pixels of the network's input per logit.
+
+    Returns:
+        (height, width) uint16, on the CPU.
     """
     # `max` gives the first of equal values, as `argmax` does, several times faster over the first dimension.
     bands = [scores.max(0).indices.int().cpu() for scores in _enlarge_in_bands(logits, height, width, output_stride)]
@@ -142,38 +179,51 @@ def compute_enlarged_argmax(
 
 
 def with_second_opinion(probabilities: torch.Tensor, is_object: torch.Tensor, weight: float) -> torch.Tensor:
-    """`probabilities` (C, H, W), background first, mixed with those that `is_object` (H, W) bool stands for: 1 for an
-    object of whatever cluster, which the network says, or for background. `weight`: of the latter, in [0, 1)."""
+    """Mix probabilities with a second opinion on where objects are; which cluster they belong to stays the network's.
+
+    Args:
+        probabilities: (C, H, W), background first.
+        is_object: (H, W) bool, the second opinion.
+        weight: Of the second opinion, in [0, 1).
+
+    Returns:
+        (C, H, W) probabilities.
+    """
     objects = is_object.to(probabilities.dtype)
     of_object = (1 - probabilities[:1]).clamp(min=torch.finfo(probabilities.dtype).tiny)
     background = (1 - weight) * probabilities[:1] + weight * (1 - objects)
     return torch.cat([background, probabilities[1:] * (1 - weight + weight * objects / of_object)])
 
 
-@torch.inference_mode()
-def _enlarge_in_bands(
-    logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int
-) -> Iterator[torch.Tensor]:
-    """(C, height, width) enlarged logits, or the sum of the probabilities of several, a band (C, rows, width) at a
-    time, so that memory does not grow with the image."""
-    down = [_build_interpolation(height, one.shape[1], output_stride, one.device) for one in logits]
-    across = [_build_interpolation(width, one.shape[2], output_stride, one.device).T for one in logits]
-    rows = max(1, _BAND_VALUES // (len(logits[0]) * width))
-    for start in range(0, height, rows):
-        enlarged = [
-            torch.matmul(torch.matmul(rows_of[start : start + rows], one), columns_of)
-            for one, rows_of, columns_of in zip(logits, down, across, strict=True)
-        ]
-        yield enlarged[0] if len(logits) == 1 else sum((one.softmax(0) for one in enlarged[1:]), enlarged[0].softmax(0))
+def resize_shorter_side(pixels: Image, shorter_side: float, output_stride: int) -> torch.Tensor:
+    """Resize an image to a size that the network takes (`align_side`).
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        shorter_side: Of the result, roughly, in pixels; the longer side is at most 4 times that.
+        output_stride: Of the network.
+
+    Returns:
+        (3, h, w) uint8, where `pixels` lies.
+    """
+    height, width = pixels.shape[:2]
+    scale = shorter_side / min(height, width)
+    size = [align_side(min(side * scale, 4 * shorter_side), output_stride) for side in (height, width)]
+    return resize_planes(pixels, size)
+
+
+def _copy_to_host(pixels: Image) -> np.ndarray:
+    return pixels if isinstance(pixels, np.ndarray) else pixels.cpu().numpy()
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """An image until its batch is full: (3, H, W) uint8 at each of the network's sizes; its own height and width."""
+    """An image until its batch is full."""
 
     name: str
-    images: list[torch.Tensor]
-    size: tuple[int, int]
+    images: list[torch.Tensor]  # (3, H, W) uint8 at each of the network's sizes
+    size: tuple[int, int]  # its own height and width
+    pixels: np.ndarray | None  # (H, W, 3) uint8, where they are kept
 
 
 def _predict_batch(
@@ -185,7 +235,7 @@ def _predict_batch(
     fitting: FittingBatches,
     done: Collection[str],
 ) -> list[Prediction]:
-    """Of images of equal sizes; none when all of them are done."""
+    """Predictions of images of equal sizes that are not done; nothing is computed when all are."""
     wanted = [place for place, one in enumerate(batch) if one.name not in done]
     if not wanted:
         return []
@@ -199,28 +249,40 @@ def _predict_batch(
     ]
     stride = segmenter.output_stride
     return [
-        Prediction(batch[i].name, tuple(one[i] for one in logits), *batch[i].size, output_stride=stride) for i in wanted
+        Prediction(batch[i].name, tuple(one[i] for one in logits), *batch[i].size, stride, pixels=batch[i].pixels)
+        for i in wanted
     ]
 
 
 @torch.inference_mode()
 def _compute_coarse_logits(segmenter: Segmenter, images: torch.Tensor, flip: bool, precision: str) -> torch.Tensor:
-    """(B, C, h, w) logits of images (B, 3, H, W), averaged with those of their mirror images when `flip`."""
+    """Compute logits (B, C, h, w) of images (B, 3, H, W), averaged with those of their mirror images when `flip`."""
     with use_precision(images.device, precision), use_bf16_shortcuts(images.device, precision):
-        logits = segmenter(torch.cat([images, images.flip(-1)]) if flip else images)
+        logits: torch.Tensor = segmenter(torch.cat([images, images.flip(-1)]) if flip else images)
     return (logits[: len(images)] + logits[len(images) :].flip(-1)) / 2 if flip else logits
 
 
-def _resize_shorter_side(pixels: Image, shorter_side: float, output_stride: int) -> torch.Tensor:
-    """(3, H, W) uint8, the shorter side near `shorter_side`, the longer at most 4 times that, both aligned."""
-    height, width = pixels.shape[:2]
-    scale = shorter_side / min(height, width)
-    size = [align_side(min(side * scale, 4 * shorter_side), output_stride) for side in (height, width)]
-    return resize_planes(pixels, size)
+@torch.inference_mode()
+def _enlarge_in_bands(
+    logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int
+) -> Iterator[torch.Tensor]:
+    """Enlarge logits (of several sizes: sum up their probabilities), a band (C, rows, width) of the image at a time.
+
+    Bands keep memory from growing with the image.
+    """
+    down = [_build_interpolation(height, one.shape[1], output_stride, one.device) for one in logits]
+    across = [_build_interpolation(width, one.shape[2], output_stride, one.device).T for one in logits]
+    rows = max(1, _BAND_VALUES // (len(logits[0]) * width))
+    for start in range(0, height, rows):
+        enlarged = [
+            torch.matmul(torch.matmul(rows_of[start : start + rows], one), columns_of)
+            for one, rows_of, columns_of in zip(logits, down, across, strict=True)
+        ]
+        yield enlarged[0] if len(logits) == 1 else sum((one.softmax(0) for one in enlarged[1:]), enlarged[0].softmax(0))
 
 
 def _build_interpolation(target: int, source: int, output_stride: int, device: torch.device) -> torch.Tensor:
-    """(target, source) float32: the weight of each of the logits in each pixel, at most two of them not 0 in a row."""
+    """Weights of the logits in each pixel, (target, source) float32, at most two of them not 0 in a row."""
     input_side = (source - 1) * output_stride + 1
     pixels = torch.arange(target, device=device)
     position = (((pixels.double() + 0.5) * (input_side / target) - 0.5) / output_stride).clamp(0, source - 1)

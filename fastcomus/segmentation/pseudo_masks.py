@@ -1,4 +1,4 @@
-"""Labels and object masks to class maps (step 8)."""
+"""Class maps from the clusters and masks of objects (step 8)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from fastcomus.store.objects_table import decode_mask
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The class map of one image: (H, W) uint16, 0 background, c + 1 cluster c."""
+    """The class map of one image.
+
+    Attributes:
+        image: Name of the image.
+        labels: (H, W) uint16: 0 background, c + 1 cluster c.
+    """
 
     image: str
     labels: np.ndarray
@@ -24,11 +29,19 @@ class ClassMap:
 def assemble_class_maps(
     parts: Iterable[pa.Table], labels: np.ndarray, skipped: pa.Table, backend: Backend
 ) -> Iterator[ClassMap]:
-    """One class map per readable image: object pixels get cluster + 1, everything else 0.
+    """Make a class map of every readable image: object pixels get cluster + 1, all others 0.
 
-    `parts`: the objects, those of one image together and in one part; where masks overlap, the object of higher score
-    wins. `labels`: (N,) cluster of each object. Images of `skipped` that could be read get an empty map. The filter
-    plays no part here: it decides which images train (`select_training_images`).
+    Objects that the filter left out are drawn as well: the filter only decides which images train
+    (`select_training_images`). Where masks overlap, the object of higher score wins.
+
+    Args:
+        parts: The objects; those of one image stand together and in one part.
+        labels: (N,) cluster of each object.
+        skipped: Images without an object; those that could be read get an empty map.
+        backend: What draws the masks.
+
+    Yields:
+        The maps of images with objects in their order, then those of images without.
     """
     first = 0
     for part in parts:
@@ -40,7 +53,7 @@ def assemble_class_maps(
 
 
 def _assemble_part(part: pa.Table, labels: np.ndarray, backend: Backend) -> Iterator[ClassMap]:
-    """Those of the images of a part, as many at once as the backend likes."""
+    """Draw the maps of one part, as many at once as suits the backend."""
     table = part.select(["image", "width", "height", "score", "mask"]).to_pydict()
     images = table["image"]
     starts = [i for i in range(len(images)) if i == 0 or images[i] != images[i - 1]]
@@ -59,9 +72,14 @@ def _assemble_part(part: pa.Table, labels: np.ndarray, backend: Backend) -> Iter
 
 
 def select_training_images(images: Sequence[str], is_core: np.ndarray) -> list[str]:
-    """Names, sorted, of the images all of whose objects passed the filter; the paper trains on these alone.
+    """Select the images all of whose objects passed the filter; the paper trains on these alone.
 
-    `images`, `is_core`: (N,), of each object.
+    Args:
+        images: (N,) image of each object.
+        is_core: (N,) bool, whether each object passed the filter.
+
+    Returns:
+        Names of images, sorted.
     """
     dropped = {image for image, kept in zip(images, is_core, strict=True) if not kept}
     return sorted(set(images) - dropped)

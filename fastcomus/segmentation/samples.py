@@ -1,4 +1,4 @@
-"""What a segmenter is trained on: images and their class maps in a run folder, read, checked and kept in memory."""
+"""Training samples: images and their class maps in a run folder, read, checked and cached in memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ from fastcomus.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, its class map and, where pixels may be left out, how sure the network was of each: its place, and names
-    in the run folder."""
+    """A training sample by the places of its files.
+
+    Attributes:
+        image: Where the image lies.
+        mask: Name of its class map in the run folder.
+        confidence: Name of the network's confidence in each pixel; "" where all pixels are learnt from.
+    """
 
     image: ImagePlace
     mask: str
@@ -37,8 +42,20 @@ def make_sample_reader(
     folder: RunFolder,
     backend: Backend,
 ) -> ReadSample:
-    """Reads sample i: pixels (H, W, 3) uint8 and class map (H, W), labels in [0, k], or IGNORED where the confidence is
-    below `min_confidence`. Raises InputError for a file that is gone or does not fit the others."""
+    """Make a function that reads sample i; it raises InputError for a file that is gone or does not fit the others.
+
+    Args:
+        samples: The samples.
+        k: Number of clusters.
+        min_confidence: In [0, 1]; pixels of lower confidence get the label IGNORED.
+        max_pixels: Largest image to decode, in pixels.
+        cache_bytes: Memory for samples that are kept decoded.
+        folder: The run folder that holds class maps and confidences.
+        backend: What decodes the images.
+
+    Returns:
+        A function from i to pixels (H, W, 3) uint8 and class map (H, W) with labels in [0, k] or IGNORED.
+    """
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = samples[index]
@@ -65,7 +82,17 @@ def make_sample_reader(
 
 
 def check_samples(read: ReadSample, indices: Sequence[int], workers: int, on_sample: Callable[[int], None]) -> None:
-    """Read every sample once, before the first step; InputError for the first that cannot be used."""
+    """Read samples once, so that one that cannot be used ends training before its first step.
+
+    Args:
+        read: As `make_sample_reader` makes it.
+        indices: The samples to read.
+        workers: Number of threads.
+        on_sample: Called with 1 after every sample.
+
+    Raises:
+        InputError: A sample cannot be used.
+    """
     for _ in read_ahead(read, indices, workers):
         on_sample(1)
 
@@ -79,19 +106,26 @@ def _check_size(name: str, class_map: np.ndarray, pixels: np.ndarray, image: Ima
 
 
 class SampleCache:
-    """A `ReadSample` that reads each sample once, until `limit_bytes` are full; the rest is read every time.
+    """A `ReadSample` that keeps the samples it read until the limit is reached, and reads the others every time.
 
-    What is in stays in: an epoch looks at every sample once, in a new order, so that none is worth more than another.
-    Called from several threads.
+    Samples are never dropped again: each epoch uses every sample once, so none is more useful than another. The
+    cache may be called from several threads.
     """
 
     def __init__(self, read: ReadSample, limit_bytes: float) -> None:
+        """Start an empty cache.
+
+        Args:
+            read: Reads a sample that is not in the cache.
+            limit_bytes: Size of the pixels and class maps that are kept at most.
+        """
         self.read = read
         self.left_bytes = limit_bytes
         self.samples: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.lock = threading.Lock()
 
     def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `ReadSample`."""
         kept = self.samples.get(index)
         if kept is not None:
             return kept

@@ -1,4 +1,4 @@
-"""DeepLabv3 on any backbone (step 9)."""
+"""The segmentation network: DeepLabv3 on any backbone (step 9)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from fastcomus.networks import weights
@@ -14,16 +14,25 @@ from fastcomus.networks.fixed_padding import with_fixed_padding
 
 
 class Segmenter(nn.Module):
-    """Backbone and DeepLabv3 head: (B, 3, H, W) uint8 images -> (B, k + 1, H, W) float32 logits.
+    """Backbone and DeepLabv3 head.
 
-    H and W should be sides that `align_side` gives: a strided convolution samples pixels 0, s, 2 s, ..., so that with
-    sides of n s + 1 the first and last samples lie on the first and last pixel (DeepLab's 513). Any other side shifts
-    the logits against the image by up to half a stride.
+    Height and width of the images should be chosen by `align_side`: a strided convolution samples pixels 0, s, 2 s,
+    ..., so that with sides of n s + 1 the first and last samples lie on the first and last pixel (DeepLab's 513). Any
+    other side shifts the logits against the image by up to half a stride.
     """
 
     def __init__(
         self, backbone: nn.Module, k: int, output_stride: int, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:
+        """Put a fresh head on a backbone.
+
+        Args:
+            backbone: A network of timm that returns a list of feature maps; the head reads the last one.
+            k: Number of clusters.
+            output_stride: Pixels per step of the backbone's last feature map.
+            mean: Of red, green and blue in [0, 1], subtracted from pixels.
+            std: Of red, green and blue in [0, 1], which pixels are divided by after that.
+        """
         super().__init__()
         self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]
         self.std: torch.Tensor
@@ -34,22 +43,50 @@ class Segmenter(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) uint8 to (B, k + 1, (H - 1) / output stride + 1, (W - 1) / output stride + 1) float32."""
+        """Compute coarse logits of images.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+
+        Returns:
+            (B, k + 1, (H - 1) / output stride + 1, (W - 1) / output stride + 1) float32.
+        """
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         features = self.backbone((pixels - self.mean) / self.std)[-1]
-        return self.head(features).float()
+        logits: torch.Tensor = self.head(features)
+        return logits.float()
 
 
 def enlarge_logits(logits: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Logits of every pixel, (B, k + 1, H, W), by bilinear interpolation. `shape`: ends with H, W."""
-    return F.interpolate(logits, tuple(shape[-2:]), mode="bilinear", align_corners=True)
+    """Enlarge coarse logits to those of every pixel by bilinear interpolation.
+
+    Args:
+        logits: (B, k + 1, h, w), of which logit i belongs to pixel i * output stride.
+        shape: Ends with the height H and width W of the images.
+
+    Returns:
+        (B, k + 1, H, W).
+    """
+    return functional.interpolate(logits, tuple(shape[-2:]), mode="bilinear", align_corners=True)
 
 
 def build_segmenter(backbone: str, weights_file: str, k: int, output_stride: int, pretrained: bool = True) -> Segmenter:
-    """DeepLabv3 for k clusters and background; the backbone carries its published weights, the head fresh ones.
+    """Build DeepLabv3 for k clusters and background.
 
-    `pretrained=False` leaves the backbone at random, for a checkpoint to be loaded over it. Random weights are drawn
-    from torch's global generator. Raises InputError for an unknown backbone or missing weights.
+    Random weights, which the head always has, are drawn from torch's global generator.
+
+    Args:
+        backbone: Name of the backbone.
+        weights_file: Checkpoint of the backbone; "" for its published weights.
+        k: Number of clusters.
+        output_stride: 8, 16 or 32, pixels per step of the backbone's last feature map.
+        pretrained: False leaves the backbone at random, for a state that is loaded over it.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        InputError: The backbone is unknown or its weights are missing.
     """
     options = {"features_only": True, "out_indices": (-1,), "output_stride": output_stride}
     if pretrained:

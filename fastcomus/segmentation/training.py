@@ -1,4 +1,4 @@
-"""Class maps to a trained segmenter (steps 9 and 10)."""
+"""Training of the segmenter on class maps (steps 9 and 10)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -30,15 +30,22 @@ from fastcomus.networks.synchronized_batch_norm import synchronize_batch_norms
 from fastcomus.processes import ProcessGroup
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter, enlarge_logits
 
-IGNORED = -1  # a label in class maps: its pixel is not learnt from
-LOGITS_AT_ONCE = 2**23  # enlarged to the image's size
+IGNORED = -1  # label of pixels that are not learnt from
+LOGITS_AT_ONCE = 2**23  # at the size of the image
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """A line of training.csv. `loss`: the mean over the pixels learnt from; `agreement`: the share of these whose label
-    the network gave, in [0, 1]; `learning_rate`: the backbone's at the start of the epoch; `images_per_s`: on the
-    clock, of what this process did of the epoch since it was started."""
+    """A line of training.csv.
+
+    Attributes:
+        epoch: From 1.
+        loss: Mean cross-entropy of the pixels learnt from.
+        agreement: Share of these pixels to which the network gave their label, in [0, 1].
+        learning_rate: Of the backbone, at the start of the epoch.
+        images: Number of training images.
+        images_per_s: By the clock, over the part of the epoch since the process was started.
+    """
 
     epoch: int
     loss: float
@@ -50,8 +57,13 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything training needs to go on after a step: `history`, a row per finished epoch; `steps` done in the epoch
-    after these (0: at its start); `state`, tensors and numbers only."""
+    """Everything that training needs to continue after a step.
+
+    Attributes:
+        history: A row per finished epoch.
+        steps: Steps done in the epoch after these.
+        state: Tensors and numbers only.
+    """
 
     history: tuple[EpochRow, ...]
     steps: int
@@ -61,13 +73,13 @@ class Checkpoint:
 class SelfTraining:
     """Training of DeepLabv3 from its backbone's own weights: Adam, cross-entropy, random resized crops, mirrored.
 
-    A training step learns from `batch_size` images (a smaller set is one batch): their losses are summed over pixels
-    and divided by the number of these, whatever part of the batch the network sees at once (`images_at_once`) and
-    whichever process sees it; statistics of batch normalisation come from the images seen at once in all processes.
+    A step learns from `batch_size` images (a smaller set is one batch). The loss is the mean over the pixels of the
+    whole batch, however many images the network sees at once (`images_at_once`) and in whichever process. Statistics
+    of batch normalisation come from the images seen at once in all processes.
 
-    All random choices of a step come from (seed, epoch, step): training that resumes from a checkpoint ends with the
-    same weights as training that was never interrupted. `processes` have one seed and the same images; the order of
-    images and their crops do not depend on their number, dropout does.
+    All random choices of a step are drawn from (seed, epoch, step), so that training that resumes from a checkpoint
+    ends with the same weights as training that was never interrupted. The order of images and their crops do not
+    depend on the number of processes; dropout does.
     """
 
     def __init__(
@@ -80,7 +92,20 @@ class SelfTraining:
         processes: ProcessGroup | None = None,
         resume: Checkpoint | None = None,
     ) -> None:
-        """`k`: clusters. Raises InputError for an unknown backbone or missing weights."""
+        """Build the network and its optimiser, or restore them from a checkpoint.
+
+        Args:
+            k: Number of clusters.
+            config: Settings of training.
+            epochs: Number of epochs in all.
+            seed: Of all random choices, the same in all processes.
+            backend: Where the network trains.
+            processes: Those that train together on the same images; None for this one alone.
+            resume: The checkpoint to continue from.
+
+        Raises:
+            InputError: The backbone is unknown or its weights are missing.
+        """
         self.config, self.epochs, self.seed = config, epochs, seed
         self.processes = processes or ProcessGroup()
         self.device = backend.device
@@ -103,7 +128,7 @@ class SelfTraining:
         )
         self.history: tuple[EpochRow, ...] = ()
         self.steps = 0
-        # Summed over the epoch so far, in all processes: loss, pixels whose label was given, pixels learnt from.
+        # Sums over the epoch so far, in all processes: loss, pixels labelled correctly, pixels learnt from.
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         if resume is not None:
             self.history, self.steps = resume.history, resume.steps
@@ -119,14 +144,14 @@ class SelfTraining:
             self.network = DistributedDataParallel(segmenter, broadcast_buffers=False)
 
     def get_trained(self) -> Segmenter:
-        """The network as it is now: the average of its weights where that is asked for."""
+        """Return the network in its present state, with averaged weights if the settings ask for them."""
         if self.averaged is None:
             return self.segmenter
         assert isinstance(self.averaged.module, Segmenter)
         return self.averaged.module
 
     def make_checkpoint(self) -> Checkpoint:
-        """The state after the last step, not copied: it changes with the next one."""
+        """Return the state after the last step; its tensors are not copied and change with the next step."""
         state = {
             "segmenter": self.segmenter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -137,10 +162,19 @@ class SelfTraining:
         return Checkpoint(self.history, self.steps, state)
 
     def train(self, read: ReadSample, count: int, workers: int) -> Iterator[int]:
-        """Train to the end; after each step the number of images in it, over all processes.
+        """Train to the end; `history` grows with the last step of each epoch.
 
-        `read(i)`, for i in [0, count): pixels (H, W, 3) uint8 and class map (H, W) with labels in [0, k] or IGNORED; it
-        is called from `workers` threads. `history` has grown where a step ended an epoch.
+        Args:
+            read: Gives for i in [0, count) pixels (H, W, 3) uint8 and a class map (H, W) with labels in [0, k] or
+                IGNORED. Called by several threads.
+            count: Number of training images.
+            workers: Number of threads that read and augment.
+
+        Yields:
+            After each step, the number of images in it, over all processes.
+
+        Raises:
+            InputError: There are fewer than two images, or fewer than processes.
         """
         least = max(2, self.processes.size)
         if count < least:
@@ -157,9 +191,8 @@ class SelfTraining:
             passes = [self._split_into_passes(batch) for batch in epoch.batches[done:]]
             mine = [part for batch in passes for part in batch]
             samples = augment_batches(read, mine, epoch.seeds, self.config, self.side, workers)
-            learning_rate = float(self.optimizer.param_groups[0]["initial_lr"]) * self._compute_rate(
-                number * steps, steps
-            )
+            first_rate = float(self.optimizer.param_groups[0]["initial_lr"])
+            learning_rate = first_rate * self._compute_rate(number * steps, steps)
             started, seen = time.perf_counter(), 0
             for step, (batch, parts) in enumerate(zip(epoch.batches[done:], passes, strict=True), start=done):
                 self._step([next(samples) for _ in parts], number, step)
@@ -167,25 +200,24 @@ class SelfTraining:
                 self.steps = step + 1
                 seen += len(batch)
                 if self.steps == steps:
-                    images_per_s = seen / (time.perf_counter() - started)
-                    self._end_epoch(learning_rate, count, images_per_s)
+                    self._end_epoch(learning_rate, count, seen / (time.perf_counter() - started))
                 yield len(batch)
 
     def _split_into_passes(self, batch: np.ndarray) -> list[np.ndarray]:
-        """The parts of a batch that this process passes through the network, one after another.
+        """Cut out the parts of a batch that this process passes through the network, one after another.
 
-        As many in every process, each of at least one image there and of two over all processes.
+        Every process gets equally many, each with at least one image, and at least two over all processes.
         """
         processes, at_once = self.processes.size, self.config.images_at_once or len(batch)
         passes = min(math.ceil(len(batch) / (processes * at_once)), len(batch) // max(2, processes))
         return np.array_split(batch, passes * processes)[self.processes.rank :: processes]
 
     def _step(self, parts: list[tuple[torch.Tensor, torch.Tensor]], epoch: int, step: int) -> None:
-        torch.manual_seed(_derive_dropout_seed(self.seed, epoch, step, self.processes.rank))
+        torch.manual_seed(derive_dropout_seed(self.seed, epoch, step, self.processes.rank))
         self.network.train()
         learnt = torch.tensor([float(sum((labels != IGNORED).sum() for _, labels in parts))], device=self.device)
         pixels = self.processes.sum(learnt).clamp(min=1)
-        # Processes' gradients are averaged, not summed.
+        # DistributedDataParallel averages the gradients of processes; here they are to be summed.
         share = self.processes.size / pixels
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros_like(self.sums)
@@ -197,7 +229,7 @@ class SelfTraining:
                 coarse = logits.detach().requires_grad_()
                 for strip, its_labels in split_into_strips(coarse, labels):
                     each = enlarge_logits(strip, its_labels.shape)
-                    loss = F.cross_entropy(each, its_labels, ignore_index=IGNORED, reduction="sum")
+                    loss = functional.cross_entropy(each, its_labels, ignore_index=IGNORED, reduction="sum")
                     (loss * share).backward()
                     given = (each.detach().argmax(1) == its_labels).sum()
                     sums += torch.stack([loss.detach(), given, (its_labels != IGNORED).sum()]).double()
@@ -208,11 +240,11 @@ class SelfTraining:
             self.averaged.update_parameters(self.segmenter)
 
     def _use_shortcuts(self) -> AbstractContextManager[Any]:
-        """A compiled network has its own."""
+        """Speed up bf16 on the CPU, except in a compiled network, which is fast already."""
         return nullcontext() if self.config.compile else use_bf16_shortcuts(self.device, self.precision)
 
     def _keep_gradients(self, are_kept: bool) -> Any:
-        """Processes exchange gradients once a step, in its last pass."""
+        """Let processes exchange gradients only in the last pass of a step."""
         if are_kept and isinstance(self.network, DistributedDataParallel):
             return self.network.no_sync()
         return nullcontext()
@@ -238,10 +270,18 @@ class SelfTraining:
 def split_into_strips(
     logits: torch.Tensor, labels: torch.Tensor, most: int = LOGITS_AT_ONCE
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits (B, C, h, w) and labels (B, H, W) int64 image by image, in strips of rows that hold about `most` enlarged
-    logits at most: those of every pixel of a batch would be most of the memory. H - 1 is a multiple of h - 1.
+    """Cut logits and labels into single images, and these into strips of rows.
 
-    A strip's last row is the next one's first and learnt from there.
+    Enlarged logits of every pixel of a batch would take most of the memory. Neighbouring strips share a row; in the
+    upper one its labels are IGNORED.
+
+    Args:
+        logits: (B, C, h, w).
+        labels: (B, H, W) int64, H - 1 a multiple of h - 1.
+        most: Number of enlarged logits that a strip should not exceed.
+
+    Yields:
+        Logits (1, C, r, w) and labels (1, R, W) of each strip.
     """
     stride = (labels.shape[1] - 1) // (logits.shape[2] - 1)
     rows = max(1, most // (logits.shape[1] * labels.shape[2] * stride))
@@ -255,5 +295,6 @@ def split_into_strips(
             yield strip, of_strip
 
 
-def _derive_dropout_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+def derive_dropout_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Derive the seed of a step's dropout in the process of a given rank."""
     return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> 1)

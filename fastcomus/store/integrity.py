@@ -83,7 +83,8 @@ def read_sealed_facts(file: Path) -> dict[str, Any]:
 
 def _parse_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
     """A file of ours has one entry of metadata, because safetensors writes several in any order: a JSON object that
-    holds the seal, or the seal alone, as networks had it at first. Empty in files of other programs."""
+    holds the seal, or the seal alone, as networks had it at first. Empty in files of other programs.
+    """
     if TENSOR_SEAL in metadata:
         return dict(metadata)
     for text in metadata.values():

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from browser import browser
 from conftest import TINY, Photographs
-
 from fastcomus.clusters.files import read_names_file
 from fastcomus.run.run import Run
 
@@ -150,11 +150,7 @@ def test_names_are_typed_and_saved(run: Run, opened: Any, downloads: Path) -> No
             )
         else:
             field.send_keys(name)
-    assert [one.text for one in opened.find_elements("css selector", ".card h3")] == [
-        NAMES[0],
-        NAMES[1],
-        NAMES[2],
-    ]
+    assert [one.text for one in opened.find_elements("css selector", ".card h3")] == list(NAMES.values())
     show(opened, "#save-names").click()
     saved = content_of(downloads / "names.toml", opened)
     assert saved == {"clusters": run.folder.read_manifest("clusters")["fingerprint"], "names": as_keys(NAMES)}  # type: ignore[index]
@@ -167,7 +163,7 @@ def as_keys(names: dict[int, str]) -> dict[str, str]:
 def content_of(file: Path, driver: Any) -> dict[str, Any]:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 20).until(lambda _: file.exists())
+    WebDriverWait(driver, 20).until(lambda _: file.exists() and file.stat().st_size)  # empty while it is written
     content = tomllib.loads(file.read_text(encoding="utf-8"))
     file.unlink()
     return content
@@ -260,25 +256,25 @@ def test_nothing_is_fetched_from_anywhere_and_nothing_goes_wrong(opened: Any) ->
     assert not [entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
-def test_the_page_of_suggest_k_draws(run: Run, tmp_path: Path) -> None:
+def test_the_page_of_suggest_k_draws(run: Run, opened: Any) -> None:
     run.suggest_k(n_neighbors=6)
-    with browser(tmp_path) as driver:
-        driver.get(run.folder.resolve_file("suggest-k/index.html").resolve().as_uri())
-        wait(driver, "Bokeh.documents.length === 2 && Bokeh.documents.every((one) => one.is_idle)")
-        assert driver.find_element("id", "modularity").rect["height"] > 200
-        assert not [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    opened.get(run.folder.resolve_file("suggest-k/index.html").resolve().as_uri())
+    wait(opened, "Bokeh.documents.length === 2 && Bokeh.documents.every((one) => one.is_idle)")
+    assert opened.find_element("id", "modularity").rect["height"] > 200
+    assert not [entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
-def test_names_in_the_run_folder_show_up_on_a_narrow_screen(run: Run, tmp_path: Path) -> None:
+def test_names_in_the_run_folder_show_up_on_a_narrow_screen(run: Run, opened: Any) -> None:
     fingerprint = (run.folder.read_manifest("clusters") or {})["fingerprint"]
     lines = [f"{cluster} = {json.dumps(name)}" for cluster, name in {**NAMES, 1: NAMES[0], 2: "-"}.items()]
     text = "\n".join([f'clusters = "{fingerprint}"', "[names]", *lines])
     run.folder.resolve_file("names.toml").write_text(text, encoding="utf-8")
-    with browser(tmp_path, width=500) as driver:
-        driver.get(run.report().resolve().as_uri())
-        values = driver.execute_script("return [...document.querySelectorAll('[data-name]')].map((one) => one.value)")
-        assert values == [NAMES[0], NAMES[0], ""]
-        assert driver.find_element("css selector", '[data-drop="2"]').is_selected()
-        assert "2 of 3 clusters named, 1 dropped." in driver.find_element("id", "naming-state").text
-        assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-        assert not [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    opened.set_window_size(500, 900)
+    opened.execute_script("localStorage.clear()")
+    opened.get(run.report().resolve().as_uri())
+    values = opened.execute_script("return [...document.querySelectorAll('[data-name]')].map((one) => one.value)")
+    assert values == [NAMES[0], NAMES[0], ""]
+    assert opened.find_element("css selector", '[data-drop="2"]').is_selected()
+    assert "2 of 3 clusters named, 1 dropped." in opened.find_element("id", "naming-state").text
+    assert opened.execute_script("return innerWidth <= 500 && document.documentElement.scrollWidth <= innerWidth")
+    assert not [entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import save_file
 from skimage import data
 from typer.testing import CliRunner
 
 from fastcomus import Run
 from fastcomus.cli.commands import app
+from fastcomus.clusters.names import name_clusters
 from fastcomus.errors import InputError
-from fastcomus.segmentation.files import load_segmenter
-from fastcomus.segmentation.onnx import check_onnx
-from fastcomus.segmentation.segmenter import Segmenter, build_segmenter, enlarge_logits
+from fastcomus.segmentation.files import load_segmenter, write_segmenter
+from fastcomus.segmentation.onnx import check_onnx, write_onnx
+from fastcomus.segmentation.segmenter import Segmenter, enlarge_logits
 from fastcomus.store.run_folder import RunFolder
+from planted import gaussian
+from tiny_segmenter import BACKBONE, make_segmenter
 
 
 @pytest.fixture(scope="module")
-def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose first network has a fresh head (several labels in every image), exported."""
-    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("exported") / "run"))
-    torch.manual_seed(0)
-    network = build_segmenter("efficientnet-lite0", "", 3, 16).state_dict()
-    save_file({key: one.contiguous() for key, one in network.items()}, folder / "iteration-1/segmenter.safetensors")
-    line = ["export", "onnx", "--run", str(folder), "--iteration", "1"]
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clusters of embeddings and a small random network (several labels in every image), exported."""
+    root = tmp_path_factory.mktemp("exported")
+    np.save(root / "rows.npy", gaussian(60, 3)[0])
+    made = Run(root / "run", preset="offline")
+    made.cluster(root / "rows.npy", k=3)
+    write_segmenter(made.folder, 1, make_segmenter(3), "training")
+    follows = (made.folder.read_manifest("clusters") or {})["fingerprint"]
+    made.folder.finish("iteration-0", "masks", follows=follows)
+    made.folder.finish("iteration-1", "one", follows="masks", k=3, backbone=BACKBONE, output_stride=16)
+    line = ["export", "onnx", "--run", str(root / "run"), "--iteration", "1"]
     assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0
-    return folder
+    return root / "run"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def test_the_file_says_what_it_is_and_not_where_it_was_made(run: Path) -> None:
     session = onnxruntime.InferenceSession(run / "segmenter.onnx")
     assert session.get_modelmeta().custom_metadata_map == {
         "k": "3",
-        "backbone": "efficientnet-lite0",
+        "backbone": BACKBONE,
         "output_stride": "16",
         "iteration": "1",
     }
@@ -69,9 +74,9 @@ def test_the_file_says_what_it_is_and_not_where_it_was_made(run: Path) -> None:
 
 
 def test_labels_are_the_classes_of_named_clusters(run: Path, segmenter: Segmenter, tmp_path: Path) -> None:
-    named = Run(shutil.copytree(run, tmp_path / "run"))
-    named.name({0: "🐈 cat", 2: "🐈 cat", 1: "-"})
-    session = onnxruntime.InferenceSession(named.export("onnx", tmp_path / "named.onnx", iteration=1))
+    names = name_clusters({0: "🐈 cat", 2: "🐈 cat", 1: "-"}, 3)
+    write_onnx(segmenter, names, {}, tmp_path / "named.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "named.onnx")
     image = data.astronaut()[None, :129, :193].transpose(0, 3, 1, 2)
     plain, before = onnxruntime.InferenceSession(run / "segmenter.onnx").run(None, {"images": image})
     labels, logits = session.run(None, {"images": image})

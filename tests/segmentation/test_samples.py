@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Photographs
 from PIL import Image
 
+from conftest import Photographs
 from fastcomus import Run
 from fastcomus.backends.choose import select
 from fastcomus.errors import InputError

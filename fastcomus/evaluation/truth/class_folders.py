@@ -18,11 +18,19 @@ from fastcomus.images.folder import find_images
 
 
 def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]) -> ImageLabels:
-    """The class of `cat/sub/a.jpg` below the folder is `cat`; classes stand in the order of their names.
+    """Read the class of every image from its path: that of `cat/sub/a.jpg` below the folder is `cat`.
 
-    The run's images go by the same relative paths: embed that folder. With a list, only what it names counts.
-    Raises InputError for an image outside the class folders, fewer than two classes, or a list that names images that
-    are not there (all of them are told).
+    Args:
+        source: The folder; with a list file, only the images that it names count.
+        given: Names of the classes, in the order of the folders' names; () for these names themselves.
+        image_names: Images of the run, with the same relative paths: that folder must have been embedded.
+
+    Returns:
+        Classes in the order of the folders' names, and the class of every image.
+
+    Raises:
+        InputError: An image lies outside the class folders, there are fewer than two classes, or the list names
+            images that are not there (the message names all of them).
     """
     found = find_images(source.path).names
     loose = [name for name in found if "/" not in name]

@@ -1,8 +1,7 @@
 """Truth from COCO's instances: `annotations/instances_val2017.json`, merged by category.
 
-Where masks overlap, the smaller lies on top, as small objects stand before large ones or are parts of their scene. A
-crowd (`iscrowd`: one region for many objects, drawn roughly) counts as pixels of its category, under all single
-objects.
+Where masks overlap, the smaller lies on top, because small objects mostly stand before large ones. A crowd (`iscrowd`:
+one region, roughly drawn, for many objects) counts as pixels of its category, below all single objects.
 """
 
 from __future__ import annotations
@@ -39,11 +38,22 @@ _NAME_IN_VOC = {
 
 
 def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]) -> Truth:
-    """Masks of the images of a split, drawn when they are read. Labels are 1 .. C in the order of the category ids, or
-    with `coco-voc` those of VOC (`voc.CLASSES`), every other category being background.
+    """Read the annotations of a split; masks are drawn when an image is read.
 
-    An image without annotations is background everywhere. Raises InputError when the file is not there, is no COCO
-    JSON, has no masks, or a list names images that are not in it (all of them are told).
+    Labels are 1 .. C in the order of the category ids. With `coco-voc` they are those of VOC (`voc.CLASSES`), and all
+    other categories are background. An image without annotations is background everywhere.
+
+    Args:
+        source: The data set and its split; with a list file, only the images that it names count.
+        given: Names of the classes; () for the data set's own.
+        image_names: Images of the run.
+
+    Returns:
+        The truth of all images of the split.
+
+    Raises:
+        InputError: The file is missing, is no COCO JSON, has no masks, or the list names images that are not in it
+            (the message names all of them).
     """
     file = _find_annotation_file(source.path, source.split)
     if not file.is_file():
@@ -70,6 +80,7 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
 
 
 def has_split(path: Path, split: str) -> bool:
+    """Tell whether the data set in a folder has a split of that name."""
     return _find_annotation_file(path, split).is_file()
 
 
@@ -79,19 +90,19 @@ def _find_annotation_file(path: Path, split: str) -> Path:
 
 def _read_annotations(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
+        content: Any = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read as JSON: {str(error).splitlines()[0]}.") from error
     for part in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise InputError(f"{file} is no COCO JSON of instances: it has no list {part!r}; give instances_*.json.")
-    return content
+    return dict(content)
 
 
 def _label_categories(
     categories: Sequence[Mapping[str, Any]], as_voc: bool, file: Path
 ) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Class names, background first, and the label of every category id (0: background)."""
+    """Class names, background first, and the label of every category id, 0 for background."""
     names = {int(one["id"]): str(one["name"]) for one in sorted(categories, key=lambda one: int(one["id"]))}
     if not as_voc:
         if len(names) >= MAX_CLASSES:
@@ -108,7 +119,7 @@ def _label_categories(
 def _group_by_image(
     content: dict[str, Any], label_of: dict[int, int], file: Path
 ) -> tuple[dict[str, tuple[int, int]], dict[str, list[dict[str, Any]]]]:
-    """Stem of the file name -> (height, width), and -> its annotations: `label`, `segmentation`, `iscrowd`."""
+    """Height and width, and annotations (`label`, `segmentation`, `crowd`), both by the stem of the file name."""
     try:
         stem_of = {one["id"]: PurePosixPath(one["file_name"]).stem for one in content["images"]}
         shapes = {stem_of[one["id"]]: (int(one["height"]), int(one["width"])) for one in content["images"]}
@@ -121,7 +132,7 @@ def _group_by_image(
         annotations: dict[str, list[dict[str, Any]]] = {}
         for one in content["annotations"]:
             label = label_of[one["category_id"]]
-            if label:  # what is background anyway is not drawn: nothing of it may hide a class below
+            if label:  # background is not drawn, so that it never hides a class below
                 kept = {"label": label, "segmentation": one["segmentation"], "crowd": bool(one.get("iscrowd"))}
                 annotations.setdefault(stem_of[one["image_id"]], []).append(kept)
     except (KeyError, TypeError, ValueError) as error:
@@ -130,7 +141,7 @@ def _group_by_image(
 
 
 def _draw_masks(annotations: Sequence[dict[str, Any]], shape: tuple[int, int], file: Path) -> np.ndarray:
-    """(H, W) uint8: crowds first, then single objects from large to small, the first of equals on top."""
+    """Draw (H, W) uint8: crowds first, then single objects from large to small, the first of equals on top."""
     labels = np.zeros(shape, np.uint8)
     if not annotations:
         return labels
@@ -140,13 +151,13 @@ def _draw_masks(annotations: Sequence[dict[str, Any]], shape: tuple[int, int], f
         order = sorted(range(len(encoded)), key=lambda i: (not annotations[i]["crowd"], -int(sizes[i]), -i))
         for i in order:
             labels[coco_mask.decode(encoded[i]).astype(bool)] = annotations[i]["label"]
-    except Exception as error:  # pycocotools raises whatever its C code meets
+    except Exception as error:  # pycocotools raises errors of many kinds
         raise InputError(f"A segmentation in {file} cannot be drawn at {shape[1]} x {shape[0]} px: {error}.") from error
     return labels
 
 
 def _pack_run_lengths(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any]:
-    """Polygons, or run lengths packed or not, as packed run lengths."""
+    """Turn polygons, or run lengths packed or not, into packed run lengths."""
     height, width = shape
     if isinstance(segmentation, list):
         return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,13 +18,22 @@ from fastcomus.evaluation.truth.truth import (
 
 
 def read(source: TruthSource, classes: tuple[str, ...], image_names: Sequence[str]) -> Truth:
-    """Find the mask of each image: PNG, palette or grey, one label a pixel, 0 background, 255 void.
+    """Find the mask of each image: a palette or grey PNG of labels, 0 background, 255 void.
 
-    The mask of `sub/a.jpg` is `sub/a.jpg.png`, or else `sub/a.png`. Images without a mask are left out, unless a list
-    names them; so are masks without an image.
+    The mask of `sub/a.jpg` is `sub/a.jpg.png`, or else `sub/a.png`. Masks without an image are left out, and so are
+    images without a mask unless the list names them.
 
-    Raises InputError when no image has a mask, when two images of equal stem have one mask between them, or when the
-    list names images without a mask (all of them are told).
+    Args:
+        source: The folder; with a list file, only the images that it names count.
+        classes: Names of the classes, background first; () for none.
+        image_names: Images of the run.
+
+    Returns:
+        The truth of the images that have a mask.
+
+    Raises:
+        InputError: No image has a mask, one mask may belong to two images of equal stem, or the list names images
+            without a mask (the message names all of them).
     """
     masks = _match_masks(source.path, image_names)
     if source.list_file is not None:
@@ -38,13 +46,13 @@ def read(source: TruthSource, classes: tuple[str, ...], image_names: Sequence[st
 def _find_listed_masks(
     folder: Path, list_file: Path, masks: dict[str, Path], image_names: Sequence[str]
 ) -> dict[str, Path]:
-    """The masks of the images that a list names, by their whole names or without ending, also those not in the run."""
+    """Masks of the images that a list names with or without ending, also of images that the run lacks."""
     known, stems = set(image_names), group_by_stem(image_names)
     chosen: dict[str, Path] = {}
     lacking = []
     for entry in read_list(list_file):
         image = find_listed(entry, known, stems)
-        if image is None:  # the run lacks it; has it a mask all the same?
+        if image is None:  # the run lacks it, but it may have a mask
             image, candidates = entry, (folder / f"{entry}.png", folder / f"{strip_ending(entry)}.png")
             mask = next((path for path in candidates if path.is_file()), None)
         else:
@@ -61,14 +69,14 @@ def _find_listed_masks(
 
 
 def _match_masks(folder: Path, image_names: Sequence[str]) -> dict[str, Path]:
-    by_full_name = {name: f"{name}.png" for name in image_names if os.path.isfile(folder / f"{name}.png")}
+    by_full_name = {name: f"{name}.png" for name in image_names if (folder / f"{name}.png").is_file()}
     taken = set(by_full_name.values())
     matched = dict(by_full_name)
     image_of_mask: dict[str, str] = {}
     for name in image_names:
         mask = f"{strip_ending(name)}.png"
-        # The full name says more than the stem: `a.jpg.png` belongs to `a.jpg`, not to an image `a.jpg.png`.
-        if name in matched or mask in taken or not os.path.isfile(folder / mask):
+        # Full names go first: `a.jpg.png` belongs to `a.jpg`, not to an image `a.jpg.png`.
+        if name in matched or mask in taken or not (folder / mask).is_file():
             continue
         if mask in image_of_mask:
             raise InputError(

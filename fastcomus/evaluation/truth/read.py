@@ -1,4 +1,4 @@
-"""Ground truth to score against: what `--truth` names, read into one of two forms."""
+"""Reading of the ground truth that `--truth` names, into one of two forms."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ def read_truth(
 ) -> Truth | ImageLabels:
     """Find the truth of the images of a run, without opening any mask.
 
-    `source`: a folder of masks, or KIND:PATH[@SPLIT][@LIST], see `source.parse_source`. `classes_file`: one class name
-        a line, background first; data sets that name their classes need none. `image_names`: relative POSIX paths.
+    Args:
+        source: A folder of masks, or KIND:PATH[@SPLIT][@LIST], see `source.parse_source`.
+        classes_file: One class name a line, background first; not needed where the data set names its classes.
+        image_names: Images of the run, relative POSIX paths.
 
-    Raises InputError when the truth or its split cannot be used, when the class list has another length than the data
-    set's, or when the images of the run have no truth at all.
+    Returns:
+        True masks, or for a folder per class the true class of every image.
+
+    Raises:
+        InputError: The truth or its split cannot be used, the number of class names is not that of the data set's
+            classes, or no image of the run has truth.
     """
     if not isinstance(source, TruthSource):
         source = parse_source(str(source))
@@ -39,7 +45,18 @@ def read_truth(
 
 
 def make_fitting_source(source: TruthSource, split_or_list: str) -> TruthSource:
-    """The same truth on other images: those of a split of the data set by that name, else of the list in that file."""
+    """Choose other images of the same data set, to fit a matching on.
+
+    Args:
+        source: The truth of the images to score.
+        split_or_list: A split of the data set, or else a file with an image a line.
+
+    Returns:
+        The truth of the other images.
+
+    Raises:
+        InputError: There is neither a split nor a file of that name.
+    """
     if (source.kind == "voc" and voc.has_split(source.path, split_or_list)) or (
         source.kind in ("coco", "coco-voc") and coco.has_split(source.path, split_or_list)
     ):

@@ -1,4 +1,4 @@
-"""What `--truth` may say: the kind of data set, where it lies, which of its images count."""
+"""The value of `--truth`: the kind of data set, where it lies, and which of its images count."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ _WITH_SPLITS = ("voc", "coco", "coco-voc")
 
 @dataclass(frozen=True)
 class TruthSource:
-    """`kind`: one of KINDS. `split`: a split of the data set by name, "" where it has none. `list_file`: names of the
-    images that count; None for all."""
+    """A data set to score against.
+
+    Attributes:
+        kind: One of KINDS.
+        path: Its folder.
+        split: Name of the split; "" for kinds without splits.
+        list_file: Names of the images that count; None for all.
+    """
 
     kind: str
     path: Path
@@ -24,7 +30,7 @@ class TruthSource:
 
 
 def parse_source(text: str) -> TruthSource:
-    """Read KIND:PATH[@SPLIT][@LIST].
+    """Parse KIND:PATH[@SPLIT][@LIST].
 
     - `DIR` or `masks:DIR`: a folder of masks (PNG: 0 background, 255 void), named like the images.
     - `voc:PATH@val`: PASCAL VOC; PATH is VOCdevkit or one year in it; `train`, `val`, `trainaug`, 2007's `test`, ...
@@ -32,7 +38,16 @@ def parse_source(text: str) -> TruthSource:
       background.
     - `folders:DIR`: a folder per class, images below it; labels without masks.
 
-    LIST is a file with an image a line. Raises InputError when nothing is there, or a split lacks.
+    LIST is a file with an image a line.
+
+    Args:
+        text: The value of `--truth`.
+
+    Returns:
+        The parts.
+
+    Raises:
+        InputError: The folder or the list is missing, or the split is not given.
     """
     kind, colon, place = text.partition(":")
     if not colon or kind not in KINDS:
@@ -49,13 +64,23 @@ def parse_source(text: str) -> TruthSource:
         list_name = parts.pop(0)
     if parts:
         raise InputError(f"{text} has too many parts after @; write {kind}:PATH@{'SPLIT@' * bool(split)}LIST.")
-    if list_name and not os.path.isfile(list_name):
+    if list_name and not Path(list_name).is_file():
         raise InputError(f"{text}: there is no list file {list_name}; give a file with the name of an image a line.")
     return TruthSource(kind, path, split, Path(list_name) if list_name else None)
 
 
 def read_list(file: Path) -> list[str]:
-    """Names in a list file, one a line, each once, blank lines left out. InputError when there are none."""
+    """Read names from a list file, one a line, without blank lines and repetitions.
+
+    Args:
+        file: The list.
+
+    Returns:
+        The names, in the order of the file.
+
+    Raises:
+        InputError: The file cannot be read as UTF-8 text or is empty.
+    """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -67,11 +92,11 @@ def read_list(file: Path) -> list[str]:
 
 
 def _split_at_signs(place: str) -> tuple[Path, list[str]]:
-    """The longest beginning that is there (a path may hold an @), and what follows it between the signs."""
+    """Split at @ behind the longest existing folder, as folders' names may hold an @ too."""
     pieces = place.split("@")
     for count in range(len(pieces), 0, -1):
         path = "@".join(pieces[:count])
-        if path and os.path.isdir(path):
+        if path and Path(path).is_dir():
             return Path(path), pieces[count:]
     return Path(pieces[0]), pieces[1:]
 

@@ -1,8 +1,7 @@
-"""The two forms of truth, and what every reader of it needs."""
+"""The two forms of truth, and what the readers of all kinds share."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,13 +19,14 @@ MAX_CLASSES = VOID  # background is 0, so at most the labels 0 .. 254
 class Truth:
     """The true class of every pixel.
 
-    `place`: what was searched, for messages.
-    `classes`: names in label order, background first; empty when no names were given. `evaluation.evaluate`
-        then numbers them up to the highest label it meets.
-    `files`: image name (relative POSIX path, as in the run) -> the file that holds its truth; only images that have
-        some. An image that the run lacks stands under the name that it would have.
-    `read`: image name -> (H, W) labels, unsigned or signed integers; `VOID` is not scored. May be called from
-        several threads at once; raises InputError.
+    Attributes:
+        place: The folder that was searched, for messages.
+        classes: Names in label order, background first; () where no names were given, and `class_maps.evaluate`
+            numbers them up to the highest label.
+        files: Image name (relative POSIX path, as in the run) -> the file that holds its truth. An image that the
+            run lacks stands under the name that it would have.
+        read: Gives the labels (H, W) of an image by name, integers; `VOID` is not scored. May be called from several
+            threads at once; raises InputError.
     """
 
     place: Path
@@ -37,7 +37,13 @@ class Truth:
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """The true class of every image, without masks: `labels`, image name -> index into `classes` (no background)."""
+    """The true class of every image, without masks.
+
+    Attributes:
+        place: The folder that was searched, for messages.
+        classes: Names, without background.
+        labels: Image name -> index into `classes`.
+    """
 
     place: Path
     classes: tuple[str, ...]
@@ -45,9 +51,16 @@ class ImageLabels:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Labels of a PNG: (H, W) uint8, or uint16 / int32 for a 16-bit one. A palette PNG gives its indices.
+    """Read the labels of a grey or palette PNG.
 
-    Raises InputError when the file is not a readable PNG, or is in colour or has transparency.
+    Args:
+        path: The file.
+
+    Returns:
+        (H, W) uint8, or uint16 or int32 for 16 bits a pixel; of a palette PNG, the indices.
+
+    Raises:
+        InputError: The file is not a readable PNG, or has colours or transparency.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
@@ -66,7 +79,17 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_classes(classes_file: Path) -> tuple[str, ...]:
-    """Names in label order, one a line. InputError for a blank line, a name twice, or more than MAX_CLASSES."""
+    """Read the names of classes, one a line.
+
+    Args:
+        classes_file: The file.
+
+    Returns:
+        The names in label order.
+
+    Raises:
+        InputError: The file cannot be read, a line is blank, a name stands twice, or there are more than MAX_CLASSES.
+    """
     try:
         lines = classes_file.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -81,7 +104,7 @@ def read_classes(classes_file: Path) -> tuple[str, ...]:
         )
     first_line: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
-        # A blank line would silently shift every later label, and equal names would hide one another's score.
+        # A blank line would shift all later labels, and of two equal names only one score would be stored.
         if not name:
             raise InputError(f"Line {number} of the classes file {classes_file} is blank; name that class.")
         if name in first_line:
@@ -94,7 +117,19 @@ def read_classes(classes_file: Path) -> tuple[str, ...]:
 
 
 def choose_class_names(given: tuple[str, ...], classes: tuple[str, ...], owner: str) -> tuple[str, ...]:
-    """The names `given` for the `classes` of a data set, or these; InputError when their numbers differ."""
+    """Choose between a user's names of classes and the data set's own.
+
+    Args:
+        given: The user's names; () for none.
+        classes: The data set's names.
+        owner: The data set, for the message.
+
+    Returns:
+        The user's names where there are any.
+
+    Raises:
+        InputError: The numbers of names differ.
+    """
     if given and len(given) != len(classes):
         raise InputError(
             f"The classes file has {len(given)} names and {owner} {len(classes)} classes; "
@@ -104,7 +139,16 @@ def choose_class_names(given: tuple[str, ...], classes: tuple[str, ...], owner: 
 
 
 def build_absence_error(names: Sequence[str], whose: str, what: str) -> InputError:
-    """An error that names everything that a split lists and nothing holds."""
+    """Make an error that names all listed images without truth.
+
+    Args:
+        names: The images.
+        whose: What lists them.
+        what: What they lack.
+
+    Returns:
+        The error, to be raised.
+    """
     return InputError(
         f"{whose} names {len(names)} image{'s' * (len(names) > 1)} without {what}: {', '.join(names)}; "
         "add them, or take them off the list."
@@ -112,7 +156,18 @@ def build_absence_error(names: Sequence[str], whose: str, what: str) -> InputErr
 
 
 def match_by_stem(image_names: Iterable[str], wanted: Mapping[str, object]) -> dict[str, str]:
-    """For every file stem in `wanted`, the image of the run that has it, folders apart, where there is one."""
+    """Find the image of the run for every file stem, in whatever folder it lies.
+
+    Args:
+        image_names: Images of the run.
+        wanted: Stems as keys.
+
+    Returns:
+        Stem -> image, for the stems that some image has.
+
+    Raises:
+        InputError: Two images have the same stem.
+    """
     found: dict[str, str] = {}
     for name in image_names:
         stem = PurePosixPath(name).stem
@@ -128,9 +183,18 @@ def match_by_stem(image_names: Iterable[str], wanted: Mapping[str, object]) -> d
 
 
 def find_listed(entry: str, names: Container[str], stems: Mapping[str, Sequence[str]]) -> str | None:
-    """The one of `names` that a list means by `entry`: that name, or without its ending (`stems`, by `group_by_stem`).
+    """Find the name that an entry of a list stands for: the same name, or the one that differs in its ending.
 
-    None where there is none; InputError where it may be either of two.
+    Args:
+        entry: Line of the list.
+        names: All names.
+        stems: The same names as `group_by_stem` groups them.
+
+    Returns:
+        The name; None where there is none.
+
+    Raises:
+        InputError: The entry may stand for several names.
     """
     if entry in names:
         return entry
@@ -143,7 +207,7 @@ def find_listed(entry: str, names: Container[str], stems: Mapping[str, Sequence[
 
 
 def group_by_stem(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names without their endings -> the names."""
+    """Group names by what they are without their endings."""
     stems: dict[str, list[str]] = {}
     for name in names:
         stems.setdefault(strip_ending(name), []).append(name)
@@ -151,6 +215,16 @@ def group_by_stem(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def build_no_image_error(place: Path, example: str, image_names: Sequence[str]) -> InputError:
+    """Make an error for a run none of whose images belongs to the data set.
+
+    Args:
+        place: Where the data set lies.
+        example: One of its images.
+        image_names: Images of the run.
+
+    Returns:
+        The error, to be raised.
+    """
     if not image_names:
         return InputError(f"There are no images to score against {place}; give a run that has some.")
     return InputError(
@@ -160,10 +234,11 @@ def build_no_image_error(place: Path, example: str, image_names: Sequence[str]) 
 
 
 def strip_ending(name: str) -> str:
-    return os.path.splitext(name)[0]
+    """Return a relative POSIX path without the ending of its file name."""
+    return name.removesuffix(PurePosixPath(name).suffix)
 
 
 def _find_grey_step(image: ImageFile.ImageFile) -> int:
-    """Pillow spreads 2- and 4-bit grey over 0 to 255; dividing by this gives back what the file holds."""
+    """Find the factor by which Pillow multiplies grey values of 2 and 4 bits to spread them over 0 to 255."""
     raw_mode = image.tile[0][3] if image.tile else None
     return {"L;2": 85, "L;4": 17}.get(raw_mode, 1) if isinstance(raw_mode, str) else 1

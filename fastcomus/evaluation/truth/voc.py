@@ -20,17 +20,27 @@ CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-AUGMENTED_SPLIT = "trainaug"  # its masks, SBD's among them, lie in SegmentationClassAug
-# PATH may be one year, or a folder above. Of two years with the same split the later counts.
+AUGMENTED_SPLIT = "trainaug"  # VOC and SBD together; its masks lie in SegmentationClassAug
+# The given folder may be one year or a folder above it. Where two years have a split, the later one counts.
 _YEARS = (".", "VOC2012", "VOC2007", "VOCdevkit/VOC2012", "VOCdevkit/VOC2007")
 
 
 def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]) -> Truth:
-    """Masks of the images of a split; the image `2007_000032.jpg`, in whatever folder of the run, has
-    `SegmentationClass/2007_000032.png`, or in the split `trainaug` `SegmentationClassAug/2007_000032.png`.
-    A list file stands in for the split's own list.
+    """Find the masks of the images of a split.
 
-    Raises InputError when the split is not there or names images without a mask (all of them are told).
+    The mask of `2007_000032.jpg`, in whatever folder of the run, is `SegmentationClass/2007_000032.png`, or
+    `SegmentationClassAug/2007_000032.png` in the split `trainaug`.
+
+    Args:
+        source: The data set and its split; a list file replaces the split's own list.
+        given: Names of the classes; () for VOC's own.
+        image_names: Images of the run.
+
+    Returns:
+        The truth of all images of the split.
+
+    Raises:
+        InputError: The split is missing or names images without a mask (the message names all of them).
     """
     year = find_year(source.path, source.split)
     if year is None:
@@ -50,11 +60,20 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
 
 
 def has_split(path: Path, split: str) -> bool:
+    """Tell whether the data set in a folder has a split of that name."""
     return find_year(path, split) is not None
 
 
 def find_year(path: Path, split: str) -> Path | None:
-    """The folder of the year that has `split`, at `path` or below; None where there is none."""
+    """Find the folder of the year that has a split.
+
+    Args:
+        path: That folder or one above it.
+        split: Name of the split.
+
+    Returns:
+        None where no year has the split.
+    """
     return next((path / year for year in _YEARS if _locate_split_file(path / year, split).is_file()), None)
 
 
@@ -63,7 +82,7 @@ def _locate_split_file(year: Path, split: str) -> Path:
 
 
 def _read_first_column(line: str) -> str:
-    """trainaug.txt comes with plain names, or with `/JPEGImages/X.jpg /SegmentationClassAug/X.png`."""
+    """Return a line's image; trainaug.txt may hold pairs `/JPEGImages/X.jpg /SegmentationClassAug/X.png`."""
     return line.split()[0]
 
 

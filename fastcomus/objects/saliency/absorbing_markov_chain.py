@@ -72,7 +72,7 @@ class AbsorbingMarkovChain:
 
 
 def _compute_absorbed_time(between: np.ndarray, ending: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """y = T u, T = (I - Q)^-1: expected sum of `weights` (N,) over the superpixels that a walk from each visits, (N,).
+    """Y = T u, T = (I - Q)^-1: expected sum of `weights` (N,) over the superpixels that a walk from each visits, (N,).
 
     `between` (N, N): affinities a_ij of superpixels, 1 on the diagonal. `ending` (N,): summed affinity to absorbing
     doubles. Q is `between` divided by what both sum to in a row, D; so y solves (D - A) y = D u.
@@ -92,7 +92,7 @@ def _score_middling_share(saliency: np.ndarray) -> float:
 
 
 def _compute_recurrence_time(between: np.ndarray) -> np.ndarray:
-    """h = 1 / pi, normalised to [0, 1]: steps until a walk that never ends comes back, (N,).
+    """H = 1 / pi, normalised to [0, 1]: steps until a walk that never ends comes back, (N,).
 
     pi, the equilibrium distribution, is each row's share of all affinities. It is high in smooth regions, so visits
     there count less.

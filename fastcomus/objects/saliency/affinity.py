@@ -32,7 +32,8 @@ class Affinity:
 
 class TwoValuedAffinity:
     """The same for W of 1 and 1e-5 on a CPU, kept as `similar` (B, N, N) bool: products are bound by memory, and a byte
-    for eight makes them more than twice as fast."""
+    for eight makes them more than twice as fast.
+    """
 
     def __init__(self, similar: torch.Tensor) -> None:
         self.similar = similar

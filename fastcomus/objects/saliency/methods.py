@@ -29,7 +29,8 @@ from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
 @dataclass(frozen=True)
 class Method:
     """`about`: what it is, for help and doctor. `load`: makes the proposer. `package`: what it needs to be installed,
-    and `extra` which brings it."""
+    and `extra` which brings it.
+    """
 
     about: str
     load: Callable[[str, EmbedConfig, torch.device], Proposer | NetworkProposer]

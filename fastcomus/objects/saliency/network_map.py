@@ -155,7 +155,8 @@ def _load_prior(prior: Any, checkpoint: str) -> Proposer:
 
 def find_networks_behind(saliency: str) -> set[str]:
     """Names of the networks that had a part in `saliency` (a method's name or a checkpoint file): which of them were
-    trained with labels is what the user should know."""
+    trained with labels is what the user should know.
+    """
     if saliency.startswith(BASNET):
         return {saliency}
     described = _read_description(Path(saliency)) if Path(saliency).is_file() else None
@@ -170,7 +171,8 @@ def check_network(name: str) -> None:
 
 def save_network(network: SaliencyNetwork, priors: Sequence[str], refined_by: str, path: Path) -> None:
     """Write a safetensors file that `load_network_map` takes. `priors`: what it learnt from; `refined_by`: the backbone
-    behind its labels, or ""."""
+    behind its labels, or "".
+    """
     from safetensors.torch import save_file
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}

@@ -103,7 +103,7 @@ def _threshold_similarity(features: torch.Tensor, tau: float) -> torch.Tensor:
 
 
 def _cut(similar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """y (B, N) float64 with its largest |y| positive, and which patches are above its mean, (B, N) bool.
+    """Y (B, N) float64 with its largest |y| positive, and which patches are above its mean, (B, N) bool.
 
     Both are zero where no cut is better than another.
     """

@@ -29,7 +29,8 @@ class NetworkProposer(Protocol):
 
     def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
         """For every image of a stacked batch, maps (M, h, w) on the network's device: float32 in [0, 1], or masks as
-        bool. h and w are those of every map."""
+        bool. h and w are those of every map.
+        """
 
 
 def choose_images_per_pass(device: torch.device) -> int:

@@ -1,5 +1,6 @@
 """A small saliency network: a pretrained backbone and a feature pyramid (Lin et al., "Feature Pyramid Networks for
-Object Detection", CVPR 2017) that carries what the deep layers see down to the fine ones."""
+Object Detection", CVPR 2017) that carries what the deep layers see down to the fine ones.
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,8 @@ def compute_superpixel_saliency(
     saliency_of: Callable[[Regions], np.ndarray],
 ) -> np.ndarray:
     """The saliency map (1, H, W) float32 in [0, 1] of `pixels` (H, W, 3) uint8, whose N superpixels have the saliency
-    `saliency_of(regions)`, (N,): smoothed by a Gaussian of `smoothing` times the longest side, and stretched."""
+    `saliency_of(regions)`, (N,): smoothed by a Gaussian of `smoothing` times the longest side, and stretched.
+    """
     check_pixels(pixels)
     lab = convert_to_cielab(shrink_image(pixels, working_side_px))
     labels = compute_superpixels(lab, superpixels, compactness)

@@ -147,7 +147,8 @@ def fuse_maps(maps: np.ndarray) -> np.ndarray:
 def compute_confidence(maps: np.ndarray) -> float:
     """How clearly the maps (P, L, L) uint8 of an image agree on an object, in [0, 1]: the mean of their fusion inside
     Otsu's threshold less that outside. Where they disagree the fusion is grey. (On photographs it goes with the IoU of
-    the label: correlation 0.6.)"""
+    the label: correlation 0.6.)
+    """
     label = fuse_maps(maps)[0].astype(np.float32) / 255
     inside = label > compute_otsu_threshold(label)
     return float(label[inside].mean() - label[~inside].mean()) if inside.any() else 0.0
