@@ -1,6 +1,6 @@
 """What each stage must move and compute per image, and how fast a GPU can be at most: writes bench/roofline.md.
 
-    python bench/roofline.py
+    python -m bench.roofline
 
 Operations of networks are counted by torch on tensors without data; their bytes are every layer's output written and
 read once in bfloat16, and the weights once per batch. The other stages are counted by hand, as the column says.
@@ -133,7 +133,7 @@ def format_page(all_stages: list[Stage]) -> str:
     lines = [
         "# Roofline",
         "",
-        "Written by `python bench/roofline.py`; nothing on this page was measured. For each stage: bytes moved and",
+        "Written by `python -m bench.roofline`; nothing on this page was measured. For each stage: bytes moved and",
         "operations per image, the time that either takes at the device's peak (its two floors), and which one binds.",
         "A measured figure can be placed beside the bound: `bench/kernels.py` prints GB/s for the kernels.",
         "",
