@@ -36,7 +36,7 @@ $(GPU_API)/.ready: pyproject.toml
 	touch $(GPU_API)/.ready
 
 bench: $(READY)
-	$(BIN)/python bench/quality.py --data ../shared/data/msrc14
+	$(BIN)/python -m bench.quality --data ../shared/data/msrc14
 
 # torch is pinned to the release that the project is tested with; the rest resolves from pyproject.toml.
 #

@@ -1,6 +1,6 @@
 """Speed of `embed` and `predict` on Ray, and in a process per device, against one process on the same cores.
 
-    python bench/distributed.py --data ../shared/data/msrc14/JPEGImages
+    python -m bench.distributed --data ../shared/data/msrc14/JPEGImages
 
 Files are compared first. Ray and processes take seconds to start and to load networks, whatever the work, so each side
 does a part of the images and then all of them, from nothing: what the further images take is its cost once warm, in
@@ -13,22 +13,18 @@ replaces the same in the JSON.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from bench import harness
 from fastcomus import Run
 from fastcomus.images.folder import find_images
 from fastcomus.segmentation.files import write_segmenter
@@ -37,107 +33,104 @@ from fastcomus.store.run_folder import RunFolder
 
 K = 14
 SHARD_IMAGES = 16
+MEASURES = ("images_per_s", "images_per_cpu_s", "start_s", "ratio", "cpu_ratio")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--count", type=int, default=494, help="images to use")
+    parser = harness.make_parser(__doc__, "distributed", data=None, count=494, repeats=3)
     parser.add_argument("--part", type=int, default=128, help="images of the smaller part")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each side")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cores of this machine to use")
     parser.add_argument("--stages", nargs="*", default=["embed", "predict"])
     parser.add_argument("--sides", nargs="*", type=int, default=[1, 2, 3], help="which, beside one process: 1 to 3")
-    parser.add_argument("--json", type=Path, default=Path("bench/results/distributed.json"))
     arguments = parser.parse_args()
-    numbers: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-    numbers["cores"], counts = arguments.cores, [arguments.part, arguments.count]
+    numbers, counts = harness.read_json(arguments.json), [arguments.part, arguments.count]
     torch.set_num_threads(arguments.cores)
+    found = find_images(arguments.data)
     with tempfile.TemporaryDirectory() as scratch:
-        names = find_images(arguments.data).names
-        lists = [write_image_list(arguments.data, names[:count], Path(scratch)) for count in counts]
+        lists = [Path(scratch, f"{count}.txt") for count in counts]
+        for file, count in zip(lists, counts, strict=True):
+            file.write_text("\n".join(str((found.root / name).resolve()) for name in found.names[:count]))
         make_trained_run(Path(scratch) / "trained")
         for stage in arguments.stages:
             sides = measure(stage, lists, Path(scratch), arguments.repeats, arguments.cores, arguments.sides)
             before = numbers.get(stage, {"images": counts, "sides": {}})
             sides = {**before["sides"], **sides} if before["images"] == counts else sides
-            numbers[stage] = {"images": counts, "sides": sides}
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-            Console().print(build_table(stage, sides))
+            about = {**harness.describe_run("cpu", "ray"), "cores": arguments.cores}
+            numbers[stage] = {**about, "images": counts, "sides": sides}
+            harness.write_json(arguments.json, numbers)
+            columns = {name.replace("_", " "): f"{{{name}:.2f}}" for name in MEASURES}
+            rows = [{"where": name, **side} for name, side in sides.items()]
+            harness.print_table(stage, rows, {"where": "{where}", **columns})
 
 
-def measure(
-    stage: str, lists: list[Path], scratch: Path, repeats: int, cores: int, chosen: list[int]
-) -> dict[str, Any]:
-    sides: dict[str, dict[str, Any]] = {
+def measure(stage: str, lists: list[Path], scratch: Path, repeats: int, cores: int, chosen: list[int]) -> harness.Row:
+    sides: dict[str, harness.Row] = {
         "one process": {"device": "cpu", "workers": cores},
         f"Ray, an actor of {cores} cores": {"engine": "ray", "workers": cores},
         f"Ray, {cores} actors": {"engine": "ray", "workers": 1},
         f"{cores} processes": {"device": ",".join(["cpu"] * cores)},
     }
     sides = {name: side for number, (name, side) in enumerate(sides.items()) if number in (0, *chosen)}
-    turns: dict[str, list[Cost]] = {name: [] for name in sides}
+    turns: dict[str, list[harness.Row]] = {name: [] for name in sides}
     for repeat in range(repeats):
-        for number, (name, side) in enumerate(sides.items()):
+        for name, side in sides.items():
+            places = [scratch / f"{stage}-{repeat}-{name}-{images.stem}" for images in lists]
             part, whole = (
-                do(stage, images, scratch / f"{stage}-{repeat}-{number}-{images.stem}", scratch / "trained", **side)
-                for images in lists
+                do(stage, images, place, scratch / "trained", **side)
+                for images, place in zip(lists, places, strict=True)
             )
-            turns[name].append(Cost(whole, part))
-            print(stage, repeat, name, turns[name][-1].__dict__, flush=True)
-            for images in lists:
-                check_same(*(scratch / f"{stage}-{repeat}-{one}-{images.stem}" for one in (0, number)))
-    local = turns["one process"]
+            turns[name].append(compute_rates(whole, part, turns["one process"][repeat:]))
+            harness.print_progress(stage, repeat, name, turns[name][-1])
+            for images, place in zip(lists, places, strict=True):
+                check_same(scratch / f"{stage}-{repeat}-one process-{images.stem}", place)
     return {
-        name: {
-            "images_per_s": statistics.median(turn.images_per_s for turn in own),
-            "images_per_cpu_s": statistics.median(turn.images_per_cpu_s for turn in own),
-            "start_s": statistics.median(turn.start_s for turn in own),
-            "ratio": statistics.median(
-                turn.images_per_s / one.images_per_s for turn, one in zip(own, local, strict=True)
-            ),
-            "cpu_ratio": statistics.median(
-                turn.images_per_cpu_s / one.images_per_cpu_s for turn, one in zip(own, local, strict=True)
-            ),
-        }
+        name: {measure: statistics.median(turn[measure] for turn in own) for measure in MEASURES}
         for name, own in turns.items()
     }
 
 
-class Done:
+class Done(NamedTuple):
     """What `images` took, from nothing to the last file."""
 
-    def __init__(self, images: int, seconds: float, cpu_seconds: float) -> None:
-        self.images = images
-        self.seconds = seconds
-        self.cpu_seconds = cpu_seconds
+    images: int
+    seconds: float
+    cpu_seconds: float
 
 
-class Cost:
-    """Rates of the images that `whole` has beyond `part`; `start_s`: what the part takes beyond its images."""
+def compute_rates(whole: Done, part: Done, local: list[harness.Row]) -> harness.Row:
+    """Rates of the images that `whole` has beyond `part`, and their ratios to those of one process in that turn.
 
-    def __init__(self, whole: Done, part: Done) -> None:
-        further = whole.images - part.images
-        self.images_per_s = further / (whole.seconds - part.seconds)
-        self.images_per_cpu_s = further / (whole.cpu_seconds - part.cpu_seconds)
-        self.start_s = part.seconds - part.images / self.images_per_s
+    `start_s` is what the part takes beyond its images.
+    """
+    further = whole.images - part.images
+    rate = further / (whole.seconds - part.seconds)
+    cpu_rate = further / (whole.cpu_seconds - part.cpu_seconds)
+    one = local[0] if local else {"images_per_s": rate, "images_per_cpu_s": cpu_rate}
+    return {
+        "images_per_s": rate,
+        "images_per_cpu_s": cpu_rate,
+        "start_s": part.seconds - part.images / rate,
+        "ratio": rate / one["images_per_s"],
+        "cpu_ratio": cpu_rate / one["images_per_cpu_s"],
+    }
 
 
 def do(
     stage: str, images: Path, place: Path, trained: Path, engine: str = "local", device: str = "auto", workers: int = 0
 ) -> Done:
-    with watch_cpu() as watched:
-        started = time.perf_counter()
+    def work() -> None:
         if stage == "embed":
-            folder = link_images(images, place.with_name(f"{place.name}-images"))
+            files = map(Path, images.read_text().splitlines())
+            folder = harness.link_images(files, place.with_name(f"{place.name}-images"))
             run = Run(place, preset="offline", device=device, workers=workers)
             run.embed(folder, engine=engine, shard_images=SHARD_IMAGES)
         else:
             run = Run(trained, device=device, workers=workers)
             run.predict(images, place, engine=engine, scales="1", flip=False)
-        seconds = time.perf_counter() - started
-    return Done(len(images.read_text().splitlines()), seconds, watched[0])
+
+    with watch_cpu() as watched:
+        times = harness.time_once(work)
+    return Done(len(images.read_text().splitlines()), times.median_s, watched[0])
 
 
 @contextmanager
@@ -198,28 +191,6 @@ def check_same(one: Path, other: Path) -> None:
             labels, theirs = (RunFolder(place).read_class_map(name) for place in (one, other))
             differing, total = differing + int((labels != theirs).sum()), total + labels.size
     assert differing < 1e-4 * total, (differing, total)
-
-
-def build_table(stage: str, numbers: dict[str, Any]) -> Table:
-    made = Table("where", "images/s", "ratio", "images per CPU-s", "ratio", "start, s", title=stage)
-    for name, side in numbers.items():
-        columns = ("images_per_s", "ratio", "images_per_cpu_s", "cpu_ratio", "start_s")
-        made.add_row(name, *(f"{side[column]:.2f}" for column in columns))
-    return made
-
-
-def write_image_list(data: Path, names: tuple[str, ...], scratch: Path) -> Path:
-    file = scratch / f"{len(names)}.txt"
-    file.write_text("\n".join(str((data / name).resolve()) for name in names))
-    return file
-
-
-def link_images(images: Path, folder: Path) -> Path:
-    """A folder of links to the images of a list."""
-    folder.mkdir()
-    for line in images.read_text().splitlines():
-        (folder / Path(line).name).symlink_to(line)
-    return folder
 
 
 def make_trained_run(folder: Path) -> None:

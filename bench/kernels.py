@@ -1,7 +1,9 @@
 """The custom kernels against what a user would call instead, on a GPU or, built by g++, on the CPU.
 
-    python bench/kernels.py                 # on the CUDA device, compiled by CuPy
-    python bench/kernels.py --device cpu    # the same sources on one core: a check of results, and a rough comparison
+    python -m bench.kernels                 # on the CUDA device, compiled by CuPy
+    python -m bench.kernels --device cpu --emulator tests/cuda_on_cpu/cpu_kernels.py    # the same sources on one core
+
+The latter is a check of results, and a rough comparison: `--emulator` is a Python file with a class CpuKernels.
 
 Images are 500 x 375 by default, the usual size of VOC, with a box each. Crops: torchvision's `resize(antialias=True)`
 box by box, and `roi_align` of all boxes at once, which does not antialias (its distance from the former stands beside
@@ -12,30 +14,21 @@ switching takes most of the time there.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from torchvision import ops
 from torchvision.transforms.v2 import functional as transforms
 
+from bench import harness
 from fastcomus.backends import gpu_images, gpu_objects
-from fastcomus.backends.choose import select
 from fastcomus.backends.cpu import CpuBackend, compute_otsu_threshold
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
-from fastcomus.errors import InputError
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # ImageNet's, of pixels in [0, 255]
 
@@ -50,49 +43,30 @@ class Inputs:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--count", type=int, default=0, help="images; 0: 512 on a GPU, 16 on the CPU")
+    parser = harness.make_parser(__doc__, "kernels", device="cuda", count=0, repeats=9)
+    parser.add_argument("--emulator", type=Path, help="Python file with CpuKernels(folder, *flags), for --device cpu")
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--height", type=int, default=375)
     parser.add_argument("--size", type=int, default=256, help="side of a crop")
-    parser.add_argument("--repeats", type=int, default=9, help="turns of each side")
-    parser.add_argument("--json", type=Path, default=Path("bench/results/kernels.json"))
     arguments = parser.parse_args()
-    try:
-        select(arguments.device)
-    except InputError as error:
-        parser.error(str(error))
-    numbers = measure(arguments)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console().print(build_table(numbers))
-
-
-def measure(arguments: argparse.Namespace) -> dict:
-    device = torch.device(arguments.device if arguments.device != "cuda" else "cuda:0")
+    device = torch.device(harness.select_device(arguments.device))
+    if device.type == "cpu" and not arguments.emulator:
+        parser.error("--device cpu needs --emulator")
     count = arguments.count or (512 if device.type == "cuda" else 16)
     with tempfile.TemporaryDirectory() as scratch:
-        kernels = make_launcher(device, Path(scratch))
+        kernels: Kernels = CupyKernels()
+        if device.type == "cpu":
+            kernels = harness.load_file(arguments.emulator).CpuKernels(Path(scratch), "-O3", "-march=native")
         inputs = make_inputs(count, arguments.height, arguments.width, device)
-        rows = [
-            *benchmark_crops(kernels, inputs, arguments.size, device, arguments.repeats),
-            *benchmark_masks(kernels, inputs, device, arguments.repeats),
-            *benchmark_objects(kernels, inputs, arguments.size, device, arguments.repeats),
-            *benchmark_class_maps(kernels, inputs, device, arguments.repeats),
-        ]
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+        given = (kernels, inputs, device, arguments.repeats)
+        rows = benchmark_crops(*given, arguments.size) + benchmark_masks(*given)
+        rows += benchmark_objects(*given, arguments.size) + benchmark_class_maps(*given)
     size = f"{arguments.width} x {arguments.height}"
-    return {"device": hardware, "torch": torch.__version__, "images": count, "size": size, "rows": rows}
-
-
-def make_launcher(device: torch.device, scratch: Path) -> Kernels:
-    if device.type == "cuda":
-        return CupyKernels()
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from cuda_on_cpu.cpu_kernels import CpuKernels
-
-    return CpuKernels(scratch, "-O3", "-march=native")
+    about = harness.describe_run(str(device), "torchvision", "cupy-cuda13x")
+    harness.write_json(arguments.json, {**about, "device": device.type, "images": count, "size": size, "rows": rows})
+    columns = {"what": "{what}", "side": "{side}", "images/s": "{median:,.0f}", "least": "{least:,.0f}"}
+    columns |= {"most": "{most:,.0f}", "GB/s": "{GB/s:.3g}", "mean error": "{mean error in grey levels:.3g}"}
+    harness.print_table(f"{count} images of {size} on {about['hardware']}", rows, columns)
 
 
 def make_inputs(count: int, height: int, width: int, device: torch.device) -> Inputs:
@@ -113,7 +87,9 @@ def make_inputs(count: int, height: int, width: int, device: torch.device) -> In
     return Inputs(images, torch.tensor(boxes, dtype=torch.int32, device=device), maps)
 
 
-def benchmark_crops(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_crops(
+    kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int, size: int
+) -> list[harness.Row]:
     count = len(inputs.images)
     packed = gpu_images.pack_images(inputs.images, device)
     owners = torch.arange(count, dtype=torch.int32, device=device)
@@ -145,10 +121,10 @@ def benchmark_crops(kernels: Kernels, inputs: Inputs, size: int, device: torch.d
     box_bytes = sum(3 * (x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in places)
     moved = box_bytes * (1 + 1 / gpu_images.ROWS_PER_BAND) + count * 3 * size * size * 2
     sides = {"crop_resize": by_kernel, "resize(antialias=True)": by_resize, "roi_align": by_roi_align}
-    return time_sides("crops", sides, count, moved, repeats, device, errors)
+    return time_sides("crops", sides, count, repeats, device, moved, errors)
 
 
-def benchmark_masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[harness.Row]:
     packed = gpu_images.pack_maps(inputs.maps, torch.float32, device)
 
     def by_kernel() -> torch.Tensor:
@@ -165,12 +141,14 @@ def benchmark_masks(kernels: Kernels, inputs: Inputs, device: torch.device, repe
     assert (by_kernel() == by_torchvision()).all()
     pixels = sum(one.numel() for one in inputs.maps)
     sides = {"mask_boxes": by_kernel, "Otsu and masks_to_boxes, one by one": by_torchvision}
-    rows = time_sides("masks and boxes", sides, len(inputs.maps), 9.0 * pixels, repeats, device, {})
+    rows = time_sides("masks and boxes", sides, len(inputs.maps), repeats, device, 9.0 * pixels)
     part = {"mask_boxes, largest part": lambda: gpu_images.threshold_masks(kernels, packed, "otsu", True).boxes}
-    return rows + time_sides("masks and boxes", part, len(inputs.maps), 0.0, repeats, device, {})
+    return rows + time_sides("masks and boxes", part, len(inputs.maps), repeats, device)
 
 
-def benchmark_objects(kernels: Kernels, inputs: Inputs, size: int, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_objects(
+    kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int, size: int
+) -> list[harness.Row]:
     """What `embed` does between its two networks: maps of 256 px to boxes, run lengths and crops."""
     resize = torch.nn.functional.interpolate
     coarse = [resize(one[None, None], (256, 256), mode="bilinear")[0] for one in inputs.maps]
@@ -188,16 +166,17 @@ def benchmark_objects(kernels: Kernels, inputs: Inputs, size: int, device: torch
         found = CpuBackend(torch.device("cpu")).find_objects(*on_host, "otsu", 400, size)
         return torch.tensor([one.boxes[0].tolist() for one in found])
 
-    assert (in_batches(at_once) == by_cpu_backend()).all() and (in_batches(1) == by_cpu_backend()).all()
+    for at_a_time in (at_once, 1):
+        assert (in_batches(at_a_time) == by_cpu_backend()).all()
     sides = {
         f"find_objects, {at_once} at once": lambda: in_batches(at_once),
         "find_objects, one by one": lambda: in_batches(1),
         "CPU backend, one thread": by_cpu_backend,
     }
-    return time_sides("maps to objects", sides, len(coarse), 0.0, repeats, device, {})
+    return time_sides("maps to objects", sides, len(coarse), repeats, device)
 
 
-def benchmark_class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[harness.Row]:
     found = gpu_images.threshold_masks(kernels, gpu_images.pack_maps(inputs.maps, torch.float32, device), "otsu")
     count, sizes = len(inputs.maps), found.masks.host_sizes
     clusters = torch.arange(count, dtype=torch.int32, device=device) % 80
@@ -221,53 +200,28 @@ def benchmark_class_maps(kernels: Kernels, inputs: Inputs, device: torch.device,
     assert (by_kernel() == by_torch()).all()
     pixels = sum(height * width for height, width in sizes)
     sides = {"assemble_masks": by_kernel, "torch, image by image": by_torch}
-    return time_sides("class maps", sides, count, 2.0 * pixels, repeats, device, {})
+    return time_sides("class maps", sides, count, repeats, device, 2.0 * pixels)
 
 
 def time_sides(
     what: str,
     sides: dict[str, Callable[[], torch.Tensor]],
     count: int,
-    moved: float,
     repeats: int,
     device: torch.device,
-    errors: dict[str, float],
-) -> list[dict]:
+    moved: float = 0.0,
+    errors: dict[str, float] | None = None,
+) -> list[harness.Row]:
     """A row per side: images per second, and for the first one bytes per second."""
-
-    def once(side: Callable[[], torch.Tensor]) -> float:
-        started = time.perf_counter()
-        side()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - started
-
-    for side in sides.values():
-        once(side), once(side)
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, side in sides.items():
-            taken[name].append(once(side))
     rows = []
-    for place, (name, times) in enumerate(taken.items()):
-        rates = [count / one for one in times]
-        row = {"what": what, "side": name, "median": statistics.median(rates), "least": min(rates), "most": max(rates)}
+    for place, (side, times) in enumerate(harness.time_sides(sides, repeats, str(device)).items()):
+        row = {"what": what, "side": side, **harness.summarise(count / one for one in times.wall_s)}
         if place == 0 and moved:
-            row["GB/s"] = moved / statistics.median(times) / 1e9
-        if name in errors:
-            row["mean error in grey levels"] = errors[name]
+            row["GB/s"] = moved / times.median_s / 1e9
+        if errors and side in errors:
+            row["mean error in grey levels"] = errors[side]
         rows.append(row)
     return rows
-
-
-def build_table(numbers: dict) -> Table:
-    title = f"{numbers['images']} images of {numbers['size']} on {numbers['device']}, torch {numbers['torch']}"
-    shown = Table("what", "side", "images/s", "least", "most", "GB/s", "mean error", title=title)
-    for row in numbers["rows"]:
-        rates = [f"{row[key]:,.0f}" for key in ("median", "least", "most")]
-        extra = [f"{row[key]:.3g}" if key in row else "" for key in ("GB/s", "mean error in grey levels")]
-        shown.add_row(row["what"], row["side"], *rates, *extra)
-    return shown
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Speed of `predict` against a bare PyTorch loop.
 
-    OMP_NUM_THREADS=2 python bench/prediction.py --data ../shared/data/msrc14/JPEGImages
+    OMP_NUM_THREADS=2 python -m bench.prediction --data ../shared/data/msrc14/JPEGImages
 
 What `fastcomus predict` does (read JPEGs, resize, network, enlarge the logits, write PNGs) against a loop over tensors
 of the same images, already resized and batched, in memory: the same network on the same batches, once alone and once
@@ -10,21 +10,14 @@ ratio is that of images per second (wall) or per CPU-second, which other work di
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
+from bench import harness
 from fastcomus.backends.choose import select
 from fastcomus.config import PredictConfig
 from fastcomus.images.folder import find_images
@@ -40,77 +33,50 @@ K = 14
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--count", type=int, default=64, help="images to use")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
-    parser.add_argument("--workers", type=int, default=2, help="threads that read and write")
-    parser.add_argument("--json", type=Path, default=Path("bench/results/prediction.json"))
-    arguments = parser.parse_args()
-    numbers = measure(arguments.data, arguments.count, arguments.repeats, arguments.workers)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    Console().print(build_table(numbers))
-
-
-def measure(data: Path, count: int, repeats: int, workers: int) -> dict:
-    backend = select("cpu")
-    config = get_preset_config("offline")
-    found = find_images(data)
-    names = found.names[:count]
+    arguments = harness.make_parser(__doc__, "prediction", data=None, count=64, repeats=5, workers=2).parse_args()
+    backend, config, found = select("cpu"), get_preset_config("offline"), find_images(arguments.data)
+    names = found.names[: arguments.count]
     torch.manual_seed(0)
     segmenter = build_segmenter("efficientnet-lite0", "", K, 16).eval()
     pixels = {name: backend.decode(str(found.root / name), config.embed.max_pixels) for name in names}
-    batches = _make_batches(pixels, config.predict, segmenter.output_stride)
-
+    batches = make_batches(pixels, config.predict, segmenter.output_stride)
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(scratch)
 
         def write(prediction: Prediction) -> None:
             folder.write_class_map(get_mask_file_name(prediction.image), prediction.compute_labels())
 
-        def pipeline() -> None:
-            for _ in label_images(segmenter, found.root, names, (), write, config, backend, workers, "predict"):
+        def predict() -> None:
+            given = (segmenter, found.root, names, (), write, config, backend, arguments.workers, "predict")
+            for _ in label_images(*given):
                 pass
 
-        sides: dict[str, Callable[[], object]] = {
-            "predict": pipeline,
-            "network": lambda: _run_bare(segmenter, batches, config.predict.flip, False),
-            "network and labels": lambda: _run_bare(segmenter, batches, config.predict.flip, True),
+        sides = {
+            "predict": predict,
+            "network": lambda: run_bare(segmenter, batches, config.predict.flip, False),
+            "network and labels": lambda: run_bare(segmenter, batches, config.predict.flip, True),
         }
-        pipeline()  # warm, and checked:
-        bare = _run_bare(segmenter, batches, config.predict.flip, True)
+        times = harness.time_sides(sides, arguments.repeats)
+        bare = times["network and labels"].result
         agreement = [(folder.read_class_map(get_mask_file_name(name)) == bare[name]).mean() for name in names]
-        assert min(agreement) > 0.9, min(agreement)  # interpolate does not know where strided logits lie: half a stride
-        times: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for _ in range(repeats):
-            for side, work in sides.items():
-                started, cpu = time.perf_counter(), time.process_time()
-                work()
-                times[side].append((time.perf_counter() - started, time.process_time() - cpu))
-    numbers: dict = {"images": len(names), "threads": torch.get_num_threads(), "agreement": float(np.mean(agreement))}
+    assert min(agreement) > 0.9, min(agreement)  # interpolate does not know where strided logits lie: half a stride
+    numbers = {**harness.describe_run(), "images": len(names), "agreement": float(np.mean(agreement))}
     for side, taken in times.items():
-        for unit, column in (("wall", 0), ("cpu", 1)):
-            numbers[f"{side}, images per {unit} second"] = _summarise_spread(
-                [len(names) / one[column] for one in taken]
-            )
+        for unit in ("wall", "cpu"):
+            seconds, ours = getattr(taken, f"{unit}_s"), getattr(times["predict"], f"{unit}_s")
+            numbers[f"{side}, images per {unit} second"] = harness.summarise(len(names) / one for one in seconds)
             if side != "predict":
-                ratios = [b[column] / p[column] for b, p in zip(taken, times["predict"], strict=True)]
-                numbers[f"predict over {side}, {unit}"] = _summarise_spread(ratios)
-    return numbers
-
-
-def build_table(numbers: dict) -> Table:
-    made = Table("what", "median", "least", "most", title=f"{numbers['images']} images, {numbers['threads']} threads")
-    for name, value in numbers.items():
-        if isinstance(value, dict):
-            made.add_row(name, *(f"{value[key]:.3g}" for key in ("median", "least", "most")))
-    made.add_row("agreement of labels", f"{numbers['agreement']:.4f}", "", "")
-    return made
+                ratios = [bare_s / own_s for bare_s, own_s in zip(seconds, ours, strict=True)]
+                numbers[f"predict over {side}, {unit}"] = harness.summarise(ratios)
+    harness.write_json(arguments.json, numbers)
+    rows = [{"what": name, **value} for name, value in numbers.items() if isinstance(value, dict) and "median" in value]
+    columns = {"what": "{what}", "median": "{median:.3g}", "least": "{least:.3g}", "most": "{most:.3g}"}
+    title = f"{len(names)} images, {numbers['threads']} threads; labels agree on {numbers['agreement']:.4f}"
+    harness.print_table(title, rows, columns)
 
 
 @torch.inference_mode()
-def _run_bare(segmenter: Segmenter, batches: list[Batch], flip: bool, with_labels: bool) -> dict[str, np.ndarray]:
+def run_bare(segmenter: Segmenter, batches: list[Batch], flip: bool, with_labels: bool) -> dict[str, np.ndarray]:
     made = {}
     for images, sizes, names in batches:
         logits = []
@@ -120,11 +86,11 @@ def _run_bare(segmenter: Segmenter, batches: list[Batch], flip: bool, with_label
         if with_labels:
             for place, (name, size) in enumerate(zip(names, sizes, strict=True)):
                 wide = [F.interpolate(one[place, None], size, mode="bilinear", align_corners=True) for one in logits]
-                made[name] = sum(one.softmax(1) for one in wide).argmax(1)[0].numpy()  # type: ignore[union-attr]
+                made[name] = torch.stack([one.softmax(1) for one in wide]).sum(0).argmax(1)[0].numpy()
     return made
 
 
-def _make_batches(pixels: dict[str, np.ndarray], config: PredictConfig, output_stride: int) -> list[Batch]:
+def make_batches(pixels: dict[str, np.ndarray], config: PredictConfig, output_stride: int) -> list[Batch]:
     """The batches that `predict` makes, in memory."""
     made: list[Batch] = []
     names = list(pixels)
@@ -140,10 +106,6 @@ def _make_batches(pixels: dict[str, np.ndarray], config: PredictConfig, output_s
                 stacked = [torch.stack(list(one)) for one in zip(*(images for _, images in part), strict=True)]
                 made.append((stacked, [pixels[name].shape[:2] for name, _ in part], [name for name, _ in part]))
     return made
-
-
-def _summarise_spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What each stage must move and compute per image, and how fast a GPU can be at most: writes bench/roofline.md.
 
-    python bench/roofline.py
+    python -m bench.roofline
 
 Operations of networks are counted by torch on tensors without data; their bytes are every layer's output written and
 read once in bfloat16, and the weights once per batch. The other stages are counted by hand, as the column says.
@@ -133,7 +133,7 @@ def format_page(all_stages: list[Stage]) -> str:
     lines = [
         "# Roofline",
         "",
-        "Written by `python bench/roofline.py`; nothing on this page was measured. For each stage: bytes moved and",
+        "Written by `python -m bench.roofline`; nothing on this page was measured. For each stage: bytes moved and",
         "operations per image, the time that either takes at the device's peak (its two floors), and which one binds.",
         "A measured figure can be placed beside the bound: `bench/kernels.py` prints GB/s for the kernels.",
         "",
@@ -188,7 +188,7 @@ def draw_conclusions(all_stages: list[Stage]) -> list[str]:
         f"- Cropping and normalising apart cost {apart:.2f} us, fused into half precision {fused:.2f} us. The",
         f"  difference is {share:.1f} % of the encoder's floor: crops stay uint8, the same on every backend;",
         "  `gpu_images.crop_resize` gives normalised float16 where it is wanted.",
-        "- Decoding on the host binds before any of it: a core reads 580 to 820 JPEGs of this size a second.",
+        "- Decoding on the host binds before any of it: a core reads some hundreds of JPEGs of this size a second.",
         "  nvJPEG does it on the device, an A100 or newer by units of its own; how fast, only a measurement can say.",
         f"- A launch takes some {LAUNCH_US} us, more than the pixels of an image: `embed` makes {LAUNCHES}",
         f"  launches for up to {at_once} images, {LAUNCH_US * LAUNCHES / at_once:.1f} us an image. One by one they",

@@ -1,7 +1,7 @@
 """Saliency methods on photographs with masks (the paper's Table 6): quality and images per second, a row per method.
 
-    python bench/saliency.py --images DIR/JPEGImages --masks DIR/Saliency --list DIR/objects.txt
-    python bench/saliency.py ... --cross          # and the network that train-saliency makes of the other half
+    python -m bench.saliency --data DIR/JPEGImages --masks DIR/Saliency --list DIR/objects.txt
+    python -m bench.saliency ... --cross          # and the network that train-saliency makes of the other half
 
 `--masks`: PNG files named like the images, above 0 object. Foreground IoU is the mean over images after Otsu's
 threshold (masks are taken as they are); F-max (beta^2 0.3) and the mean absolute error are PySODMetrics's. A method
@@ -11,24 +11,19 @@ without any mask, and scores what that network says of the other half; the prior
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from py_sod_metrics import MAE, Fmeasure
-from rich.console import Console
-from rich.table import Table
 
+from bench import harness
 from fastcomus.backends.choose import select
 from fastcomus.backends.cpu import resize_maps
 from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
@@ -42,66 +37,65 @@ MAX_PIXELS = 100_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True)
+    parser = harness.make_parser(__doc__, "saliency", data=None, device="auto", count=0)
     parser.add_argument("--masks", type=Path, required=True)
     parser.add_argument("--list", type=Path, help="file of image names without ending; by default every mask's")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), help="names, or checkpoint files")
     parser.add_argument("--preset", default="offline", help="whose encoder the patch methods look through")
     parser.add_argument("--size", type=int, default=0, help="saliency_size; by default the preset's")
     parser.add_argument("--precision", default="auto", help="saliency_precision")
-    parser.add_argument("--limit", type=int, default=0, help="look at so many images only")
     parser.add_argument("--cross", action="store_true", help="train on each half, score on the other")
     parser.add_argument("--run", type=Path, help="folder for the two trainings, gone on with when there")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, default=Path("bench/results/saliency.json"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = arguments.list.read_text().split() if arguments.list else sorted(m.stem for m in arguments.masks.iterdir())
-    files = {file.stem: file for file in sorted(arguments.images.iterdir())}
-    names = given[: arguments.limit or None]
+    names = given[: arguments.count or None]
+    files = {file.stem: file for file in sorted(arguments.data.iterdir())}
     images = [files[name] for name in names]
     masks = [np.asarray(Image.open(arguments.masks / f"{name}.png")) > 0 for name in names]
     config = replace(get_preset_config(arguments.preset).embed, saliency_precision=arguments.precision)
-    if arguments.size:
-        config = replace(config, saliency_size=arguments.size)
+    config = replace(config, saliency_size=arguments.size or config.saliency_size)
     device = select(arguments.device).device
-    rows: list[dict[str, Any]] = []
+    rows: list[harness.Row] = []
     if arguments.cross:
-        rows += cross_validate(images, masks, config, arguments.preset, arguments.device, device, arguments.run)
+        with tempfile.TemporaryDirectory() as scratch:
+            rows += cross_validate(images, masks, config, arguments.preset, device, arguments.run or Path(scratch))
     for method in arguments.methods:
         try:
             rows.append({"method": method, **measure_method(images, masks, replace(config, saliency=method), device)})
         except InputError as error:
-            rows.append({"method": method, "not_here": str(error)})
-        Console(stderr=True).print(rows[-1])
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps({"images": len(images), "rows": rows}, indent=2) + "\n")
-    Console(width=130).print(build_table(rows, len(images)))
+            rows.append({"method": method, "gave_up": str(error)})
+        harness.print_progress(rows[-1])
+    numbers = {**harness.describe_run(str(device), "timm"), "images": len(images), "rows": rows}
+    harness.write_json(arguments.json, numbers)
+    columns = {"method": "{method}", "foreground IoU": "{foreground_iou:.1%}", "F-max": "{f_max:.3f}"}
+    columns |= {"MAE": "{mean_absolute_error:.3f}", "images/s": "{images_per_s:.1f}"}
+    caption = f"priors that train-saliency learns from: {', '.join(SALIENCY_PRIORS)}"
+    harness.print_table(f"{len(images)} images", rows, columns, caption)
 
 
 def measure_method(
     images: Sequence[Path], masks: Sequence[np.ndarray], config: EmbedConfig, device: torch.device
-) -> dict[str, Any]:
+) -> harness.Row:
     """Scores in [0, 1] and images per second, reading not counted, of the method that `config` names."""
     pixels = [read_image(file, MAX_PIXELS) for file in images]
     proposer = load_proposer(config, device)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        if callable(proposer):
-            proposer("", pixels[0])  # warm up
-            started = time.perf_counter()
-            maps = list(pool.map(lambda one: proposer("", one), pixels))
-        else:
-            proposer.propose(torch.stack([proposer.prepare(one) for one in pixels[: proposer.batch]]))
-            started = time.perf_counter()
-            maps = []
-            for start in range(0, len(pixels), proposer.batch):
-                part = pixels[start : start + proposer.batch]
+
+        def propose(chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
+            if callable(proposer):
+                return list(pool.map(lambda one: proposer("", one), chosen))
+            maps: list[np.ndarray] = []
+            for start in range(0, len(chosen), proposer.batch):
+                part = chosen[start : start + proposer.batch]
                 found = proposer.propose(torch.stack(list(pool.map(proposer.prepare, part))))
                 on_host = [one.cpu().numpy() for one in found]
                 maps += [resize_maps(one, image.shape[:2]) for one, image in zip(on_host, part, strict=True)]
-        elapsed_s = time.perf_counter() - started
-    return {**score_saliency_maps(maps, masks), "images_per_s": len(images) / elapsed_s}
+            return maps
+
+        propose(pixels[: 1 if callable(proposer) else proposer.batch])  # warm up
+        times = harness.time_once(propose, pixels, device=device.type)
+    return {**score_saliency_maps(times.result, masks), "images_per_s": len(images) / times.median_s}
 
 
 def score_saliency_maps(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> dict[str, float]:
@@ -128,49 +122,26 @@ def cross_validate(
     masks: Sequence[np.ndarray],
     config: EmbedConfig,
     preset: str,
-    device_name: str,
     device: torch.device,
-    kept: Path | None,
-) -> list[dict[str, Any]]:
-    """train-saliency on each half of the images, scored on the other; with the priors it learnt from, and without."""
+    folder: Path,
+) -> list[harness.Row]:
+    """Networks of train-saliency on each half of the images, scored on the other; with their priors, and without."""
     order = np.random.default_rng(0).permutation(len(images))
     halves = [order[: len(order) // 2], order[len(order) // 2 :]]
-    halves_of: dict[str, list[tuple[float, dict[str, float]]]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, half in enumerate(halves):
-            folder = (kept or Path(scratch)) / f"half-{number}"
-            links = folder.with_name(f"{folder.name}-images")
-            links.mkdir(parents=True, exist_ok=True)
-            for index in half:
-                link = links / images[index].name
-                if not link.exists():
-                    link.symlink_to(images[index].resolve())
-            checkpoint = Run(folder, preset=preset, device=device_name).train_saliency(links)
-            other = halves[1 - number]
-            there = [images[i] for i in other], [masks[i] for i in other]
-            for name, weight in (("train-saliency", config.prior_weight), ("train-saliency, network alone", 0.0)):
-                found = measure_method(*there, replace(config, saliency=str(checkpoint), prior_weight=weight), device)
-                halves_of.setdefault(name, []).append((len(other) / len(images), found))
-                Console(stderr=True).print(name, found)
+    found_by: dict[str, list[tuple[float, dict[str, float]]]] = {}
+    for number, half in enumerate(halves):
+        links = harness.link_images([images[index] for index in half], folder / f"half-{number}-images")
+        checkpoint = Run(folder / f"half-{number}", preset=preset, device=str(device)).train_saliency(links)
+        other = halves[1 - number]
+        there = [images[i] for i in other], [masks[i] for i in other]
+        for name, weight in (("train-saliency", config.prior_weight), ("train-saliency, network alone", 0.0)):
+            found = measure_method(*there, replace(config, saliency=str(checkpoint), prior_weight=weight), device)
+            found_by.setdefault(name, []).append((len(other) / len(images), found))
+            harness.print_progress(name, found)
     return [
         {"method": name, **{score: sum(share * found[score] for share, found in of) for score in of[0][1]}}
-        for name, of in halves_of.items()
+        for name, of in found_by.items()
     ]
-
-
-def build_table(rows: Sequence[dict[str, Any]], count: int) -> Table:
-    made = Table(title=f"{count} images")
-    for column in ("method", "foreground IoU %", "F-max", "MAE", "images/s"):
-        made.add_column(column, justify="left" if column == "method" else "right")
-    for row in rows:
-        if "not_here" in row:
-            made.add_row(row["method"], "-", "-", "-", row["not_here"][:60])
-            continue
-        numbers = (row["f_max"], row["mean_absolute_error"])
-        iou, speed = f"{100 * row['foreground_iou']:.1f}", f"{row['images_per_s']:.1f}"
-        made.add_row(row["method"], iou, *(f"{number:.3f}" for number in numbers), speed)
-    made.caption = f"priors that train-saliency learns from: {', '.join(SALIENCY_PRIORS)}"
-    return made
 
 
 if __name__ == "__main__":

@@ -16,11 +16,15 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 from pycocotools import mask as coco_mask
+from scipy.sparse import load_npz, save_npz
 
+from bench import harness
+from fastcomus.backends.choose import select
 from fastcomus.cli.demo.scenes import make_scenes
 from fastcomus.clusters.eigenmaps import Eigenmaps, compute_eigenmaps
 from fastcomus.clusters.files import read_clusters, write_clusters
-from fastcomus.clusters.labels import build_clusters
+from fastcomus.clusters.graph import build_knn_graph
+from fastcomus.clusters.labels import build_clusters, cluster_rows
 from fastcomus.config import ClusterConfig
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, to_dict, with_settings
@@ -126,39 +130,29 @@ def train_small_run(folder: Path, count: int) -> None:
 
 def make_rows(folder: Path, count: int) -> None:
     """What each of `ROW_STAGES` begins with, by the stages before it."""
-    import inputs
-
     planted = Path(os.environ["FASTCOMUS_PLANTED"])
-    found, _, k = inputs.make_planted_rows(planted, count, 0)
+    found, _, k = harness.make_planted_rows(planted, count, 0)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "rows.npy", found)
     (folder / "k").write_text(str(k))
 
 
 def build_graph(folder: Path) -> None:
-    from scipy.sparse import save_npz
-
-    from fastcomus.clusters.graph import build_knn_graph
-
-    made = build_knn_graph(np.load(folder / "rows.npy"), 30, "euclidean", ClusterConfig().recall, 0, _select_cpu())
+    made = build_knn_graph(np.load(folder / "rows.npy"), 30, "euclidean", ClusterConfig().recall, 0, select("cpu"))
     if not (folder / "graph.npz").exists():
         save_npz(folder / "graph.npz", made.affinity, compressed=False)
         np.save(folder / "order.npy", made.order)
 
 
 def run_eigenmaps(folder: Path) -> None:
-    from scipy.sparse import load_npz
-
     affinity, order = load_npz(folder / "graph.npz"), np.load(folder / "order.npy")
-    made = compute_eigenmaps(affinity, int((folder / "k").read_text()), 0, _select_cpu(), order)
+    made = compute_eigenmaps(affinity, int((folder / "k").read_text()), 0, select("cpu"), order)
     if not (folder / "maps.npy").exists():
         np.save(folder / "maps.npy", made.rows)
 
 
 def assign_labels(folder: Path) -> None:
-    from fastcomus.clusters.labels import cluster_rows
-
-    cluster_rows(np.load(folder / "maps.npy"), int((folder / "k").read_text()), "qr", ClusterConfig(), 0, _select_cpu())
+    cluster_rows(np.load(folder / "maps.npy"), int((folder / "k").read_text()), "qr", ClusterConfig(), 0, select("cpu"))
 
 
 def cluster_again(folder: Path) -> None:
@@ -203,12 +197,6 @@ STAGES = {
 
 def _open_small_run(folder: Path) -> Run:
     return Run(folder / "run", preset="offline", settings=SMALL, device="cpu", workers=2)
-
-
-def _select_cpu():  # type: ignore[no-untyped-def]
-    from fastcomus.backends.choose import select
-
-    return select("cpu")
 
 
 def _name_image(number: int) -> str:

@@ -1,33 +1,27 @@
 """Self-training against a bare PyTorch loop on tensors in memory, and what its memory depends on.
 
-    python bench/self_training.py --images DIR/JPEGImages
+    python -m bench.self_training --data DIR/JPEGImages
 
 Both sides train the same network on the same batches, from the same weights, in one process and in turn: fastcomus
 reads JPEG files and class maps, crops and mirrors them in threads; the bare loop finds the batches in memory, takes
-the cross-entropy and makes Adam's step. Their losses are compared first. Class maps are made of the images (bright and
-dark), since their content does not matter here. Then the peak memory of trainings of more images and of more clusters,
-each in a process of its own. Medians over the rounds, from the slowest to the fastest; writes the same as JSON.
+the cross-entropy and makes Adam's step. Their losses are compared. Class maps are made of the images (bright and dark),
+since their content does not matter here. Then the peak memory of trainings of more images and of more clusters, each in
+a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import measurement
 import numpy as np
 import torch
-from measurement import describe_machine, write_numbers
-from rich.console import Console
-from rich.table import Table
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
+from bench import harness
 from fastcomus.backends.choose import select
 from fastcomus.config import TrainConfig
 from fastcomus.images.folder import find_images
@@ -41,66 +35,61 @@ from fastcomus.settings import get_preset_config
 
 MAX_PIXELS = 100_000_000
 SEED = 0
+Read = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True)
+    parser = harness.make_parser(__doc__, "self_training", data=None, device="auto", repeats=5, workers=2)
     parser.add_argument("--preset", default="offline", help="whose network, crops and batch")
-    parser.add_argument("--steps", type=int, default=4, help="training steps in a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4, help="training steps in a turn")
     parser.add_argument("--k", type=int, default=14)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--memory-of", type=int, nargs=2, metavar=("IMAGES", "K"), help="only train, and print the peak"
-    )
-    parser.add_argument("--json", type=Path, default=Path("bench/results/self_training.json"))
+    parser.add_argument("--memory", nargs="*", default=["100,14", "400,14", "100,200"], help="IMAGES,K each")
     arguments = parser.parse_args()
     config = replace(get_preset_config(arguments.preset).train, schedule="constant", cache_gb=0.0)
-    if arguments.memory_of:
-        count, k = arguments.memory_of
-        print(measure_training_peak(arguments.images, count, k, config, arguments.device, arguments.workers))
-        return
-    numbers = measure_throughput(arguments, config)
-    numbers["peak_mib"] = {
-        f"{count} images, k = {k}": measure_memory(count, k) for count, k in ((100, 14), (400, 14), (100, 200))
-    }
-    write_numbers(arguments.json, numbers)
-    Console(width=120).print(build_table(numbers, arguments))
+    device = harness.select_device(arguments.device)
+    numbers = {"device": device, **harness.describe_run(device, "torchvision", "timm")}
+    numbers |= measure_throughput(arguments, config, device)
+    given = (config, device, arguments.workers)
+    peaks = numbers["peak_mib"] = {}
+    for count, k in (map(int, one.split(",")) for one in arguments.memory):
+        peaks[f"{count} images, k = {k}"] = harness.run_apart(measure_peak, arguments.data, count, k, *given)
+    harness.write_json(arguments.json, numbers)
+    spreads = {**numbers["images_per_s"], "fastcomus / bare loop": numbers["ratio_of_each_turn"]}
+    rows = [{"what": name, **harness.summarise(values)} for name, values in spreads.items()]
+    rows += [{"what": f"loss of {name}", "median": loss} for name, loss in numbers["losses"].items()]
+    rows += [{"what": f"peak MiB, {name}", "median": peak} for name, peak in peaks.items()]
+    columns = {"what": "{what}", "images/s": "{median:.4g}", "least": "{least:.3f}", "most": "{most:.3f}"}
+    agree = "equal within 0.1 %" if numbers["losses_agree"] else "NOT EQUAL"
+    harness.print_table(f"preset {arguments.preset}, {numbers['hardware']}; losses {agree}", rows, columns)
 
 
-def measure_throughput(arguments: argparse.Namespace, config: TrainConfig) -> dict:
-    backend = select(arguments.device)
+def measure_throughput(arguments: argparse.Namespace, config: TrainConfig, device: str) -> harness.Row:
     count = arguments.steps * config.batch_size
-    read = make_reader(arguments.images, count)
-    sides: dict[str, Callable[[], Iterator[float]]] = {
-        "fastcomus": lambda: train_fastcomus(read, count, arguments, config),
-        "bare loop": lambda: train_bare(read, count, arguments, config),
-    }
-    losses = {name: list(run())[-1] for name, run in sides.items()}  # warms up both
-    agree = abs(losses["fastcomus"] - losses["bare loop"]) <= 1e-3 * losses["bare loop"]
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(arguments.rounds):
-        for name, run in sides.items():
-            steps = run()
-            next(steps)  # what is read before the first step is not counted, nor is the network's making
-            started = time.perf_counter()
-            for _ in steps:
-                pass
-            rates[name].append((count - config.batch_size) / (time.perf_counter() - started))
+    read = make_reader(arguments.data, count)
+    trainings = {"fastcomus": train_with_fastcomus, "bare loop": train_with_bare_loop}
+
+    def start(name: str) -> Iterator[float]:
+        steps = trainings[name](read, count, arguments.k, arguments.workers, config, device)
+        next(steps)  # what is read before the first step is not counted, nor is the network's making
+        return steps
+
+    times = harness.time_sides(dict.fromkeys(trainings, finish), arguments.repeats, device, prepare=start)
+    rates = {name: [(count - config.batch_size) / wall for wall in one.wall_s] for name, one in times.items()}
+    losses = {name: one.result for name, one in times.items()}
     return {
-        "device": str(backend.device),
-        **describe_machine(str(backend.device), "torchvision", "timm"),
         "losses": losses,
-        "losses_agree": agree,
+        "losses_agree": abs(losses["fastcomus"] - losses["bare loop"]) <= 1e-3 * losses["bare loop"],
         "images_per_s": rates,
         "ratio": statistics.median(rates["fastcomus"]) / statistics.median(rates["bare loop"]),
-        "ratio_of_each_round": [a / b for a, b in zip(rates["fastcomus"], rates["bare loop"], strict=True)],
+        "ratio_of_each_turn": [a / b for a, b in zip(rates["fastcomus"], rates["bare loop"], strict=True)],
     }
 
 
-def make_reader(folder: Path, count: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+def finish(steps: Iterator[float]) -> float:
+    return list(steps)[-1]
+
+
+def make_reader(folder: Path, count: int) -> Read:
     found = find_images(folder)
     files = [found.root / name for name in found.names]
 
@@ -111,30 +100,29 @@ def make_reader(folder: Path, count: int) -> Callable[[int], tuple[np.ndarray, n
     return read
 
 
-def train_fastcomus(
-    read: Callable[[int], tuple[np.ndarray, np.ndarray]], count: int, arguments: argparse.Namespace, config: TrainConfig
+def train_with_fastcomus(
+    read: Read, count: int, k: int, workers: int, config: TrainConfig, device: str
 ) -> Iterator[float]:
     """The mean loss so far, after every step."""
-    training = SelfTraining(arguments.k, config, 1, SEED, select(arguments.device))
-    for _ in training.train(read, count, arguments.workers):
+    training = SelfTraining(k, config, 1, SEED, select(device))
+    for _ in training.train(read, count, workers):
         yield training.history[-1].loss if training.history else 0.0
 
 
-def train_bare(
-    read: Callable[[int], tuple[np.ndarray, np.ndarray]], count: int, arguments: argparse.Namespace, config: TrainConfig
+def train_with_bare_loop(
+    read: Read, count: int, k: int, workers: int, config: TrainConfig, device: str
 ) -> Iterator[float]:
-    device = select(arguments.device).device
-    precision = choose_precision(config.precision, device)
+    place = select(device).device
+    precision = choose_precision(config.precision, place)
     side, epoch = align_side(config.train_size, config.output_stride), shuffle_epoch(count, config.batch_size, SEED, 0)
-    batches = list(augment_batches(read, epoch.batches, epoch.seeds, config, side, arguments.workers))
+    batches = list(augment_batches(read, epoch.batches, epoch.seeds, config, side, workers))
     torch.manual_seed(SEED)
-    network = build_segmenter(config.backbone, config.backbone_weights, arguments.k, config.output_stride)
-    network = network.to(device).train()
+    network = build_segmenter(config.backbone, config.backbone_weights, k, config.output_stride).to(place).train()
     optimizer = torch.optim.Adam(network.parameters(), config.learning_rate)
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=place)
     for images, labels in batches:
-        images, labels = images.to(device), labels.to(device)
-        with use_precision(device, precision):
+        images, labels = images.to(place), labels.to(place)
+        with use_precision(place, precision):
             logits = enlarge_logits(network(images), images.shape)
         loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad(set_to_none=True)
@@ -144,31 +132,11 @@ def train_bare(
         yield float(total) / len(batches)
 
 
-def measure_memory(count: int, k: int) -> float:
-    command = [sys.executable, *sys.argv, "--memory-of", str(count), str(k)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def measure_training_peak(images: Path, count: int, k: int, config: TrainConfig, device: str, workers: int) -> float:
+def measure_peak(images: Path, count: int, k: int, config: TrainConfig, device: str, workers: int) -> float:
     """Peak resident memory of a process that trains for one epoch."""
     for _ in SelfTraining(k, config, 1, SEED, select(device)).train(make_reader(images, count), count, workers):
         pass
-    return measurement.measure_peak_mib()
-
-
-def build_table(numbers: dict, arguments: argparse.Namespace) -> Table:
-    made = Table(
-        "what", "measured", title=f"preset {arguments.preset}, {numbers['hardware']}, {arguments.workers} threads"
-    )
-    for name, rates in numbers["images_per_s"].items():
-        made.add_row(name, f"{statistics.median(rates):.2f} images/s ({min(rates):.2f} to {max(rates):.2f})")
-    spread = numbers["ratio_of_each_round"]
-    made.add_row("fastcomus / bare loop", f"{numbers['ratio']:.3f} ({min(spread):.3f} to {max(spread):.3f})")
-    losses = " and ".join(f"{loss:.4f}" for loss in numbers["losses"].values())
-    made.add_row("losses", f"{losses}: {'equal within 0.1 %' if numbers['losses_agree'] else 'NOT EQUAL'}")
-    for name, peak in numbers["peak_mib"].items():
-        made.add_row(f"peak memory, {name}", f"{peak:.0f} MiB")
-    return made
+    return harness.measure_peak_mib()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Eigenvectors of the graph against what a user would run instead: seconds, memory, residual, labels.
 
-    python bench/spectral.py --planted ../shared/reference/planted.py --sizes 11000 30000
-    python bench/spectral.py --planted ../shared/reference/planted.py --device cuda --sizes 118000
+    python -m bench.spectral --planted ../shared/reference/planted.py --sizes 11000 30000
+    python -m bench.spectral --planted ../shared/reference/planted.py --device cuda --sizes 118000
 
 One graph for all sides, made by fastcomus. Sides: fastcomus; the solvers of scikit-learn's SpectralClustering, `arpack`
 (its default), `lobpcg` and `amg` (needs pyamg), by `spectral_embedding`; and SciPy's `eigsh` on D^-1/2 W D^-1/2. Each
@@ -12,66 +12,43 @@ that k-means on the rows finds, to the planted classes. The other sides run on t
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import inputs
 import numpy as np
-from measurement import Timed, describe_machine, measure_peak_mib, parse_device, run_in_process, write_numbers
-from rich.console import Console
-from rich.table import Table
 
+from bench import harness
 from fastcomus.config import ClusterConfig
 
 SIDES = ("fastcomus", "arpack", "lobpcg", "amg", "eigsh")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    inputs.add_options(parser)
-    parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=SIDES)
-    parser.add_argument("--json", type=Path, default=Path("bench/results/spectral.json"))
+    parser = harness.make_parser(__doc__, "spectral", device="cpu", threads=1)
+    harness.add_row_options(parser, [1_500, 11_000])
+    harness.add_side_options(parser, SIDES)
     arguments = parser.parse_args()
-    if arguments.one_side:
-        print(json.dumps(measure_side(**json.loads(arguments.one_side))))
-        return
-    device = parse_device(arguments.device)
-    rows: list[dict[str, Any]] = []
+    device, rows = harness.select_device(arguments.device), []
+    limits = {"threads": arguments.threads, "limit_s": arguments.limit}
     with tempfile.TemporaryDirectory() as scratch:
-        for name, file, classes, k, seed in inputs.iterate_inputs(arguments, Path(scratch)):
-            graph = make_graph_file(file, seed, Path(scratch))
-            same_input = []
+        for one in harness.iterate_inputs(arguments, Path(scratch)):
+            graph = write_graph(one.rows, one.seed, Path(scratch))
+            same: list[harness.Row] = []
             for side in arguments.sides:
-                given = {"side": side, "graph": graph, "classes": classes, "k": k, "seed": seed, "device": device}
-                measured = run_in_process(__file__, given, *inputs.resolve_limits(arguments))
-                same_input.append({"input": name, "side": side, **measured})
-                Console(stderr=True).print(same_input[-1])
-            best = max((row["sum_of_mu"] for row in same_input if "gave_up" not in row), default=0.0)
-            rows += [
-                row if "gave_up" in row else {**row, "short_of_best": best - row["sum_of_mu"]} for row in same_input
-            ]
-    about = describe_machine(device, "scipy", "scikit-learn", "pyamg", "cuml-cu13")
-    write_numbers(arguments.json, {**about, "threads": arguments.threads, "rows": rows})
-    Console(width=130).print(build_table(rows, about["hardware"]))
+                found = harness.run_apart(measure_side, side, graph, one.classes, one.k, one.seed, device, **limits)
+                same.append({"input": one.name, "side": side, **found})
+                harness.print_progress(same[-1])
+            best = max((row["sum_of_mu"] for row in same if "gave_up" not in row), default=0.0)
+            rows += [row if "gave_up" in row else {**row, "short_of_best": best - row["sum_of_mu"]} for row in same]
+    about = harness.describe_run(device, "scipy", "scikit-learn", "pyamg", "cuml-cu13")
+    harness.write_json(arguments.json, {**about, "threads": arguments.threads, "rows": rows})
+    columns = {"input": "{input}", "side": "{side}", "CPU s": "{cpu_s:.2f}", "wall s": "{wall_s:.2f}"}
+    columns |= {"peak MiB": "{peak_mib:.0f}", "residual": "{residual:.1e}", "short of best": "{short_of_best:.1e}"}
+    harness.print_table(about["hardware"], rows, {**columns, "ARI to truth": "{ari:.3f}"})
 
 
-def build_table(rows: list[dict[str, Any]], hardware: str) -> Table:
-    titles = ("input", "side", "CPU s", "wall s", "peak MiB", "residual", "short of best", "ARI to truth")
-    made = Table(*titles, title=hardware)
-    for row in rows:
-        if "gave_up" in row:
-            made.add_row(row["input"], row["side"], *["-"] * 5, row["gave_up"])
-            continue
-        numbers = [f"{row['cpu_s']:.2f}", f"{row['wall_s']:.2f}", f"{row['peak_mib']:.0f}"]
-        quality = [f"{row['residual']:.1e}", f"{row['short_of_best']:.1e}", f"{row['ari']:.3f}"]
-        made.add_row(row["input"], row["side"], *numbers, *quality)
-    return made
-
-
-def make_graph_file(file: str, seed: int, scratch: Path) -> str:
+def write_graph(file: str, seed: int, scratch: Path) -> str:
     """The neighbours' graph of the rows in `file`, without loops, as a file."""
     from scipy.sparse import save_npz
 
@@ -85,7 +62,7 @@ def make_graph_file(file: str, seed: int, scratch: Path) -> str:
     return str(scratch / "graph.npz")
 
 
-def measure_side(side: str, graph: str, classes: str, k: int, seed: int, device: str) -> dict[str, Any]:
+def measure_side(side: str, graph: str, classes: str, k: int, seed: int, device: str) -> harness.Row:
     import sklearn.cluster
     import sklearn.manifold  # libraries are loaded before the clock starts, on every side
     from scipy.sparse import csr_array, csr_matrix, load_npz
@@ -96,22 +73,23 @@ def measure_side(side: str, graph: str, classes: str, k: int, seed: int, device:
 
     affinity, order = csr_array(load_npz(graph)), np.load(Path(graph).with_name("order.npy"))
     scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
-    times: dict[str, float] = {}
     backend = select(device)
-    with Timed(times, "cpu_s", device):
+
+    def solve() -> np.ndarray:
         if side == "fastcomus":
-            rows = compute_eigenmaps(affinity, k, seed, backend, order).rows
-        elif side == "eigsh":
-            rows = scale[:, None] * _compute_largest(affinity, scale, k, seed)
-        else:
-            rows = sklearn.manifold.spectral_embedding(
-                csr_matrix(affinity), n_components=k, eigen_solver=side, random_state=seed, drop_first=False
-            )
-    peak = measure_peak_mib()
+            return compute_eigenmaps(affinity, k, seed, backend, order).rows
+        if side == "eigsh":
+            return scale[:, None] * compute_largest(affinity, scale, k, seed)
+        return sklearn.manifold.spectral_embedding(
+            csr_matrix(affinity), n_components=k, eigen_solver=side, random_state=seed, drop_first=False
+        )
+
+    times = harness.time_once(solve, device=device)
+    peak, rows = harness.measure_peak_mib(), times.result
     values, residual = measure_quality(affinity, scale, rows.astype(np.float64) / scale[:, None])
     labels = sklearn.cluster.k_means(rows, k, random_state=seed, n_init=10)[1]
     ari = adjusted_rand_score(np.load(classes), labels) if classes else float("nan")
-    measured = {"cpu_s": times["cpu_s"], "wall_s": times["wall"], "peak_mib": peak}
+    measured = {"cpu_s": times.cpu_s[0], "wall_s": times.wall_s[0], "peak_mib": peak}
     return {**measured, "residual": residual, "sum_of_mu": float(values.sum()), "ari": ari}
 
 
@@ -124,7 +102,7 @@ def measure_quality(affinity: Any, scale: np.ndarray, vectors: np.ndarray) -> tu
     return values, float(np.linalg.norm(rest, axis=0).max())
 
 
-def _compute_largest(affinity: Any, scale: np.ndarray, k: int, seed: int) -> np.ndarray:
+def compute_largest(affinity: Any, scale: np.ndarray, k: int, seed: int) -> np.ndarray:
     from scipy.sparse import diags_array
     from scipy.sparse.linalg import eigsh
 

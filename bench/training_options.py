@@ -1,6 +1,6 @@
 """What each option of self-training changes: mean IoU of every iteration, over several seeds, a row per option.
 
-    python bench/training_options.py --data ../shared/data/msrc14
+    python -m bench.training_options --data ../shared/data/msrc14
 
 `--data` as for bench/quality.py. The images are embedded once; each option is trained with each seed in a run folder of
 its own under `--runs`, gone on with when there, and what another has trained just so is not trained again. What is
@@ -15,17 +15,13 @@ is left to the machine may change a last digit; give each kind of machine its ow
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from bench import harness
 from fastcomus.progress import show_progress
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.run import Run
@@ -48,45 +44,34 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
+    parser = harness.make_parser(__doc__, "training_options", data=None)
     parser.add_argument("--runs", type=Path, default=Path("training-options"), help="where the run folders go")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--options", nargs="+", choices=OPTIONS, default=list(OPTIONS), metavar="NAME")
-    parser.add_argument("--json", type=Path, default=Path("bench/results/training_options.json"))
     arguments = parser.parse_args()
-    images = link_listed_images(arguments.data, arguments.runs / "images")
-    measured = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+    images = harness.link_images(harness.list_object_images(arguments.data), arguments.runs / "images")
+    measured = harness.read_json(arguments.json)
     measured = {option: runs for option, runs in measured.items() if runs["settings"] == fingerprint_settings(option)}
     jobs = [(str(seed), option) for seed in range(arguments.seeds) for option in arguments.options]
     jobs = [(seed, option) for seed, option in jobs if seed not in measured.get(option, {"seeds": {}})["seeds"]]
     with show_progress("trainings", len(jobs), "runs") as advance:
         for seed, option in jobs:
             scores = measure_mean_ious(arguments.data, arguments.runs, images, option, int(seed))
-            measured.setdefault(option, {"settings": fingerprint_settings(option), "seeds": {}})["seeds"][seed] = scores
+            before = measured.get(option, {"settings": fingerprint_settings(option), "seeds": {}})
+            seeds = {**before["seeds"], seed: scores}
+            measured[option] = {**before, **harness.describe_run(), "seeds": seeds}
             advance(1)
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(measured, indent=2) + "\n")
-    Console(width=120).print(
-        build_table({option: measured[option]["seeds"] for option in OPTIONS if option in measured})
-    )
+            harness.write_json(arguments.json, measured)
+    rows = summarise_options({option: measured[option]["seeds"] for option in OPTIONS if option in measured})
+    columns = {name: f"{{{name}}}" for name in ("option", "seeds", "iteration 0", "iterations after")}
+    columns |= {"gain of the last": "{gain}", f"over {BASE}": "{over:+.1f}"}
+    harness.print_table("Mean IoU, percent", rows, columns)
 
 
 def fingerprint_settings(option: str) -> str:
     """A fingerprint of all settings that an option's numbers come from."""
     return compute_fingerprint(preset=to_dict(get_preset_config("offline")), option=OPTIONS[option])
-
-
-def link_listed_images(data: Path, folder: Path) -> Path:
-    """A folder of links to the images of objects.txt."""
-    if not folder.exists():
-        making = folder.with_name("images.new")
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        for name in (data / "objects.txt").read_text().split():
-            (making / f"{name}.jpg").symlink_to((data / "JPEGImages" / f"{name}.jpg").resolve())
-        making.rename(folder)
-    return folder
 
 
 def measure_mean_ious(data: Path, runs: Path, images: Path, option: str, seed: int) -> list[float]:
@@ -122,25 +107,24 @@ def train_own_saliency(runs: Path, images: Path) -> Path:
     return Run(runs / "own-saliency", preset="offline").train_saliency(images)
 
 
-def build_table(measured: dict[str, dict[str, list[float]]]) -> Table:
-    """`measured`: option -> seed -> mean IoU of iterations 0, 1, ..."""
-    columns = ("option", "seeds", "iteration 0", "iterations after", "gain of the last", f"over {BASE}")
-    made = Table(*columns, title="Mean IoU, percent")
+def summarise_options(measured: dict[str, dict[str, list[float]]]) -> list[harness.Row]:
+    """A row per option; `measured`: option -> seed -> mean IoU of iterations 0, 1, ..."""
+    rows: list[harness.Row] = []
     base = measured.get(BASE, {})
     for option, runs in measured.items():
         by_iteration = list(zip(*runs.values(), strict=True))
-        gains = [scores[-1] - scores[0] for scores in runs.values()]
         after = ", ".join(format_spread(scores) for scores in by_iteration[1:])
+        row = {"option": option, "seeds": len(runs), "iteration 0": format_spread(by_iteration[0])}
+        row |= {"iterations after": after, "gain": format_spread(scores[-1] - scores[0] for scores in runs.values())}
         last = {seed: min(len(scores), len(base.get(seed, []))) - 1 for seed, scores in runs.items()}
         added = [runs[seed][at] - base[seed][at] for seed, at in last.items() if at > 0 and option != BASE]
-        over = f"{statistics.mean(added):+.1f}" if added else ""
-        made.add_row(option, str(len(runs)), format_spread(by_iteration[0]), after, format_spread(gains), over)
-    return made
+        rows.append({**row, "over": statistics.mean(added) if added else None})
+    return rows
 
 
 def format_spread(values: Iterable[float]) -> str:
-    values = list(values)
-    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.pstdev(values):.1f}" if len(values) > 1 else "")
+    listed = list(values)
+    return f"{statistics.mean(listed):.1f}" + (f" ± {statistics.pstdev(listed):.1f}" if len(listed) > 1 else "")
 
 
 if __name__ == "__main__":

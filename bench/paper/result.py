@@ -16,8 +16,10 @@ Cell = str | int | float | None | Sequence[float]
 
 @dataclass
 class Result:
-    """`columns`: the first names the row. `rows`: column -> a text, a count, a fraction (shown in percent; NaN is
-    None), or the fractions of several seeds. A column `paper` holds the paper's."""
+    """A table: the first of `columns` names the row, a column `paper` holds the paper's numbers.
+
+    `rows`: column -> a text, a count, a fraction (shown in percent; NaN is None), or the fractions of several seeds.
+    """
 
     title: str
     columns: tuple[str, ...]

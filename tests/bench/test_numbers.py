@@ -1,0 +1,225 @@
+"""The numbers in the README and in docs/ are those of bench/results/, rounded as shown there."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from places import ROOT
+
+PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+WORDS = ("no", "one", "two", "three")
+
+
+class Number(NamedTuple):
+    """The groups of `pattern` on `page` must be `form` of the values that `read` finds in the JSON file, in order."""
+
+    page: str
+    pattern: str
+    file: str
+    read: Callable[[Any], list[float]]
+    form: str | Callable[[float], str] = "{:.1f}"
+
+
+def saliency(method: str) -> Callable[[Any], list[float]]:
+    def read(numbers: Any) -> list[float]:
+        row = next(row for row in numbers["rows"] if row["method"] == method)
+        return [100 * row["foreground_iou"], 1000 * row["f_max"], 1000 * row["mean_absolute_error"]]
+
+    return read
+
+
+def saliency_row(shown: str, method: str) -> list[Number]:
+    pattern = rf"\| {shown} \| ([\d.]+) % \| [\d.]+ \| [\d.]+ \|"
+    rest = rf"\| {shown} \| [\d.]+ % \| 0\.(\d+) \| 0\.(\d+) \|"
+    read = saliency(method)
+    return [
+        Number("README.md", pattern, "saliency", lambda numbers: read(numbers)[:1]),
+        Number("README.md", rest, "saliency", lambda numbers: read(numbers)[1:], "{:.0f}"),
+    ]
+
+
+def option_row(start: str, option: str, other: str, iteration: int) -> Number:
+    def read(numbers: Any) -> list[float]:
+        return [numbers[option]["seeds"]["0"][iteration] - numbers[other]["seeds"]["0"][iteration]]
+
+    return Number("README.md", rf"\| `{start}[^|]*\|[^|]*\| (-?[\d.]+) \|", "training_options-float32", read)
+
+
+def iou(numbers: Any, method: str) -> float:
+    return 100 * float(next(row["foreground_iou"] for row in numbers["rows"] if row["method"] == method))
+
+
+def paper(numbers: Any, column: str, **wanted: Any) -> float:
+    """Percent: the mean over the seeds in the row that has the wanted values."""
+    row = next(row for row in numbers["rows"] if all(row[name] == value for name, value in wanted.items()))
+    return 100 * (row[column] if isinstance(row[column], float) else statistics.fmean(row[column]))
+
+
+def neighbors(numbers: Any, value: int) -> float:
+    return paper(numbers, "mIoU", setting="n_neighbors", value=value)
+
+
+def as_word(value: float) -> str:
+    return WORDS[round(value)]
+
+
+NUMBERS = [
+    *saliency_row("own network with its priors", "train-saliency"),
+    *saliency_row("own network alone", "train-saliency, network alone"),
+    *saliency_row("`background-prior`", "background-prior"),
+    *saliency_row("`minimum-barrier`", "minimum-barrier"),
+    *saliency_row("`absorbing-markov-chain`", "absorbing-markov-chain"),
+    Number("README.md", r"On (\d+)\s+photographs, trained on", "saliency", lambda n: [n["images"]], "{}"),
+    option_row("--weight-average", "one size", "no average of weights", 1),
+    option_row("--min-confidence", "confidence of at least 0.7", "one size", 2),
+    option_row("--schedule", "one size", "constant learning rate", 1),
+    option_row("--flip", "two sizes, mirrored images", "one size", 1),
+    option_row("--iterations 4", "until masks agree on 0.85", "one size", -1),
+    Number(
+        "README.md",
+        r"`offline`, which sets most of them, varies by ([\d.]+)\.",
+        "training_options",
+        lambda n: [statistics.pstdev(scores[-1] for scores in n["preset"]["seeds"].values())],
+    ),
+    Number(
+        "README.md",
+        r"of 14 classes they found (\d+), (\d+) and (\d+)",
+        "cluster_count",
+        lambda n: [n["rows"][0][name] for name in ("leiden", "modularity", "eigengap")],
+        "{}",
+    ),
+    Number(
+        "docs/choices.md",
+        r"`minimum-barrier` is (\w+) times as fast",
+        "saliency",
+        lambda n: [n["rows"][3]["images_per_s"] / n["rows"][2]["images_per_s"]],
+        as_word,
+    ),
+    Number(
+        "docs/choices.md",
+        r"([\d.]+) % \(`background-prior`\) to ([\d.]+) %",
+        "saliency",
+        lambda n: [iou(n, "background-prior"), iou(n, "train-saliency")],
+    ),
+    Number(
+        "docs/choices.md",
+        r"foreground IoU of (\d+) to (\d+) %",
+        "paper-table6",
+        lambda n: [paper(n, "foreground IoU", saliency=name) for name in ("lost", "maskcut")],
+        "{:.0f}",
+    ),
+    Number(
+        "docs/choices.md",
+        r"put (\d+) % of the objects into the right\s+cluster, k-means (\d+) %",
+        "paper-table12",
+        lambda n: [paper(n, name, classes=14) for name in ("accuracy", "accuracy, k-means")],
+        "{:.0f}",
+    ),
+    Number(
+        "docs/choices.md",
+        r"`--n-neighbors` of 20 to 50 changed the clusters' mIoU by (\w+) point, 10\s+cost (\w+)",
+        "paper-table10",
+        lambda n: [neighbors(n, 50) - neighbors(n, 20), neighbors(n, 30) - neighbors(n, 10)],
+        as_word,
+    ),
+    Number(
+        "docs/scale.md",
+        r"([\d.]+) GB of memory in the graph and ([\d.]+) GB in the eigenvectors",
+        "scale",
+        lambda n: [n[stage]["bytes_each_by_part"][-1] * 1e7 / 1e9 for stage in ("graph", "eigenmaps")],
+    ),
+]
+
+# Lines with a unit of measurement that nothing here measures: settings, arithmetic, sizes of files, what others say.
+EXCEPTIONS = {
+    "README.md": [
+        "it looks for at most 3 seconds",
+        "56 images a step",
+        "IoU of 20 % or more",
+        "gives 95 % intervals",
+    ],
+    "docs/cli.md": [""],  # the help texts, which `make docs` writes
+    "docs/cluster.md": ["A step is 56 images", "an actor is made again, three times"],
+    "docs/gpu.md": [
+        "up to 32 images or 2^26 pixels",
+        "channels last where `--saliency-precision` says so | 32 images",
+        "2.6 kB for an object of 320 px",
+        "188 kB of its mask",
+        "made for 32 images in a launch",
+        "3.6 GB",
+        "6.0 GB on disk",
+        "1.6 MB on top of cuML's libcuvs",
+    ],
+    "docs/how-it-works.md": ["| paper |", "| 3.1", "| 3.2 |"],  # sections
+    "docs/image-sources.md": ["made three times", "for 30 seconds has failed; no request takes more than five minutes"],
+    "docs/scale.md": [
+        "1,536 bytes",
+        "Above 1 GiB",
+        "above 1 GiB",
+        "10 million objects in 80 clusters would take 15.4 GB",
+        "(768",
+        "on a machine with 23 GB",
+        "blocks of 65,536 (100 MB)",
+        "4 bytes an object",
+        "16 kB for an image and prior",
+    ],
+}
+UNITS = r"s|ms|us|[kMG]B|[kMG]iB|TB|bytes|%|points?|times|seconds|minutes?|hours?|images(?:/s)?|mIoU|IoU"
+MEASURED = re.compile(rf"(?:\d|\b(?:one|two|three|four|five|ten)\b) ?(?:{UNITS})(?!\w)|\| -?\d+\.\d+ \|")
+
+
+def read_page(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def find_entries(number: Number) -> list[re.Match[str]]:
+    return list(re.finditer(number.pattern, read_page(number.page)))
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: f"{number.page}: {number.pattern[:40]}")
+def test_a_page_says_what_was_measured(number: Number) -> None:
+    (match,) = find_entries(number)
+    file: Path = ROOT / "bench/results" / f"{number.file}.json"
+    values = number.read(json.loads(file.read_text(encoding="utf-8")))
+    shown = [number.form.format(value) if isinstance(number.form, str) else number.form(value) for value in values]
+    assert list(match.groups()) == shown, file.name
+
+
+def test_the_table_of_memory_is_that_of_the_json() -> None:
+    numbers = json.loads((ROOT / "bench/results/scale.json").read_text(encoding="utf-8"))
+    rows = re.findall(
+        r"^\| ([\w -]+) \| (.+) \w+ \| (.+) \| (\S+) \| (.+) \|$", read_page("docs/scale.md"), re.MULTILINE
+    )
+    found = {name: [read_numbers(cell) for cell in cells] for name, *cells in rows if name in numbers}
+    assert found.keys() == numbers.keys()
+    for name, row in numbers.items():
+        peaks = [round(peak / 1e6, 1) for peak in row["peak_bytes"]]
+        assert found[name] == [row["sizes"], peaks, [row["bytes_each"]], row["bytes_each_by_part"]], name
+
+
+def read_numbers(cell: str) -> list[float]:
+    return [float(one.replace(",", "")) for one in cell.split(", ")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_measurement_on_a_page_is_known(page: str) -> None:
+    text = re.sub(
+        r"<!-- bench/scale.py -->.*?<!-- end -->",
+        lambda found: "\n" * found[0].count("\n"),
+        read_page(page),
+        flags=re.DOTALL,
+    )
+    covered: set[int] = set()
+    for number in NUMBERS:
+        for match in re.finditer(number.pattern, text) if number.page == page else []:
+            covered |= {text.count("\n", 0, place) for place in range(match.start(), match.end())}
+    allowed = EXCEPTIONS.get(page, [])
+    for index, line in enumerate(text.splitlines()):
+        if MEASURED.search(line) and index not in covered:
+            assert any(one in line for one in allowed), f"{page}:{index + 1}: {line}"
