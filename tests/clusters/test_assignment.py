@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import planted
 import pyarrow.parquet as pq
 import pytest
-from conftest import Photographs
 from scipy.sparse import csr_array
 from sklearn.metrics import adjusted_rand_score
 
+import planted
+from conftest import Photographs
 from fastcomus import InputError
 from fastcomus.backends.choose import select
 from fastcomus.clusters.assignment import Assigned, assign_embeddings, label_by_neighbours

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import gaussian
 from typer.testing import CliRunner
 
 import fastcomus
 from fastcomus import InputError, Run
 from fastcomus.cli.commands import app
 from fastcomus.config import COUNT_CRITERIA
+from planted import gaussian
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import planted
 import pytest
 from scipy.linalg import subspace_angles
 from scipy.sparse import csr_array
 from sklearn.manifold import spectral_embedding
 
+import planted
 from fastcomus.backends import cpu
 from fastcomus.backends.choose import select
 from fastcomus.clusters import eigenmaps, labels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import planted
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.neighbors import kneighbors_graph
 
+import planted
 from fastcomus.backends import centred_rows, nearest_neighbors, neighbor_descent
 from fastcomus.backends.choose import select
 from fastcomus.backends.cpu import CpuBackend

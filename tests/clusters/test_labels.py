@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import planted
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +10,7 @@ from scipy.spatial.distance import cosine
 from sklearn.metrics import adjusted_rand_score
 
 import fastcomus
+import planted
 from fastcomus import InputError
 from fastcomus.backends.choose import select
 from fastcomus.clusters.count import compute_modularity, count_by_eigengap, find_communities

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import Photographs, tree_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from conftest import Photographs, tree_bytes
 from fastcomus import InputError, Run
 from fastcomus.cli.commands import app
 from fastcomus.clusters.names import BACKGROUND, DROPPED, name_clusters, parse_names

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from places import MSRC14
 from scipy.linalg import subspace_angles
 from sklearn.cluster import k_means
 from sklearn.manifold import spectral_embedding
@@ -18,6 +17,7 @@ from fastcomus.clusters.labels import cluster_rows
 from fastcomus.config import ClusterConfig
 from fastcomus.run.run import Run
 from fastcomus.store.embeddings import extract_embeddings
+from places import MSRC14
 
 pytestmark = pytest.mark.skipif(not MSRC14.is_dir(), reason="the data set msrc14 is not here")
 CPU = select("cpu")

@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import torch
-from conftest import closed_form
-from places import REFERENCE
 
+from conftest import closed_form
 from fastcomus.objects.saliency.basnet import BASNet
+from places import REFERENCE
 
 
 def test_names_and_shapes_are_those_of_published_checkpoints() -> None:

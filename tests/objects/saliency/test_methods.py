@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import TINY, Photographs, closed_form
 from PIL import Image
-from places import MSRC14
 
+from conftest import TINY, Photographs, closed_form
 from fastcomus import Run
 from fastcomus.backends.cpu import resize_maps
 from fastcomus.config import EmbedConfig
@@ -21,6 +20,7 @@ from fastcomus.errors import InputError
 from fastcomus.objects.saliency.basnet import BASNet
 from fastcomus.objects.saliency.methods import METHODS, load_proposer
 from fastcomus.settings import get_preset_config
+from places import MSRC14
 
 CPU = torch.device("cpu")
 OFFLINE = get_preset_config("offline").embed
@@ -103,7 +103,7 @@ def test_methods_with_weights_run_on_photographs(method: str, cache: Path, tmp_p
         alone = proposed(config, [image])[0]
         assert len(alone) == len(maps) and (maps.dtype == bool or np.abs(alone - maps).max() < 0.05)
         if maps.dtype == np.float32 and len(maps):
-            assert 0 <= maps.min() and maps.max() <= 1
+            assert maps.min() >= 0 and maps.max() <= 1
 
 
 @pytest.mark.parametrize(("method", "least"), [("minimum-barrier", 0.6), ("tokencut", 0.4)])
