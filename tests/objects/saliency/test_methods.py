@@ -26,7 +26,7 @@ from places import MSRC14
 
 CPU = torch.device("cpu")
 OFFLINE = get_preset_config("offline").embed
-needs_photographs = pytest.mark.skipif(not MSRC14.is_dir(), reason="needs shared/data/msrc14")
+needs_photographs = pytest.mark.skipif(not MSRC14.is_dir(), reason="the data set msrc14 is not here")
 
 
 @pytest.fixture
