@@ -180,8 +180,8 @@ def average_maps(before: np.ndarray | None, now: np.ndarray, weight: float) -> n
 
 def fuse_maps(maps: np.ndarray) -> np.ndarray:
     """Average the maps (P, L, L) uint8 of an image into one label (1, L, L) uint8."""
-    mean: np.ndarray = maps.astype(np.float32).mean(axis=0, keepdims=True)
-    return np.rint(mean).astype(np.uint8)
+    fused: np.ndarray = np.rint(maps.astype(np.float32).mean(axis=0, keepdims=True))
+    return fused.astype(np.uint8)
 
 
 def compute_confidence(maps: np.ndarray) -> float:
