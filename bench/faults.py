@@ -37,7 +37,8 @@ from fastcomus.cli.demo.scenes import make_scenes
 from fastcomus.images.folder import find_images
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.reading import read_image
-from fastcomus.run import train as train_command
+from fastcomus.run import iteration as round_of_training
+from fastcomus.run.contents import read_skipped
 from fastcomus.run.run import Run
 
 MAX_PIXELS = 2_000_000
@@ -176,7 +177,7 @@ def do_stage(work: Work, scratch: Path, place: Path, moments: Any, kill_at: int,
             os.kill(os.getpid(), signal.SIGKILL)
 
     logging.disable(logging.CRITICAL)
-    train_command.CHECKPOINT_S = 0.0  # a checkpoint behind every step, so that kills fall between them
+    round_of_training.CHECKPOINT_S = 0.0  # a checkpoint behind every step, so that kills fall between them
     sys.addaudithook(watch)
     work(Run(place, preset="offline", settings=SMALL, device="cpu", workers=2), scratch / "made" / "images")
 
@@ -214,7 +215,7 @@ def embed_files(images: Path, run: Path) -> harness.Row:
     settings = {**SMALL, "embed": {**SMALL["embed"], "shard_images": 256, "embed_batch": 32}}
     made = Run(run, preset="offline", settings=settings, device="cpu", workers=2)
     times = harness.time_once(partial(made.embed, images, max_pixels=MAX_PIXELS))
-    reasons = Counter(row["reason"] for row in made._read_skipped().to_pylist())
+    reasons = Counter(row["reason"] for row in read_skipped(made.folder).to_pylist())
     told = {name: getattr(times.result, name) for name in ("images", "objects", "skipped")}
     peak = int(harness.measure_peak_mib() * 2**20)
     return {**told, "reasons": dict(reasons), "peak_bytes": peak, "elapsed_s": round(times.median_s, 1)}

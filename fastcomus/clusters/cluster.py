@@ -1,4 +1,4 @@
-"""Embeddings to clusters: graph, number of clusters, eigenmaps, labels, filter, in this order (steps 4 to 7)."""
+"""Embeddings to clusters: graph, number of clusters, eigenmaps, k-means and filter, in this order (steps 4 to 7)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fastcomus.errors import InputError
 
 log = logging.getLogger("fastcomus")
 
-_FEW = 4  # objects, below which two clusters are all that can be said
+_FEW = 4  # below this many objects the number of clusters is 2, whatever the criterion
 
 
 @dataclass(frozen=True)
 class Clustered:
-    """`maps` and `graph` are None where the method needs none."""
+    """Clusters, and the eigenmaps and graph behind them, None where the method needs none."""
 
     clusters: Clusters
     maps: Eigenmaps | None = None
     graph: KnnGraph | None = None
 
     def collect_facts(self) -> dict[str, Any]:
-        """What a reader of the result should know about how it was found."""
+        """Return what tells how reliable the result is, for the manifest: recall, component sizes, residuals."""
         facts: dict[str, Any] = {}
         if self.graph is not None:
             facts.update(recall=self.graph.recall, components=list(self.graph.component_sizes[:100]))
@@ -40,7 +40,15 @@ class Clustered:
 
 
 def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
-    """Raise InputError when `config` asks for a number of clusters that the objects `rows` (N, D) cannot give."""
+    """Check that the objects suffice for the number of clusters asked for.
+
+    Args:
+        config: Has `k` (0: to be estimated) and `method`.
+        rows: (N, D) embeddings.
+
+    Raises:
+        InputError: If k exceeds the number of (different) objects, or does not suit the method.
+    """
     n = len(rows)
     if n < 2 or config.k > n:
         raise InputError(f"k must lie in [2, N]; got k={config.k} with N={n} objects. Lower --k or add images.")
@@ -49,7 +57,7 @@ def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
     if config.method in GRAPHLESS_METHODS and not config.k:
         raise InputError(f"method {config.method} needs the number of clusters; give --k K, or --method spectral.")
     least, distinct = max(config.k, 2), set()
-    for row in rows:  # mostly over after `least` of them
+    for row in rows:  # usually stops after `least` rows
         distinct.add(row.tobytes())
         if len(distinct) == least:
             return
@@ -60,17 +68,32 @@ def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
 
 
 def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clustered:
-    """Cluster `rows` ((N, D) float32, finite); `check_count` holds.
+    """Cluster embeddings: steps 4 to 7 of the method (the paper's section 3.2), for `method` "spectral".
 
-    Raises InputError when the eigenvectors cannot be found.
+    4. graph: W = (A + A^T) / 2, where A joins each row to its `n_neighbors` nearest, itself included.
+    5. eigenmaps: the first k eigenvectors of the symmetric normalised Laplacian L = I - D^-1/2 W D^-1/2, the constant
+       one kept, rescaled by D^-1/2.
+    6. k-means on the rows of the eigenmaps, the best of `n_init` runs.
+    7. filter: of each cluster, the p % (`filter`) farthest from its centre by cosine distance are not core.
+
+    The other methods replace steps 4 to 6 or some of them.
+
+    Args:
+        rows: (N, D) float32, finite, for which `check_count` passes.
+        config: The settings; without `k` the number of clusters is estimated.
+        seed: For every random choice.
+        backend: Does the heavy computations.
+
+    Returns:
+        The clusters with eigenmaps and graph.
+
+    Raises:
+        InputError: If the eigensolver does not converge.
     """
-    if config.method == "kmeans":
-        return Clustered(cluster_rows(rows, config.k, "kmeans", config, seed, backend))
-    if config.method == "minibatch-kmeans":
-        labels = run_minibatch_kmeans(rows, config.k, config.n_init, seed)
-        return Clustered(build_clusters(rows, labels, config.k, config.filter))
+    if config.method in GRAPHLESS_METHODS:
+        return Clustered(_cluster_without_graph(rows, config, seed, backend))
     graph = build_knn_graph(rows, config.n_neighbors, config.metric, config.recall, seed, backend)
-    _tell(graph, config)
+    _warn_about_graph(graph, config)
     if config.method == "leiden":
         labels = find_communities(graph.affinity, config.resolution, seed)
         return Clustered(build_clusters(rows, labels, int(labels.max()) + 1, config.filter), None, graph)
@@ -85,12 +108,22 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
 
 
 def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> SuggestedCounts:
-    """The number of clusters by every criterion, with the curves behind them; `rows` ((N, D) float32, finite), N >= 2.
+    """Estimate the number of clusters by every criterion, with the curves behind them.
 
-    Raises InputError when the eigenvectors cannot be found.
+    Args:
+        rows: (N, D) float32, finite, N >= 2.
+        config: The settings of the graph and of the criteria.
+        seed: For every random choice.
+        backend: Does the heavy computations.
+
+    Returns:
+        The suggested numbers and the curves.
+
+    Raises:
+        InputError: If the eigensolver does not converge.
     """
     graph = build_knn_graph(rows, config.n_neighbors, config.metric, config.recall, seed, backend)
-    _tell(graph, config)
+    _warn_about_graph(graph, config)
     leiden = _count_by_leiden(graph, config, seed)
     if len(rows) < _FEW:
         return SuggestedCounts(len(rows), {"leiden": leiden, "modularity": 2, "eigengap": 2})
@@ -105,8 +138,28 @@ def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: 
     return SuggestedCounts(len(rows), counts, *curves)
 
 
+def _cluster_without_graph(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
+    if config.method == "kmeans":
+        return cluster_rows(rows, config.k, "kmeans", config, seed, backend)
+    return build_clusters(rows, run_minibatch_kmeans(rows, config.k, config.n_init, seed), config.k, config.filter)
+
+
+def _warn_about_graph(graph: KnnGraph, config: ClusterConfig) -> None:
+    sizes = graph.component_sizes
+    if len(sizes) > 1:
+        shown = ", ".join(map(str, sizes[:5])) + (", ..." if len(sizes) > 5 else "")
+        log.warning(
+            "cluster: the graph falls into %d parts (of %s objects); each becomes at least one cluster when k allows. "
+            "More --n-neighbors join them.",
+            len(sizes),
+            shown,
+        )
+    if graph.recall < config.recall:
+        log.warning("cluster: the search found %.3f of the true neighbours, not %.3f", graph.recall, config.recall)
+
+
 def _choose_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> tuple[int, Eigenmaps | None]:
-    """The number of clusters by `config.choose_k`, at least 2, and the eigenmaps that it took to find it."""
+    """The number of clusters by `config.choose_k`, at least 2, and the eigenmaps computed for it, if any."""
     maps = None
     if config.choose_k == "leiden":
         k = _count_by_leiden(graph, config, seed)
@@ -127,16 +180,16 @@ def _count_by_leiden(graph: KnnGraph, config: ClusterConfig, seed: int) -> int:
 
 
 def _find_eigenmaps_to_count(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> Eigenmaps:
-    """One more than the most clusters that are looked at."""
+    """One more eigenvector than the largest k tried, so that the gap after it is known."""
     return _require_eigenmaps(graph, min(config.max_k, graph.affinity.shape[0] - 2) + 1, seed, backend)
 
 
 def _compute_modularities(
     graph: KnnGraph, maps: Eigenmaps, config: ClusterConfig, seed: int, backend: Backend
 ) -> dict[int, float]:
-    """By number of clusters, ascending: the modularity of those that QR finds."""
+    """By k, ascending: the modularity of the k clusters that QR finds."""
     most = maps.rows.shape[1] - 1
-    # Every k at first, then steps of a twentieth: one more cluster among forty changes little.
+    # Every k up to about 20, then steps of 5 %, since one more cluster among many changes little.
     tried = sorted({min(most, max(k, round(k * 1.05))) for k in range(2, most + 1)})
     labels = {k: cluster_rows(maps.rows[:, :k], k, "qr", config, seed, backend).labels for k in tried}
     return {k: compute_modularity(graph.affinity, labels[k]) for k in tried}
@@ -151,18 +204,3 @@ def _require_eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend)
         return compute_eigenmaps(graph.affinity, count, seed, backend, graph.order)
     except ArithmeticError as error:
         raise InputError(f"{error}.") from error
-
-
-def _tell(graph: KnnGraph, config: ClusterConfig) -> None:
-    """Say what the graph's parts and its recall mean for the clusters."""
-    sizes = graph.component_sizes
-    if len(sizes) > 1:
-        shown = ", ".join(map(str, sizes[:5])) + (", ..." if len(sizes) > 5 else "")
-        log.warning(
-            "cluster: the graph falls into %d parts (of %s objects); each becomes at least one cluster when k allows. "
-            "More --n-neighbors join them.",
-            len(sizes),
-            shown,
-        )
-    if graph.recall < config.recall:
-        log.warning("cluster: the search found %.3f of the true neighbours, not %.3f", graph.recall, config.recall)

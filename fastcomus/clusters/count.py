@@ -1,4 +1,4 @@
-"""Communities of a graph, and how many clusters it holds."""
+"""Communities of a graph, and the number of clusters it suggests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from fastcomus.clusters.graph import drop_loops
 
 @dataclass(frozen=True)
 class SuggestedCounts:
-    """What the data say of the number of clusters.
+    """The number of clusters that each criterion suggests. The curves are empty for fewer than 4 objects.
 
-    `objects`: N. `counts`: k >= 2 by each criterion of `config.COUNT_CRITERIA`. `tried`: ascending k, with the
-    modularity of the clusters of each in `modularities`. `eigenvalues`: of the normalised Laplacian, ascending. The
-    last three are empty for fewer than 4 objects.
+    Attributes:
+        objects: N.
+        counts: k >= 2 by criterion of `config.COUNT_CRITERIA`.
+        tried: The numbers of clusters tried, ascending.
+        modularities: The modularity of the clustering for each number tried.
+        eigenvalues: The smallest of the normalised Laplacian, ascending.
     """
 
     objects: int
@@ -27,9 +30,15 @@ class SuggestedCounts:
 
 
 def find_communities(affinity: csr_array, resolution: float, seed: int) -> np.ndarray:
-    """(N,) int64 labels from 0: Leiden's partition of W by modularity (Traag et al. 2019).
+    """Partition a graph by modularity with the Leiden algorithm (Traag et al. 2019).
 
-    `affinity`: (N, N) symmetric; loops play no part. `resolution` above 0: higher gives more communities.
+    Args:
+        affinity: W, (N, N) symmetric; its diagonal is ignored.
+        resolution: Above 0; higher values give more communities.
+        seed: For the order in which nodes are visited.
+
+    Returns:
+        Labels (N,) int64 from 0.
     """
     from sknetwork.clustering import Leiden
 
@@ -38,12 +47,27 @@ def find_communities(affinity: csr_array, resolution: float, seed: int) -> np.nd
 
 
 def compute_modularity(affinity: csr_array, labels: np.ndarray) -> float:
-    """Newman's modularity of a partition of W, in [-0.5, 1). `labels`: (N,) integers from 0; loops play no part."""
+    """Compute Newman's modularity of a partition.
+
+    Args:
+        affinity: W, (N, N) symmetric; its diagonal is ignored.
+        labels: (N,) integers from 0.
+
+    Returns:
+        A number in [-0.5, 1).
+    """
     from sknetwork.clustering import get_modularity
 
     return float(get_modularity(csr_matrix(drop_loops(affinity)), labels))
 
 
 def count_by_eigengap(eigenvalues: np.ndarray) -> int:
-    """K >= 2 before the largest step; `eigenvalues`: (C,) of the normalised Laplacian, ascending, C >= 3."""
+    """Count the eigenvalues before the largest gap, at least 2.
+
+    Args:
+        eigenvalues: (C,) of the normalised Laplacian, ascending, C >= 3.
+
+    Returns:
+        k, in [2, C - 1].
+    """
     return int(np.argmax(np.diff(eigenvalues)[1:])) + 2

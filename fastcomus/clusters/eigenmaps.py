@@ -1,4 +1,4 @@
-"""The graph to its eigenmaps (step 5; the paper's section 3.2)."""
+"""The Laplacian eigenmaps of a graph (step 5; the paper's section 3.2)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ _COLUMNS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Eigenmaps:
-    """`rows`: (N, C) float32, an object a row. `eigenvalues`: (C,) float64 of the normalised Laplacian, ascending.
+    """The first C eigenvectors of a graph's normalised Laplacian, with what tells how exact they are.
 
-    `residual`: the largest |W' v - mu v| over the eigenpairs, where W' = D^-1/2 W D^-1/2. `orthonormality`: the largest
-    entry of |V^T V - I|.
+    Attributes:
+        rows: (N, C) float32, one row per object.
+        eigenvalues: (C,) float64, ascending.
+        residual: The largest |W' v - mu v| over the eigenpairs (mu, v) of W' = D^-1/2 W D^-1/2.
+        orthonormality: The largest entry of |V^T V - I|.
     """
 
     rows: np.ndarray
@@ -31,18 +34,27 @@ class Eigenmaps:
 def compute_eigenmaps(
     affinity: csr_array, n_components: int, seed: int, backend: Backend, order: np.ndarray | None = None
 ) -> Eigenmaps:
-    """The first eigenvectors of L = I - D^-1/2 W D^-1/2, the constant one kept, rescaled by D^-1/2.
+    """Compute the first eigenvectors of L = I - D^-1/2 W D^-1/2, the constant one kept, rescaled by D^-1/2.
 
-    `affinity`: W, (N, N) symmetric; the diagonal plays no part. `n_components` in [1, N]. `order`: (N,)
-    integers, rows in the order to work in, which changes nothing but the time. Raises ArithmeticError when
-    the solver stopped short (a residual or a deviation from orthonormality above 1e-3).
+    Args:
+        affinity: W, (N, N) symmetric; its diagonal is ignored.
+        n_components: C, in [1, N].
+        seed: For the start of the eigensolver.
+        backend: Solves for the eigenvectors.
+        order: (N,) integers, the rows in an order in which products with W are fast; the result does not depend on it.
+
+    Returns:
+        The eigenmaps, in the order of the rows of W.
+
+    Raises:
+        ArithmeticError: If the solver did not converge (residual or deviation from orthonormality above 1e-3).
     """
-    # As in scikit-learn, which the original program calls, loops do not count: neither in W nor in the degrees.
+    # As in scikit-learn, which the original program calls, the diagonal counts neither in W nor in the degrees D.
     affinity = drop_loops(affinity)
     if order is not None:
         affinity = _reorder(affinity, order)
     degrees = np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64)
-    # As in scikit-learn too, a row without any link counts as of degree 1.
+    # Also as in scikit-learn, a row without links has degree 1.
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
     values, vectors = backend.find_eigenvectors(affinity, n_components, seed)
     residual = _compute_largest_residual(affinity, scale, values, vectors)
@@ -59,11 +71,27 @@ def compute_eigenmaps(
     return Eigenmaps(rows, 1 - values, residual, orthonormality)
 
 
-def _compute_largest_residual(affinity: csr_array, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> float:
-    """The largest |W' v - mu v|, a few eigenvectors (N, C) at a time: all at once would take several times their size.
+def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Compute the eigenmaps of new objects by Nystroem's extension (Bengio et al., "Out-of-sample extensions", 2003).
 
-    `scale`: D^-1/2 (N,).
+    A new row is the mean of its neighbours' rows, each column divided by mu = 1 - eigenvalue; for the rows of the graph
+    itself, W y = mu D y says the same.
+
+    Args:
+        rows: (N, C) float32 eigenmaps.
+        eigenvalues: (C,) of the normalised Laplacian; those near 1 say nothing of clusters and should not occur.
+        neighbours: (M, n) integers, the rows nearest to each new object.
+
+    Returns:
+        (M, C) float32.
     """
+    means = np.stack([rows[near].mean(axis=0) for near in neighbours]) if len(neighbours) else rows[:0]
+    extended: np.ndarray = means / np.maximum(1 - eigenvalues, 1e-3)
+    return extended.astype(np.float32)
+
+
+def _compute_largest_residual(affinity: csr_array, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> float:
+    """The largest |W' v - mu v|, a few of the eigenvectors (N, C) at a time to save memory; `scale`: D^-1/2, (N,)."""
     largest = 0.0
     for start in range(0, vectors.shape[1], _COLUMNS_AT_ONCE):
         some = slice(start, start + _COLUMNS_AT_ONCE)
@@ -85,22 +113,10 @@ def _compute_gram(vectors: np.ndarray) -> np.ndarray:
 
 
 def _reorder(matrix: csr_array, order: np.ndarray) -> csr_array:
-    """`matrix`[order][:, order], in half the time that the second indexing takes."""
+    """`matrix[order][:, order]`, twice as fast as indexing does it."""
     places = np.empty(len(order), matrix.indices.dtype)
     places[order] = np.arange(len(order))
     turned = matrix[order]
     turned = csr_array((turned.data, places[turned.indices], turned.indptr), shape=matrix.shape)
     turned.sort_indices()
     return turned
-
-
-def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Eigenmaps (M, C) float32 of new objects by Nystroem's extension: each column the mean over an object's neighbours
-    divided by 1 - eigenvalue.
-
-    `rows`: (N, C) eigenmaps. `eigenvalues`: (C,) of the normalised Laplacian; none is near 1, where eigenvectors tell
-    nothing of clusters. `neighbours`: (M, n) rows nearest to each new object. (W y = mu D y, with mu = 1 - eigenvalue,
-    says the same of every row that was there: Bengio et al., "Out-of-sample extensions", 2003.)
-    """
-    means = np.stack([rows[near].mean(axis=0) for near in neighbours]) if len(neighbours) else rows[:0]
-    return (means / np.maximum(1 - eigenvalues, 1e-3)).astype(np.float32)

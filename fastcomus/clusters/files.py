@@ -1,4 +1,4 @@
-"""The folder clusters/ of a run: what `cluster` writes and later stages read."""
+"""The files of clusters and of their names in a run folder: clusters/ and names.toml."""
 
 from __future__ import annotations
 
@@ -17,11 +17,23 @@ from fastcomus.clusters.names import ClusterNames, name_clusters, parse_names
 from fastcomus.errors import InputError
 from fastcomus.store.run_folder import RunFolder
 
+log = logging.getLogger("fastcomus")
+
+NAMES_FILE = "names.toml"
+_HEADER = '# Names of this run\'s clusters by number: equal names merge clusters, "-" drops one.\n'
+
 
 def write_clusters(
     folder: RunFolder, clusters: Clusters, maps: Eigenmaps | None, images: pa.ChunkedArray | None
 ) -> None:
-    """clusters.parquet (a row per object, with its image where `images` names it), centres and eigenmaps."""
+    """Write clusters/: clusters.parquet with a row per object, centres and eigenmaps.
+
+    Args:
+        folder: The run folder.
+        clusters: Of N objects.
+        maps: Their eigenmaps, or None for a method without them.
+        images: The names of the N objects' images, or None for embeddings without images.
+    """
     if maps is not None:
         folder.write_array("clusters/eigenmaps.npy", maps.rows)
         folder.write_array("clusters/eigenvalues.npy", maps.eigenvalues)
@@ -34,6 +46,7 @@ def write_clusters(
 
 
 def read_clusters(folder: RunFolder) -> Clusters:
+    """Read what `write_clusters` wrote."""
     centres = folder.read_array("clusters/centres.npy")
     table = folder.read_table("clusters/clusters.parquet")
     labels = table["cluster"].to_numpy()
@@ -47,28 +60,26 @@ def read_clusters(folder: RunFolder) -> Clusters:
 
 
 def read_eigenmaps(folder: RunFolder) -> Eigenmaps:
-    """Those of the method spectral; the manifest of the clusters tells how exact they are."""
+    """Read the eigenmaps that `write_clusters` wrote, with their exactness from the stage's manifest."""
     manifest = folder.read_manifest("clusters") or {}
     rows, eigenvalues = (folder.read_array(f"clusters/{name}.npy") for name in ("eigenmaps", "eigenvalues"))
     return Eigenmaps(rows, eigenvalues, manifest["residual"], manifest["orthonormality"])
 
 
-log = logging.getLogger("fastcomus")
-NAMES_FILE = "names.toml"
-_HEADER = '# Names of this run\'s clusters by number: equal names merge clusters, "-" drops one.\n'
-
-
-def read_names(folder: RunFolder, clusters: Mapping[str, Any]) -> ClusterNames:
-    """The names of the clusters whose manifest is `clusters`; none where there is no names.toml.
-
-    Raises InputError for a file that cannot be read, or whose names were given to other clusters.
-    """
-    file = folder.resolve_file(NAMES_FILE)
-    return read_names_file(file, clusters) if file.exists() else name_clusters({}, clusters["k"])
-
-
 def write_names(folder: RunFolder, clusters: Mapping[str, Any], given: Mapping[int, str]) -> ClusterNames:
-    """Store the names `given` to the clusters whose manifest is `clusters`; InputError for bad ones."""
+    """Check the names of clusters and write them to names.toml.
+
+    Args:
+        folder: The run folder.
+        clusters: The manifest of the clusters.
+        given: Names by cluster number.
+
+    Returns:
+        The classes that the names make.
+
+    Raises:
+        InputError: See `name_clusters`.
+    """
     import tomli_w
 
     names = name_clusters(given, clusters["k"])
@@ -78,15 +89,43 @@ def write_names(folder: RunFolder, clusters: Mapping[str, Any], given: Mapping[i
 
 
 def tell_stale_names(folder: RunFolder, clusters: Mapping[str, Any]) -> None:
-    """Warn where `read_names` would refuse the names that are there."""
+    """Log a warning if `read_names` would refuse names.toml; the arguments are the same."""
     try:
         read_names(folder, clusters)
     except InputError as error:
         log.warning("cluster: %s", error)
 
 
+def read_names(folder: RunFolder, clusters: Mapping[str, Any]) -> ClusterNames:
+    """Read names.toml; without the file no cluster has a name.
+
+    Args:
+        folder: The run folder.
+        clusters: The manifest of the clusters.
+
+    Returns:
+        The classes that the names make.
+
+    Raises:
+        InputError: If the file cannot be read, or its names were given to other clusters.
+    """
+    file = folder.resolve_file(NAMES_FILE)
+    return read_names_file(file, clusters) if file.exists() else name_clusters({}, clusters["k"])
+
+
 def read_names_file(file: Path, clusters: Mapping[str, Any]) -> ClusterNames:
-    """The names that `file` gives to the clusters whose manifest is `clusters`; raises as `read_names` does."""
+    """Read a file like names.toml from anywhere.
+
+    Args:
+        file: The file.
+        clusters: The manifest of the clusters.
+
+    Returns:
+        The classes that the names make.
+
+    Raises:
+        InputError: If the file cannot be read, or its names were given to other clusters.
+    """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Embeddings to the symmetric kNN graph (step 4; the paper's section 3.2)."""
+"""The symmetric kNN graph of embeddings (step 4; the paper's section 3.2)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from fastcomus.store.embeddings import normalise_rows
 
 @dataclass(frozen=True)
 class KnnGraph:
-    """`affinity`: (N, N) float32 CSR, symmetric, entries 0.5 or 1. `component_sizes`: descending, sums to N.
-    `recall`: share of the true neighbours in it, in [0, 1]; 1 where the search was exact. `order`: (N,) int64, the rows
-    in an order where linked ones tend to stand together: products with the graph are faster in it.
+    """The kNN graph of N rows.
+
+    Attributes:
+        affinity: W, (N, N) float32 CSR, symmetric, entries 0.5 or 1.
+        component_sizes: Sizes of the connected components, descending; they sum to N.
+        recall: Share of the true neighbours that the search found, in [0, 1]; 1 for an exact search.
+        order: (N,) int64, the rows in an order that keeps linked ones close together, in which products with the graph
+            are faster.
     """
 
     affinity: csr_array
@@ -28,11 +33,18 @@ class KnnGraph:
 def build_knn_graph(
     embeddings: np.ndarray, n_neighbors: int, metric: str, recall: float, seed: int, backend: Backend
 ) -> KnnGraph:
-    """`A` has a 1 from every row to its `n_neighbors` nearest (itself included); the graph is (A + A^T) / 2.
+    """Build W = (A + A^T) / 2, where A has a 1 from every row to its `n_neighbors` nearest rows, itself included.
 
-    `embeddings`: (N, D) float32, finite. With fewer than `n_neighbors` rows every row is every other's neighbour.
-    `metric`: "euclidean" or "cosine" (a row of zeros is then as far from all). `recall` in (0, 1]: what an approximate
-    search must reach; 1 searches exactly.
+    Args:
+        embeddings: (N, D) float32, finite.
+        n_neighbors: Neighbours per row; N where there are fewer rows.
+        metric: "euclidean" or "cosine"; by the latter a row of zeros is equally far from all others.
+        recall: Share of the true neighbours that an approximate search must find, in (0, 1]; 1 searches exactly.
+        seed: For the approximate search.
+        backend: Searches for neighbours.
+
+    Returns:
+        The graph with its components and the recall that was reached.
     """
     n = len(embeddings)
     if metric == "cosine":
@@ -45,20 +57,21 @@ def build_knn_graph(
     indptr = np.arange(0, (n + 1) * count, count, dtype=kind)
     ones = np.ones(neighbors.indices.size, np.float32)
     directed = csr_array((ones, neighbors.indices.ravel().astype(kind, copy=False), indptr), shape=(n, n))
-    directed.sum_duplicates()  # rows that a search left with fewer neighbours name themselves again
+    directed.sum_duplicates()  # a row for which the search found too few neighbours is filled up with itself
     directed.data[:] = 1
-    del ones, indptr, neighbors  # of the size of the graph, as all that follows
+    del ones, indptr, neighbors  # to save memory: each is as large as the graph
     affinity = directed + directed.T.tocsr()
     affinity.data *= np.float32(0.5)
     del directed
     affinity.sort_indices()
-    _, component = connected_components(affinity, connection="strong")  # the same for a symmetric graph, sooner
+    # In a symmetric graph strong and weak components are the same; the strong ones are found faster.
+    _, component = connected_components(affinity, connection="strong")
     sizes = np.sort(np.bincount(component))[::-1]
     return KnnGraph(affinity, tuple(sizes.tolist()), reached, order)
 
 
 def drop_loops(affinity: csr_array) -> csr_array:
-    """W with an empty diagonal: a row's link to itself tells nothing of eigenvectors or communities."""
+    """Return W with an empty diagonal; links of a row to itself say nothing of eigenvectors or communities."""
     bare = (affinity - diags_array(affinity.diagonal())).tocsr()
     bare.eliminate_zeros()
     return bare

@@ -1,4 +1,4 @@
-"""Eigenmaps to labels, centres and core samples (steps 6 and 7; the paper's section 3.2)."""
+"""Labels, centres and core objects from eigenmaps (steps 6 and 7; the paper's section 3.2)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from fastcomus.backends.interface import Backend
 from fastcomus.config import ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 
-_PIVOT_ROWS = 50_000
+_PIVOT_ROWS = 50_000  # among which the pivots are sought
 _ROWS_AT_ONCE = 65_536
 _COLUMNS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """N objects in k clusters, numbered from 0 by falling size.
+    """N objects in k clusters, numbered from 0 in descending order of size.
 
-    `labels`: (N,) int32. `distances`: (N,) float32, cosine distance to the own centre, in [0, 2].
-    `is_core`: (N,) bool, False for the share that the filter drops. `centres`: (k, C) float32. `sizes`: (k,) int64.
+    Attributes:
+        labels: (N,) int32.
+        distances: (N,) float32, cosine distance of each object to the centre of its cluster, in [0, 2].
+        is_core: (N,) bool, False for the share that the filter drops.
+        centres: (k, C) float32.
+        sizes: (k,) int64.
     """
 
     labels: np.ndarray
@@ -34,10 +38,19 @@ class Clusters:
 
 
 def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
-    """Labels of `rows` ((N, C) float32: eigenmaps or embeddings), then the filter.
+    """Find k clusters of rows (step 6) and filter them (step 7).
 
-    `assign`: "kmeans" (the paper's: `config.n_init` runs), "normalized" (k-means on rows scaled to unit length, from
-    one start that QR gives) or "qr" (no k-means at all). The last two are for eigenmaps.
+    Args:
+        rows: (N, C) float32, eigenmaps or embeddings.
+        k: Number of clusters.
+        assign: "kmeans" (the paper's: the best of `config.n_init` runs), "normalized" (k-means on rows of unit length
+            from one start found by QR) or "qr" (by QR alone). The last two are for eigenmaps.
+        config: Has `n_init` and `filter`.
+        seed: For k-means and for the rows among which QR looks.
+        backend: Runs k-means.
+
+    Returns:
+        The clusters.
     """
     if assign == "kmeans":
         labels, _ = backend.run_kmeans(rows, k, config.n_init, seed)
@@ -45,7 +58,7 @@ def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, s
     rows = normalise_rows(rows)
     pivots = _find_pivots(rows, k, seed)
     if assign == "normalized":
-        # Too few directions for a start: k-means++ instead.
+        # With too few directions for a start, k-means++ chooses one.
         start = rows[pivots] if len(pivots) == k else None
         labels, _ = backend.run_kmeans(rows, k, config.n_init, seed, start)
     else:
@@ -54,10 +67,17 @@ def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, s
 
 
 def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) -> Clusters:
-    """Clusters with their centres (the means of `rows` (N, C)), numbered by falling size, and their core.
+    """Number clusters by size, compute their centres and filter them (step 7, the paper's p %).
 
-    `labels`: (N,) integers in [0, k). `filter` in [0, 1): of each cluster, this share (rounded down, so a cluster never
-    empties) with the largest cosine distance to the cluster's centre is not core. Ties go by row number.
+    Args:
+        rows: (N, C) float32, whose means are the centres.
+        labels: (N,) integers in [0, k).
+        k: Number of clusters.
+        filter: Share of each cluster with the largest cosine distance to its centre that is not core, in [0, 1). It is
+            rounded down, so no cluster becomes empty; of equal distances the first row is kept.
+
+    Returns:
+        The clusters.
     """
     by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
     rank = np.empty(k, np.int32)
@@ -75,23 +95,53 @@ def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) 
 
 
 def run_ward(rows: np.ndarray, k: int, affinity: csr_array) -> np.ndarray:
-    """(N,) labels by Ward's agglomeration of `rows` (N, D), where only neighbours in `affinity` (N, N) join."""
+    """Cluster rows by Ward's agglomeration, which joins neighbours in a graph only.
+
+    Args:
+        rows: (N, D) float32.
+        k: Number of clusters.
+        affinity: The graph, (N, N); where it has several components, their nearest rows are linked.
+
+    Returns:
+        Labels (N,) in [0, k).
+    """
     from sklearn.cluster import AgglomerativeClustering
 
-    with warnings.catch_warnings():  # parts of a graph in several are joined by their nearest rows
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the number of connected components")
-        return AgglomerativeClustering(k, connectivity=csr_matrix(affinity)).fit_predict(rows)
+        labels: np.ndarray = AgglomerativeClustering(k, connectivity=csr_matrix(affinity)).fit_predict(rows)
+    return labels
 
 
 def run_minibatch_kmeans(rows: np.ndarray, k: int, n_init: int, seed: int) -> np.ndarray:
-    """(N,) labels by mini-batch k-means of `rows` (N, D), the best of `n_init` starts."""
+    """Cluster rows by mini-batch k-means.
+
+    Args:
+        rows: (N, D) float32.
+        k: Number of clusters.
+        n_init: Number of starts, of which the best is taken.
+        seed: For the starts and the batches.
+
+    Returns:
+        Labels (N,) in [0, k).
+    """
     from sklearn.cluster import MiniBatchKMeans
 
-    return MiniBatchKMeans(k, n_init=n_init, random_state=seed).fit_predict(rows)
+    labels: np.ndarray = MiniBatchKMeans(k, n_init=n_init, random_state=seed).fit_predict(rows)
+    return labels
 
 
 def compute_cosine_distances(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """1 - cosine between every row and its own centre, (N,) float32; 1 where either is zero."""
+    """Compute 1 - cosine between every row and the centre of its cluster.
+
+    Args:
+        rows: (N, C) float32.
+        centres: (k, C) float32.
+        labels: (N,) integers in [0, k).
+
+    Returns:
+        (N,) float32 in [0, 2]; 1 where row or centre is zero.
+    """
     own = normalise_rows(centres).astype(np.float64)
     norms, products = np.empty(len(rows)), np.empty(len(rows))
     for start in range(0, len(rows), _ROWS_AT_ONCE):  # in float64, a slice at a time
@@ -104,10 +154,10 @@ def compute_cosine_distances(rows: np.ndarray, centres: np.ndarray, labels: np.n
 
 
 def _find_pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Rows that point in k directions as different as can be: the pivots of a QR factorisation of rows^T.
+    """Find rows in k directions that differ most: the pivots of a QR factorisation of rows^T, from a sample of rows.
 
-    (Damle, Minden and Ying, "Simple, direct and efficient multi-way spectral clustering", 2019.) Among many rows a
-    sample is enough. Fewer than k where there are fewer directions.
+    (Damle, Minden and Ying, "Simple, direct and efficient multi-way spectral clustering", 2019.) There are fewer than k
+    where the rows have fewer directions.
     """
     among = np.arange(len(rows))
     if len(rows) > _PIVOT_ROWS:
@@ -115,11 +165,12 @@ def _find_pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     triangle, order = scipy.linalg.qr(rows[among].T, mode="r", pivoting=True, check_finite=False)
     strength = np.abs(triangle.diagonal())
     directions = int((strength > 1e-5 * strength[0]).sum())
-    return among[order[: min(k, directions)]]
+    pivots: np.ndarray = among[order[: min(k, directions)]]
+    return pivots
 
 
 def _assign_by_pivots(rows: np.ndarray, pivots: np.ndarray) -> np.ndarray:
-    """The pivot that each row points to, after the pivots were made orthogonal to one another."""
+    """Label each row with the pivot that it is most parallel to, once the pivots are made orthogonal."""
     left, _, right = scipy.linalg.svd(rows[pivots].T.astype(np.float64), full_matrices=False)
     turned, labels = left @ right, np.empty(len(rows), np.int32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -129,7 +180,7 @@ def _assign_by_pivots(rows: np.ndarray, pivots: np.ndarray) -> np.ndarray:
 
 
 def _select_core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:
-    """Rows sorted by (cluster, distance): within a cluster, the last floor(filter * size) are dropped."""
+    """Mark all rows of each cluster but the floor(filter * size) farthest from its centre."""
     order = np.lexsort((np.arange(len(labels)), distances, labels))
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     position = np.arange(len(labels)) - starts[labels[order]]

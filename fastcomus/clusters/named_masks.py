@@ -1,4 +1,4 @@
-"""The class maps of a run folder's iteration, with the classes that the names of clusters make."""
+"""The masks of an iteration of a run, as class maps under the names of the clusters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from fastcomus.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """The class maps of one iteration: `images` may have one each, of the classes that `names` makes of clusters."""
+    """The class maps of one iteration.
+
+    Attributes:
+        folder: The run folder.
+        iteration: Number of the iteration; 0 are the pseudo-masks.
+        images: Names of the images, each of which may have a map.
+        names: The classes that the clusters make.
+        backend: For work on the maps.
+        workers: Number of threads that read maps.
+    """
 
     folder: RunFolder
     iteration: int
@@ -26,15 +35,15 @@ class ClassMaps:
 
     @property
     def k(self) -> int:
-        """Number of classes, background apart."""
+        """Number of classes without the background."""
         return len(self.names.classes) - 1
 
     def read(self, image: str) -> np.ndarray:
-        """(H, W) unsigned integers in [0, k]."""
+        """Read the map of an image, (H, W) unsigned integers in [0, k]."""
         return self.names.map_to_classes(self.folder.read_class_map(self._locate_mask(image)))
 
     def select_present(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` whose class map is there."""
+        """Return the images among `names` that have a map."""
         return [name for name in names if self.folder.resolve_file(self._locate_mask(name)).exists()]
 
     def _locate_mask(self, image: str) -> str:

@@ -1,4 +1,4 @@
-"""What a person calls the clusters: equal names merge clusters into one class, "-" drops one into the background."""
+"""Names that a user gives to clusters: equal names merge clusters into one class, "-" drops one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from fastcomus.errors import InputError
 
 DROPPED = "-"
 BACKGROUND = "background"
-_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of characters, and line ends
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, surrogates, line ends
 
 
 @dataclass(frozen=True)
 class ClusterNames:
     """The classes that k clusters make under the names given to them.
 
-    `given`: the clusters that were named, 0 to k - 1, each with its name or "-", by number.
-    `classes`: (C + 1) names, "background" first; without names a cluster is the class "cluster N". Classes stand in the
-        order of their first cluster, so that without any name class id c + 1 is cluster c.
-    `class_of_cluster`: (k,) class id of each cluster, in [0, C]; 0 for one that was dropped.
+    Attributes:
+        given: The named clusters in ascending order, each with its name or "-".
+        classes: C + 1 names, "background" first, the others in the order of their first cluster; a cluster without a
+            name is the class "cluster N". Without any names class id c + 1 is cluster c.
+        class_of_cluster: k class ids in [0, C]; 0 for a dropped cluster.
     """
 
     given: tuple[tuple[int, str], ...]
@@ -32,27 +33,35 @@ class ClusterNames:
 
     @property
     def class_of_label(self) -> np.ndarray:
-        """(k + 1,) uint16: the class id of every label of a class map (0 background, c + 1 cluster c)."""
+        """Class id by label of a class map (0 background, c + 1 cluster c), (k + 1,) uint16."""
         return np.array([0, *self.class_of_cluster], np.uint16)
 
     def map_to_classes(self, labels: np.ndarray) -> np.ndarray:
-        """Class ids (H, W) uint16 of a class map of clusters (H, W), labels in [0, k]; unchanged without names."""
+        """Turn a map of clusters, (H, W) in [0, k], into one of class ids, (H, W) uint16; unchanged without names."""
         return self.class_of_label[labels] if self.given else labels
 
     def get_name(self, cluster: int) -> str:
-        """The class of a cluster by name; "background" for one that was dropped."""
+        """Return the name of a cluster's class; "background" for a dropped cluster."""
         return self.classes[self.class_of_cluster[cluster]]
 
     def find_clusters(self, class_id: int) -> tuple[int, ...]:
-        """The clusters that make up a class."""
+        """Return the clusters that make up a class."""
         return tuple(cluster for cluster, own in enumerate(self.class_of_cluster) if own == class_id)
 
 
 def name_clusters(given: Mapping[int, str], k: int) -> ClusterNames:
-    """The classes of k clusters under the names `given`, by cluster number.
+    """Make classes of clusters.
 
-    Raises InputError for a cluster that is not there, a name that is empty, not printable, "background" or that of a
-    cluster without a name, and when every cluster is dropped.
+    Args:
+        given: Names by cluster number; "-" drops a cluster.
+        k: Number of clusters.
+
+    Returns:
+        The classes.
+
+    Raises:
+        InputError: For a number outside [0, k), a name that is empty, not printable, "background" or the default name
+            of a cluster without a name, and if every cluster is dropped.
     """
     names = {cluster: _normalise_name(cluster, name, k) for cluster, name in sorted(given.items())}
     unnamed = {make_default_name(cluster): cluster for cluster in range(k) if cluster not in names}
@@ -73,7 +82,17 @@ def name_clusters(given: Mapping[int, str], k: int) -> ClusterNames:
 
 
 def parse_names(assignments: Sequence[str]) -> dict[int, str]:
-    """{3: "cat"} from "3=cat"; InputError for anything else, and for a cluster that comes twice."""
+    """Parse names such as "3=cat" into {3: "cat"}.
+
+    Args:
+        assignments: Texts CLUSTER=NAME.
+
+    Returns:
+        Names by cluster number.
+
+    Raises:
+        InputError: For other texts, and for a cluster that is named twice.
+    """
     pairs = []
     for assignment in assignments:
         cluster, equals, name = assignment.partition("=")
@@ -87,11 +106,12 @@ def parse_names(assignments: Sequence[str]) -> dict[int, str]:
 
 
 def make_default_name(cluster: int) -> str:
+    """Return the name of the class that a cluster without a name makes."""
     return f"cluster {cluster}"
 
 
 def _normalise_name(cluster: int, name: str, k: int) -> str:
-    """Without spaces around it, in Unicode's composed form, so that what looks the same is the same."""
+    """The name without surrounding spaces, in Unicode's composed form, so that names that look equal are equal."""
     if not isinstance(cluster, int | np.integer) or not 0 <= cluster < k:
         raise InputError(f"there is no cluster {cluster}; the clusters of this run are 0 to {k - 1}.")
     if not isinstance(name, str):

@@ -1,10 +1,11 @@
-"""Stage 1: images to saliency, boxes, crops and embeddings, a row per object (steps 1 to 3)."""
+"""Images to objects: saliency, boxes, crops and embeddings, a row per object (steps 1 to 3; the paper's 3.1, 3.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from fastcomus.store.objects_table import SKIPPED_SCHEMA, make_object_schema
 
 @dataclass(frozen=True)
 class ObjectShard:
-    """What a run of images gave. `objects`: `make_object_schema`. `skipped`: `SKIPPED_SCHEMA`."""
+    """The rows of consecutive images: `objects` as in `make_object_schema`, `skipped` as in `SKIPPED_SCHEMA`."""
 
     objects: pa.Table
     skipped: pa.Table
@@ -35,11 +36,11 @@ class ObjectShard:
 
 @dataclass(frozen=True)
 class _Proposal:
-    """One image cut up: its objects as rows without embeddings, and their crops."""
+    """The M objects of one image: rows without embeddings, and crops."""
 
-    rows: list[dict]
+    rows: list[dict[str, Any]]
     crops: torch.Tensor  # (M, 3, S, S) uint8
-    skipped: list[dict]
+    skipped: list[dict[str, Any]]
 
 
 def embed_shards(
@@ -52,16 +53,28 @@ def embed_shards(
     workers: int,
     on_images: Callable[[int], None],
 ) -> Iterator[ObjectShard]:
-    """One ObjectShard per run of image names, in order, while worker threads prepare the next images.
+    """Find and embed the objects of images, while worker threads prepare the next images.
 
-    `on_images` is told of every image done. Images that cannot be used are listed in `skipped` with their reason.
-    Memory is bounded by a few images per worker, a batch of crops and one shard of rows. Batches never straddle
-    shards, so a shard's bytes do not depend on its neighbours.
+    Memory is bounded by a few images per worker, a batch of crops and one shard of rows. No batch holds crops of two
+    shards, so the bytes of a shard do not depend on other shards.
+
+    Args:
+        root: The folder or address that holds the images.
+        shards: Names of images, by shard.
+        config: The settings of the stage.
+        proposer: Finds the objects.
+        encoder: Embeds them.
+        backend: Decodes, cuts and resizes images.
+        workers: Number of threads.
+        on_images: Called with the number of images done since the last call.
+
+    Yields:
+        The rows of each shard, in order. Images that cannot be used are in `skipped` with the reason.
     """
     shards = list(shards)
     proposals = _propose_objects(root, shards, config, proposer, backend, workers)
     collector = _Collector(config, encoder, backend.device)
-    # NumPy's threads would only wait for those of the workers: a quarter of the processor's time.
+    # Without the limit NumPy's threads compete with the workers', which costs a quarter of the processor's time.
     with threadpool_limits(1, user_api="blas"):
         for shard in shards:
             for _ in shard:
@@ -70,8 +83,13 @@ def embed_shards(
             yield collector.finish()
 
 
+def list_lost_images(skipped: pa.Table) -> list[str]:
+    """Return the images of a table of `SKIPPED_SCHEMA` that vanished between the listing and the reading."""
+    return [row["image"] for row in skipped.select(["image", "reason"]).to_pylist() if row["reason"] == LOST]
+
+
 class _Collector:
-    """Gathers proposals of one shard, embeds them a batch at a time."""
+    """Collects the proposals of a shard and embeds their crops in batches."""
 
     def __init__(self, config: EmbedConfig, encoder: Encoder, device: torch.device) -> None:
         self.config = config
@@ -84,12 +102,15 @@ class _Collector:
         self._reset()
 
     def _reset(self) -> None:
-        self.rows: list[dict] = []
-        self.skipped: list[dict] = []
+        self.rows: list[dict[str, Any]] = []
+        self.skipped: list[dict[str, Any]] = []
         self.crops: list[torch.Tensor] = []
-        self.embeddings: list[torch.Tensor] = []  # a batch each, on the device until all are there: nobody waits for it
+        self.embeddings: list[
+            torch.Tensor
+        ] = []  # by batch; left on the device until `finish`, so as not to wait for it
 
     def add(self, proposal: _Proposal) -> None:
+        """Add an image, and embed as many full batches as there are."""
         self.rows += proposal.rows
         self.skipped += proposal.skipped
         self.crops += [crop[None] for crop in proposal.crops]
@@ -97,6 +118,7 @@ class _Collector:
             self._embed(self.batch)
 
     def finish(self) -> ObjectShard:
+        """Embed what is left and return the shard; the next image begins another."""
         if self.crops:
             self._embed(len(self.crops))
         dimension = self.encoder.dimension
@@ -128,23 +150,25 @@ def _propose_objects(
     backend: Backend,
     workers: int,
 ) -> Iterator[_Proposal]:
-    """Image -> saliency -> boxes -> crops, of every image in order."""
+    """Saliency, boxes and crops of every image, in order."""
 
     def cut_out(batch: list[SeenImage]) -> list[_Proposal]:
         return _cut_out(batch, config, backend)
 
-    if callable(proposer) and backend.images_at_once == 1:  # file to crops in one worker thread: few images are held
+    if (
+        callable(proposer) and backend.images_at_once == 1
+    ):  # one thread takes an image all the way, so few are in memory
         see = make_single_proposer(root, proposer, config, backend)
         names = (name for shard in shards for name in shard)
         return chain.from_iterable(read_ahead(lambda name: cut_out([see(name)]), names, workers))
     batches = propose_in_batches(root, shards, config, proposer, backend, workers)
-    # What waits is bounded in images, and one thread is enough to wait for a device.
+    # The queue is bounded in images, not in batches; one thread suffices to wait for a device.
     threads = workers if backend.images_at_once == 1 else 1
     return chain.from_iterable(read_ahead(cut_out, batches, threads, AHEAD // backend.images_at_once))
 
 
 def _cut_out(batch: Sequence[SeenImage], config: EmbedConfig, backend: Backend) -> list[_Proposal]:
-    """The objects of every image, by its maps; runs in a worker thread."""
+    """The objects of every image of a batch; called from worker threads."""
     usable = [image for image in batch if image.error is None]
     pixels = [image.pixels for image in usable if image.pixels is not None]
     maps = [image.maps for image in usable if image.maps is not None]
@@ -153,7 +177,7 @@ def _cut_out(batch: Sequence[SeenImage], config: EmbedConfig, backend: Backend) 
 
 
 def _make_proposal(image: SeenImage, found: FoundObjects | None, config: EmbedConfig) -> _Proposal:
-    """`found`: None where the image cannot be used."""
+    """`found` is None where the image cannot be used."""
     height, width = (0, 0) if image.pixels is None else image.pixels.shape[:2]
 
     def skipped(reason: str, detail: str) -> _Proposal:
@@ -180,8 +204,3 @@ def _make_proposal(image: SeenImage, found: FoundObjects | None, config: EmbedCo
         for box, area, score, run_lengths in zip(found.boxes, found.areas, found.scores, found.run_lengths, strict=True)
     ]
     return _Proposal(rows, found.crops, [])
-
-
-def list_lost_images(skipped: pa.Table) -> list[str]:
-    """Those of `SKIPPED_SCHEMA` that were there when the folder was listed and gone when they were to be read."""
-    return [row["image"] for row in skipped.select(["image", "reason"]).to_pylist() if row["reason"] == LOST]

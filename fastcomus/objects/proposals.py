@@ -1,4 +1,4 @@
-"""Images read and looked at: files to pixels and saliency maps (step 1)."""
+"""Image files to pixels and saliency maps (step 1)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,14 @@ from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
 
 @dataclass(frozen=True)
 class SeenImage:
-    """One image on its way: `pixels` (H, W, 3) uint8, or the reason why there are none. `prepared`: what a saliency
-    network sees of it. `maps`: (M, h, w), what was found in it.
+    """An image and what was found in it.
+
+    Attributes:
+        name: Its name in the folder.
+        pixels: (H, W, 3) uint8, or None where it cannot be read.
+        prepared: The input of a saliency network.
+        maps: (M, h, w), a saliency map or mask per object.
+        error: Why the image cannot be used.
     """
 
     name: str
@@ -34,6 +40,7 @@ class SeenImage:
 
     @property
     def pixel_count(self) -> int:
+        """H x W; 0 without pixels."""
         return 0 if self.pixels is None else self.pixels.shape[0] * self.pixels.shape[1]
 
 
@@ -45,7 +52,19 @@ def propose_in_batches(
     backend: Backend,
     workers: int,
 ) -> Iterator[list[SeenImage]]:
-    """Every image of `shards` with its maps, in order, in batches as the backend's `find_objects` likes them."""
+    """Read images and compute their maps.
+
+    Args:
+        root: The folder or address that holds the images.
+        shards: Names of images, by shard.
+        config: The settings of the stage.
+        proposer: Finds the objects.
+        backend: Decodes images.
+        workers: Number of threads.
+
+    Yields:
+        Images in order, in batches of the size that suits the backend's `find_objects`, none of two shards.
+    """
     if callable(proposer):
         names = (name for shard in shards for name in shard)
         seen = read_ahead(make_single_proposer(root, proposer, config, backend), names, workers)
@@ -57,7 +76,17 @@ def propose_in_batches(
 def make_single_proposer(
     root: ImageRoot, proposer: Proposer, config: EmbedConfig, backend: Backend
 ) -> Callable[[str], SeenImage]:
-    """What reads an image and finds its objects without a network; called from worker threads."""
+    """Make a function that reads an image and finds its objects without a network, to be called from several threads.
+
+    Args:
+        root: The folder or address that holds the images.
+        proposer: Finds the objects.
+        config: The settings of the stage.
+        backend: Decodes images.
+
+    Returns:
+        A function of an image's name.
+    """
 
     def see(name: str) -> SeenImage:
         image = decode_image(root, name, config.max_pixels, backend)
@@ -66,7 +95,7 @@ def make_single_proposer(
             return seen
         try:
             return replace(seen, maps=proposer(name, np.asarray(image.pixels)))
-        except UnreadableImage as error:  # its mask, for instance
+        except UnreadableImage as error:  # for instance its mask
             return replace(seen, error=error)
 
     return see
@@ -80,15 +109,15 @@ def _propose_by_network(
     backend: Backend,
     workers: int,
 ) -> Iterator[SeenImage]:
-    """Worker threads read images, the network sees them a batch at a time."""
+    """The images with their maps: worker threads read and prepare them, the network sees them in batches."""
 
-    def prepared_image(image: DecodedImage) -> SeenImage:
+    def prepare(image: DecodedImage) -> SeenImage:
         prepared = None if image.pixels is None else proposer.prepare(image.pixels)
         return SeenImage(image.name, image.pixels, prepared, error=image.error)
 
     images = decode_images(
         shards,
-        prepared_image,
+        prepare,
         root=root,
         max_pixels=config.max_pixels,
         backend=backend,
@@ -102,7 +131,7 @@ def _propose_by_network(
         found: Iterator[torch.Tensor] = iter(())
         if prepared:
             given = torch.stack(prepared)
-            if config.compile:  # for batches of one size; what is found in the copies is left over
+            if config.compile:  # a compiled network takes batches of one size; the maps of the filling are not used
                 given = fill_up(given, proposer.batch)
             found = chain.from_iterable(fitting.run(proposer.propose, given))
         for image in batch:

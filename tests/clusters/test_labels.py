@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 import fastcomus
 from fastcomus import InputError
 from fastcomus.backends.choose import select
+from fastcomus.clusters.cluster import suggest_counts
 from fastcomus.clusters.count import compute_modularity, count_by_eigengap, find_communities
 from fastcomus.clusters.graph import build_knn_graph
 from fastcomus.clusters.labels import Clusters, cluster_rows
@@ -67,25 +68,21 @@ def test_zero_rows_lie_at_distance_one() -> None:
     assert found.distances[0] == 1 and np.isfinite(found.distances).all()
 
 
-@pytest.mark.parametrize("method", ["spectral", "kmeans", "minibatch-kmeans", "agglomerative"])
-@pytest.mark.parametrize("share", [0.0, 0.2])
-def test_planted_clusters_are_found(method: str, share: float) -> None:
-    rows, truth = planted.gaussian()
-    found = fastcomus.cluster(rows, 5, method=method, filter=share)
-    assert adjusted_rand_score(truth, found.labels) > 0.98
-    assert_is_consistent(found, 300, 5, share)
+METHODS = ["spectral", "kmeans", "minibatch-kmeans", "agglomerative"]
 
 
-@pytest.mark.parametrize("assign", ASSIGNMENTS)
-def test_every_assignment_finds_planted_clusters(assign: str) -> None:
+@pytest.mark.parametrize(
+    "choice", [*({"method": method} for method in METHODS), *({"assign": assign} for assign in ASSIGNMENTS)], ids=str
+)
+def test_planted_clusters_are_found(choice: dict[str, str]) -> None:
     rows, truth = planted.gaussian()
-    found = fastcomus.cluster(rows, 5, assign=assign)
+    found = fastcomus.cluster(rows, 5, **choice)
     assert adjusted_rand_score(truth, found.labels) > 0.98
     assert_is_consistent(found, 300, 5, 0.2)
 
 
 def test_unit_rows_and_qr_keep_unbalanced_classes_that_kmeans_splits() -> None:
-    rows, truth = planted.dino_like(11_000, 20, 0.43)
+    rows, truth = planted.dino_like(4000, 20, 0.36)
     scores = {
         assign: adjusted_rand_score(truth, fastcomus.cluster(rows, 20, assign=assign).labels) for assign in ASSIGNMENTS
     }
@@ -103,7 +100,7 @@ def test_qr_labels_equal_scikit_learns() -> None:
 
 
 @pytest.mark.parametrize("criterion", COUNT_CRITERIA)
-@pytest.mark.parametrize("k", [3, 5, 8])
+@pytest.mark.parametrize("k", [3, 8])
 def test_the_number_of_planted_clusters_is_found(criterion: str, k: int) -> None:
     rows, truth = planted.gaussian(60 * k, k, spread=0.5)
     found = fastcomus.cluster(rows, choose_k=criterion, max_k=20)
@@ -113,8 +110,9 @@ def test_the_number_of_planted_clusters_is_found(criterion: str, k: int) -> None
 @pytest.mark.parametrize("n", [2, 3, 4, 7])
 def test_few_objects_get_a_number_of_clusters_too(n: int) -> None:
     rows, _ = planted.gaussian(n)
+    suggested = suggest_counts(rows, ClusterConfig(), 0, CPU).counts
     for criterion in COUNT_CRITERIA:
-        assert 2 <= len(fastcomus.cluster(rows, choose_k=criterion).sizes) <= n
+        assert 2 <= len(fastcomus.cluster(rows, choose_k=criterion).sizes) == suggested[criterion] <= n
 
 
 def test_leiden_finds_communities_and_more_at_higher_resolution() -> None:
@@ -160,11 +158,6 @@ def test_order_of_the_rows_does_not_matter() -> None:
     assert adjusted_rand_score(fastcomus.cluster(rows, 5).labels[order], shuffled) == 1
 
 
-def test_parts_of_the_graph_become_clusters() -> None:
-    rows, truth = planted.gaussian(spread=0.01)
-    assert adjusted_rand_score(truth, fastcomus.cluster(rows, 5, n_neighbors=10).labels) == 1
-
-
 def test_equal_seeds_give_equal_bytes() -> None:
     rows, _ = planted.gaussian(spread=3.0)
     first, second = (fastcomus.cluster(rows, 8, seed=5) for _ in range(2))
@@ -172,8 +165,9 @@ def test_equal_seeds_give_equal_bytes() -> None:
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
-@pytest.mark.parametrize("layout", ["every other row", "Fortran", "backwards"])
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [(np.float16, "every other row"), (np.float64, "Fortran"), (np.int32, "backwards")]
+)
 def test_other_dtypes_and_layouts_give_the_same_labels(dtype: type, layout: str) -> None:
     rows, truth = planted.gaussian()
     given = (rows * (100 if dtype == np.int32 else 1)).astype(dtype)
@@ -219,7 +213,7 @@ def test_as_many_clusters_as_rows(n: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-@pytest.mark.parametrize("method", ["spectral", "kmeans", "minibatch-kmeans", "agglomerative"])
+@pytest.mark.parametrize("method", METHODS)
 def test_fewer_different_rows_than_clusters_is_said(method: str) -> None:
     with pytest.raises(InputError, match=r"3 clusters need as many different objects; got 1 .* among N=50. Add images"):
         fastcomus.cluster(np.ones((50, 4), np.float32), 3, method=method)

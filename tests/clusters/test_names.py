@@ -51,7 +51,8 @@ def test_every_pixel_keeps_the_name_of_its_cluster(case: tuple[int, dict[int, st
     try:
         names = name_clusters(given_names, k)
     except InputError as error:
-        assert re.search("that of cluster|are dropped|belongs to no cluster", str(error))
+        if not re.search("that of cluster|are dropped|belongs to no cluster", str(error)):
+            raise
         return
     assert len(set(names.classes)) == len(names.classes)
     assert set(names.class_of_cluster) | {0} == set(range(len(names.classes)))

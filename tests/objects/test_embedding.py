@@ -150,7 +150,7 @@ def test_batches_are_full_whatever_was_skipped(folder: Path, encoder: Encoder) -
 def test_compiled_networks_see_batches_of_one_size(
     folder: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is compiled takes minutes; tests/test_fixed_batches.py shows that it gives the same."""
+    """What is compiled takes minutes; tests/networks/test_compiled_batches.py shows that it gives the same."""
     sizes: list[int] = []
 
     def compiled(function: Callable[[torch.Tensor], torch.Tensor], **_: object) -> Callable:

@@ -17,7 +17,7 @@ def wave(key: str, n: int) -> torch.Tensor:
     """
     phase = (zlib.crc32(key.encode()) % 10_000) / 10_000 * 2 * math.pi
     i = torch.arange(n, dtype=torch.float64)
-    return 2 * torch.remainder(43758.5453 * torch.sin(12.9898 * i + phase), 1.0) - 1
+    return i.mul_(12.9898).add_(phase).sin_().mul_(43758.5453).remainder_(1.0).mul_(2).sub_(1)
 
 
 def fill(model: torch.nn.Module, rename=lambda key: key) -> torch.nn.Module:

@@ -17,7 +17,7 @@ from fastcomus.errors import InputError
 from fastcomus.objects.saliency.losses import compute_hybrid_loss, compute_structural_similarity
 from fastcomus.objects.saliency.methods import load_proposer
 from fastcomus.objects.saliency.network_map import SaliencyNetwork, save_network
-from fastcomus.objects.saliency.training import _compute_pixel_labels, _split_into_planes, average_maps, fuse_maps
+from fastcomus.objects.saliency.training import average_maps, compute_pixel_labels, fuse_maps, split_into_planes
 
 SHORT = {"priors": "background-prior, minimum-barrier", "refine_epochs": 1, "epochs": 2, "size": 65, "batch_size": 6}
 
@@ -47,7 +47,7 @@ def test_loss_is_least_for_the_truth() -> None:
 def test_labels_of_several_maps_keep_apart() -> None:
     maps = np.zeros((3, 128, 128), np.uint8)
     maps[0, :64], maps[1, :, :32], maps[2, 96:, 96:] = 200, 90, 255
-    planes = _split_into_planes(torch.from_numpy(_compute_pixel_labels(maps, (256, 128)))[None], 3)
+    planes = split_into_planes(torch.from_numpy(compute_pixel_labels(maps, (256, 128)))[None], 3)
     assert planes.shape == (1, 3, 256, 128)
     assert planes[0, 0, :120].all() and not planes[0, 0, 136:].any()
     assert planes[0, 1, :, :30].all() and not planes[0, 1, :, 34:].any()

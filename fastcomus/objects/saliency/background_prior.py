@@ -1,21 +1,22 @@
-"""Robust background detection: a saliency map from one image, with no weights and no training.
+"""Robust background detection: a saliency map from one image, without weights or training.
 
 W. Zhu, S. Liang, Y. Wei, J. Sun, "Saliency Optimization from Robust Background Detection", CVPR 2014.
-An object touches the image's border little for its size, the background much. That ratio, the boundary
-connectivity, gives every superpixel a background probability, which weighs the colour contrast between
-superpixels; a quadratic cost with a closed-form optimum joins both into a clean map.
+Compared with its size, an object touches the image's border little, the background much. This ratio, the boundary
+connectivity, gives every superpixel a background probability, which weights the colour contrast between superpixels. A
+quadratic cost with a closed-form optimum combines both into a clean map.
 
 Left open by the paper, or different here:
-- superpixels: scikit-image's SLIC in CIELAB, 300 asked for (the paper: about 200), compactness 20 (the colour
-  distance that weighs as much as one superpixel's step), 5 iterations (10 cost twice the time, gain nothing).
-- one sigma_clr, 10 (the paper: 5 to 15), serves the boundary connectivity and the smoothness term.
-- contrast is stretched to [0, 1] over the image before it serves as foreground weight: its scale grows with
-  the number of superpixels, that of the background weight does not.
-- the background term is weighed by 5, and the smoothness term joins neighbours and their neighbours. The
-  paper's formula has weight 1 and direct neighbours: `background_weight=1.0, second_neighbours=False`.
-- images are worked on with their longest side at most 400 px; the map is scaled up bilinearly.
-- the map is smoothed (Gaussian, 1 % of the longest side) and stretched to [0, 1], so that neither superpixel
-  edges nor the image's overall contrast decide where a threshold falls.
+- superpixels are scikit-image's SLIC in CIELAB, 300 asked for (the paper: about 200), with compactness 20 (the colour
+  distance that weighs as much as the step from one superpixel to the next) and 5 iterations (10 take twice the time
+  and gain nothing).
+- one sigma_clr, 10 (the paper: 5 to 15), is used in the boundary connectivity and in the smoothness term.
+- contrast is stretched to [0, 1] over the image before it becomes the foreground weight: its scale grows with the
+  number of superpixels, that of the background weight does not.
+- the background term has weight 5, and the smoothness term joins neighbours and their neighbours. The paper's formula
+  has weight 1 and direct neighbours: `background_weight=1.0, second_neighbours=False`.
+- images are shrunk to a longest side of at most 400 px; the map is enlarged bilinearly.
+- the map is smoothed (Gaussian, 1 % of the longest side) and stretched to [0, 1], so that neither the edges of
+  superpixels nor the image's overall contrast decide where a threshold falls.
 - artificial frames around a photograph are not removed.
 """
 
@@ -25,22 +26,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastcomus.objects.saliency.prior_images import check_fields, stretch_to_unit
 from fastcomus.objects.saliency.superpixels import (
     Regions,
-    check_fields,
     compute_pairwise_distance,
     compute_superpixel_saliency,
     find_within_two_steps,
-    stretch_to_unit,
 )
 
 
 @dataclass(frozen=True)
 class BackgroundPrior:
-    """A saliency proposer: one map per image. Thread-safe; depends on the image alone; deterministic.
+    """A `Proposer` of one map per image, which depends on the image alone; thread-safe and deterministic.
 
-    Units of the fields: colours in CIELAB units (about 1 is just noticeable), positions as fractions of
-    width and height.
+    Its fields are in CIELAB units for colours (about 1 is just noticeable), in fractions of width and height for
+    positions.
     """
 
     superpixels: int = 300  # asked for; SLIC gives about 10 % fewer
@@ -48,7 +48,7 @@ class BackgroundPrior:
     sigma_colour: float = 10.0  # sigma_clr
     sigma_boundary: float = 1.0  # sigma_bndCon
     sigma_spatial: float = 0.25  # sigma_spa
-    mu: float = 0.1  # smoothness that is left across the strongest edge
+    mu: float = 0.1  # smoothness that remains across the strongest edge
     background_weight: float = 5.0  # of the background term against the other two; 1 in the paper
     second_neighbours: bool = True  # smoothness also between neighbours of neighbours
     smoothing: float = 0.01  # Gaussian sigma, fraction of the longest side
@@ -60,10 +60,18 @@ class BackgroundPrior:
         check_fields(self, above_zero, not_negative=("mu", "background_weight", "smoothing"))
 
     def __call__(self, name: str, pixels: np.ndarray) -> np.ndarray:
-        """`pixels` (H, W, 3) uint8 RGB, H, W >= 1 -> (1, H, W) float32 in [0, 1]; `name` is not used.
+        """Compute the saliency map of an image.
 
-        At working size the most salient place has 1, the least 0. An image of one colour gives zeros:
-        nothing stands out.
+        Args:
+            name: Not used.
+            pixels: (H, W, 3) uint8 RGB, H, W >= 1.
+
+        Returns:
+            (1, H, W) float32 in [0, 1]; at working size the largest value is 1 and the smallest 0. An image of one
+            colour gives zeros.
+
+        Raises:
+            InputError: If `pixels` is no such image.
         """
         return compute_superpixel_saliency(
             pixels, self.working_side_px, self.superpixels, self.compactness, self.smoothing, self._compute_saliency
@@ -77,15 +85,15 @@ class BackgroundPrior:
         foreground = stretch_to_unit(_compute_weighted_contrast(regions, background, self.sigma_spatial))
         joined = _with_second_neighbours(regions) if self.second_neighbours else regions.linked
         smoothness = _compute_smoothness(regions.colour_distance, joined, self.sigma_colour, self.mu)
-        if not foreground.any():  # one colour: the optimum is 0 (and not unique where there is no background)
+        if not foreground.any():  # one colour: the optimum is 0, or not unique where there is no background
             return foreground
         return stretch_to_unit(_find_optimum(self.background_weight * background, foreground, smoothness))
 
 
 def _compute_geodesic_distance(colour_distance: np.ndarray, linked: np.ndarray) -> np.ndarray:
-    """d_geo: least sum of colour distances along a path in the graph, (N, N) float32.
+    """The paper's d_geo: the smallest sum of colour distances along a path in the graph, (N, N) float32.
 
-    Floyd-Warshall a row at a time: NumPy lets go of the GIL inside, SciPy's csgraph does not.
+    By Floyd-Warshall, a row at a time: NumPy releases the GIL meanwhile, SciPy's csgraph does not.
     """
     distance = np.where(linked, colour_distance, np.inf).astype(np.float32)
     np.fill_diagonal(distance, 0.0)
@@ -97,37 +105,40 @@ def _compute_geodesic_distance(colour_distance: np.ndarray, linked: np.ndarray) 
 
 
 def _compute_boundary_connectivity(geodesic: np.ndarray, on_border: np.ndarray, sigma_colour: float) -> np.ndarray:
-    """BndCon: length along the image's border / sqrt(spanning area), (N,) float64."""
+    """The paper's BndCon: length along the image's border / sqrt(spanning area), (N,) float64."""
     belonging = np.exp(geodesic.astype(np.float64) ** 2 / (-2.0 * sigma_colour**2))
     spanning_area = belonging.sum(axis=1)
     border_length = belonging[:, on_border].sum(axis=1)
-    return border_length / np.sqrt(spanning_area)
+    connectivity: np.ndarray = border_length / np.sqrt(spanning_area)
+    return connectivity
 
 
 def _compute_background_probability(connectivity: np.ndarray, sigma_boundary: float) -> np.ndarray:
-    """w_bg = 1 - exp(-BndCon^2 / (2 sigma_bndCon^2)), (N,) in [0, 1]."""
+    """The paper's w_bg = 1 - exp(-BndCon^2 / (2 sigma_bndCon^2)), (N,) in [0, 1]."""
     return 1.0 - np.exp(connectivity**2 / (-2.0 * sigma_boundary**2))
 
 
 def _compute_weighted_contrast(regions: Regions, background: np.ndarray, sigma_spatial: float) -> np.ndarray:
-    """wCtr: colour distance to all others, those near and likely background counting most, (N,)."""
+    """The paper's wCtr: the sum of colour distances to all others, weighted by nearness and background, (N,)."""
     nearness = np.exp(compute_pairwise_distance(regions.position) ** 2 / (-2.0 * sigma_spatial**2))
-    return (regions.colour_distance * nearness) @ background
+    contrast: np.ndarray = (regions.colour_distance * nearness) @ background
+    return contrast
 
 
 def _with_second_neighbours(regions: Regions) -> np.ndarray:
-    return regions.linked | find_within_two_steps(regions.touching)
+    joined: np.ndarray = regions.linked | find_within_two_steps(regions.touching)
+    return joined
 
 
 def _compute_smoothness(colour_distance: np.ndarray, joined: np.ndarray, sigma_colour: float, mu: float) -> np.ndarray:
-    """w_ij = exp(-d_app^2 / (2 sigma_clr^2)) + mu, (N, N), 0 where superpixels are not joined."""
+    """The paper's w_ij = exp(-d_app^2 / (2 sigma_clr^2)) + mu, (N, N); 0 where superpixels are not joined."""
     return np.where(joined, np.exp(colour_distance**2 / (-2.0 * sigma_colour**2)) + mu, 0.0)
 
 
 def _find_optimum(background: np.ndarray, foreground: np.ndarray, smoothness: np.ndarray) -> np.ndarray:
-    """The s that makes the cost least, (N,) in [0, 1].
+    """The saliency s, (N,) in [0, 1], that minimises the paper's cost.
 
-    sum of bg s^2 + sum of fg (s - 1)^2 + sum over pairs {i, j} of w_ij (s_i - s_j)^2
+    It is the sum of bg s^2, of fg (s - 1)^2, and over pairs {i, j} of w_ij (s_i - s_j)^2.
     """
     system = np.diag(background + foreground + smoothness.sum(axis=1)) - smoothness
     return np.linalg.solve(system, foreground)

@@ -1,26 +1,21 @@
-"""BASNet, the saliency network of the paper (its step 1), with the names and shapes of the published checkpoints.
+"""BASNet, the paper's saliency network (step 1), with the tensor names and shapes of the published checkpoints.
 
 X. Qin et al., "BASNet: Boundary-Aware Salient Object Detection", CVPR 2019: an encoder that begins like ResNet-34, a
-bridge, a decoder with a map at every scale, and a small encoder and decoder that refines the last map.
+bridge, a decoder with a map at every scale, and a small encoder-decoder that refines the finest map.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
 _REFINED_WIDTH = 64
 
 
 class BASNet(nn.Module):
-    """Images to saliency maps.
-
-    `forward`: (N, 3, H, W) float, normalised by ImageNet's statistics -> eight maps (N, 1, H, W) in [0, 1]: the refined
-    one first, then those of the decoder from the finest to the coarsest, the bridge's last. H and W must be multiples
-    of 32.
-    """
+    """A network that turns images into saliency maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,11 +40,20 @@ class BASNet(nn.Module):
         self.refunet = _Refinement()
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute the saliency maps.
+
+        Args:
+            images: (N, 3, H, W) float, normalised by ImageNet's statistics; H and W are multiples of 32.
+
+        Returns:
+            Eight maps (N, 1, H, W) in [0, 1]: the refined one, those of the decoder from the finest to the coarsest,
+            and the bridge's.
+        """
         return tuple(torch.sigmoid(logits) for logits in self.compute_logits(images))
 
     def compute_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The eight maps before the sigmoid."""
-        scale1 = self.encoder1(F.relu(self.inbn(self.inconv(images))))
+        """Compute the eight maps of `forward` before the sigmoid."""
+        scale1 = self.encoder1(functional.relu(self.inbn(self.inconv(images))))
         scale2 = self.encoder2(scale1)
         scale3 = self.encoder3(scale2)
         scale4 = self.encoder4(scale3)
@@ -91,15 +95,16 @@ class BASNet(nn.Module):
     def _apply_triple(self, name: str, features: torch.Tensor) -> torch.Tensor:
         for place in "1m2":
             features = self.get_submodule(f"conv{name}_{place}")(features)
-            features = F.relu(self.get_submodule(f"bn{name}_{place}")(features))
+            features = functional.relu(self.get_submodule(f"bn{name}_{place}")(features))
         return features
 
     def _compute_map(self, side: str, features: torch.Tensor) -> torch.Tensor:
-        return self.get_submodule(f"outconv{side}")(features)
+        logits: torch.Tensor = self.get_submodule(f"outconv{side}")(features)
+        return logits
 
 
 class _Refinement(nn.Module):
-    """Adds to a map (N, 1, H, W) of logits what an encoder and decoder of four scales finds missing."""
+    """Adds a correction to a map of logits (N, 1, H, W), computed by an encoder-decoder of four scales."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,6 +119,7 @@ class _Refinement(nn.Module):
         self.conv_d0 = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        """Refine logits."""
         features = self.conv0(logits)
         scales = []
         for place in (1, 2, 3, 4):
@@ -125,10 +131,11 @@ class _Refinement(nn.Module):
             features = self._apply_layer(
                 f"_d{place}", torch.cat((_enlarge_by_factor(features, 2), scales[place - 1]), 1)
             )
-        return logits + self.conv_d0(features)
+        refined: torch.Tensor = logits + self.conv_d0(features)
+        return refined
 
     def _apply_layer(self, name: str, features: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.get_submodule(f"bn{name}")(self.get_submodule(f"conv{name}")(features)))
+        return functional.relu(self.get_submodule(f"bn{name}")(self.get_submodule(f"conv{name}")(features)))
 
 
 def _build_residual_stage(before: int, after: int, blocks: int, stride: int) -> nn.Sequential:
@@ -140,8 +147,8 @@ def _build_residual_stage(before: int, after: int, blocks: int, stride: int) -> 
 
 
 def _halve(features: torch.Tensor) -> torch.Tensor:
-    return F.max_pool2d(features, 2, 2, ceil_mode=True)
+    return functional.max_pool2d(features, 2, 2, ceil_mode=True)
 
 
 def _enlarge_by_factor(features: torch.Tensor, factor: int) -> torch.Tensor:
-    return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
+    return functional.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)

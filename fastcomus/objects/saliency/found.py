@@ -1,27 +1,36 @@
-"""FOUND: objects as what is not background, from a 1 x 1 convolution on the patch features.
+"""FOUND: objects as the complement of the background, by a 1 x 1 convolution on the patch features.
 
 O. Siméoni et al., "Unsupervised Object Localization: Observing the Background to Discover Objects", CVPR 2023.
-The background is found without training, as all patches like the least attended one (`find_background`); its
-complement, refined, teaches a 1 x 1 convolution with a sigmoid, which is all that runs afterwards
+The background is found without training, as the patches similar to the least attended one (`find_background`). Its
+refined complement is what a 1 x 1 convolution with a sigmoid was trained on; at test time only that convolution runs
 (`compute_found_map`).
 
-FOUND does not normalise the features: its decoder takes the keys of DINO ViT-S/8's last attention layer as they
-are, all heads in a row, without the CLS token. For the background they are weighed per head, then made unit-norm.
+FOUND does not normalise the features: its decoder takes the keys of DINO ViT-S/8's last attention layer as they are,
+heads concatenated, without the CLS token. For the background they are weighted per head and scaled to unit norm.
 """
 
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fastcomus.errors import InputError
 from fastcomus.objects.saliency.lost import check_features
 
 
 def compute_found_map(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """`features` (B, H, W, C), `weight` (1, C, 1, 1) and `bias` (1,) of the decoder -> (B, H, W) float32 in [0, 1].
+    """Apply FOUND's decoder.
 
-    FOUND takes the patches above 0.5 for object.
+    Args:
+        features: (B, H, W, C), the keys of the patches.
+        weight: (1, C, 1, 1), of the decoder.
+        bias: (1,), of the decoder.
+
+    Returns:
+        (B, H, W) float32 in [0, 1]; FOUND takes patches above 0.5 for object.
+
+    Raises:
+        InputError: If the shapes do not fit.
     """
     check_features(features)
     channels = features.shape[3]
@@ -34,12 +43,21 @@ def compute_found_map(features: torch.Tensor, weight: torch.Tensor, bias: torch.
 
 
 def find_background(features: torch.Tensor, attention: torch.Tensor, threshold: float = 0.3) -> torch.Tensor:
-    """Background without training: `features` (B, H, W, C), `attention` (B, heads, H, W) -> (B, H, W) bool.
+    """Find the background without training: the patches similar to the least attended one.
 
-    `attention` is the CLS token's in the last layer, not negative; C is a multiple of the number of heads, whose
-    features stand one head after the other. True where the cosine similarity to the least attended patch is above
-    `threshold`, the paper's tau. A head that attends to few patches counts more: its weight is the negative
-    logarithm of its share of all attended places, where a place is attended when above the mean of all heads.
+    A head that attends to few patches counts more: its weight is the negative logarithm of its share of all attended
+    patches, where a patch is attended if its attention is above the mean of all heads.
+
+    Args:
+        features: (B, H, W, C), heads concatenated; C is a multiple of their number.
+        attention: (B, heads, H, W), not negative, of the CLS token in the last layer.
+        threshold: The paper's tau, of the cosine similarity.
+
+    Returns:
+        (B, H, W) bool.
+
+    Raises:
+        InputError: If the shapes do not fit.
     """
     check_features(features)
     heads = attention.shape[1] if attention.ndim == 4 else 0
@@ -52,10 +70,11 @@ def find_background(features: torch.Tensor, attention: torch.Tensor, threshold: 
     attended = attention.flatten(2).float()
     above_mean = attended > attended.mean(dim=(1, 2), keepdim=True)
     share = above_mean.float().mean(dim=2)
-    tiny = 1e-10  # as small as to matter only for a head that attends to nothing
+    tiny = 1e-10  # matters only for a head that attends to nothing
     head_weight = torch.log((share + tiny).sum(dim=1, keepdim=True) / (share + tiny))  # (B, heads)
     reference = (attended * head_weight[:, :, None]).sum(dim=1).argmin(dim=1)
     rows = features.flatten(1, 2).float().unflatten(2, (heads, -1)) * head_weight[:, None, :, None]
-    rows = F.normalize(rows.flatten(2), dim=2)
+    rows = functional.normalize(rows.flatten(2), dim=2)
     reference_row = rows.gather(1, reference[:, None, None].expand(-1, 1, rows.shape[2]))
-    return (torch.bmm(rows, reference_row.mT)[:, :, 0] > threshold).unflatten(1, features.shape[1:3])
+    is_background = torch.bmm(rows, reference_row.mT)[:, :, 0] > threshold
+    return is_background.reshape(features.shape[:3])

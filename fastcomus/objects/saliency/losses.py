@@ -1,21 +1,26 @@
-"""What a saliency network is trained to make small."""
+"""The losses of saliency networks."""
 
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
-_WINDOW, _STEP = 11, 4  # of the structural similarity, in pixels
-_LUMINANCE, _CONTRAST = 0.01**2, 0.03**2
+_WINDOW, _STEP = 11, 4  # windows of the structural similarity: side and stride in pixels
+_LUMINANCE, _CONTRAST = 0.01**2, 0.03**2  # C1 and C2 of Wang et al. 2004, for values in [0, 1]
 
 
 def compute_hybrid_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy + (1 - structural similarity) + (1 - IoU), the mean over all maps (BASNet, section 3.4).
+    """Compute cross-entropy + (1 - structural similarity) + (1 - IoU), averaged over maps (BASNet, section 3.4).
 
-    `logits`: (N, P, H, W) float32. `target`: the same shape, float32 in [0, 1].
+    Args:
+        logits: (N, P, H, W) float32.
+        target: The same shape, float32 in [0, 1].
+
+    Returns:
+        A scalar.
     """
     maps = torch.sigmoid(logits)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, target)
     shared = (maps * target).sum((2, 3))
     union = (maps + target).sum((2, 3)) - shared
     overlap = (shared + 1) / (union + 1)
@@ -23,13 +28,21 @@ def compute_hybrid_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Ten
 
 
 def compute_structural_similarity(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """The mean over windows and maps (N, P, H, W) in [0, 1] of the index of Wang et al. 2004: at most 1.
+    """Compute the structural similarity of Wang et al. 2004, averaged over windows and maps.
 
-    Windows are plain squares of 11 pixels at every fourth: Gaussian ones at every pixel took half of a training step.
+    Windows are uniform squares of 11 pixels at every fourth pixel: Gaussian windows at every pixel took half the time
+    of a training step.
+
+    Args:
+        one: (N, P, H, W) in [0, 1].
+        other: The same shape and range.
+
+    Returns:
+        A scalar, at most 1.
     """
 
     def local_mean(values: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool2d(values, _WINDOW, _STEP)
+        return functional.avg_pool2d(values, _WINDOW, _STEP)
 
     mean, other_mean = local_mean(one), local_mean(other)
     variance = local_mean(one**2) - mean**2

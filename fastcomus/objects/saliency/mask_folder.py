@@ -1,4 +1,4 @@
-"""Object masks that somebody already has, read from a folder."""
+"""Existing object masks, read from a folder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from fastcomus.images.stamps import list_mask_candidates
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """Reads the mask of `sub/a.jpg` from `folder`/sub/a.jpg.png or `folder`/sub/a.png: above 0 is object.
+    """A `Proposer` that reads the mask of sub/a.jpg from sub/a.jpg.png or sub/a.png; values above 0 are object.
 
-    Raises InputError when the folder is missing or holds no PNG.
+    Attributes:
+        folder: The folder of PNG masks.
+
+    Raises:
+        InputError: If the folder is missing or holds no PNG.
     """
 
     folder: Path
@@ -29,9 +33,17 @@ class MaskFolder:
             raise InputError(f"--masks {self.folder} holds no PNG; masks are named like their image (a.jpg: a.png).")
 
     def __call__(self, name: str, pixels: np.ndarray) -> np.ndarray:
-        """(1, H, W) bool; (0, H, W) for an image without a mask.
+        """Read the mask of an image.
 
-        Raises UnreadableImage for a broken mask or one of another size than the image.
+        Args:
+            name: The image's name in its folder.
+            pixels: (H, W, 3) uint8, of which the size is used.
+
+        Returns:
+            (1, H, W) bool; (0, H, W) for an image without a mask.
+
+        Raises:
+            UnreadableImage: If the mask is broken or differs in size from the image.
         """
         shape = pixels.shape[:2]
         file = next((f for f in list_mask_candidates(self.folder, name) if f.is_file()), None)

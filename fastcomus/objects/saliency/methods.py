@@ -1,11 +1,11 @@
-"""How objects are found in an image: a table of methods, one file per family.
+"""The table of saliency methods (step 1), each in a file of its own or of its family.
 
-Methods without a network are a `Proposer`, called as `proposer(name, pixels)` with the image's name in its folder and
-its pixels (H, W, 3) uint8. They return saliency maps (M, H, W) float32 in [0, 1], one per object hypothesis (most
-methods: M = 1), or masks (M, H, W) bool that need no threshold. They are called from several threads at once.
+A method without a network is a `Proposer`, called as `proposer(name, pixels)` with the image's name in its folder and
+its pixels (H, W, 3) uint8, from several threads at once. It returns saliency maps (M, H, W) float32 in [0, 1], one per
+object hypothesis (for most methods M = 1), or masks (M, H, W) bool that need no threshold.
 
-Methods with a network are a `NetworkProposer`: worker threads prepare images, the network sees a batch of them, and
-what it found is enlarged later. Either way the result depends on that image alone.
+A method with a network is a `NetworkProposer`: worker threads prepare images, the network takes a batch of them, and
+its maps are enlarged later. In both cases the result for an image depends on that image alone.
 """
 
 from __future__ import annotations
@@ -18,24 +18,41 @@ import torch
 
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError, suggest_names
-from fastcomus.objects.saliency.priors import (
-    _load_absorbing_markov_chain,
-    _load_background_prior,
-    _load_minimum_barrier,
-)
 from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
 
 
 @dataclass(frozen=True)
 class Method:
-    """`about`: what it is, for help and doctor. `load`: makes the proposer. `package`: what it needs to be installed,
-    and `extra` which brings it.
+    """A saliency method.
+
+    Attributes:
+        about: What it is, for help and doctor.
+        load: Makes the proposer, from the method's name, the settings and a device.
+        package: Packages that it needs beyond the required ones.
+        extra: The extra of fastcomus that installs them.
     """
 
     about: str
     load: Callable[[str, EmbedConfig, torch.device], Proposer | NetworkProposer]
     package: str = ""
     extra: str = ""
+
+
+# A method's file is imported only when the method is used, since it may need packages that are not installed.
+
+
+def _load_prior(name: str, config: EmbedConfig, device: torch.device) -> Proposer:
+    if name == "background-prior":
+        from fastcomus.objects.saliency.background_prior import BackgroundPrior
+
+        return BackgroundPrior()
+    if name == "minimum-barrier":
+        from fastcomus.objects.saliency.minimum_barrier import MinimumBarrier
+
+        return MinimumBarrier()
+    from fastcomus.objects.saliency.absorbing_markov_chain import AbsorbingMarkovChain
+
+    return AbsorbingMarkovChain()
 
 
 def _load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:
@@ -51,20 +68,12 @@ def _load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> 
 
 
 METHODS: dict[str, Method] = {
-    "background-prior": Method(
-        "robust background detection; no weights", _load_background_prior, "scikit-image", "offline"
-    ),
+    "background-prior": Method("robust background detection; no weights", _load_prior, "scikit-image", "offline"),
     "minimum-barrier": Method(
-        "minimum barrier distance to the border; no weights",
-        _load_minimum_barrier,
-        "numba and scikit-image",
-        "cpu,offline",
+        "minimum barrier distance to the border; no weights", _load_prior, "numba and scikit-image", "cpu,offline"
     ),
     "absorbing-markov-chain": Method(
-        "absorbed time of a random walk on superpixels; no weights",
-        _load_absorbing_markov_chain,
-        "scikit-image",
-        "offline",
+        "absorbed time of a random walk on superpixels; no weights", _load_prior, "scikit-image", "offline"
     ),
     "basnet-unsupervised": Method("BASNet trained on DeepUSPS's labels (the paper's)", _load_network_map),
     "basnet-supervised": Method("BASNet trained on human masks", _load_network_map),
@@ -77,10 +86,18 @@ METHODS: dict[str, Method] = {
 
 
 def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | NetworkProposer:
-    """The proposer that `config.saliency` names (a method, or a checkpoint file of train-saliency or of BASNet), or
-    one that reads the folder `config.benchmark_masks` when that is not empty.
+    """Load the proposer that the settings name.
 
-    Raises InputError for a name that `check_saliency` refuses, or weights that cannot be had.
+    Args:
+        config: `masks`, if not empty, is a folder of masks to read; otherwise `saliency` is a method or a checkpoint
+            file of train-saliency or of BASNet.
+        device: Where networks run.
+
+    Returns:
+        The proposer.
+
+    Raises:
+        InputError: If `check_saliency` does, a package is missing, or weights are not available.
     """
     check_saliency(config)
     if config.masks:
@@ -97,7 +114,14 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
 
 
 def check_saliency(config: EmbedConfig) -> None:
-    """Raise InputError, before anything is loaded, for a name of no method and no file, or masks that are not there."""
+    """Check `config.masks` and `config.saliency` without loading weights.
+
+    Args:
+        config: The settings.
+
+    Raises:
+        InputError: If the folder of masks is unusable, or `saliency` is neither a method nor an existing file.
+    """
     if config.masks:
         _load_mask_folder(config)
     elif config.saliency not in METHODS and not Path(config.saliency).is_file():

@@ -1,19 +1,19 @@
-"""Minimum barrier saliency (MB+): a map from the pixels of one image, with no weights, no training, no superpixels.
+"""Minimum barrier saliency (MB+): a map from the pixels of one image, without weights, training or superpixels.
 
 J. Zhang, S. Sclaroff, Z. Lin, X. Shen, B. Price, R. Mech, "Minimum Barrier Salient Object Detection at 80 FPS",
 ICCV 2015.
-A path's barrier is the difference of the highest and the lowest value on it. A pixel is salient as far as every path
-from the image's border to it has a high barrier: unlike a sum of steps, it does not grow with noise along the way. To
-that comes how much a pixel's colour differs from the colours along the border (backgroundness), and a clean-up that
-makes objects even without moving their edges.
+The barrier of a path is the difference between the highest and the lowest value on it. A pixel is salient if every
+path from the image's border to it has a high barrier; unlike a sum of steps, the barrier does not grow with noise along
+the path. Added to that is the distance of a pixel's colour from the colours along the border (backgroundness). A
+morphological clean-up then makes objects uniform without moving their edges.
 
 Left open by the paper, or different here:
-- colours are CIELAB; distances of the three channels are added.
-- covariances of border colours get 1 squared CIELAB unit added to each variance, so that a border of one colour (a
-  white page) can be whitened.
-- the width of the clean-up's kernel is a fraction of the longest side (the paper: pixels, at 300 px).
-- no centre prior: on photographs with objects anywhere it costs more than it gains. `centre_weight=1.0` multiplies
-  with one.
+- colours are CIELAB, and the distances of the three channels are added.
+- 1 squared CIELAB unit is added to each variance of border colours, so that a border of one colour (a white page) can
+  be whitened.
+- the width of the clean-up's kernel is a fraction of the longest side (in the paper pixels, at 300 px).
+- there is no centre prior, which costs more than it gains on photographs with objects anywhere; `centre_weight=1.0`
+  multiplies with one.
 - the map is stretched to [0, 1] at the end.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 from scipy.ndimage import grey_dilation, grey_erosion
 
 from fastcomus.backends.compiled import compile_function
-from fastcomus.objects.saliency.superpixels import (
+from fastcomus.objects.saliency.prior_images import (
     check_fields,
     check_pixels,
     convert_to_cielab,
@@ -37,14 +37,14 @@ from fastcomus.objects.saliency.superpixels import (
 
 @dataclass(frozen=True)
 class MinimumBarrier:
-    """A saliency proposer: one map per image. Thread-safe; depends on the image alone; deterministic."""
+    """A `Proposer` of one map per image, which depends on the image alone; thread-safe and deterministic."""
 
-    passes: int = 3  # K, raster scans, forwards and backwards in turn
+    passes: int = 3  # K, number of raster scans, alternately forwards and backwards
     border_width: float = 0.1  # of the strips whose colours are background, fraction of height and width
     backgroundness: bool = True  # MB+; without it MB
-    smoothing: float = 50 / 300  # alpha, of the kernel, fraction of the longest side
+    smoothing: float = 50 / 300  # alpha, for the kernel's width, fraction of the longest side
     centre_weight: float = 0.0  # 0: no centre prior; 1: saliency falls linearly to 0 at the corners
-    contrast: float = 10.0  # b, slope of the sigmoid at half the greatest value
+    contrast: float = 10.0  # b, slope of the sigmoid at half the largest value
     working_side_px: int = 300  # larger images are worked on at this longest side
 
     def __post_init__(self) -> None:
@@ -52,10 +52,18 @@ class MinimumBarrier:
         check_fields(self, above_zero, not_negative=("smoothing", "centre_weight"))
 
     def __call__(self, name: str, pixels: np.ndarray) -> np.ndarray:
-        """`pixels` (H, W, 3) uint8 RGB, H, W >= 1 -> (1, H, W) float32 in [0, 1]; `name` is not used.
+        """Compute the saliency map of an image.
 
-        At working size the most salient place has 1, the least 0. An image of one colour gives zeros:
-        nothing stands out.
+        Args:
+            name: Not used.
+            pixels: (H, W, 3) uint8 RGB, H, W >= 1.
+
+        Returns:
+            (1, H, W) float32 in [0, 1]; at working size the largest value is 1 and the smallest 0. An image of one
+            colour gives zeros.
+
+        Raises:
+            InputError: If `pixels` is no such image.
         """
         check_pixels(pixels)
         lab = convert_to_cielab(shrink_image(pixels, self.working_side_px))
@@ -75,10 +83,10 @@ class MinimumBarrier:
 
 @compile_function
 def _compute_barrier_distance(values, passes):  # type: ignore[no-untyped-def]
-    """FastMBD: (H, W) float32 -> (H, W) float32, least barrier found of a path from the border, 4-connected.
+    """The paper's FastMBD: the lowest barrier found of 4-connected paths from the border; (H, W) float32 in and out.
 
-    Each scan offers a pixel the best paths found to the two neighbours behind it. U and L, the paper's, are the highest
-    and lowest value on the best path.
+    Each scan extends the best paths found to the two neighbours scanned before a pixel. `highest` and `lowest`, the
+    paper's U and L, are the extreme values on the best path.
     """
     height, width = values.shape
     distance = np.full((height, width), np.inf, np.float32)
@@ -105,15 +113,15 @@ def _compute_barrier_distance(values, passes):  # type: ignore[no-untyped-def]
 
 
 def _to_one(values: np.ndarray) -> np.ndarray:
-    """(H, W) float32, not negative, divided by its greatest value; zeros where all is 0 but for rounding."""
+    """Values (H, W) float32, not negative, divided by the largest; zeros if all are 0 up to rounding."""
     greatest = values.max()
     return values / greatest if greatest > 1e-3 else np.zeros_like(values)
 
 
 def _compute_border_colour_distance(lab: np.ndarray, border_width: float) -> np.ndarray:
-    """U: Mahalanobis distance to the colours of the four border strips, added but for the greatest, (H, W) float32.
+    """The paper's U: the Mahalanobis distances to the colours of the four border strips, added, (H, W) float32.
 
-    The greatest is left out since an object may cover one strip.
+    The largest of the four is left out, since an object may cover one strip.
     """
     height, width = lab.shape[:2]
     rows = min(height, max(1, round(border_width * height)))
@@ -123,33 +131,35 @@ def _compute_border_colour_distance(lab: np.ndarray, border_width: float) -> np.
         colours = strip.reshape(-1, 3).astype(np.float64)
         mean = colours.mean(axis=0)
         covariance = (colours - mean).T @ (colours - mean) / len(colours) + np.eye(3)
-        # With the inverse covariance W W^T, |(x - mean) W| is the Mahalanobis distance.
+        # If W W^T is the inverse covariance, |(x - mean) W| is the Mahalanobis distance.
         whitening = np.linalg.cholesky(np.linalg.inv(covariance)).astype(np.float32)
         distance = _to_one(np.linalg.norm((lab - mean.astype(np.float32)) @ whitening, axis=-1))
         total += distance
         np.maximum(greatest, distance, out=greatest)
-    return total - greatest
+    difference: np.ndarray = total - greatest
+    return difference
 
 
 def _compute_centredness(shape: tuple[int, int]) -> np.ndarray:
-    """(H, W) float32: 1 at the centre, 0 at the corners, linear in the distance."""
+    """Weights (H, W) float32: 1 at the centre, 0 at the corners, linear in the distance."""
     y, x = (np.arange(side, dtype=np.float32) - (side - 1) / 2 for side in shape)
     return 1 - _to_one(np.hypot(y[:, None], x))
 
 
 def _remove_narrow_spots(saliency: np.ndarray, width_px: int) -> np.ndarray:
-    """Without bright, then without dark spots narrower than `width_px`; what stays keeps its edges, (H, W) float32."""
+    """Remove bright, then dark spots narrower than `width_px`; larger regions keep their edges. (H, W) float32."""
     if width_px < 2:
         return saliency
     opened = _reconstruct(grey_erosion(saliency, size=(width_px, width_px), mode="nearest"), saliency)
-    return -_reconstruct(-grey_dilation(opened, size=(width_px, width_px), mode="nearest"), -opened)
+    closed: np.ndarray = -_reconstruct(-grey_dilation(opened, size=(width_px, width_px), mode="nearest"), -opened)
+    return closed
 
 
 @compile_function
 def _reconstruct(marker, ceiling):  # type: ignore[no-untyped-def]
-    """(H, W) float32: `marker` flooded to its 4-connected neighbours, nowhere above `ceiling`, until nothing changes.
+    """Morphological reconstruction by dilation, 4-connected; (H, W) float32.
 
-    What `skimage.morphology.reconstruction` gives; raster scans on an image take a tenth of its time.
+    The result is that of `skimage.morphology.reconstruction`; these raster scans take a tenth of its time.
     """
     height, width = ceiling.shape
     flooded = np.minimum(marker, ceiling)

@@ -1,4 +1,4 @@
-"""Saliency maps by a network: BASNet (the paper's), or one that `fastcomus train-saliency` made."""
+"""Saliency maps by a network: BASNet (the paper's), or one trained by `fastcomus train-saliency`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from fastcomus.backends.interface import Image
@@ -28,24 +29,27 @@ from fastcomus.objects.saliency.pyramid import PyramidNetwork
 from fastcomus.store.integrity import TENSOR_SEAL, compute_tensor_digest
 
 BASNET = "basnet"
-_METADATA = "fastcomus_saliency"  # name of the description inside a checkpoint
-_FLAT = 1e-3  # a map that spans less than this shows nothing
+_METADATA = "fastcomus_saliency"  # key of the description in a checkpoint's metadata
+_FLAT = 1e-3  # a map with a smaller range of values shows nothing
 _COARSEST = 32  # stride of a backbone's last layer
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class SaliencyNetwork(nn.Module):
-    """(N, 3, S, S) uint8 images -> saliency logits (N, maps, S, S) float32, before the sigmoid.
+    """BASNet, or a backbone under a feature pyramid.
 
-    `network`: "basnet", or a backbone under a feature pyramid. `maps`: one, or as many as there are priors to
-    refine. `pretrained`: the backbone begins with its published weights. `size`: the side S that it is trained with.
+    Args:
+        network: "basnet", or the name of a backbone.
+        size: The side of the images that it is trained on; `side` is the nearest one that the network can take.
+        maps: Maps per image: 1, or the number of priors that it refines.
+        pretrained: Whether the backbone begins with its published weights.
     """
 
     def __init__(self, network: str, size: int, maps: int = 1, pretrained: bool = False) -> None:
         super().__init__()
         self.description = {"network": network, "size": size}
         self.body: nn.Module
-        self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]; BASNet's
+        self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]; for BASNet alone
         self.std: torch.Tensor
         if network == BASNET:
             self.body, self.side = BASNet(), max(32, round(size / 32) * 32)
@@ -56,10 +60,11 @@ class SaliencyNetwork(nn.Module):
             self.body, self.side = PyramidNetwork(network, maps, pretrained), align_side(size, _COARSEST)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the logits (N, maps, S, S) float32 of images (N, 3, S, S) uint8."""
         return self.compute_all_logits(images)[0]
 
     def compute_all_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The logits, and those that BASNet's loss looks at as well, from its coarser scales."""
+        """Compute all logits that the loss is applied to: those of `forward`, and BASNet's of coarser scales."""
         if not isinstance(self.body, BASNet):
             return (self.body(images),)
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
@@ -67,18 +72,23 @@ class SaliencyNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return next(self.parameters()).device
 
 
 class NetworkMap:
-    """A `NetworkProposer`: one saliency map per image, stretched to [0, 1] by the least and the largest value in it.
+    """A `NetworkProposer` that gives one saliency map per image, stretched to [0, 1].
 
-    So does the original program by those of its whole batch, where a map depends on its neighbours; with a batch of one
-    it is the same. An image is stretched to a square of the network's side.
+    A map is stretched by its own smallest and largest value. The original program takes those of the whole batch, which
+    makes a map depend on the other images; for a batch of one image both are the same.
 
-    `priors`: methods without weights from which the network learnt; the mean of their maps has the share `prior_weight`
-    in the result. They know this image's outlines, the network what the images have in common, and they err in
-    different places.
+    Args:
+        network: The network; images are stretched to a square of its side.
+        precision: Of its computations.
+        priors: Methods without weights that the network learnt from. They know the outlines in this image, the network
+            what the images have in common, and they err in different places.
+        prior_weight: The share of the priors' mean map in the result, in [0, 1].
+        is_compiled: Whether the network is compiled, for batches of one size.
     """
 
     def __init__(
@@ -100,7 +110,7 @@ class NetworkMap:
             self.maps = FixedBatches(self._compute_maps, self.batch, network.device)
 
     def prepare(self, pixels: Image) -> torch.Tensor:
-        """(3, S, S) uint8, or (4, S, S) with the priors' mean behind the colours, 255 for 1."""
+        """Make an image's input: (3, S, S) uint8, or (4, S, S) with the priors' mean map last, 255 for 1."""
         image = resize_to_square(pixels, self.network.side)
         if not self.priors:
             return image
@@ -110,10 +120,11 @@ class NetworkMap:
 
     @torch.inference_mode()
     def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
+        """See `NetworkProposer.propose`."""
         return list(self.maps(move_to_device(prepared, self.network.device)))
 
     def _compute_maps(self, given: torch.Tensor) -> torch.Tensor:
-        """(N, 1, S, S) of what `prepare` gives, on the device."""
+        """Maps (N, 1, S, S) of a batch on the network's device."""
         with use_precision(self.network.device, self.precision):
             logits = self.network(given[:, :3])
         maps = torch.sigmoid(logits.float())
@@ -124,9 +135,18 @@ class NetworkMap:
 
 
 def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkMap:
-    """The network `name`: "basnet-unsupervised", "basnet-supervised", or a checkpoint file.
+    """Load a saliency network.
 
-    Raises InputError when the weights cannot be had or are of another network.
+    Args:
+        name: "basnet-unsupervised", "basnet-supervised", or a checkpoint file of train-saliency or of BASNet.
+        config: The settings.
+        device: Where it runs.
+
+    Returns:
+        The proposer.
+
+    Raises:
+        InputError: If the weights are not available or belong to another network.
     """
     precision = choose_precision(config.saliency_precision, device)
     priors: list[Proposer] = []
@@ -143,19 +163,17 @@ def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> Ne
     return NetworkMap(network, precision, priors, config.prior_weight, config.compile)
 
 
-def _load_prior(prior: Any, checkpoint: str) -> Proposer:
-    if prior not in SALIENCY_PRIORS:
-        raise InputError(
-            f"{checkpoint} was trained on a prior {prior!r} that this fastcomus does not know; train anew."
-        )
-    proposer = load_proposer(EmbedConfig(saliency=prior), torch.device("cpu"))
-    assert callable(proposer)
-    return proposer
-
-
 def find_networks_behind(saliency: str) -> set[str]:
-    """Names of the networks that had a part in `saliency` (a method's name or a checkpoint file): which of them were
-    trained with labels is what the user should know.
+    """Find the networks behind a method, so that the user can be told which of them were trained with labels.
+
+    Args:
+        saliency: Name of a method, or a checkpoint file.
+
+    Returns:
+        Names of networks.
+
+    Raises:
+        InputError: If the description in the checkpoint is broken.
     """
     if saliency.startswith(BASNET):
         return {saliency}
@@ -164,33 +182,46 @@ def find_networks_behind(saliency: str) -> set[str]:
 
 
 def check_network(name: str) -> None:
-    """Raise InputError, with the nearest names, unless `name` is "basnet" or a backbone that is known."""
+    """Raise InputError, with the nearest names, unless `name` is "basnet" or a known backbone."""
     if name != BASNET:
         weights.check_name(name)
 
 
 def save_network(network: SaliencyNetwork, priors: Sequence[str], refined_by: str, path: Path) -> None:
-    """Write a safetensors file that `load_network_map` takes. `priors`: what it learnt from; `refined_by`: the backbone
-    behind its labels, or "".
-    """
-    from safetensors.torch import save_file
+    """Write a safetensors file that `load_network_map` takes.
 
+    Args:
+        network: The network.
+        priors: The methods that it learnt from.
+        refined_by: The backbone that refined its labels, or "".
+        path: The file.
+    """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     learnt = {"priors": list(priors), "refined_by": [refined_by] if refined_by else []}
     described = {**network.description, **learnt, TENSOR_SEAL: compute_tensor_digest(tensors)}
     save_file(tensors, path, metadata={_METADATA: json.dumps(described)})
 
 
-def _read_description(file: Path) -> dict | None:
-    """What `save_network` wrote into `file`, or None when something else wrote it."""
+def _read_description(file: Path) -> dict[str, Any] | None:
+    """The description that `save_network` stored in `file`, or None for other files."""
     try:
         with safe_open(file, "pt") as opened:
             text = (opened.metadata() or {}).get(_METADATA)
         found = json.loads(text) if text else None
-    except Exception:  # no safetensors at all: read_checkpoint says so, where that matters
+    except Exception:  # not a safetensors file; `read_checkpoint` says so where it matters
         return None
     if found is None:
         return None
     if not (isinstance(found, dict) and isinstance(found.get("network"), str) and type(found.get("size")) is int):
         raise InputError(f"{file} does not say which saliency network it holds; run fastcomus train-saliency again.")
     return found
+
+
+def _load_prior(prior: Any, checkpoint: str) -> Proposer:
+    if prior not in SALIENCY_PRIORS:
+        raise InputError(
+            f"{checkpoint} was trained on a prior {prior!r} that this fastcomus does not know; train anew."
+        )
+    proposer = load_proposer(EmbedConfig(saliency=prior), torch.device("cpu"))
+    assert callable(proposer)
+    return proposer

@@ -1,21 +1,21 @@
 """TokenCut and MaskCut: objects by a normalised cut of the graph of patches.
 
 Y. Wang et al., "Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut", CVPR 2022
-(TokenCut): patches are joined by W = 1 where the cosine similarity of their features is above tau, else 1e-5; the
-second smallest eigenvector of (D - W) y = lambda D y, split at its mean, parts object from background.
+(TokenCut): the weight W of two patches is 1 where the cosine similarity of their features is above tau, else 1e-5. The
+second smallest eigenvector of (D - W) y = lambda D y, split at its mean, separates the object from the background.
 X. Wang et al., "Cut and Learn for Unsupervised Object Detection and Instance Segmentation", CVPR 2023 (MaskCut):
-this again on what is left, up to N objects.
+the same again on the remaining patches, up to N objects.
 
-The eigenproblem is solved for many images at once. With S = D^-1/2 W D^-1/2 and y = D^-1/2 x it asks for the second
-largest eigenvector of S, whose largest is known: D^1/2 1. Lanczos steps orthogonal to that one find it in some tens
-of products with W. They run in float64: patches or objects that are like no others give eigenvalues that lie about
-1e-6 apart. Images that do not get there are solved densely.
+The eigenproblem is solved for many images at once. With S = D^-1/2 W D^-1/2 and y = D^-1/2 x it becomes that of the
+second largest eigenvector of S, whose largest is known: D^1/2 1. Lanczos steps orthogonal to the latter need some tens
+of products with W. They run in float64, since patches or objects that resemble no others give eigenvalues only about
+1e-6 apart. Images for which they do not converge are solved by a dense solver.
 
 Left open by the papers, or different here:
 - where all pairs of patches are alike (all similar, or none) no cut is better than another: no object.
-- the peak is the first in reading order of those equal to the largest within 1e-6, so that rounding has no say.
-- MaskCut looks for the peak before it looks at the corners, so that the arbitrary sign of an eigenvector has no say;
-  and it stops at the first mask it rejects, as the next one would be the same.
+- the peak is the first in reading order of the values within 1e-6 of the largest, so that rounding does not decide.
+- MaskCut looks for the peak before it looks at the corners, so that the eigenvector's arbitrary sign does not decide.
+  It stops at the first mask that it rejects, since the next one would be the same.
 """
 
 from __future__ import annotations
@@ -24,36 +24,61 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fastcomus.backends.threads import start_threads
 from fastcomus.errors import InputError
-from fastcomus.objects.saliency.affinity import Affinity, TwoValuedAffinity, _is_divisible, _make_two_valued
+from fastcomus.objects.saliency.affinity import Affinity, TwoValuedAffinity, is_divisible, make_two_valued
 from fastcomus.objects.saliency.lost import check_features, compute_bounding_boxes, find_component_holding
 from fastcomus.objects.saliency.second_eigenvectors import compute_second_eigenvectors
+
+_CPU_IMAGES = 4  # solved at once by a thread, so that their similarities stay in its cache between products
+_GPU_BYTES = 1 << 32  # memory for W of the images solved at once
 
 
 @dataclass(frozen=True)
 class TokenCut:
-    """Of B images of H x W patches, on the features' device; without an object, zeros and empty masks."""
+    """The objects of B images of H x W patches; without an object, zeros and empty masks."""
 
     eigenvectors: torch.Tensor  # (B, H, W) float32, y with y^T D y = 1, the object on the positive side
-    bipartitions: torch.Tensor  # (B, H, W) bool, the object's side of the mean: objects like it are in it too
+    bipartitions: torch.Tensor  # (B, H, W) bool, the object's side of the mean, with other objects similar to it
     masks: torch.Tensor  # (B, H, W) bool, the component of the bipartition that holds the largest |y|
-    boxes: torch.Tensor  # (B, 4) int64, x0 y0 x1 y1 of the mask in patches, x1 and y1 not inside
+    boxes: torch.Tensor  # (B, 4) int64, x0 y0 x1 y1 of the mask in patches, x1 and y1 exclusive
 
 
 def run_token_cut(features: torch.Tensor, tau: float = 0.2) -> TokenCut:
-    """`features` (B, H, W, C) floating point: the patches' keys in the last attention layer; `tau` in [0, 1)."""
+    """Find one object per image by TokenCut.
+
+    Args:
+        features: (B, H, W, C) floating point, the keys of the patches in the last attention layer.
+        tau: Cosine similarity above which patches are joined, in [0, 1).
+
+    Returns:
+        The objects, on the device of `features`.
+
+    Raises:
+        InputError: If the shape or `tau` is out of range.
+    """
     _check(features, tau)
     return TokenCut(*_map_by_parts(lambda part: _token_cut_part(part, tau), features))
 
 
 def run_mask_cut(features: torch.Tensor, tau: float = 0.15, most_objects: int = 3) -> torch.Tensor:
-    """`features` as for `run_token_cut` -> (B, most_objects, H, W) bool: disjoint masks, in the order they were found.
+    """Find several objects per image by MaskCut.
 
-    After the first, a mask has to cover more than 1 % of the image and must not overlap with the one before it by an
-    IoU above 0.5. Where one does not pass, it and those after it are empty.
+    Every mask but the first must cover more than 1 % of the image, and its IoU with the mask before it must not exceed
+    0.5. The first mask that does not pass and all after it are empty.
+
+    Args:
+        features: As for `run_token_cut`.
+        tau: As for `run_token_cut`.
+        most_objects: N, the largest number of objects.
+
+    Returns:
+        (B, most_objects, H, W) bool, disjoint masks in the order they were found.
+
+    Raises:
+        InputError: If the shape, `tau` or `most_objects` is out of range.
     """
     _check(features, tau)
     if most_objects < 1:
@@ -67,14 +92,10 @@ def _check(features: torch.Tensor, tau: float) -> None:
         raise InputError(f"tau must lie in [0, 1); got {tau}. TokenCut has 0.2, MaskCut 0.15.")
 
 
-_CPU_IMAGES = 4  # solved at once by a thread: their similarities stay in its cache from one product to the next
-_GPU_BYTES = 1 << 32  # that W of the images solved at once may take
-
-
 def _map_by_parts(
     of_part: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], features: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """What `of_part` makes of a few images, for all of them; on a CPU each thread takes parts of its own."""
+    """Apply `of_part` to a few images at a time and join the results; on a CPU in several threads."""
     if features.device.type == "cpu":
         with start_threads(torch.get_num_threads()) as threads:
             found = threads.map(torch.no_grad()(of_part), features.split(_CPU_IMAGES))
@@ -88,7 +109,7 @@ def _map_by_parts(
 def _token_cut_part(
     features: torch.Tensor, tau: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The fields of TokenCut."""
+    """The fields of `TokenCut`."""
     shape = features.shape[1:3]
     vectors, object_side = _cut(_threshold_similarity(features, tau))
     bipartitions = object_side.unflatten(1, shape)
@@ -98,27 +119,27 @@ def _token_cut_part(
 
 def _threshold_similarity(features: torch.Tensor, tau: float) -> torch.Tensor:
     """Whether the cosine similarity of two patches is above `tau`: (B, N, N) bool."""
-    rows = F.normalize(features.flatten(1, 2).float(), dim=2)
+    rows = functional.normalize(features.flatten(1, 2).float(), dim=2)
     return torch.bmm(rows, rows.mT) > tau
 
 
 def _cut(similar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Y (B, N) float64 with its largest |y| positive, and which patches are above its mean, (B, N) bool.
+    """The eigenvector y (B, N) float64, its largest |y| positive, and which patches are above its mean, (B, N) bool.
 
     Both are zero where no cut is better than another.
     """
-    affinity = TwoValuedAffinity(similar) if similar.device.type == "cpu" else Affinity(_make_two_valued(similar))
-    divisible = _is_divisible(similar, affinity.degrees)[:, None]
+    affinity = TwoValuedAffinity(similar) if similar.device.type == "cpu" else Affinity(make_two_valued(similar))
+    divisible = is_divisible(similar, affinity.degrees)[:, None]
     vectors = compute_second_eigenvectors(affinity) * divisible
     mean = vectors.mean(dim=1, keepdim=True)
     above = vectors > mean
     peak_above = vectors.gather(1, _find_first_peak(vectors.abs())[:, None]) > mean
-    # Not "above the mean" of the turned vector: a patch at the mean itself changes sides with the others.
+    # Both sides are swapped, instead of comparing the negated vector with its mean: a patch at the mean swaps as well.
     return torch.where(peak_above, vectors, -vectors), (above == peak_above) & divisible
 
 
 def _find_first_peak(values: torch.Tensor) -> torch.Tensor:
-    """Index of the first of the largest of (B, N), (B,) int64."""
+    """The index of the first of the largest values of (B, N), up to 1e-6 of them, (B,) int64."""
     largest = values.amax(dim=1, keepdim=True)
     return (values >= largest - 1e-6 * largest.abs()).int().argmax(dim=1)
 
@@ -132,7 +153,7 @@ def _mask_cut_part(features: torch.Tensor, tau: float, most_objects: int) -> tor
     open_images = torch.arange(images, device=features.device)
     for index in range(most_objects):
         left = ~painted[open_images].flatten(1)
-        # Painted patches have zero features: weak edges to all patches, themselves included.
+        # Patches of earlier masks count as having zero features: weak edges to all patches, themselves included.
         vectors, object_side = _cut(similar[open_images] & left[:, :, None] & left[:, None, :])
         candidates = _select_candidates(vectors, object_side.unflatten(1, (height, width)))
         passes = candidates.any(dim=(1, 2))
@@ -157,5 +178,5 @@ def _select_candidates(vectors: torch.Tensor, object_side: torch.Tensor) -> torc
 
 
 def _is_half_overlapping(masks: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Whether IoU > 0.5, (B,) bool."""
+    """Whether the IoU is above 0.5, (B,) bool."""
     return 2 * (masks & others).sum(dim=(1, 2)) > (masks | others).sum(dim=(1, 2))

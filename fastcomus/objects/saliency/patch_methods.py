@@ -20,16 +20,19 @@ from fastcomus.objects.saliency.lost import run_lost
 from fastcomus.objects.saliency.normalized_cut import run_mask_cut, run_token_cut
 from fastcomus.objects.saliency.proposer import choose_images_per_pass, resize_to_square
 
-# FOUND's decoder was trained on the keys of the first; the second is the same network, trained on for longer.
+# FOUND's decoder was trained on the keys of the first; the second is the same network after more training.
 _FOUND_ENCODERS = ("dino_vits8_300ep", "vit_small_patch8_224.dino")
 Find = Callable[[PatchFeatures], torch.Tensor]
 
 
 class PatchMethod:
-    """A `NetworkProposer`: an image is stretched to a square, and `find` gives (N, M, h, w) maps or masks of patches.
+    """A `NetworkProposer` on the patch features of an encoder. Empty masks are left out of its results.
 
-    Masks without any patch are left out: most methods find one object, MaskCut up to three, and none is possible.
-    `is_compiled`: the network, for batches of one size.
+    Args:
+        encoder: The network.
+        size: The side of the square to which images are stretched, rounded to a multiple of the patch size.
+        find: Makes maps or masks (N, M, h, w) of the features of N images.
+        is_compiled: Whether the network is compiled, for batches of one size.
     """
 
     needs_host_pixels = False
@@ -45,24 +48,35 @@ class PatchMethod:
             self.features = FixedBatches(self._compute_features, self.batch, self.device)
 
     def prepare(self, pixels: Image) -> torch.Tensor:
+        """See `NetworkProposer.prepare`."""
         return resize_to_square(pixels, self.side)
 
     @torch.inference_mode()
     def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
+        """See `NetworkProposer.propose`."""
         found = self.find(PatchFeatures(*self.features(move_to_device(prepared, self.device))))
-        are_there = found.flatten(2).any(2).cpu()  # all at once: a device is waited for
-        return [maps[chosen] for maps, chosen in zip(found, are_there, strict=True)]
+        is_not_empty = found.flatten(2).any(2).cpu()  # for all at once, since it waits for the device
+        return [maps[chosen] for maps, chosen in zip(found, is_not_empty, strict=True)]
 
     def _compute_features(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The fields of `PatchFeatures`."""
+        """The fields of `PatchFeatures`, as a tuple of tensors so that it can be compiled."""
         features = self.encoder(images)
         return features.cls, features.patches, features.keys, features.attention
 
 
 def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> PatchMethod:
-    """The method `name` on the network of `config.encoder`.
+    """Load a method on the network of `config.encoder`.
 
-    Raises InputError when the network has not what the method needs.
+    Args:
+        name: "dinoseg", "lost", "tokencut", "maskcut" or "found".
+        config: The settings.
+        device: Where the network runs.
+
+    Returns:
+        The proposer.
+
+    Raises:
+        InputError: If the network does not provide what the method needs, or weights are not available.
     """
     if name == "found" and config.encoder not in _FOUND_ENCODERS:
         raise InputError(

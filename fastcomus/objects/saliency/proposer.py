@@ -1,4 +1,4 @@
-"""What every saliency method is: a proposer of maps, image by image or a batch at a time."""
+"""The interface of saliency methods: proposers of maps, for one image or for a batch."""
 
 from __future__ import annotations
 
@@ -15,29 +15,51 @@ Proposer = Callable[[str, np.ndarray], np.ndarray]
 
 
 class NetworkProposer(Protocol):
-    """A method that looks at a batch of images at once. `batch`: how many."""
+    """A method with a network, which takes a batch of images."""
 
     @property
-    def batch(self) -> int: ...
+    def batch(self) -> int:
+        """Number of images in a full batch."""
 
     @property
     def needs_host_pixels(self) -> bool:
-        """Whether `prepare` looks at pixels in host memory, instead of where they are."""
+        """Whether `prepare` needs pixels in host memory; otherwise it takes them on any device."""
 
     def prepare(self, pixels: Image) -> torch.Tensor:
-        """What the network sees of an image (H, W, 3) uint8; called from several threads."""
+        """Make the network's input; called from several threads.
+
+        Args:
+            pixels: (H, W, 3) uint8.
+
+        Returns:
+            A tensor of the same shape for all images.
+        """
 
     def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
-        """For every image of a stacked batch, maps (M, h, w) on the network's device: float32 in [0, 1], or masks as
-        bool. h and w are those of every map.
+        """Find the objects of a batch.
+
+        Args:
+            prepared: What `prepare` returned, stacked.
+
+        Returns:
+            For every image its maps (M, h, w) on the network's device: saliency as float32 in [0, 1], or masks as
+            bool. h and w are the same for all images.
         """
 
 
 def choose_images_per_pass(device: torch.device) -> int:
-    """How many images a network that looks for objects sees at once."""
+    """Return the number of images that a network proposer takes at once on a device."""
     return 32 if device.type == "cuda" else 8
 
 
 def resize_to_square(pixels: Image, side: int) -> torch.Tensor:
-    """An image (H, W, 3) uint8 stretched to the square that a network sees: (3, side, side) uint8, on its device."""
+    """Stretch an image to the square that a network sees.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        side: The square's side in pixels.
+
+    Returns:
+        (3, side, side) uint8, on the device of `pixels`.
+    """
     return resize_planes(pixels, [side, side]).contiguous()

@@ -1,12 +1,14 @@
-"""A small saliency network: a pretrained backbone and a feature pyramid (Lin et al., "Feature Pyramid Networks for
-Object Detection", CVPR 2017) that carries what the deep layers see down to the fine ones.
+"""A small saliency network: a pretrained backbone under a feature pyramid.
+
+T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017: the features of deep layers are enlarged
+and added to those of finer ones.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fastcomus.networks import weights
 from fastcomus.networks.encoders import get_pixel_statistics
@@ -17,10 +19,12 @@ _FINEST = 4  # pixels per feature of the finest layer that is used
 
 
 class PyramidNetwork(nn.Module):
-    """(N, 3, H, W) uint8 images -> (N, maps, H, W) float32 logits.
+    """A network that turns images into saliency logits.
 
-    H and W should be multiples of the backbone's coarsest stride plus one (see `segmenter.Segmenter`). `pretrained`:
-    whether the backbone begins with its published weights.
+    Args:
+        backbone: Name of the backbone.
+        maps: Number of maps per image.
+        pretrained: Whether the backbone begins with its published weights.
     """
 
     def __init__(self, backbone: str, maps: int, pretrained: bool) -> None:
@@ -40,6 +44,14 @@ class PyramidNetwork(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the logits.
+
+        Args:
+            images: (N, 3, H, W) uint8; H and W should be multiples of the backbone's coarsest stride plus one.
+
+        Returns:
+            (N, maps, H, W) float32.
+        """
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         layers = self.backbone((pixels - self.mean) / self.std)[self.first :]
         joined: torch.Tensor | None = None
@@ -57,4 +69,4 @@ def _build_convolution(before: int, after: int) -> nn.Sequential:
 
 
 def _enlarge_to_size(features: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    return F.interpolate(features, size, mode="bilinear", align_corners=True)
+    return functional.interpolate(features, size, mode="bilinear", align_corners=True)

@@ -1,21 +1,25 @@
-"""Second eigenvectors of many small affinity matrices at once, dense or by Lanczos."""
+"""Second eigenvectors of many small affinity matrices at once, by a dense solver or the Lanczos method."""
 
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fastcomus.objects.saliency.affinity import Affinity, TwoValuedAffinity
 
-_DENSE_PATCHES = 64  # up to here the dense solver is as fast
-_STEPS = 160  # of Lanczos, about as long as the dense solver takes
+_DENSE_PATCHES = 64  # up to this many patches the dense solver is as fast
+_STEPS = 160  # of Lanczos, at most: they take about as long as the dense solver
 _STEPS_BETWEEN_CHECKS = 4
 
 
 def compute_second_eigenvectors(affinity: Affinity | TwoValuedAffinity) -> torch.Tensor:
-    """Second smallest y of (D - W) y = lambda D y, y^T D y = 1, sign arbitrary: (B, N) float64.
+    """Compute the second smallest eigenvector y of (D - W) y = lambda D y with y^T D y = 1.
 
-    W must not be negative, its row sums D above 0. N = 1 gives zeros.
+    Args:
+        affinity: W of B images, (B, N, N), not negative, with row sums D above 0.
+
+    Returns:
+        (B, N) float64, of arbitrary sign; zeros if N = 1.
     """
     scale = affinity.degrees.rsqrt()
     images, patches = scale.shape
@@ -30,17 +34,21 @@ def compute_second_eigenvectors(affinity: Affinity | TwoValuedAffinity) -> torch
 
 
 def _solve_dense(affinity: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.eigh(scale[:, :, None] * affinity * scale[:, None, :]).eigenvectors[:, :, -2]
+    vectors: torch.Tensor = torch.linalg.eigh(scale[:, :, None] * affinity * scale[:, None, :]).eigenvectors
+    return vectors[:, :, -2]
 
 
 def _solve_by_lanczos(affinity: Affinity | TwoValuedAffinity, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Largest eigenvectors of S orthogonal to D^1/2 1, (B, N) unit-norm; which of them are accurate, (B,) bool."""
+    """The largest eigenvectors of S orthogonal to D^1/2 1, (B, N) of unit norm, and which of them converged, (B,) bool.
+
+    S = D^-1/2 W D^-1/2; `scale` is D^-1/2.
+    """
     images, patches = scale.shape
     steps = min(_STEPS, patches - 1)
     basis = scale.new_zeros((images, steps + 2, patches))  # row 0: D^1/2 1, then the Lanczos vectors
-    basis[:, 0] = F.normalize(1.0 / scale, dim=1)
+    basis[:, 0] = functional.normalize(1.0 / scale, dim=1)
     start = torch.randn(patches, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(scale.device)
-    basis[:, 1] = F.normalize(_orthogonalise(start.expand(images, -1), basis[:, :1]), dim=1)
+    basis[:, 1] = functional.normalize(_orthogonalise(start.expand(images, -1), basis[:, :1]), dim=1)
     tridiagonal = scale.new_zeros((images, steps + 1, steps + 1))
     for step in range(steps):
         vector = basis[:, step + 1]
@@ -48,8 +56,8 @@ def _solve_by_lanczos(affinity: Affinity | TwoValuedAffinity, scale: torch.Tenso
         along = (product * vector).sum(dim=1)
         product = _orthogonalise(product, basis[:, : step + 2])
         length = product.norm(dim=1)
-        # All that the start vector reaches is found: what is left is rounding. Zero vectors follow, kept out of
-        # the largest eigenvalues by one below all of S.
+        # A shorter product is rounding: the space that the start vector spans is exhausted. Zero vectors follow, and
+        # -2 on the diagonal, below all eigenvalues of S, keeps them out of the largest.
         going = length > 1e-12
         length = length * going
         ended = ~vector.any(dim=1)
@@ -63,23 +71,23 @@ def _solve_by_lanczos(affinity: Affinity | TwoValuedAffinity, scale: torch.Tenso
             if converged.all():
                 break
     vectors = torch.bmm(inner[:, :, -1][:, None], basis[:, 1 : step + 2])[:, 0]
-    return F.normalize(vectors, dim=1), converged
+    return functional.normalize(vectors, dim=1), converged
 
 
 def _orthogonalise(vectors: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    """(B, N) less its part in the span of the orthonormal `basis` (B, K, N); twice is enough for float64."""
-    rows = vectors[:, None]  # on a CPU, rows from the left are many times faster than columns from the right
+    """Vectors (B, N) less their projection on the orthonormal `basis` (B, K, N), twice for float64's accuracy."""
+    rows = vectors[:, None]  # on a CPU rows times a matrix are many times faster than a matrix times columns
     for _ in range(2):
         rows = rows - torch.bmm(torch.bmm(rows, basis.mT), basis)
     return rows[:, 0]
 
 
 def _compute_tolerance(values: torch.Tensor) -> torch.Tensor:
-    """Residual that is small enough, (B,): the vector's error is residual / gap to the next eigenvalue.
+    """The residual below which a vector has converged, (B,): its error is residual / gap to the next eigenvalue.
 
-    The next one may not have come up yet. Parts that only weak edges join have eigenvalues at about
-    1 - 1e-5 N / size, of which those of similar size lie close together for their distance from 1. Below 1e-13
-    there is only rounding.
+    The next eigenvalue may not have appeared yet: components that only weak edges join have eigenvalues at about
+    1 - 1e-5 N / size, and those of components of similar size are close together compared with their distance from 1.
+    Below 1e-13 a residual is rounding.
     """
     gap = values[:, -1] - values[:, -2]
     return (1e-6 * torch.minimum(gap, 0.1 * (1.0 - values[:, -1]))).clamp_min(1e-13)

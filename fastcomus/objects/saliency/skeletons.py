@@ -1,4 +1,4 @@
-"""Saliency networks without values, to compare a checkpoint with."""
+"""Saliency networks without weights, whose tensor names and shapes a checkpoint is compared with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from typing import Any
 
 
 def create_saliency_network(kind: str) -> Any:
-    """A saliency network whose tensors have names and shapes, but no values."""
+    """Create a saliency network on torch's meta device, where tensors have names and shapes but no values.
+
+    Args:
+        kind: "basnet"; any other is FOUND's decoder.
+
+    Returns:
+        The module.
+    """
     import torch
 
     with torch.device("meta"):

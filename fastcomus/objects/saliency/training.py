@@ -1,12 +1,15 @@
-"""A saliency network from photographs alone: priors, their refinement, and a network that learns what they agree on.
+"""Training of a saliency network on photographs alone, with labels from priors that are first refined.
 
 D. T. Nguyen et al., "DeepUSPS: Deep Robust Unsupervised Saliency Prediction With Self-Supervision", NeurIPS 2019:
-a network that is trained on the noisy maps of a hand-made prior is less noisy than they are, because it cannot explain
-the noise; its predictions, averaged over epochs, are better labels; those of several priors are fused. Different here:
-one network with a map per prior refines all of them at once, where the paper trains one per prior; it learns from the
-images on which the priors agree most clearly; no conditional random field smooths its maps; and the last network, the
-one that stays, learns the mean of the refined maps and of the priors' own, which know the outlines better, again from
-the images where these agree.
+a network trained on the noisy maps of a hand-made prior is less noisy than they are, because it cannot fit the noise.
+Its predictions, averaged over epochs, are better labels; those of several priors are fused.
+
+Different here:
+- one network with a map per prior refines all priors at once; the paper trains one network per prior.
+- it learns from the images on which the priors agree most clearly.
+- no conditional random field smooths its maps.
+- the final network learns the mean of the refined maps and the priors' own, whose outlines are better, again from the
+  images where these agree.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from fastcomus.objects.saliency.losses import compute_hybrid_loss
 from fastcomus.objects.saliency.network_map import SaliencyNetwork
 from fastcomus.objects.saliency.proposer import resize_to_square
 
-MAP_SIDE = 128  # maps of priors and of refinement are kept as squares of this side
+MAP_SIDE = 128  # L: maps of priors and of the refinement are stored as squares of this side
 
 ReadPixels = Callable[[int], np.ndarray]
 ReadMaps = Callable[[int], np.ndarray]
@@ -40,7 +43,7 @@ ReadMaps = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True)
 class EpochState:
-    """All that is needed to go on after an epoch. `loss`: the mean over its images."""
+    """The state from which training resumes after an epoch; `loss` is the mean over the images of that epoch."""
 
     epochs: int
     loss: float
@@ -59,12 +62,26 @@ def train_network(
     resume: EpochState | None,
     on_images: Callable[[int], None],
 ) -> Iterator[tuple[SaliencyNetwork, EpochState]]:
-    """Train on labels (maps, L, L) uint8, 255 for 1, of `count` images; yields network and state after every epoch.
+    """Train a saliency network.
 
-    Every map is cut at Otsu's threshold: the priors' scales differ, and networks learn clear labels better than soft
-    ones. The loss is BASNet's hybrid one, at every scale that the network gives.
-    `read(i)`: pixels (H, W, 3) uint8, called from `workers` threads. Every random choice of an epoch comes from (seed,
-    epoch): training that resumes ends with the same weights as training that was never interrupted.
+    Every label map is cut at Otsu's threshold, since the priors' scales differ and networks learn binary labels better
+    than soft ones. The loss is BASNet's hybrid loss at every scale of the network. All random choices of an epoch
+    depend on (seed, epoch) alone, so that resumed training ends with the same weights as uninterrupted training.
+
+    Args:
+        read: Returns the pixels (H, W, 3) uint8 of an image by its index; called from several threads.
+        labels: Returns the label maps (maps, L, L) uint8 of an image, 255 for 1; called from several threads.
+        count: Number of images.
+        maps: Maps per image; above 1 the settings of the refinement are used.
+        config: The settings.
+        seed: For all random choices.
+        device: Where the network is trained.
+        workers: Number of threads.
+        resume: The state to resume from.
+        on_images: Called with the number of images in each step.
+
+    Yields:
+        The network and the state after every epoch.
     """
     refines = maps > 1
     torch.manual_seed(seed)
@@ -85,7 +102,7 @@ def train_network(
 
     def sample(index: int) -> tuple[np.ndarray, np.ndarray]:
         pixels = read(index)
-        return pixels, _compute_pixel_labels(labels(index), pixels.shape[:2])
+        return pixels, compute_pixel_labels(labels(index), pixels.shape[:2])
 
     for epoch in range(done, epochs):
         order = shuffle_epoch(count, config.batch_size, seed, epoch)
@@ -95,7 +112,7 @@ def train_network(
         for images, target in augment_batches(sample, order.batches, order.seeds, config, network.side, workers):
             with use_precision(device, precision), use_bf16_shortcuts(device, precision):
                 found = network.compute_all_logits(images.to(device))
-            truth = _split_into_planes(target.to(device), maps)
+            truth = split_into_planes(target.to(device), maps)
             loss = torch.stack([compute_hybrid_loss(logits.float(), truth) for logits in found]).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -111,7 +128,19 @@ def train_network(
 def predict_maps(
     network: SaliencyNetwork, read: ReadPixels, count: int, batch: int, precision: str, workers: int
 ) -> Iterator[np.ndarray]:
-    """What the network says of every image: (maps, L, L) uint8, 255 for 1."""
+    """Predict the saliency maps of images.
+
+    Args:
+        network: The network.
+        read: Returns the pixels (H, W, 3) uint8 of an image by its index; called from several threads.
+        count: Number of images.
+        batch: Images per pass.
+        precision: Of the network's computations.
+        workers: Number of threads.
+
+    Yields:
+        For every image (maps, L, L) uint8, 255 for 1.
+    """
     network = with_folded_batch_norms(network.eval(), torch.uint8)
 
     def prepare(index: int) -> torch.Tensor:
@@ -127,35 +156,61 @@ def predict_maps(
 
 
 def shrink_map(saliency: np.ndarray) -> np.ndarray:
-    """A saliency map (H, W) float32 in [0, 1] as it is kept: (L, L) uint8, 255 for 1."""
+    """Shrink a saliency map (H, W) float32 in [0, 1] to (L, L) uint8, 255 for 1."""
     small = transforms.resize(torch.from_numpy(saliency)[None], [MAP_SIDE, MAP_SIDE], antialias=True)[0]
-    return (small.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    shrunk: np.ndarray = (small.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return shrunk
 
 
 def average_maps(before: np.ndarray | None, now: np.ndarray, weight: float) -> np.ndarray:
-    """The moving average of maps (uint8) over epochs: `weight` times `before`, the rest `now`."""
+    """Update the moving average of maps over epochs.
+
+    Args:
+        before: The average so far, uint8, or None.
+        now: The maps of this epoch, uint8 of the same shape.
+        weight: The share of `before`, in [0, 1].
+
+    Returns:
+        The average, uint8.
+    """
     if before is None:
         return now
     return np.rint(weight * before.astype(np.float32) + (1 - weight) * now).astype(np.uint8)
 
 
 def fuse_maps(maps: np.ndarray) -> np.ndarray:
-    """One label (1, L, L) uint8 from several maps (P, L, L) uint8 of an image: their mean."""
-    return np.rint(maps.astype(np.float32).mean(axis=0, keepdims=True)).astype(np.uint8)
+    """Average the maps (P, L, L) uint8 of an image into one label (1, L, L) uint8."""
+    fused: np.ndarray = np.rint(maps.astype(np.float32).mean(axis=0, keepdims=True))
+    return fused.astype(np.uint8)
 
 
 def compute_confidence(maps: np.ndarray) -> float:
-    """How clearly the maps (P, L, L) uint8 of an image agree on an object, in [0, 1]: the mean of their fusion inside
-    Otsu's threshold less that outside. Where they disagree the fusion is grey. (On photographs it goes with the IoU of
-    the label: correlation 0.6.)
+    """Measure how clearly the maps of an image agree on an object.
+
+    It is the mean of their fusion above Otsu's threshold less the mean below; where they disagree the fusion is grey.
+    On photographs it correlates with the IoU of the label (0.6).
+
+    Args:
+        maps: (P, L, L) uint8.
+
+    Returns:
+        A number in [0, 1].
     """
     label = fuse_maps(maps)[0].astype(np.float32) / 255
     inside = label > compute_otsu_threshold(label)
     return float(label[inside].mean() - label[~inside].mean()) if inside.any() else 0.0
 
 
-def _compute_pixel_labels(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Labels (H, W) uint8 at an image's size: of each of the maps (P, L, L), cut at Otsu's threshold, a bit."""
+def compute_pixel_labels(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Cut maps at Otsu's threshold and pack them into one array, so that they are augmented together.
+
+    Args:
+        maps: (P, L, L) uint8, P at most 8.
+        shape: H and W of the image.
+
+    Returns:
+        (H, W) uint8, bit p of which is map p.
+    """
     enlarged = transforms.resize(torch.from_numpy(maps), list(shape), antialias=False).numpy()
     labels = np.zeros(shape, np.uint8)
     for place, (small, large) in enumerate(zip(maps, enlarged, strict=True)):
@@ -164,6 +219,14 @@ def _compute_pixel_labels(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarra
     return labels
 
 
-def _split_into_planes(labels: torch.Tensor, maps: int) -> torch.Tensor:
-    """The inverse for a batch (N, S, S): (N, maps, S, S) float32, 0 or 1."""
+def split_into_planes(labels: torch.Tensor, maps: int) -> torch.Tensor:
+    """Unpack what `compute_pixel_labels` packed, for a batch.
+
+    Args:
+        labels: (N, S, S) uint8.
+        maps: P.
+
+    Returns:
+        (N, P, S, S) float32, 0 or 1.
+    """
     return torch.stack([labels >> place & 1 for place in range(maps)], dim=1).float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,21 +11,22 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import TINY, Photographs, closed_form
+from conftest import TINY, Photographs
 from PIL import Image
 from places import MSRC14
 
 from fastcomus import Run
 from fastcomus.backends.cpu import resize_maps
-from fastcomus.config import EmbedConfig
+from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.errors import InputError
 from fastcomus.objects.saliency.basnet import BASNet
-from fastcomus.objects.saliency.methods import METHODS, load_proposer
+from fastcomus.objects.saliency.methods import load_proposer
+from fastcomus.objects.saliency.skeletons import create_saliency_network
 from fastcomus.settings import get_preset_config
 
 CPU = torch.device("cpu")
 OFFLINE = get_preset_config("offline").embed
-needs_photographs = pytest.mark.skipif(not MSRC14.is_dir(), reason="needs shared/data/msrc14")
+needs_photographs = pytest.mark.skipif(not MSRC14.is_dir(), reason="the data set msrc14 is not here")
 
 
 @pytest.fixture
@@ -35,12 +37,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def photographs(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Pixels and masks of every so-many-th photograph."""
+def read_msrc14(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Pixels and masks of `count` photographs, evenly drawn from all."""
     names = (MSRC14 / "objects.txt").read_text().split()
     names = names[:: len(names) // count][:count]
     pixels = [np.asarray(Image.open(MSRC14 / "JPEGImages" / f"{name}.jpg").convert("RGB")) for name in names]
     return pixels, [np.asarray(Image.open(MSRC14 / "Saliency" / f"{name}.png")) > 0 for name in names]
+
+
+def read_pixels(made: Photographs, count: int) -> list[np.ndarray]:
+    return [np.asarray(Image.open(file)) for file in sorted(made.images.iterdir())[:count]]
 
 
 def proposed(config: EmbedConfig, pixels: list[np.ndarray]) -> list[np.ndarray]:
@@ -75,7 +81,7 @@ def mean_iou(found: list[np.ndarray], masks: list[np.ndarray]) -> float:
     ],
 )
 def test_methods_find_the_objects_of_photographs(method: str, least: float) -> None:
-    pixels, masks = photographs(40)
+    pixels, masks = read_msrc14(40)
     found = proposed(replace(OFFLINE, saliency=method, saliency_size=448, saliency_precision="float32"), pixels)
     whole_image = np.mean([mask.mean() for mask in masks])
     assert mean_iou(found, masks) > max(least, whole_image + 0.02)
@@ -83,27 +89,39 @@ def test_methods_find_the_objects_of_photographs(method: str, least: float) -> N
     assert all(len(maps) <= most and maps.dtype in (bool, np.float32) for maps in found)
 
 
-@needs_photographs
-@pytest.mark.parametrize("method", ["dinoseg", "found", "basnet-unsupervised", "basnet-supervised"])
-def test_methods_with_weights_run_on_photographs(method: str, cache: Path, tmp_path: Path) -> None:
-    """With weights in closed form: what they find means nothing, but it must not depend on the batch."""
-    made = closed_form()
-    network = made.fill(timm.create_model("vit_small_patch8_224", num_classes=0))
-    torch.save(network.state_dict(), tmp_path / "dino.pth")
-    torch.save({"net": made.fill(BASNet()).state_dict()}, cache / "basnet-unsupervised.pth")
-    torch.save(BASNet().state_dict(), cache / "basnet-supervised.pth")
-    decoder = {"decoder.weight": torch.randn(1, 384, 1, 1), "decoder.bias": torch.zeros(1)}
-    torch.save(decoder, cache / "found.pt")
+def assert_batches_do_not_matter(config: EmbedConfig, pixels: list[np.ndarray]) -> None:
+    proposer = load_proposer(config, CPU)
+    assert not callable(proposer)
+    prepared = [proposer.prepare(one) for one in pixels]
+    together = proposer.propose(torch.stack(prepared))
+    for one, maps in zip(prepared, together, strict=True):
+        alone = proposer.propose(one[None])[0]
+        assert maps.ndim == 3 and len(alone) == len(maps) <= 1
+        if maps.dtype == torch.float32 and len(maps):
+            assert maps.min() == 0 or config.saliency == "found"
+            assert maps.max() <= 1 and (alone - maps).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("method", ["dinoseg", "found"])
+def test_methods_of_vits_run_with_weights(method: str, cache: Path, tmp_path: Path, photographs: Photographs) -> None:
+    """With arbitrary weights: what they find means nothing, but it must not depend on the batch."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model("vit_small_patch8_224", num_classes=0).state_dict(), tmp_path / "dino.pth")
+    torch.save({"decoder.weight": torch.randn(1, 384, 1, 1), "decoder.bias": torch.zeros(1)}, cache / "found.pt")
     config = replace(OFFLINE, saliency=method, saliency_size=64, saliency_precision="float32")
     config = replace(config, encoder="vit_small_patch8_224.dino", encoder_weights=str(tmp_path / "dino.pth"))
-    pixels, _ = photographs(3)
-    together = proposed(config, pixels)
-    for image, maps in zip(pixels, together, strict=True):
-        assert maps.shape[1:] == image.shape[:2] and len(maps) <= 1
-        alone = proposed(config, [image])[0]
-        assert len(alone) == len(maps) and (maps.dtype == bool or np.abs(alone - maps).max() < 0.05)
-        if maps.dtype == np.float32 and len(maps):
-            assert 0 <= maps.min() and maps.max() <= 1
+    assert_batches_do_not_matter(config, read_pixels(photographs, 3))
+
+
+def test_both_basnets_run_with_weights(cache: Path, photographs: Photographs) -> None:
+    torch.manual_seed(0)
+    state = BASNet().state_dict()
+    torch.save({"net": state}, cache / "basnet-unsupervised.pth")
+    torch.save(state, cache / "basnet-supervised.pth")
+    config = replace(OFFLINE, saliency_size=64, saliency_precision="float32")
+    assert_batches_do_not_matter(replace(config, saliency="basnet-unsupervised"), read_pixels(photographs, 2))
+    (maps,) = proposed(replace(config, saliency="basnet-supervised"), read_pixels(photographs, 1))
+    assert maps.shape == (1, 80, 96) and maps.min() >= 0 and 0.5 < maps.max() <= 1
 
 
 @pytest.mark.parametrize(("method", "least"), [("minimum-barrier", 0.6), ("tokencut", 0.4)])
@@ -144,6 +162,14 @@ def test_weights_that_are_not_here_say_where_to_get_them(cache: Path) -> None:
         load_proposer(replace(OFFLINE, saliency="basnet-unsupervised"), CPU)
 
 
+@pytest.mark.parametrize("prior", SALIENCY_PRIORS)
+def test_a_package_that_is_not_here_is_named(prior: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = f"fastcomus.objects.saliency.{prior.replace('-', '_')}"
+    monkeypatch.setitem(sys.modules, file, None)  # importing it fails, as without the package
+    with pytest.raises(InputError, match=rf"saliency {prior} needs .*scikit-image; run pip install .*offline\]"):
+        load_proposer(replace(OFFLINE, saliency=prior), CPU)
+
+
 def test_what_a_method_cannot_look_through_is_said() -> None:
     with pytest.raises(InputError, match=r"attention of a ViT.*efficientnet-lite0 shows none"):
         load_proposer(replace(OFFLINE, saliency="dinoseg"), CPU)
@@ -152,7 +178,10 @@ def test_what_a_method_cannot_look_through_is_said() -> None:
 
 
 def test_checkpoints_of_other_networks_are_told_by_their_keys(tmp_path: Path) -> None:
-    state = BASNet().state_dict()
+    # One number for all values of a tensor: the file is small.
+    state = {
+        name: torch.zeros(()).expand(one.shape) for name, one in create_saliency_network("basnet").state_dict().items()
+    }
     del state["inconv.weight"], state["inconv.bias"]
     torch.save({**state, "more": torch.zeros(2), "outconv1.bias": torch.zeros(3)}, tmp_path / "other.pth")
     wanted = r"2 missing \(inconv.weight, inconv.bias\); 1 extra \(more\); 1 of another shape \(outconv1.bias\)"
@@ -175,7 +204,3 @@ def test_a_pickle_that_is_no_weights_is_refused_and_not_executed(tmp_path: Path)
     with pytest.raises(InputError, match="no checkpoint that can be read"):
         load_proposer(replace(OFFLINE, saliency=str(tmp_path / "weights.pth")), CPU)
     assert not (tmp_path / "made").exists()
-
-
-def test_every_method_says_what_it_is() -> None:
-    assert all(method.about for method in METHODS.values())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from places import REFERENCE
 from scipy import ndimage
 from scipy.linalg import eigh
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fastcomus.errors import InputError
 from fastcomus.objects.saliency import second_eigenvectors
@@ -87,7 +87,7 @@ def test_mask_cut_is_the_originals(reference: dict[str, np.ndarray]) -> None:
 
 
 def affinities(features: torch.Tensor, tau: float) -> np.ndarray:
-    rows = F.normalize(features.flatten(1, 2), dim=2)
+    rows = functional.normalize(features.flatten(1, 2), dim=2)
     return np.where((rows @ rows.mT).numpy() > tau, 1.0, 1e-5)
 
 
@@ -320,7 +320,7 @@ def test_uniform_attention_gives_no_object(attention: torch.Tensor) -> None:
 def test_found_map_is_the_convolution() -> None:
     features = smooth_fields(2, 9, 1.0)
     weight, bias = torch.randn(1, 32, 1, 1, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3])
-    expected = F.conv2d(features.permute(0, 3, 1, 2), weight, bias).sigmoid()[:, 0]
+    expected = functional.conv2d(features.permute(0, 3, 1, 2), weight, bias).sigmoid()[:, 0]
     found = compute_found_map(features, weight, bias)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
