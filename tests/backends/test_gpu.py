@@ -20,8 +20,6 @@ import pytest
 import sklearn.cluster
 import sklearn.manifold
 import torch
-from conftest import TINY, Photographs, tree_bytes
-from cuda_on_cpu.cpu_kernels import CpuKernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -29,10 +27,12 @@ from PIL import Image
 from skimage import data
 from sklearn.metrics import adjusted_rand_score
 
+from conftest import TINY, Photographs, tree_bytes
+from cuda_on_cpu.cpu_kernels import CpuKernels
 from fastcomus.backends import choose, gpu
 from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.cpu import CpuBackend
-from fastcomus.backends.eigenpair_check import BadEigenpairs, refine_eigenpairs
+from fastcomus.backends.eigenpair_check import EigenpairError, refine_eigenpairs
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.interface import FoundObjects, LabelledMasks
 from fastcomus.clusters.cluster import cluster_embeddings
@@ -370,7 +370,7 @@ def test_right_eigenvectors_pass_the_check_in_any_basis(graph: Any) -> None:
 def test_wrong_eigenvectors_are_refused(graph: Any, spoil: Any, reason: str) -> None:
     _, matrix, _ = graph
     vectors = spoil(np.linalg.eigh(matrix.toarray())[1])
-    with pytest.raises(BadEigenpairs, match=reason):
+    with pytest.raises(EigenpairError, match=reason):
         refine_eigenpairs(matrix, torch.from_numpy(np.ascontiguousarray(vectors)).float(), 0)
 
 
