@@ -102,7 +102,8 @@ def _expand_basis(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Multiply the newest block of `basis`[:size] and write its inner products into `projected`.
 
-    Returns the next orthonormal block (b, n) and its coupling (b, b) to the newest. In exact arithmetic the product overlaps no vector before `overlapped`.
+    Returns the next orthonormal block (b, n) and its coupling (b, b) to the newest. In exact arithmetic the product
+    overlaps no vector before `overlapped`.
     """
     newest = basis[size - _BLOCK : size]
     product = (operator @ newest.T.contiguous()).T.contiguous()

@@ -116,7 +116,8 @@ def crop_resize(
 ) -> torch.Tensor:
     """Cut boxes out and resize them with antialiasing: (N, 3, size, size) of `dtype` (float32, float16 or uint8).
 
-    `mean`, `std`: of pixels in [0, 255], subtracted and divided by. `boxes`: (N, 4) int32, x0 y0 x1 y1, half-open, inside their images and not empty. `box_images`: (N,) int32.
+    `mean`, `std`: of pixels in [0, 255], subtracted and divided by. `boxes`: (N, 4) int32, x0 y0 x1 y1, half-open,
+    inside their images and not empty. `box_images`: (N,) int32.
     """
     device = images.pixels.device
     crops = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=device)

@@ -11,7 +11,8 @@ import torch
 class FixedBatches:
     """A function of a batch of images, compiled by torch.compile for batches of `size`.
 
-    It returns a tensor or several; on a CUDA device it becomes a CUDA graph, launched as one. A batch of that size goes through what was compiled, at the first of them for minutes; any other, as they come where
+    It returns a tensor or several; on a CUDA device it becomes a CUDA graph, launched as one. A batch of that size goes
+    through what was compiled, at the first of them for minutes; any other, as they come where
     memory runs short, through `function` itself. On a CUDA device always to be called from the same thread.
     """
 

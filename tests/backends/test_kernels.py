@@ -409,7 +409,7 @@ extern "C" __global__ void planted(int* place) {
 """
 
 
-@pytest.mark.parametrize("line, expected", [("__syncthreads();", 0), ("if (threadIdx.x < 5) __syncthreads();", 3)])
+@pytest.mark.parametrize(("line", "expected"), [("__syncthreads();", 0), ("if (threadIdx.x < 5) __syncthreads();", 3)])
 def test_barriers_that_threads_never_reach_are_caught(tmp_path: Path, line: str, expected: int) -> None:
     library = build(PLANTED % line, ["planted"], tmp_path / "planted")
     program = f"""
