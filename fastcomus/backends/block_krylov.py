@@ -24,8 +24,13 @@ _COLUMNS_AT_ONCE = 4_096
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """`values`: (k,) float64, descending. `vectors`: (n, k) float32, orthonormal. `residual`: the largest
-    |A v - mu v|, estimated. `restarts`: how often the basis was compressed.
+    """The k largest eigenpairs of a matrix.
+
+    Attributes:
+        values: (k,) float64, descending.
+        vectors: (n, k) float32, orthonormal.
+        residual: The largest |A v - mu v|, estimated.
+        restarts: How often the basis was compressed.
     """
 
     values: np.ndarray
@@ -37,10 +42,18 @@ class Eigenpairs:
 def find_largest_eigenpairs(
     matrix: csr_array, count: int, seed: int, device: torch.device, tolerance: float = 1e-4, max_restarts: int = 30
 ) -> Eigenpairs:
-    """The `count` algebraically largest eigenpairs of `matrix` ((n, n) symmetric), computed in float32.
+    """Find the `count` algebraically largest eigenpairs of a symmetric matrix, in float32.
 
-    Stops when every residual is under `tolerance` or after `max_restarts`; the caller looks at `residual`.
-    n must be at least `count_basis_columns(count)` + 16.
+    Args:
+        matrix: (n, n) symmetric, with n at least `count_basis_columns(count)` + 16.
+        count: Number of eigenpairs.
+        seed: Of the random first block.
+        device: Where the products are computed.
+        tolerance: Stop when every residual |A v - mu v| is below it.
+        max_restarts: Stop after so many restarts in any case; the caller checks `residual`.
+
+    Returns:
+        The eigenpairs, on the host.
     """
     n, columns = matrix.shape[0], count_basis_columns(count)
     assert n >= columns + _BLOCK, (n, columns)
@@ -87,10 +100,10 @@ def count_basis_columns(count: int) -> int:
 def _expand_basis(
     operator: torch.Tensor, basis: torch.Tensor, projected: torch.Tensor, size: int, overlapped: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multiply the newest block of `basis`[:size] and write its inner products into `projected`: the block (b, n) that
-    follows, orthonormal, and its coupling (b, b) to the newest.
+    """Multiply the newest block of `basis`[:size] and write its inner products into `projected`.
 
-    In exact arithmetic the product overlaps no vector before `overlapped`.
+    Returns the next orthonormal block (b, n) and its coupling (b, b) to the newest. In exact arithmetic the product
+    overlaps no vector before `overlapped`.
     """
     newest = basis[size - _BLOCK : size]
     product = (operator @ newest.T.contiguous()).T.contiguous()

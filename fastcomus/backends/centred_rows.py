@@ -29,14 +29,15 @@ class CentredRows:
 
     @property
     def dimension(self) -> int:
-        return self.rows.shape[1]
+        """D, the numbers in a row."""
+        return int(self.rows.shape[1])
 
     def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
         return self.transform(self.rows[chosen])
 
     def transform(self, others: np.ndarray) -> np.ndarray:
         """`others` ((M, D) float32) as the rows are, by their mean and scale."""
-        result = np.multiply(others, np.float32(self.scale), dtype=np.float32)
+        result: np.ndarray = np.multiply(others, np.float32(self.scale), dtype=np.float32)
         result -= self.shift
         return result
 

@@ -15,6 +15,7 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
     try:
-        return numba.njit(function, cache=True, **options)
+        compiled: Callable[..., Any] = numba.njit(function, cache=True, **options)
     except RuntimeError:
-        return numba.njit(function, **options)
+        compiled = numba.njit(function, **options)
+    return compiled

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
-from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus.backends.block_krylov import count_basis_columns, find_largest_eigenpairs
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
@@ -31,7 +31,7 @@ _LABELS = 256  # that a uint8 can hold
 
 @dataclass(frozen=True)
 class ObjectMasks:
-    """`masks`: (M, H, W) bool; the rest as in `backends.FoundObjects`."""
+    """`masks`: (M, H, W) bool; the rest as in `FoundObjects`."""
 
     masks: np.ndarray
     boxes: np.ndarray
@@ -42,7 +42,7 @@ class ObjectMasks:
 
 @dataclass(frozen=True)
 class CpuBackend:
-    """See `backends.Backend`. `device` is where the networks run; everything else here runs on the CPU."""
+    """See `Backend`. `device` is where the networks run; everything else here runs on the CPU."""
 
     device: torch.device
     name: str = "cpu"
@@ -52,9 +52,11 @@ class CpuBackend:
 
     @property
     def batch_decoder(self) -> BatchDecoder | None:
+        """See `Backend.batch_decoder`."""
         return None
 
     def decode(self, place: ImagePlace | str, max_pixels: int) -> np.ndarray:
+        """See `Backend.decode`."""
         return read_image(place, max_pixels)
 
     def find_objects(
@@ -65,6 +67,7 @@ class CpuBackend:
         min_area: int,
         crop_size: int,
     ) -> list[FoundObjects]:
+        """See `Backend.find_objects`."""
         return [self._find(*one, theta, min_area, crop_size) for one in zip(images, maps, strict=True)]
 
     def _find(
@@ -103,17 +106,21 @@ class CpuBackend:
         # Channels last in memory is torchvision's fast path for uint8.
         planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
         crops = [
-            F.resize(planes[None, :, y0:y1, x0:x1], [size, size], antialias=True) for x0, y0, x1, y1 in boxes.tolist()
+            transforms.resize(planes[None, :, y0:y1, x0:x1], [size, size], antialias=True)
+            for x0, y0, x1, y1 in boxes.tolist()
         ]
         return torch.cat(crops).contiguous() if crops else torch.empty((0, 3, size, size), dtype=torch.uint8)
 
     def find_neighbors(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+        """See `Backend.find_neighbors`."""
         return search_neighbors(embeddings, n_neighbors, recall, seed, torch.get_num_threads(), self.all_pairs_rows)
 
     def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Backend.find_nearest`."""
         return search_nearest_rows(queries, rows, count)
 
     def find_eigenvectors(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Backend.find_eigenvectors`."""
         scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
         # Small problems in float64; in large ones the solver works in float32 anyway.
         kind = np.float64 if affinity.shape[0] <= SMALL_GRAPH_ROWS else np.float32
@@ -155,6 +162,7 @@ class CpuBackend:
     def run_kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Backend.run_kmeans`."""
         from sklearn.cluster import KMeans
 
         settings = {"n_init": n_init} if start is None else {"n_init": 1, "init": start}
@@ -162,6 +170,7 @@ class CpuBackend:
         return found.labels_.astype(np.int32), found.cluster_centers_.astype(np.float32)
 
     def assemble_masks(self, images: Sequence[LabelledMasks]) -> list[np.ndarray]:
+        """See `Backend.assemble_masks`."""
         class_maps = []
         for image in images:
             class_map = np.zeros(image.shape, np.uint16)
@@ -171,6 +180,7 @@ class CpuBackend:
         return class_maps
 
     def count_confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
+        """See `Backend.count_confusion`."""
         # torch counts int32 as it is, on any device and without the GIL; NumPy would first make them int64.
         rows, columns = (torch.from_numpy(np.require(labels, requirements="W")) for labels in (predicted, truth))
         pairs = rows.to(self.device, torch.int32).mul_(_LABELS).add_(columns.to(self.device))
@@ -241,9 +251,7 @@ def _solve_connected_graph(
 
 
 def _fix_signs(vectors: np.ndarray) -> np.ndarray:
-    """Eigenvectors, turned in place so that their largest entry (in absolute value) is positive: equal runs give equal
-    signs.
-    """
+    """Turn eigenvectors in place so that the entry of largest absolute value is positive, which makes runs agree."""
     for vector in vectors.T:
         if vector[np.argmax(np.abs(vector))] < 0:
             vector *= -1  # NumPy 2.3 negates float64 columns wrongly in place

@@ -134,5 +134,5 @@ def _decode_batch(batch: Sequence[_ReadImage], decoder: BatchDecoder) -> Iterato
 
 
 def take_decoded_counts(backend: Backend) -> dict[str, int]:
-    """What `count_decoded` takes, of this process since it was last asked."""
+    """How many images this process decoded where since the last call; see `BatchDecoder.take_counts`."""
     return backend.batch_decoder.take_counts() if backend.batch_decoder else {}

@@ -12,36 +12,43 @@ TOLERANCE = 3e-4  # of residuals; the stage refuses 1e-3
 _LANCZOS_STEPS = 60
 
 
-class BadEigenpairs(ArithmeticError):
-    """What was found is not what was asked for; the text says why."""
+class EigenpairError(ArithmeticError):
+    """The eigenpairs found are not those asked for; the text says why."""
 
 
 def refine_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The eigenpairs of `matrix` in the span of `vectors` (n, c): values (c,) float64, descending, and unit vectors
-    (n, c) float32.
+    """Extract the eigenpairs of `matrix` from the span of `vectors`, on the vectors' device.
 
-    `matrix`: (n, n), the symmetric D^-1/2 W D^-1/2 of a connected graph, whose largest eigenvalue is 1. Works on the
-    vectors' device. Raises BadEigenpairs when they hold no eigenvectors, or not the largest: not finite, dependent on
-    one another, a residual |M v - mu v| above 3e-4, no eigenvalue 1, or a larger one left out.
+    Args:
+        matrix: (n, n), the symmetric D^-1/2 W D^-1/2 of a connected graph, whose largest eigenvalue is 1.
+        vectors: (n, c), candidates for the eigenvectors of the c largest eigenvalues.
+        seed: Of the random start of the Lanczos check.
+
+    Returns:
+        Eigenvalues (c,) float64, descending, and unit eigenvectors (n, c) float32.
+
+    Raises:
+        EigenpairError: The vectors are not finite, are linearly dependent, have a residual |M v - mu v| above 3e-4,
+            lack the eigenvalue 1, or leave out a larger eigenvalue.
     """
     operator = build_sparse_tensor(matrix, vectors.device, torch.float64)
     if not torch.isfinite(vectors).all():
-        raise BadEigenpairs("vectors that are not finite")
+        raise EigenpairError("vectors that are not finite")
     span, triangle = torch.linalg.qr(vectors.double() / vectors.double().norm(dim=0).clamp(min=1e-300))
     if triangle.diagonal().abs().min() < 1e-4:
-        raise BadEigenpairs("vectors that depend on one another")
+        raise EigenpairError("vectors that depend on one another")
     products = operator @ span
     values, rotation = torch.linalg.eigh(span.T @ products)
     values, rotation = values.flip(0), rotation.flip(1)
     found = span @ rotation
     residual = float((products @ rotation - found * values).norm(dim=0).max())
     if not residual < TOLERANCE:
-        raise BadEigenpairs(f"a residual of {residual:.1e}")
+        raise EigenpairError(f"a residual of {residual:.1e}")
     if abs(float(values[0]) - 1) > TOLERANCE:
-        raise BadEigenpairs(f"a largest eigenvalue of {float(values[0]):.6f} instead of 1")
+        raise EigenpairError(f"a largest eigenvalue of {float(values[0]):.6f} instead of 1")
     left_out = _estimate_largest_outside(operator, found, seed)
     if left_out > float(values[-1]) + TOLERANCE:
-        raise BadEigenpairs(f"an eigenvalue near {left_out:.4f} left out, above the last one, {float(values[-1]):.4f}")
+        raise EigenpairError(f"an eigenvalue near {left_out:.4f} left out, above the last one, {float(values[-1]):.4f}")
     return values.cpu().numpy(), found.float().cpu().numpy()
 
 

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from fastcomus.backends import gpu_images
 from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, CpuBackend
-from fastcomus.backends.eigenpair_check import BadEigenpairs, refine_eigenpairs
+from fastcomus.backends.eigenpair_check import EigenpairError, refine_eigenpairs
 from fastcomus.backends.gpu_objects import find_objects
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.jpeg_batches import JpegBatches
@@ -47,7 +47,7 @@ def find_missing_libraries() -> list[str]:
 
 @dataclass(frozen=True)
 class GpuBackend(CpuBackend):
-    """See `backends.Backend`. `device`: with its index. `kernels`: what launches the custom kernels."""
+    """See `Backend`. `device`: with its index. `kernels`: what launches the custom kernels."""
 
     name: str = "cuda"
     all_pairs_rows: int = _ALL_PAIRS_ROWS
@@ -59,6 +59,7 @@ class GpuBackend(CpuBackend):
 
     @cached_property
     def batch_decoder(self) -> BatchDecoder:
+        """See `Backend.batch_decoder`."""
         return JpegBatches(self.device)
 
     def find_objects(
@@ -69,9 +70,11 @@ class GpuBackend(CpuBackend):
         min_area: int,
         crop_size: int,
     ) -> list[FoundObjects]:
+        """See `Backend.find_objects`."""
         return find_objects(self.kernels, self.device, images, maps, theta, min_area, crop_size)
 
     def assemble_masks(self, images: Sequence[LabelledMasks]) -> list[np.ndarray]:
+        """See `Backend.assemble_masks`."""
         counts = [len(image.masks) for image in images]
         boxes = [[0, 0, image.shape[1], image.shape[0]] for image in images]  # of each object: the whole image
         labels = [label for image in images for label in image.labels]
@@ -91,6 +94,7 @@ class GpuBackend(CpuBackend):
     # -- neighbours ------------------------------------------------------------------------------------------------
 
     def find_neighbors(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+        """See `Backend.find_neighbors`."""
         if n_neighbors > _MOST_NEIGHBORS:
             return super().find_neighbors(embeddings, n_neighbors, recall, seed)
         rows = CentredRows(embeddings)
@@ -102,6 +106,7 @@ class GpuBackend(CpuBackend):
         return Neighbors(_put_own_first(found), reached, np.arange(len(rows)))
 
     def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Backend.find_nearest`."""
         return search_nearest_rows(queries, rows, count, self._search if count <= _MOST_NEIGHBORS else None)
 
     def _search(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +195,7 @@ class GpuBackend(CpuBackend):
         return self.device.index or 0
 
     def _as_current_device(self) -> AbstractContextManager[object]:
-        """CuML works on the CUDA device that is current in this thread."""
+        """Make the device current in this thread, where cuML's work is done."""
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     # -- clusters --------------------------------------------------------------------------------------------------
@@ -228,7 +233,7 @@ class GpuBackend(CpuBackend):
         factors = torch.from_numpy(scale).to(rows)[:, None]
         try:  # scikit-learn's are eigenvectors times D^-1/2; whether cuML's are, the check tells
             values, vectors = refine_eigenpairs(matrix, rows / factors, seed)
-        except BadEigenpairs:
+        except EigenpairError:
             values, vectors = refine_eigenpairs(matrix, rows, seed)
         values[0] = 1  # up to rounding, which must not decide between parts
         return values, vectors
@@ -236,6 +241,7 @@ class GpuBackend(CpuBackend):
     def run_kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Backend.run_kmeans`."""
         from cuml.cluster import KMeans
 
         try:
@@ -263,8 +269,9 @@ def _measure_search_recall(rows: CentredRows, sample: np.ndarray, found: np.ndar
 
 
 def _put_own_first(found: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
-    """Indices (N, n) int32 with every row's own first, in place of the last where it was missing. `own`: (N,), or all
-    rows in order. Places that a search left empty (-1) name the row itself.
+    """Put every row's own index first, in place of the last one where it was missing: (N, n) int32.
+
+    `own`: (N,), or None for all rows in order. Empty places (-1) are filled with the row itself.
     """
     rows = (torch.arange(len(found)) if own is None else torch.from_numpy(own))[:, None]
     indices = torch.from_numpy(np.ascontiguousarray(found))

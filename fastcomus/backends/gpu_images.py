@@ -26,8 +26,10 @@ _CROP_KERNELS = {torch.float32: "float32", torch.float16: "float16", torch.uint8
 
 @dataclass(frozen=True)
 class RaggedImages:
-    """I colour images. `pixels`: flat uint8. `layouts`: (I, 4) int64, where each begins and its row, column and channel
-    strides in bytes. `sizes`: (height, width) of each, on the host.
+    """I colour images in one buffer.
+
+    `pixels`: flat uint8. `layouts`: (I, 4) int64, where each begins and its row, column and channel strides in bytes.
+    `sizes`: (height, width) of each, on the host.
     """
 
     pixels: torch.Tensor
@@ -37,8 +39,10 @@ class RaggedImages:
 
 @dataclass(frozen=True)
 class RaggedMaps:
-    """M maps of one value per pixel. `values`: flat. `offsets`: (M,) int64, where each begins. `sizes`: (M, 2) int32,
-    height and width, on the device; `host_sizes`: the same on the host.
+    """M maps of one value per pixel, in one buffer.
+
+    `values`: flat. `offsets`: (M,) int64, where each begins. `sizes`: (M, 2) int32, height and width, on the device;
+    `host_sizes`: the same on the host.
     """
 
     values: torch.Tensor
@@ -59,8 +63,10 @@ class RaggedMaps:
 
 @dataclass(frozen=True)
 class RaggedMasks:
-    """M masks on the device. `masks`: uint8, 0 or 1. `areas`: (M,) int64 pixels. `boxes`: (M, 4) int32, x0 y0 x1 y1,
-    half-open; of an empty mask anything. `scores`: (M,) float32, mean saliency inside, in [0, 1].
+    """M masks on the device.
+
+    `masks`: uint8, 0 or 1. `areas`: (M,) int64 pixels. `boxes`: (M, 4) int32, x0 y0 x1 y1, half-open; undefined for an
+    empty mask. `scores`: (M,) float32, mean saliency inside, in [0, 1].
     """
 
     masks: RaggedMaps
@@ -108,10 +114,10 @@ def crop_resize(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> torch.Tensor:
-    """Crops (N, 3, size, size) of `dtype` (float32, float16 or uint8), less `mean` and divided by `std`, which are of
-    pixels in [0, 255].
+    """Cut boxes out and resize them with antialiasing: (N, 3, size, size) of `dtype` (float32, float16 or uint8).
 
-    `boxes`: (N, 4) int32, x0 y0 x1 y1, half-open, inside their images and not empty. `box_images`: (N,) int32.
+    `mean`, `std`: of pixels in [0, 255], subtracted and divided by. `boxes`: (N, 4) int32, x0 y0 x1 y1, half-open,
+    inside their images and not empty. `box_images`: (N,) int32.
     """
     device = images.pixels.device
     crops = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=device)
@@ -252,6 +258,7 @@ def _flatten_arrays(
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy an array to the device without waiting for it."""
     return move_to_device(torch.from_numpy(array), device)
 
 

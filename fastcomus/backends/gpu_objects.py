@@ -30,7 +30,7 @@ def find_objects(
     min_area: int,
     crop_size: int,
 ) -> list[FoundObjects]:
-    """See `backends.Backend.find_objects`; crops stay on the device."""
+    """See `Backend.find_objects`; crops stay on the device."""
     owners = np.repeat(np.arange(len(images)), [len(own) for own in maps])
     found = _make_masks(kernels, device, maps, [_get_image_size(images[owner]) for owner in owners], theta)
     changes = count_changes(kernels, found.masks)
@@ -72,8 +72,10 @@ def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[i
 
 @dataclass(frozen=True)
 class Changes:
-    """How often M masks change, as in run_lengths.cu. `columns`: (M,) int64, where the columns of each begin. `counts`,
-    `ends`: of every column. `mask_ends`: (M,) int64, the end of each mask's last column.
+    """How often M masks change, as in run_lengths.cu.
+
+    `columns`: (M,) int64, where the columns of each begin. `counts`, `ends`: of every column. `mask_ends`: (M,) int64,
+    the end of each mask's last column.
     """
 
     columns: torch.Tensor

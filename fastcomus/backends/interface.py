@@ -1,4 +1,4 @@
-"""The few heavy operations behind one interface, and the choice of who does them."""
+"""The few heavy operations that a backend provides, and what they take and return."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ class LabelledMasks:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """`indices`: (N, n) int32, each row's nearest rows, itself first. `recall`: the share of the true ones, in [0, 1]:
-    1 for an exact search, else measured on a sample. `order`: (N,) int64, the rows in an order where near ones stand
-    together, as far as the search found one.
+    """The nearest rows of each of N rows.
+
+    `indices`: (N, n) int32, itself first. `recall`: the share of the true ones, in [0, 1]: 1 for an exact search, else
+    measured on a sample. `order`: (N,) int64, an order where near rows stand together, if the search found one.
     """
 
     indices: np.ndarray
@@ -69,7 +70,7 @@ class BatchDecoder(Protocol):
     """Decodes files on a device, many at once."""
 
     def read(self, place: ImagePlace | str, max_pixels: int) -> EncodedImage | np.ndarray:
-        """A file, or its pixels where the device cannot decode it; raises images.UnreadableImage. For many threads."""
+        """A file, or its pixels where the device cannot decode it; raises UnreadableImage. For many threads."""
 
     def decode(self, files: Sequence[Any]) -> list[torch.Tensor | UnreadableImage]:
         """The pixels (H, W, 3) uint8 of every file that `read` gave, on the device, or why there are none."""
@@ -105,7 +106,7 @@ class Backend(Protocol):
         """What decodes images that are only looked at on the device; None where `decode` is best."""
 
     def decode(self, place: ImagePlace | str, max_pixels: int) -> np.ndarray:
-        """The image (a path, or a `StoredImage`) as (H, W, 3) uint8 RGB; raises images.UnreadableImage."""
+        """The image (a path, or a `StoredImage`) as (H, W, 3) uint8 RGB; raises UnreadableImage."""
 
     def find_objects(
         self,
@@ -115,38 +116,64 @@ class Backend(Protocol):
         min_area: int,
         crop_size: int,
     ) -> list[FoundObjects]:
-        """The objects of every image, none of which depends on another.
+        """Find the objects of every image; images do not influence each other.
 
-        `maps`: of every image, saliency (M, h, w) float32 in [0, 1], or masks as bool, of one kind: at their image's
-        size, or all of one size, and then enlarged bilinearly. An object is where saliency is above `theta` ("otsu", a
-        threshold per map, or a number), and is kept if it has `min_area` pixels. Its box is stretched with antialiasing
-        to a crop of `crop_size` pixels a side.
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+            maps: Of each image, saliency (M, h, w) float32 in [0, 1] or masks as bool, all of one kind; at the size of
+                their image, or all of one size, and then enlarged bilinearly.
+            theta: "otsu" (a threshold per map) or a number; an object is where saliency exceeds it.
+            min_area: Smallest area of an object, in pixels.
+            crop_size: Side of a crop in pixels, to which an object's box is resized with antialiasing.
+
+        Returns:
+            The objects of each image, in order.
         """
 
     def find_neighbors(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
-        """Nearest rows of every row of (N, D) float32 in Euclidean distance; exact for few rows or a recall of 1."""
+        """Find the nearest rows of every row in Euclidean distance; exactly for few rows or a recall of 1.
+
+        Args:
+            embeddings: (N, D) float32.
+            n_neighbors: Rows to find, the row itself included.
+            recall: Share of the true neighbours to reach, in (0, 1].
+            seed: Of the approximate search and of the sample that measures its recall.
+        """
 
     def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of (N, D), the `count` rows nearest to each of (M, D) queries, nearest first, searched exactly.
+        """Find the `count` rows (N, D) nearest to each of the queries (M, D), by exact search.
 
-        Indices (M, count) int64 and Euclidean distances (M, count) float32.
+        Returns:
+            Indices (M, count) int64, nearest first, and Euclidean distances (M, count) float32.
         """
 
     def find_eigenvectors(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The largest eigenvalues (c,) of D^-1/2 W D^-1/2, descending, with unit eigenvectors (N, c).
+        """Find the largest eigenpairs of D^-1/2 W D^-1/2, for the symmetric `affinity` W (N, N) with degrees D.
 
-        Both float64; the vectors of large graphs float32.
+        Returns:
+            Eigenvalues (c,) float64, descending, and unit eigenvectors (N, c), float64 (float32 for large graphs).
         """
 
     def run_kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (N,) int32 and centres (k, C) float32 of the best of `n_init` k-means runs, or of one from `start`."""
+        """Cluster `rows` (N, C) by the best of `n_init` k-means runs, or by one run from the centres `start` (k, C).
+
+        Returns:
+            Labels (N,) int32 in [0, k), and centres (k, C) float32.
+        """
 
     def assemble_masks(self, images: Sequence[LabelledMasks]) -> list[np.ndarray]:
         """A class map (H, W) uint16 per image: label + 1 inside each mask, later masks over earlier, 0 elsewhere."""
 
     def count_confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
-        """How often each pair of labels meets, (n_rows, 256) int64: `predicted` (H, W) integers in [0, n_rows) against
-        `truth` (H, W) uint8. May be called from several threads at once.
+        """Count how often each pair of labels meets; may be called from several threads at once.
+
+        Args:
+            predicted: (H, W) integers in [0, n_rows).
+            truth: (H, W) uint8.
+            n_rows: Number of predicted labels.
+
+        Returns:
+            Counts, (n_rows, 256) int64.
         """

@@ -8,7 +8,6 @@ and pixels are turned upright by the EXIF orientation on the device.
 from __future__ import annotations
 
 import logging
-import os
 import stat
 import threading
 from collections import Counter
@@ -43,8 +42,10 @@ Decode = Callable[[list[torch.Tensor], torch.device], list[torch.Tensor]]
 
 @dataclass(frozen=True)
 class JpegFile:
-    """A file that nvJPEG should be able to decode. `place`: where it can be read again. `data`: its bytes, uint8.
-    `orientation`: EXIF's, 1 to 8. `shape`: of its pixels, (H, W, 3), before they are turned.
+    """A file that nvJPEG should be able to decode.
+
+    `place`: where it can be read again. `data`: its bytes, uint8. `orientation`: EXIF's, 1 to 8. `shape`: of its
+    pixels, (H, W, 3), before they are turned.
     """
 
     place: ImagePlace
@@ -55,7 +56,7 @@ class JpegFile:
 
 
 class JpegBatches:
-    """A `backends.BatchDecoder`. `decode`: files to planes (3, H, W) uint8 on the device, or RuntimeError for all."""
+    """A `BatchDecoder`. `decode`: files to planes (3, H, W) uint8 on the device, or RuntimeError for all."""
 
     def __init__(self, device: torch.device, decode: Decode | None = None) -> None:
         self.device = device
@@ -66,6 +67,7 @@ class JpegBatches:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def read(self, place: ImagePlace | str, max_pixels: int) -> JpegFile | np.ndarray:
+        """See `BatchDecoder.read`."""
         near = _fetch_image(place, max_pixels) if isinstance(place, StoredImage) else Path(place)
         file = _read_jpeg(near, max_pixels) if self._works else REFUSED
         if isinstance(file, JpegFile):
@@ -75,6 +77,7 @@ class JpegBatches:
         return pixels
 
     def decode(self, files: Sequence[JpegFile | np.ndarray]) -> list[torch.Tensor | UnreadableImage]:
+        """See `BatchDecoder.decode`."""
         decoded = iter(self._decode_planes([file for file in files if isinstance(file, JpegFile)]))
         images: list[torch.Tensor | UnreadableImage] = []
         for file in files:
@@ -90,6 +93,7 @@ class JpegBatches:
         return images
 
     def take_counts(self) -> dict[str, int]:
+        """See `BatchDecoder.take_counts`."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         return {what: count for what, count in counts.items() if count}
@@ -124,8 +128,10 @@ class JpegBatches:
 
     @contextmanager
     def _use_own_stream(self) -> Iterator[Callable[[Sequence[torch.Tensor | None]], None]]:
-        """Torchvision decodes on a stream of its own, which waits for none before it writes: memory that comes from a
-        stream without other work holds nothing that is still read. What is kept is there when the block ends.
+        """Decode on a stream of our own, whose kept tensors are complete when the block ends.
+
+        Torchvision's decoding stream waits for no other before it writes, so its memory must come from a stream on
+        which nothing else is still read.
         """
         if self._stream is None:
             yield lambda planes: None
@@ -181,7 +187,7 @@ def _read_jpeg(place: Path | _Fetched, max_pixels: int) -> JpegFile | str:
     """The file for the device, or why not: then it is for the CPU's reader to read it, or to say what is wrong."""
     try:
         if isinstance(place, Path):
-            status = os.stat(place)
+            status = place.stat()
             if not stat.S_ISREG(status.st_mode):
                 return "no file"
             if status.st_size > _MOST_BYTES:

@@ -111,6 +111,7 @@ class CupyKernels:
     def launch(
         self, file: str, kernel: str, grid: tuple[int, int, int], threads: int, arguments: Sequence[Argument]
     ) -> None:
+        """See `Kernels.launch`."""
         bound = bind_arguments(file, kernel, arguments)
         if 0 in grid:
             return

@@ -1,4 +1,4 @@
-"""From host memory to a device."""
+"""Device memory, and what the processor can do."""
 
 from __future__ import annotations
 

@@ -66,9 +66,7 @@ def search_neighbors(
 def search_nearest_rows(
     queries: np.ndarray, rows: np.ndarray, count: int, knn: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` of `rows` (N, D) nearest to each of `queries` (M, D), nearest first: indices (M, count) int64 and
-    Euclidean distances (M, count) float32, by exact search. `knn`: what searches instead of `faiss.knn`.
-    """
+    """See `Backend.find_nearest`. `knn`: what searches instead of `faiss.knn`."""
     centred = CentredRows(rows)
     queries = centred.transform(queries)
     _, found = search_by_blocks(knn or import_faiss().knn, queries, centred, count)
@@ -85,8 +83,9 @@ def search_nearest_rows(
 def search_by_blocks(
     knn: Callable[..., tuple[np.ndarray, np.ndarray]], queries: np.ndarray, rows: CentredRows, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances (M, count) float32 and indices (M, count) int64 of the rows nearest to `queries` (M, D), by
-    `knn` on a block of rows after another. `count` is at most the number of rows.
+    """Find the rows nearest to `queries` (M, D) by running `knn` on one block of rows after another.
+
+    Returns squared distances (M, count) float32 and indices (M, count) int64; `count` is at most the number of rows.
     """
     distances, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     for start, block in rows.iterate_blocks():

@@ -65,9 +65,9 @@ def search_likely_pairs(
     seed: int,
     threads: Threads,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Like `search_all_pairs`, but of pairs that are likely to be near only, until `recall` is reached or nothing is
-    gained;
-    and (N,) int64, the rows in an order where near ones stand together.
+    """Like `search_all_pairs`, but compare only likely pairs, until `recall` is reached or nothing is gained.
+
+    Also returns (N,) int64, the rows in an order where near ones stand together.
 
     `recall_of`: the share of true neighbours in candidates (S, L) of the rows `sample` (S,), -1 for none.
 
@@ -161,8 +161,9 @@ def _train_kmeans(rows: np.ndarray, k: int, seed: int) -> faiss.Index:
 def _pad_rows(
     rows: CentredRows, order: np.ndarray, multiple: int, kind: torch.dtype
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """`rows`[order] as `kind`, rows of zeros behind them up to a multiple of `multiple`, and the squared norms (P,)
-    float32 of what it holds, infinite for the padding.
+    """Copy `rows`[order] as `kind`, padded with rows of zeros to a multiple of `multiple`.
+
+    Also returns their squared norms (P,) float32, infinite for the padding.
     """
     n = len(rows)
     vectors = torch.empty((-(-n // multiple) * multiple, rows.dimension), dtype=kind)
@@ -185,8 +186,9 @@ def _number_rows(n: int, padded: int) -> np.ndarray:
 def _compare_chunks(
     lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, arrangement: np.ndarray, threads: Threads
 ) -> None:
-    """Every row with the rows of the chunks whose means lie nearest to its own chunk's; `arrangement` (N,): the rows in
-    an order to cut into chunks.
+    """Compare every row with the rows of the chunks whose means are nearest to its own chunk's.
+
+    `arrangement`: (N,), the rows in the order that is cut into chunks.
     """
     numbers = _number_rows(len(arrangement), len(vectors))
     numbers[: len(arrangement)] = arrangement
@@ -225,8 +227,10 @@ def _compare_sample(
 def _compare_surroundings(
     lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, is_full: bool, threads: Threads
 ) -> Iterator[None]:
-    """For each row, the rows in its list and some of those that have it in theirs, with one another: all pairs
-    (`is_full`), or those with a row that came since the last pass. In these it yields in between: one may stop.
+    """Compare the rows around each row (in its list, or with it in theirs) with one another.
+
+    `is_full`: all pairs, else only those with a row new since the last pass; then it yields in between, so that the
+    caller may stop.
     """
     length = lists.ids.shape[1]
     total = _round_up((_FULL_SURROUNDINGS if is_full else _SURROUNDINGS) * length)

@@ -65,8 +65,9 @@ class NeighborLists:
             threads.map(take, range(threads.count))
 
     def find_linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each row up to `count` others that have it in their lists and are not in its own: ids (N, count) int32,
-        -1 for none, and whether their link is fresh. Those who rank it first come first.
+        """Find for each row up to `count` others that list it and are not in its own list.
+
+        Returns ids (N, count) int32, -1 for none, and whether each link is fresh. Those that rank it first come first.
         """
         return _collect_linking_rows(self.ids, self.fresh, count)
 

@@ -19,6 +19,7 @@ class Threads:
         self._pool = pool
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """Apply `function` to every item; results in order."""
         return [function(item) for item in items] if self._pool is None else list(self._pool.map(function, items))
 
 

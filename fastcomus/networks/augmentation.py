@@ -22,10 +22,12 @@ class CropScale(Protocol):
     """Smallest and largest area of a crop, as shares of the image's."""
 
     @property
-    def scale_min(self) -> float: ...
+    def scale_min(self) -> float:
+        """Smallest share."""
 
     @property
-    def scale_max(self) -> float: ...
+    def scale_max(self) -> float:
+        """Largest share."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,10 @@ def augment_batches(
     side: int,
     workers: int,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Images (N, 3, S, S) uint8 and labels (N, S, S) int64 of every batch, S = `side`, read and augmented by threads
-    ahead of the network; see `augment`.
+    """Read and augment batches in threads ahead of the network; see `augment`.
+
+    Yields:
+        Images (N, 3, S, S) uint8 and labels (N, S, S) int64 of every batch, S = `side`.
     """
 
     def sample(index: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
@@ -28,11 +28,11 @@ def use_bf16_shortcuts(device: torch.device, precision: str) -> AbstractContextM
 class _Shortcuts(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function is F.conv2d and torch.is_grad_enabled():
+        if function is functional.conv2d and torch.is_grad_enabled():
             found = _match_depthwise(*args, **kwargs)
             if found is not None:
                 return _DepthwiseConvolution.apply(*found)
-        if function is F.hardtanh and not torch.is_grad_enabled():
+        if function is functional.hardtanh and not torch.is_grad_enabled():
             return _apply_hardtanh(*args, **kwargs)
         return function(*args, **kwargs)
 
@@ -42,7 +42,7 @@ def _apply_hardtanh(
 ) -> torch.Tensor:
     """Of ReLU6 and the like: numbers that are not negative are in the order of their bits, all others below them."""
     if input.dtype != torch.bfloat16 or min_val != 0 or max_val < 0:
-        return F.hardtanh(input, min_val, max_val, inplace)
+        return functional.hardtanh(input, min_val, max_val, inplace)
     most = int(torch.tensor(max_val, dtype=torch.bfloat16).view(torch.int16))
     bits = input.view(torch.int16)
     return (bits.clamp_(0, most) if inplace else bits.clamp(0, most)).view(torch.bfloat16)
@@ -57,7 +57,7 @@ def _match_depthwise(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], tuple[int, int], tuple[int, int]] | None:
-    """Of F.conv2d: what `_DepthwiseConvolution` takes, or None where it is not for it."""
+    """Of functional.conv2d: what `_DepthwiseConvolution` takes, or None where it is not for it."""
     if groups == 1 or not groups == weight.shape[0] == input.shape[1] or bias is not None or isinstance(padding, str):
         return None
     return input, weight, _pair(stride), _pair(padding), _pair(dilation)
@@ -82,7 +82,7 @@ class _DepthwiseConvolution(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(input, weight)
         ctx.how = stride, padding, dilation
-        return F.conv2d(input, weight, None, stride, padding, dilation, len(weight))
+        return functional.conv2d(input, weight, None, stride, padding, dilation, len(weight))
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
@@ -105,5 +105,5 @@ class _DepthwiseConvolution(torch.autograd.Function):
         if is_convolution and ctx.needs_input_grad[0]:
             sides = weight.shape[2:]
             border = [apart * (side - 1) - one for apart, side, one in zip(dilation, sides, padding, strict=True)]
-            of_input = F.conv2d(gradient, weight.flip(2, 3), None, 1, border, dilation, len(weight))
+            of_input = functional.conv2d(gradient, weight.flip(2, 3), None, 1, border, dilation, len(weight))
         return of_input, of_weight, None, None, None

@@ -9,10 +9,10 @@ import torch
 
 
 class FixedBatches:
-    """`function` of a batch of images, which gives a tensor or several, compiled by torch.compile for batches of
-    `size`; on a CUDA device it becomes a CUDA graph, launched as one.
+    """A function of a batch of images, compiled by torch.compile for batches of `size`.
 
-    A batch of that size goes through what was compiled, at the first of them for minutes; any other, as they come where
+    It returns a tensor or several; on a CUDA device it becomes a CUDA graph, launched as one. A batch of that size goes
+    through what was compiled, at the first of them for minutes; any other, as they come where
     memory runs short, through `function` itself. On a CUDA device always to be called from the same thread.
     """
 
@@ -21,6 +21,7 @@ class FixedBatches:
         self.compiled = torch.compile(function, dynamic=False, mode=_choose_mode(device))
 
     def __call__(self, batch: torch.Tensor) -> Any:
+        """Apply the function to a batch (N, ...)."""
         if len(batch) != self.size:
             return self.function(batch)
         made = self.compiled(batch)  # which the next run of a CUDA graph overwrites

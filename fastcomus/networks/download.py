@@ -1,8 +1,11 @@
-"""Downloads that go on where they were cut off, and whose file appears whole or not at all.
+"""Downloads that resume after an interruption, and whose file appears only when it is complete.
 
-What has come is kept as `NAME.part`, and what the server said about the file (length, ETag, date) as `NAME.part.json`:
-the next attempt asks for the rest only, and begins anew when the file has changed meanwhile or the server sends it from
-its beginning. One process downloads, others wait for it.
+The bytes received are kept as `NAME.part`, and the server's length, ETag and date of the file as `NAME.part.json`. The
+next attempt requests only the rest, and starts over when the file has changed or the server ignores the range. One
+process downloads while others wait for it.
+
+Why no library does this: `torch.hub` never resumes, and `huggingface_hub` resumes hub repositories only (its `http_get`
+for plain URLs sends no If-Range, and so would join the halves of two different files).
 """
 
 from __future__ import annotations
@@ -30,25 +33,37 @@ log = logging.getLogger("fastcomus")
 
 STALL_SECONDS = 30.0  # a server that sends nothing for so long has failed
 _ATTEMPTS = 3  # without one byte more than before
-_PAUSE_SECONDS = 1.0  # before the next attempt
 _MEGABYTE = 10**6
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TO_COME_AGAIN = (408, 429, 500, 502, 503, 504)
 
 
-def download(url: str, target: Path, sha256: str = "", check: Callable[[Path], object] | None = None) -> None:
-    """Fetch `url` to `target`, unless another process has meanwhile.
+def download(
+    url: str,
+    target: Path,
+    sha256: str = "",
+    check: Callable[[Path], object] | None = None,
+    pause_seconds: float = 1.0,
+) -> None:
+    """Download `url` to `target`, unless the file is already there.
 
-    `sha256`: the digest (hex) that the file must have. `check`: is called with the whole file before it appears, and
-    raises InputError to refuse it. Raises InputError for a refused file and a full disk, OSError or HTTPException when
-    the server gives no file.
+    Args:
+        url: Address of the file.
+        target: Where the complete file appears.
+        sha256: Digest (hex) that the file must have, if known.
+        check: Called with the complete file before it appears; raises InputError to refuse it.
+        pause_seconds: Time between two attempts.
+
+    Raises:
+        InputError: The file is refused, or the disk is full.
+        OSError, HTTPException: The server does not deliver the file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = _append_ending(target, ".part")
     with FileLock(_append_ending(target, ".lock")):
         if target.exists():
             return
-        _fetch_patiently(url, part)
+        _fetch_patiently(url, part, pause_seconds)
         try:
             digest = compute_file_digest(part)
             if sha256 and digest != sha256:
@@ -65,12 +80,13 @@ def download(url: str, target: Path, sha256: str = "", check: Callable[[Path], o
         _get_said_file(part).unlink(missing_ok=True)
 
 
-def _fetch_patiently(url: str, part: Path) -> None:
-    """Fetch the whole of `url` to `part`, in several attempts when each is cut off later than the one before."""
+def _fetch_patiently(url: str, part: Path, pause_seconds: float) -> None:
+    """Fetch the whole of `url` to `part`, giving up after `_ATTEMPTS` in a row that add nothing."""
     longest, attempts = _get_size(part), 0
     while True:
         try:
-            return _fetch(url, part)
+            _fetch(url, part)
+            return
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code not in _TO_COME_AGAIN:
                 raise
@@ -80,7 +96,7 @@ def _fetch_patiently(url: str, part: Path) -> None:
                 raise
             longest = max(longest, reached)
             log.info("%s; going on from there", error)
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(pause_seconds)
 
 
 def _fetch(url: str, part: Path) -> None:
@@ -94,7 +110,8 @@ def _fetch(url: str, part: Path) -> None:
         said = _extract_said(reply)
         is_rest = there > 0 and reply.status == 206 and _is_rest_of(reply, there, said, known)
         if is_rest or reply.status == 200:
-            return _receive(url, reply, part, there if is_rest else 0, said)
+            _receive(url, reply, part, there if is_rest else 0, said)
+            return
     # The rest of another file, or a range that the file has no more: all of it, without asking for a range.
     _remove(part)
     with _open_url(url, 0, {}) as reply:

@@ -39,7 +39,7 @@ class Encoder:
     def embed_normalised(self, normalised: torch.Tensor) -> torch.Tensor:
         """`normalised`: (N, 3, S, S) float32 as the network was trained on -> (N, D) float32, there too."""
         with use_precision(self.mean.device, self.precision):
-            if self.has_class_token:
+            if self.has_class_token:  # noqa: SIM108
                 rows = self.network.forward_features(normalised)[:, 0]  # type: ignore[operator]
             else:
                 rows = self.network(normalised)

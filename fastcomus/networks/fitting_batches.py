@@ -40,16 +40,19 @@ class CudaMemory:
         self.device = device
 
     def measure_free_bytes(self) -> int:
+        """See `DeviceMemory.measure_free_bytes`."""
         unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return torch.cuda.mem_get_info(self.device)[0] + unused
 
     def measure_peak_bytes(self, work: Callable[[], object]) -> int:
+        """See `DeviceMemory.measure_peak_bytes`."""
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
         work()
         return torch.cuda.max_memory_allocated(self.device) - before
 
     def release(self) -> None:
+        """See `DeviceMemory.release`."""
         torch.cuda.empty_cache()
 
 

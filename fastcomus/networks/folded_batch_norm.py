@@ -17,8 +17,7 @@ _TOLERANCE = 1e-3  # of the largest output; rounding makes a hundredth of it
 
 
 def with_folded_batch_norms(network: Network, pixels: torch.dtype, side: int = 64) -> Network:
-    """A copy of `network` (eval mode) that computes the same, up to rounding, without the batch normalisations that
-    follow a convolution.
+    """Copy `network` (eval mode) and fold each batch normalisation into the convolution before it.
 
     `pixels`: what it takes as (N, 3, H, W): uint8, or float32 as it was trained on. Which normalisation follows which
     convolution is seen as noise of `side` px passes. `network` itself comes back where it has none, or where something

@@ -205,7 +205,7 @@ def _check_known(name: str, own: list[str]) -> None:
 
 
 def _get_timm_configuration(name: str) -> object:
-    """Timm's description of a network's weights; None where timm has none."""
+    """Get timm's description of a network's weights; None where timm has none."""
     import timm
 
     return timm.get_pretrained_cfg(name, allow_unregistered=True)

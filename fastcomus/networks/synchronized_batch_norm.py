@@ -41,6 +41,7 @@ class SynchronizedBatchNorm(nn.Module):
         self.after = nn.Sequential(plain.drop, plain.act) if isinstance(plain, BatchNormAct2d) else nn.Identity()
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Normalise (N, C, H, W); in training by the statistics of all processes."""
         if not self.training:
             normalised = nn.functional.batch_norm(
                 values, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps

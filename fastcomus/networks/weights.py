@@ -1,6 +1,6 @@
 """Pretrained networks: building and loading them, and whether their weights can be had here.
 
-`weight_registry` knows the names, `weight_cache` the files, `weight_checkpoint` reads them. Nothing is unpickled:
+`registry.py` knows the names, `cache.py` the files, `checkpoint.py` reads them. No pickled code is ever run:
 checkpoints load with `weights_only=True` or as safetensors.
 """
 
@@ -151,7 +151,7 @@ def _load_verified(name: str, file: Path, what: str, **options: Any) -> Any:
 
 
 def _create_pretrained(name: str, what: str, state: dict[str, Any], **options: Any) -> Any:
-    """Timm's network with `state`, under timm's names or those of its publisher; with what timm fetches for {}."""
+    """Create timm's network with `state` (names of timm or the publisher), or with what timm fetches for {}."""
     import timm
 
     # timm lists every layer that a trimmed network leaves out, at a level that Python prints by default.

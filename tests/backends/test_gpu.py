@@ -20,8 +20,6 @@ import pytest
 import sklearn.cluster
 import sklearn.manifold
 import torch
-from conftest import TINY, Photographs, tree_bytes
-from cuda_on_cpu.cpu_kernels import CpuKernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -29,10 +27,12 @@ from PIL import Image
 from skimage import data
 from sklearn.metrics import adjusted_rand_score
 
+from conftest import TINY, Photographs, tree_bytes
+from cuda_on_cpu.cpu_kernels import CpuKernels
 from fastcomus.backends import choose, gpu
 from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.cpu import CpuBackend
-from fastcomus.backends.eigenpair_check import BadEigenpairs, refine_eigenpairs
+from fastcomus.backends.eigenpair_check import EigenpairError, refine_eigenpairs
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.interface import FoundObjects, LabelledMasks
 from fastcomus.clusters.cluster import cluster_embeddings
@@ -60,7 +60,7 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
     class Resources:
         pass
 
-    def knn_gpu(res, xq, xb, k, D=None, I=None, metric=1, device=-1, use_cuvs=False):  # type: ignore[no-untyped-def]  # noqa: E741
+    def knn_gpu(res, xq, xb, k, D=None, I=None, metric=1, device=-1, use_cuvs=False):  # type: ignore[no-untyped-def]  # noqa: E741, N803
         assert isinstance(res, Resources) and device == 0
         asked["knn_gpu"].append((len(xq), len(xb), k))
         return faiss.knn(xq, xb, k)
@@ -74,7 +74,7 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", index_cpu_to_gpu, raising=False)
 
     def spectral_embedding(  # type: ignore[no-untyped-def]
-        A,
+        A,  # noqa: N803
         *,
         n_components=8,
         affinity="nearest_neighbors",
@@ -116,7 +116,7 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
             asked["KMeans"].append(n_init)
             self.model = sklearn.cluster.KMeans(n_clusters, n_init=n_init, init=init, random_state=random_state)
 
-        def fit(self, X, y=None, sample_weight=None):  # type: ignore[no-untyped-def]
+        def fit(self, X, y=None, sample_weight=None):  # type: ignore[no-untyped-def]  # noqa: N803
             assert X.dtype == np.float32 and X.flags.c_contiguous
             self.model.fit(X)
             self.labels_, self.cluster_centers_ = self.model.labels_, self.model.cluster_centers_
@@ -358,7 +358,7 @@ def test_right_eigenvectors_pass_the_check_in_any_basis(graph: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil, reason",
+    ("spoil", "reason"),
     [
         (lambda v: np.where(v == v[5, -1], np.nan, v)[:, -6:], "not finite"),
         (lambda v: v[:, [-1, -2, -3, -3, -4, -5]], "depend on one another"),
@@ -370,7 +370,7 @@ def test_right_eigenvectors_pass_the_check_in_any_basis(graph: Any) -> None:
 def test_wrong_eigenvectors_are_refused(graph: Any, spoil: Any, reason: str) -> None:
     _, matrix, _ = graph
     vectors = spoil(np.linalg.eigh(matrix.toarray())[1])
-    with pytest.raises(BadEigenpairs, match=reason):
+    with pytest.raises(EigenpairError, match=reason):
         refine_eigenpairs(matrix, torch.from_numpy(np.ascontiguousarray(vectors)).float(), 0)
 
 
@@ -400,7 +400,7 @@ def test_our_own_solver_stands_behind_cuml(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def bad(A, *, n_components=8, **_):  # type: ignore[no-untyped-def]
+    def bad(A, *, n_components=8, **_):  # type: ignore[no-untyped-def]  # noqa: N803
         if failure == "raises":
             raise RuntimeError("lanczos did not converge")
         return torch.ones((A.shape[0], n_components))
@@ -425,7 +425,7 @@ def test_kmeans_by_cuml_is_checked(
     again, _ = on_cpu.run_kmeans(rows, 3, 10, 0, centres)
     assert (again == labels).all() and libraries["KMeans"] == [10, 1]
 
-    def in_one_cluster(self, X, y=None, sample_weight=None):  # type: ignore[no-untyped-def]
+    def in_one_cluster(self, X, y=None, sample_weight=None):  # type: ignore[no-untyped-def]  # noqa: N803
         self.labels_, self.cluster_centers_ = np.zeros(len(X), int), X[:3]
         return self
 

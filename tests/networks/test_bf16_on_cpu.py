@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import Conv2dSame
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
 from fastcomus.networks.precision import use_precision
@@ -93,7 +93,7 @@ class ByHand(nn.Module):
         self.filters = nn.Parameter(torch.randn(6, 1, 3, 3))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(image, self.filters, padding="same", groups=6)
+        return functional.conv2d(image, self.filters, padding="same", groups=6)
 
 
 @pytest.mark.parametrize("inplace", [False, True])
@@ -101,7 +101,7 @@ class ByHand(nn.Module):
 def test_relu6_of_every_number(inplace: bool, most: float) -> None:
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)
     every = every[~every.isnan()].reshape(2, -1)
-    wanted, given = F.hardtanh(every, 0.0, most), every.clone()
+    wanted, given = functional.hardtanh(every, 0.0, most), every.clone()
     with torch.inference_mode(), use_bf16_shortcuts(CPU, "bf16"):
         found = nn.Hardtanh(0.0, most, inplace)(given)
     assert torch.equal(found, wanted) and torch.equal(given, found if inplace else every)

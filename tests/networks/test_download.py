@@ -11,15 +11,16 @@ import sys
 import threading
 import urllib.error
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from weight_server import Server
 
 from fastcomus.errors import InputError
 from fastcomus.networks import download as downloads
-from fastcomus.networks.download import download
+from weight_server import Server
 
+download = partial(downloads.download, pause_seconds=0.0)
 BODY = random.Random(0).randbytes(3_000_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
@@ -32,8 +33,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "_PAUSE_SECONDS", 0.0)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import closed_form
 from PIL import Image
-from places import MSRC14, REFERENCE
 from safetensors.torch import save_file
-from torch.nn import functional as F
+from torch.nn import functional
 
+from conftest import closed_form
 from fastcomus.errors import InputError
 from fastcomus.networks.encoders import Encoder, load_encoder, load_patch_encoder
+from places import MSRC14, REFERENCE
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def lite0() -> Encoder:
 def crops_of(count: int, size: int, seed: int = 0) -> torch.Tensor:
     """Smooth random pictures, (count, 3, size, size) uint8."""
     noise = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
-    return (F.interpolate(noise, (size, size), mode="bicubic") * 255).clamp(0, 255).to(torch.uint8)
+    return (functional.interpolate(noise, (size, size), mode="bicubic") * 255).clamp(0, 255).to(torch.uint8)
 
 
 def dino_file(closed_form: ModuleType, patch: int, folder: Path, ending: str) -> str:
@@ -146,7 +146,7 @@ def test_bf16_stays_near_float32(lite0: Encoder) -> None:
     crops = crops_of(4, 96)
     low = load_encoder("efficientnet-lite0", "", 96, "bf16", CPU)(crops)
     assert low.dtype == torch.float32 and not torch.equal(low, lite0(crops))
-    assert F.cosine_similarity(low, lite0(crops)).min() > 0.99
+    assert functional.cosine_similarity(low, lite0(crops)).min() > 0.99
 
 
 @pytest.mark.skipif(not MSRC14.is_dir(), reason="needs shared/data/msrc14")
@@ -162,7 +162,7 @@ def test_lite0_separates_classes_of_photographs() -> None:
                 pixels = np.array(picture.convert("RGB").resize((224, 224)))
             crops.append(torch.from_numpy(pixels).permute(2, 0, 1))
             classes.append(name)
-    rows = F.normalize(torch.cat([encoder(torch.stack(crops[i : i + 6])) for i in range(0, len(crops), 6)]))
+    rows = functional.normalize(torch.cat([encoder(torch.stack(crops[i : i + 6])) for i in range(0, len(crops), 6)]))
     similarity = (rows @ rows.T).fill_diagonal_(-2)
     nearest = [classes[i] for i in similarity.argmax(1).tolist()]
     assert np.mean([a == b for a, b in zip(nearest, classes, strict=True)]) > 0.8
