@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.modes import read_exif_orientation
 from fastcomus.images.reading import read_encoded_image, read_image
@@ -67,7 +67,7 @@ def place_image(
             kind, orientation = image.format or "", read_exif_orientation(image)
             height, width = image.height, image.width
     except (OSError, ValueError, SyntaxError, UnreadableImage, Image.DecompressionBombError) as error:
-        raise _build_change_error(source, str(error)) from error
+        raise _build_change_error(source, get_first_line(error)) from error
     renamed = Path(place).suffix != os.path.splitext(str(source))[1]
     if orientation == 1 and (kind in _JPEG or not renamed):
         _check_shape(source, (height, width), shape)
@@ -80,7 +80,7 @@ def place_image(
     try:
         pixels = read_image(source, max_pixels)
     except UnreadableImage as error:
-        raise _build_change_error(source, str(error)) from error
+        raise _build_change_error(source, get_first_line(error)) from error
     _check_shape(source, pixels.shape[:2], shape)
     with folder.replace_file(place) as path:
         # 4:4:4, so that colours do not run over the edges of masks
@@ -120,5 +120,4 @@ def _check_shape(source: ImagePlace, found: tuple[int, ...], wanted: tuple[int, 
 
 
 def _build_change_error(source: ImagePlace, why: str) -> InputError:
-    reason = why.strip().split("\n")[0]
-    return InputError(f"the image {source} changed since it was embedded ({reason}); run fastcomus run again.")
+    return InputError(f"the image {source} changed since it was embedded ({why}); run fastcomus run again.")

@@ -6,7 +6,7 @@ import os
 import re
 from urllib.parse import quote, unquote, urlsplit
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 SCHEMES = ("http", "https", "s3", "gs", "memory")
@@ -48,17 +48,19 @@ def normalise_url(text: str) -> str:
     """
     check_no_secrets(text)
     if parse_scheme(text) not in SCHEMES or "::" in text:
-        raise InputError(f"images come from s3://, gs://, http:// and https:// addresses; got {_escape_url(text)}.")
+        raise InputError(
+            f"images come from s3://, gs://, http:// and https:// addresses; got {escape_invalid_utf8(text)[:200]}."
+        )
     if parse_scheme(text) != "memory" and os.environ.get("FASTCOMUS_OFFLINE") == "1":
         raise InputError(
-            f"{_escape_url(text)} lies on the network, which FASTCOMUS_OFFLINE forbids; unset it, or give images of "
+            f"{escape_invalid_utf8(text)[:200]} lies on the network, which FASTCOMUS_OFFLINE forbids; unset it, or give images of "
             "this machine."
         )
     _, _, path = text.partition("://")
     host, _, path = path.partition("/")
     if not host and parse_scheme(text) != "memory":
         raise InputError(
-            f"{_escape_url(text)} names no {'host' if is_web(text) else 'bucket'}; give SCHEME://NAME/PATH."
+            f"{escape_invalid_utf8(text)[:200]} names no {'host' if is_web(text) else 'bucket'}; give SCHEME://NAME/PATH."
         )
     path = quote(path, safe=_IN_A_PATH + "%{}[]", errors="surrogateescape") if is_web(text) else path
     return f"{parse_scheme(text)}://{host}/{path}".rstrip("/") if path else f"{parse_scheme(text)}://{host}"
@@ -79,7 +81,3 @@ def find_path_below(url: str, folder: str) -> str:
     if not is_web(folder):
         return rest
     return "" if urlsplit(url).query or urlsplit(url).fragment else unquote(rest, errors="surrogateescape")
-
-
-def _escape_url(url: str) -> str:
-    return url.encode(errors="surrogateescape").decode(errors="backslashreplace")[:200]

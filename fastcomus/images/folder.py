@@ -8,15 +8,12 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preinit(): no thread has to load one
-
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images.found import (
     ENDINGS,
     ImageList,
     NoImages,
     Skipped,
-    escape_name,
     has_image_ending,
     is_hidden,
     is_utf8,
@@ -32,7 +29,7 @@ def find_images(root: Path) -> ImageList:
     is that file, relative to its folder. Raises `InputError` where `root` is missing or holds no image.
     """
     root = Path(root)
-    shown = escape_name(str(root))
+    shown = escape_invalid_utf8(str(root))
     looked_for = ", ".join(f".{ending}" for ending in ENDINGS)
     if os.path.isdir(root):
         walk = _Walk(os.path.realpath(root), has_image_ending)
@@ -136,7 +133,7 @@ class _Walk:
         return False
 
     def _skip(self, relative: str, reason: str, detail: str) -> None:
-        self.skipped.append(Skipped(escape_name(relative), reason, detail))
+        self.skipped.append(Skipped(escape_invalid_utf8(relative), reason, detail))
 
     def _is_listed(self, real_path: str) -> bool:
         folder, name = os.path.split(real_path)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preinit(): no thread has to load one
-
 from fastcomus.errors import InputError
 from fastcomus.images.roots import ImageRoot
 
@@ -75,7 +73,3 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def escape_name(name: str) -> str:
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images.addresses import is_url
 from fastcomus.images.folder import find_files, find_images
 from fastcomus.images.found import ENDINGS, ImageList, NoImages, Skipped
@@ -119,8 +119,7 @@ def _from_list(content: bytes, shown: str) -> ImageList:
         try:
             name.encode()
         except UnicodeEncodeError:
-            printable = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            skipped.append(Skipped(printable, "name is not valid UTF-8", "rename it to use it"))
+            skipped.append(Skipped(escape_invalid_utf8(name), "name is not valid UTF-8", "rename it to use it"))
             continue
         if os.path.isfile(path):
             names.append(name)

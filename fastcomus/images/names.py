@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from fastcomus.errors import InputError
-from fastcomus.images.found import Skipped, escape_name, is_hidden, is_utf8
+from fastcomus.errors import InputError, escape_invalid_utf8
+from fastcomus.images.found import Skipped, is_hidden, is_utf8
 
 UNSAFE = "unsafe name"
 _LONGEST_NAME = 1024  # bytes; longer ones than buckets allow
@@ -45,9 +45,9 @@ def select_safe_names(names: Iterable[str]) -> tuple[list[str], list[Skipped]]:
         if any(is_hidden(part) for part in name.split("/") if part not in ("", ".", "..")):
             continue
         if not is_utf8(name):
-            skipped.append(Skipped(escape_name(name), "name is not valid UTF-8", "rename it to use it"))
+            skipped.append(Skipped(escape_invalid_utf8(name), "name is not valid UTF-8", "rename it to use it"))
         elif why := explain_unsafe_name(name):
-            skipped.append(Skipped(escape_name(name), UNSAFE, why))
+            skipped.append(Skipped(escape_invalid_utf8(name), UNSAFE, why))
         elif name in taken:
             skipped.append(Skipped(name, "name occurs twice", "the first is taken"))
         else:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images import remote_client, remote_files
 from fastcomus.images.addresses import find_path_below, join_address, normalise_url, parse_scheme
-from fastcomus.images.found import ImageList, Skipped, UnreadableImage, escape_name, has_image_ending
+from fastcomus.images.found import ImageList, Skipped, UnreadableImage, has_image_ending
 from fastcomus.images.names import UNSAFE, select_safe_names
 from fastcomus.images.patterns import expand_braces, get_fixed_folder, has_wildcard
 from fastcomus.images.roots import StoredImage, StoredImages
@@ -96,12 +96,12 @@ def open_remote_root(address: str, names: Sequence[str]) -> StoredImages:
 def _make_image_list(folder: str, found: Mapping[str, remote_client.State | None], shown: str) -> ImageList:
     names, skipped = select_safe_names(sorted(found))
     packed = [name for name in names if split_name(name)[0]]
-    skipped += [Skipped(escape_name(name), UNSAFE, "a folder called like a tar") for name in packed]
+    skipped += [Skipped(escape_invalid_utf8(name), UNSAFE, "a folder called like a tar") for name in packed]
     names = [name for name in names if not split_name(name)[0]]
     if not names:
         left_out = f"; {len(skipped)} left out, such as {skipped[0].image} ({skipped[0].reason})" if skipped else ""
         raise InputError(
-            f"{escape_name(shown)} holds no image{left_out}; give a folder, an image, a tar or a list of URLs."
+            f"{escape_invalid_utf8(shown)} holds no image{left_out}; give a folder, an image, a tar or a list of URLs."
         )
     unknown = [name for name in names if found[name] is None]
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:

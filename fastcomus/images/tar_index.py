@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from fastcomus.images.found import Skipped, UnreadableImage, escape_name, has_image_ending
+from fastcomus.errors import escape_invalid_utf8
+from fastcomus.images.found import Skipped, UnreadableImage, has_image_ending
 from fastcomus.images.names import select_safe_names
 
 DAMAGED = "damaged archive"
@@ -45,11 +46,11 @@ def index_tar(read_range: ReadRange, size: int, block: int) -> TarIndex:
             if not has_image_ending(name.rpartition("/")[2]) or member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                skipped.append(Skipped(escape_name(name), "not a regular file", _describe_kind(member)))
+                skipped.append(Skipped(escape_invalid_utf8(name), "not a regular file", _describe_kind(member)))
             elif member.offset_data + member.size > size:
                 there = max(0, size - member.offset_data)
                 skipped.append(
-                    Skipped(escape_name(name), "truncated", f"{there} of {member.size} bytes are in the tar")
+                    Skipped(escape_invalid_utf8(name), "truncated", f"{there} of {member.size} bytes are in the tar")
                 )
             else:
                 names.append(name)

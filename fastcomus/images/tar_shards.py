@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images import remote_files
 from fastcomus.images.addresses import is_url, join_address
-from fastcomus.images.found import LOST, ImageList, Skipped, UnreadableImage, escape_name
+from fastcomus.images.found import LOST, ImageList, Skipped, UnreadableImage
 from fastcomus.images.names import UNSAFE, explain_unsafe_name
 from fastcomus.images.roots import StoredImage, StoredImages
 from fastcomus.images.tar_index import COMPRESSED, TarIndex, index_tar
@@ -99,9 +99,9 @@ def find_in_shards(address: str, folder: str, shards: Iterable[str], left_out: I
     for shard in sorted(set(shards)):
         why = explain_unsafe_name(shard) or ("a folder called like a tar" if split_name(shard)[0] else "")
         if why:
-            skipped.append(Skipped(escape_name(shard), UNSAFE, why))
+            skipped.append(Skipped(escape_invalid_utf8(shard), UNSAFE, why))
         elif not shard.lower().endswith(ENDING):
-            skipped.append(Skipped(escape_name(shard), COMPRESSED, "unpack it to .tar"))
+            skipped.append(Skipped(escape_invalid_utf8(shard), COMPRESSED, "unpack it to .tar"))
         else:
             usable.append(shard)
     with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
@@ -109,7 +109,7 @@ def find_in_shards(address: str, folder: str, shards: Iterable[str], left_out: I
             usable, pool.map(lambda shard: _refresh_index(_open_archive(folder, shard)), usable), strict=True
         ):
             if isinstance(found, UnreadableImage):
-                skipped.append(Skipped(escape_name(shard), found.reason, found.detail))
+                skipped.append(Skipped(escape_invalid_utf8(shard), found.reason, found.detail))
                 continue
             (size, tag), index = found
             names += [f"{shard}/{member}" for member in index.members]
@@ -117,7 +117,7 @@ def find_in_shards(address: str, folder: str, shards: Iterable[str], left_out: I
             skipped += [replace(one, image=f"{shard}/{one.image}".rstrip("/")) for one in index.skipped]
     if not names:
         why = f"; {len(skipped)} left out, such as {skipped[0].image} ({skipped[0].reason})" if skipped else ""
-        raise InputError(f"{escape_name(address)} holds no tar with an image in it that can be used{why}.")
+        raise InputError(f"{escape_invalid_utf8(address)} holds no tar with an image in it that can be used{why}.")
     return ImageList(
         TarShards(address, folder), tuple(sorted(names)), tuple(sorted(skipped, key=lambda one: one.image)), stamps
     )

@@ -7,8 +7,6 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
-import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preinit(): no thread has to load one
-
 
 def is_jpeg_cut_short(file: BinaryIO) -> bool:
     """Whether no end marker follows the pixels, as when a broken download left zeros (read as grey)."""

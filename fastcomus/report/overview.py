@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fastcomus.config import STAGES
+from fastcomus.errors import escape_invalid_utf8
 from fastcomus.report.findings import Findings
 from fastcomus.settings import get_preset_config, to_toml
 
@@ -79,11 +80,6 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
         changed=_list_changed_settings(found),
         toml=escape_invalid_utf8(to_toml(config)),
     )
-
-
-def escape_invalid_utf8(text: str) -> str:
-    """`text` without bytes that are no UTF-8, which stand as \\xNN."""
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _list_stage_times(

@@ -12,7 +12,7 @@ from dataclasses import asdict
 import torch
 from safetensors.torch import save_file
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.networks import weights
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter
 from fastcomus.segmentation.training import Checkpoint, EpochRow
@@ -53,9 +53,8 @@ def read_segmenter(folder: RunFolder, iteration: int, backbone: str, k: int, out
     try:
         state = read_sealed_tensors(file)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"{file} cannot be read ({reason}); delete the folder iteration-{iteration} and run fastcomus train."
+            f"{file} cannot be read ({get_first_line(error)}); delete the folder iteration-{iteration} and run fastcomus train."
         ) from error
     weights.load_exactly(segmenter, state, f"{file} (for k = {k} on {backbone})")
     return segmenter.eval()
@@ -89,8 +88,9 @@ def read_checkpoint(folder: RunFolder, iteration: int) -> Checkpoint | None:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         return Checkpoint(tuple(EpochRow(**row) for row in saved["history"]), saved["steps"], saved["state"])
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{file} cannot be read ({reason}); delete it to train from the start.") from error
+        raise InputError(
+            f"{file} cannot be read ({get_first_line(error)}); delete it to train from the start."
+        ) from error
 
 
 def remove_checkpoint(folder: RunFolder, iteration: int) -> None:

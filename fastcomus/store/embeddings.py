@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.store.integrity import compute_file_digest
 
 _HELD_BYTES = 2**30  # of embeddings in memory; more are left in a file
@@ -92,8 +92,9 @@ def read_embeddings(source: Path | str | np.ndarray) -> tuple[np.ndarray, str]:
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{file} is neither an .npy file nor Parquet that can be read ({reason}).") from error
+        raise InputError(
+            f"{file} is neither an .npy file nor Parquet that can be read ({get_first_line(error)})."
+        ) from error
 
 
 def _read_npy(file: Path) -> np.ndarray:

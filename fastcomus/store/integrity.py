@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from fastcomus.errors import get_first_line
+
 if TYPE_CHECKING:
     import torch
 
@@ -118,7 +120,7 @@ def read_checked_png(file: Path) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # plugins raise nearly every type there is on damaged files
-        raise Damaged(str(error).strip().split("\n")[0] or type(error).__name__) from error
+        raise Damaged(get_first_line(error)) from error
 
 
 def _compute_digest(value: Mapping[str, Any]) -> str:
