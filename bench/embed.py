@@ -44,6 +44,7 @@ from fastcomus.objects.saliency.methods import load_proposer
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, with_settings
 from fastcomus.store.embeddings import extract_embeddings
+from fastcomus.store.masks import write_class_map
 from fastcomus.store.run_folder import RunFolder
 
 REPEATS = 3
@@ -93,7 +94,7 @@ def measure(images: Path, scratch: Path, device: str) -> dict:
 
     masks = RunFolder(scratch / "masks")
     for name, objects in zip(names, found, strict=True):
-        masks.write_class_map(f"{name}.png", objects.masks.any(axis=0).astype(np.uint8))
+        write_class_map(masks, f"{name}.png", objects.masks.any(axis=0).astype(np.uint8))
 
     def end_to_end(**settings: str) -> tuple[float, np.ndarray]:
         times = []

@@ -32,7 +32,7 @@ from fastcomus.segmentation.labelling import label_images
 from fastcomus.segmentation.prediction import WINDOW, Prediction, _resize_shorter_side
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter
 from fastcomus.settings import get_preset_config, parse_scales
-from fastcomus.store.masks import get_mask_file_name
+from fastcomus.store.masks import get_mask_file_name, read_class_map, write_class_map
 from fastcomus.store.run_folder import RunFolder
 
 Batch = tuple[list[torch.Tensor], list[tuple[int, int]], list[str]]
@@ -67,7 +67,7 @@ def measure(data: Path, count: int, repeats: int, workers: int) -> dict:
         folder = RunFolder(scratch)
 
         def write(prediction: Prediction) -> None:
-            folder.write_class_map(get_mask_file_name(prediction.image), prediction.compute_labels())
+            write_class_map(folder, get_mask_file_name(prediction.image), prediction.compute_labels())
 
         def pipeline() -> None:
             for _ in label_images(segmenter, found.root, names, (), write, config, backend, workers, "predict"):
@@ -80,7 +80,7 @@ def measure(data: Path, count: int, repeats: int, workers: int) -> dict:
         }
         pipeline()  # warm, and checked:
         bare = _run_bare(segmenter, batches, config.predict.flip, True)
-        agreement = [(folder.read_class_map(get_mask_file_name(name)) == bare[name]).mean() for name in names]
+        agreement = [(read_class_map(folder, get_mask_file_name(name)) == bare[name]).mean() for name in names]
         assert min(agreement) > 0.9, min(agreement)  # interpolate does not know where strided logits lie: half a stride
         times: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for _ in range(repeats):

@@ -47,21 +47,17 @@ def normalise_url(text: str) -> str:
     Raises InputError for another scheme, a secret, or where FASTCOMUS_OFFLINE forbids the network. Touches nothing.
     """
     check_no_secrets(text)
+    shown = escape_invalid_utf8(text)[:200]
     if parse_scheme(text) not in SCHEMES or "::" in text:
-        raise InputError(
-            f"images come from s3://, gs://, http:// and https:// addresses; got {escape_invalid_utf8(text)[:200]}."
-        )
+        raise InputError(f"images come from s3://, gs://, http:// and https:// addresses; got {shown}.")
     if parse_scheme(text) != "memory" and os.environ.get("FASTCOMUS_OFFLINE") == "1":
         raise InputError(
-            f"{escape_invalid_utf8(text)[:200]} lies on the network, which FASTCOMUS_OFFLINE forbids; unset it, or give images of "
-            "this machine."
+            f"{shown} lies on the network, which FASTCOMUS_OFFLINE forbids; unset it, or give images of this machine."
         )
     _, _, path = text.partition("://")
     host, _, path = path.partition("/")
     if not host and parse_scheme(text) != "memory":
-        raise InputError(
-            f"{escape_invalid_utf8(text)[:200]} names no {'host' if is_web(text) else 'bucket'}; give SCHEME://NAME/PATH."
-        )
+        raise InputError(f"{shown} names no {'host' if is_web(text) else 'bucket'}; give SCHEME://NAME/PATH.")
     path = quote(path, safe=_IN_A_PATH + "%{}[]", errors="surrogateescape") if is_web(text) else path
     return f"{parse_scheme(text)}://{host}/{path}".rstrip("/") if path else f"{parse_scheme(text)}://{host}"
 

@@ -51,7 +51,16 @@ from fastcomus.run.stage import read_stage_seconds, report_stage, require_sole_w
 from fastcomus.run.workplace import _find_saliency_networks, _read_embedding_rows
 from fastcomus.settings import resolve, to_dict, with_settings
 from fastcomus.store.embeddings import check_embeddings, read_embeddings
-from fastcomus.store.masks import get_mask_path
+from fastcomus.store.masks import get_mask_path, write_class_map
+from fastcomus.store.objects_table import (
+    count_shard_rows,
+    finish_shards,
+    has_shard,
+    iterate_shards,
+    read_part_digests,
+    read_shards,
+    write_shard,
+)
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
@@ -142,8 +151,8 @@ class Run:
             for shard in shards
         ]
         whole = compute_fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
-        parts = self.folder.read_part_digests()
-        missing = [i for i in range(len(shards)) if not self.folder.has_shard(i, prints[i], parts.get(i, ""))]
+        parts = read_part_digests(self.folder)
+        missing = [i for i in range(len(shards)) if not has_shard(self.folder, i, prints[i], parts.get(i, ""))]
         if self.folder.is_current("objects", whole) and not missing:
             self._remember(config, found.root)
             log.info("embed: up to date, %d images", len(found.names))
@@ -155,7 +164,7 @@ class Run:
             if lost := list_lost_images(shard.skipped):  # under another fingerprint: the next run looks for them again
                 prints[i] = compute_fingerprint(shard=prints[i], lost=lost)
                 whole = compute_fingerprint(shards=prints, skipped=[asdict(item) for item in found.skipped])
-            self.folder.write_shard(i, shard.objects, shard.skipped, prints[i])
+            write_shard(self.folder, i, shard.objects, shard.skipped, prints[i])
 
         work, pieces = make_embed_work(found.root, chosen), [ShardOfImages(i, shards[i]) for i in missing]
         done = len(found.names) - sum(len(shards[i]) for i in missing)
@@ -168,7 +177,7 @@ class Run:
             for _ in stored:
                 reach_safe_point()
         listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
-        self.folder.finish_shards(len(shards), pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA), whole)
+        finish_shards(self.folder, len(shards), pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA), whole)
         embedded = self._count_embedded(len(found.names))
         log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
         self._tell_skipped()
@@ -197,7 +206,7 @@ class Run:
 
     def objects(self) -> pa.Table:
         """What `embed` found, a row per object: `objects.make_object_schema`."""
-        return self.folder.read_shards()
+        return read_shards(self.folder)
 
     @require_sole_writer
     @report_stage
@@ -225,7 +234,7 @@ class Run:
             self.folder.begin("clusters", whole)
             found = cluster_embeddings(rows, config.cluster, config.seed, self.backend)
             clusters = found.clusters
-            images = self.folder.read_shards(["image"])["image"] if has_images else None
+            images = read_shards(self.folder, ["image"])["image"] if has_images else None
             write_clusters(self.folder, clusters, found.maps, images)
             file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
             facts = {"k": len(clusters.sizes), "objects": len(rows), "images": has_images, "source": source}
@@ -439,7 +448,7 @@ class Run:
                 settings=to_dict(self.config),
             )
             new.embed(images, masks=str(masks))
-            table, wanted = target.read_shards(["image", "x0", "y0", "x1", "y1"]), _read_embedding_rows(target)
+            table, wanted = read_shards(target, ["image", "x0", "y0", "x1", "y1"]), _read_embedding_rows(target)
         else:
             wanted = read_embeddings(embeddings)[0]
             table = pa.table({"row": np.arange(len(wanted))})
@@ -515,7 +524,7 @@ class Run:
         manifest, names = self._read_clusters_manifest(), ShownNames(self.name())
         rows, objects = self._read_clustered_rows(manifest), None
         if manifest["images"]:
-            source, table = self._open_image_source(), self.folder.read_shards(["image", "x0", "y0", "x1", "y1"])
+            source, table = self._open_image_source(), read_shards(self.folder, ["image", "x0", "y0", "x1", "y1"])
             boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
             objects = FoundObjects(source.root, tuple(table["image"].to_pylist()), boxes)
         self._remember(config)
@@ -621,9 +630,9 @@ class Run:
         self.folder.begin("iteration-0", stage)
         skipped = self._read_skipped()
         with show_progress("cluster masks", len(clusters.labels) + len(skipped), "images") as advance:
-            parts = self.folder.iterate_shards(["image", "width", "height", "score", "mask"])
+            parts = iterate_shards(self.folder, ["image", "width", "height", "score", "mask"])
             for class_map in assemble_class_maps(parts, clusters.labels, skipped, self.backend):
-                self.folder.write_class_map(get_mask_path("iteration-0", class_map.image), class_map.labels)
+                write_class_map(self.folder, get_mask_path("iteration-0", class_map.image), class_map.labels)
                 advance(1)
                 reach_safe_point()
         self.folder.finish("iteration-0", stage, follows=follows)
@@ -671,13 +680,13 @@ class Run:
 
         if not self._images:
             raise InputError(f"{self.folder.path} holds no images, only embeddings; run fastcomus embed FOLDER first.")
-        objects = self.folder.read_shards(["image"])["image"].to_pylist()
+        objects = read_shards(self.folder, ["image"])["image"].to_pylist()
         readable = [row["image"] for row in self._read_skipped().to_pylist() if row["width"]]
         names = tuple(sorted({*objects, *readable}))
         return ImageSource(open_root(self._images, names), names)
 
     def _count_embedded(self, images: int) -> Embedded:
-        embedded = Embedded(images, self.folder.count_shard_rows(), len(self._read_skipped()))
+        embedded = Embedded(images, count_shard_rows(self.folder), len(self._read_skipped()))
         count(**asdict(embedded))
         return embedded
 

@@ -13,6 +13,7 @@ from fastcomus.images.roots import ImageRoot
 from fastcomus.objects.saliency.methods import METHODS
 from fastcomus.processes import ProcessGroup
 from fastcomus.store.embeddings import join_rows
+from fastcomus.store.objects_table import count_shard_rows, iterate_shards
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Surroundings:
 
 def _read_embedding_rows(folder: RunFolder) -> np.ndarray:
     """(N, D) float32, the embeddings of all objects in a run folder."""
-    return join_rows(folder.iterate_shards(["embedding"]), folder.count_shard_rows(), folder.path)
+    return join_rows(iterate_shards(folder, ["embedding"]), count_shard_rows(folder), folder.path)
 
 
 def _find_saliency_networks(config: Config) -> set[str]:
