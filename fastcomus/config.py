@@ -1,7 +1,7 @@
-"""Every setting, its default and its help sentence: one frozen dataclass per stage, the presets, TOML in and out.
+"""Every setting with its default, its help sentence and its range: one frozen dataclass per stage.
 
-A default lives here and nowhere else. The command line is generated from these fields, a stage receives its own
-dataclass, and `run.json` stores all of them. Fields hold int, float, bool or str only, so that TOML can say them.
+Defaults are defined only here. The command line is generated from these fields, each stage receives its own dataclass,
+and `run.json` stores all of them. Fields are int, float, bool or str, which TOML can hold.
 """
 
 from __future__ import annotations

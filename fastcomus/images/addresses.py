@@ -1,4 +1,4 @@
-"""Addresses of images on the network: which are taken, and that none carries a secret."""
+"""Addresses of images on the network: which are accepted, how they are written, and that none carries a secret."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ _IN_A_PATH = "/:@!$&'()*+,;=~-._"  # what stands in the path of a URL as it is
 
 
 def is_url(text: str) -> bool:
+    """Whether `text` begins with a scheme and ://."""
     return _URL.match(text) is not None
 
 
 def parse_scheme(url: str) -> str:
+    """Return the scheme of a URL in lower case."""
     return url.partition("://")[0].lower()
 
 
 def is_web(url: str) -> bool:
+    """Whether a URL is of http or https."""
     return parse_scheme(url) in ("http", "https")
 
 
 def check_no_secrets(url: str) -> None:
-    """InputError for a URL with a user, a password or a query, which may be secrets; it does not repeat them."""
+    """Raise InputError, which does not repeat them, if a URL has a user, password or query, as they may be secrets."""
     host = url.partition("://")[2].partition("/")[0]
     shown = f"{parse_scheme(url)}://{host.rpartition('@')[2].partition('?')[0]}"
     if "@" in host:
@@ -42,9 +45,16 @@ def check_no_secrets(url: str) -> None:
 
 
 def normalise_url(text: str) -> str:
-    """`text` as it is remembered: without a slash at the end, what its path holds in percent signs where needed.
+    """Return a URL as run.json stores it; the network is not used.
 
-    Raises InputError for another scheme, a secret, or where FASTCOMUS_OFFLINE forbids the network. Touches nothing.
+    Args:
+        text: The address as a user gave it.
+
+    Returns:
+        The address without a slash at its end, its path percent-encoded where needed.
+
+    Raises:
+        InputError: The scheme is another, the address holds a secret, or FASTCOMUS_OFFLINE forbids the network.
     """
     check_no_secrets(text)
     shown = escape_invalid_utf8(text)[:200]
@@ -63,13 +73,18 @@ def normalise_url(text: str) -> str:
 
 
 def join_address(folder: str, name: str) -> str:
-    """The address of `name` below `folder`: a URL, a path, or "https://" alone, where names begin with a host."""
+    """Return the address of a file.
+
+    Args:
+        folder: A URL, a path, or "https://" alone, where names begin with a host.
+        name: Path of the file below `folder`.
+    """
     slash = "" if folder.endswith("://") else "/"
     return f"{folder}{slash}{quote(name, safe=_IN_A_PATH, errors='surrogateescape') if is_web(folder) else name}"
 
 
 def find_path_below(url: str, folder: str) -> str:
-    """The inverse of `join_address`; "" for a URL that lies elsewhere, or that carries a query."""
+    """Return `name` of what `join_address(folder, name)` gave; "" for a URL that lies elsewhere or has a query."""
     start = folder if folder.endswith("://") else f"{folder}/"
     if not url.startswith(start):
         return ""

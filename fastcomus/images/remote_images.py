@@ -24,7 +24,7 @@ _ASKED_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class RemoteFolder(StoredImages):
-    """Images below a URL that `addresses.normalise_url` has returned; below "https://" where hosts differ."""
+    """Images below a URL in the form of `addresses.normalise_url`; below "https://" alone where hosts differ."""
 
     address: str
 
@@ -47,8 +47,14 @@ class _RemoteImage(StoredImage):
 
 
 def find_remote_images(given: str) -> ImageList:
-    """The images of a folder, an image, a tar, or tars by a pattern. Raises InputError where there are none, where they
-    cannot be reached, or may not be."""
+    """List the images of a URL.
+
+    Args:
+        given: The address of a folder, an image, a tar, or of tars by a pattern.
+
+    Raises:
+        InputError: There are none, they cannot be reached, or the address is not accepted.
+    """
     url = normalise_url(given)
     remote_client.check_packages(url)
     last = PurePosixPath(url).name
@@ -66,7 +72,15 @@ def find_remote_images(given: str) -> ImageList:
 
 
 def find_addresses(urls: Sequence[str], shown: str) -> ImageList:
-    """Images, or tars, by their URLs, all of one scheme; the folder that they share becomes the root."""
+    """List images, or tars, by their URLs.
+
+    Args:
+        urls: Addresses, all of one scheme. The folder that they share becomes the root.
+        shown: What an error calls the list.
+
+    Raises:
+        InputError: There is no image, or an address is not accepted.
+    """
     checked = sorted({normalise_url(url) for url in urls})
     remote_client.check_packages(checked[0])
     kinds = sorted({parse_scheme(url) for url in checked})
@@ -82,7 +96,7 @@ def find_addresses(urls: Sequence[str], shown: str) -> ImageList:
 
 
 def open_remote_root(address: str, names: Sequence[str]) -> StoredImages:
-    """The root of a list of `find_remote_images` or `find_addresses` again. Asks for no image yet."""
+    """Return the root of an earlier list of `find_remote_images` or `find_addresses`; see `listing.open_root`."""
     url = normalise_url(join_address(address, names[0]) if address.endswith("://") and names else address)
     url = address if address.endswith("://") else url
     remote_client.check_packages(url)
@@ -113,7 +127,7 @@ def _make_image_list(folder: str, found: Mapping[str, remote_client.State | None
 
 
 def _try_fetch_state(url: str) -> remote_client.State | None:
-    """None where it cannot be had: reading the image will tell why."""
+    """Return None if the state is not to be had: reading the image will say why."""
     try:
         return remote_files.fetch_state(url)
     except UnreadableImage:

@@ -1,4 +1,4 @@
-"""Files that end too early, told by their bytes."""
+"""Recognises files that end too early by their bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 def is_jpeg_cut_short(file: BinaryIO) -> bool:
-    """Whether no end marker follows the pixels, as when a broken download left zeros (read as grey)."""
+    """Whether a JPEG has no end marker after its pixels, as after a broken download (missing parts decode as grey)."""
     file.seek(-2, os.SEEK_END)
     if file.read(2) == b"\xff\xd9":
         return False
@@ -56,4 +56,4 @@ def _is_tiff_directory_cut_short(file: BinaryIO, order: str, size_bytes: int) ->
     for _, kind, count, offset in struct.iter_unpack(order + "HHII", entries):
         length = count * value_bytes.get(kind, 1)
         ends.append(offset + length if length > 4 else 0)  # up to 4 bytes stand in the entry itself
-    return max(ends) > size_bytes
+    return bool(max(ends) > size_bytes)
