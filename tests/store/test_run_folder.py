@@ -43,7 +43,7 @@ def test_making_the_object_touches_nothing(folder: RunFolder) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(folder: RunFolder) -> None:
     folder.write_text("stage/notes.txt", "old")
-    with pytest.raises(RuntimeError), folder.replace_file("stage/notes.txt") as path:
+    with pytest.raises(RuntimeError), folder.replace_file("stage/notes.txt") as path:  # noqa: PT012
         path.write_text("half of the n")
         raise RuntimeError
     assert tree_bytes(folder.path) == {"stage/notes.txt": b"old"}
