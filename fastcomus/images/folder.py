@@ -1,7 +1,7 @@
 """Images in a folder, to any depth."""
 
 # Paths are strings here, which is faster and keeps odd names as they are.
-# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH116, PTH119, PTH120, PTH207
+# ruff: noqa: PTH112, PTH113, PTH116, PTH119
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Images named by a folder, a file, a list of paths, or standard input."""
 
 # Paths are strings here: pathlib has no abspath that keeps links, nor a glob of absolute patterns.
-# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH116, PTH119, PTH120, PTH207
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH120, PTH207
 
 from __future__ import annotations
 

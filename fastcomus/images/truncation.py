@@ -50,7 +50,7 @@ def _is_tiff_directory_cut_short(file: BinaryIO, order: str, size_bytes: int) ->
     count_bytes = file.read(2)
     entries = file.read(12 * struct.unpack(order + "H", count_bytes)[0]) if len(count_bytes) == 2 else b""
     if not entries or len(entries) % 12:
-        return start + 2 + len(entries) >= size_bytes
+        return bool(start + 2 + len(entries) >= size_bytes)
     value_bytes = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # by TIFF type; the others take 1
     ends = []
     for _, kind, count, offset in struct.iter_unpack(order + "HHII", entries):
