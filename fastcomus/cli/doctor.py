@@ -27,7 +27,7 @@ PACKAGES = {
 
 
 def examine() -> None:
-    """Print the examination to standard output."""
+    """Print devices, libraries, weights and the preset that auto takes to standard output."""
     console = Console()
     console.print(_tabulate_devices())
     console.print(_tabulate_packages())

@@ -1,4 +1,4 @@
-"""The names of the clusters as a table for the terminal."""
+"""Tables for the terminal: names of clusters, weights of networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastcomus.networks.registry import SOURCES, get_licence, is_supervised
 
 
 def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
-    """A row per cluster: its number, its objects (`sizes`, (k,)), its name and the label of its class."""
+    """Build a row for each cluster: its number, its number of objects, its name and the label of its class."""
     table = Table("cluster", "objects", "name", "label")
     for column in (0, 1, 3):
         table.columns[column].justify = "right"
@@ -30,7 +30,7 @@ def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
 
 
 def build_weight_table() -> Table:
-    """One row per network of SOURCES, then per other one whose weights were added."""
+    """Build a row for each known network, then for each other one whose weights were added."""
     table = Table(title="Weights", title_justify="left")
     table.add_column("name", no_wrap=True)  # as it is given to a command
     for title in ("what", "licence", "human labels", "here"):

@@ -41,11 +41,24 @@ CHECKPOINT_S = 60.0  # between checkpoints within an epoch
 def run_iteration(
     iteration: int, samples: Sequence[Sample], sources: Sequence[ImageSource], k: int, follows: str, at: Workplace
 ) -> tuple[str, list[Sample]]:
-    """Do iteration `iteration` (1, 2, ...) unless it is up to date; its fingerprint and the next iteration's samples.
+    """Train a network and let it label all images, unless that is up to date.
 
-    `follows`: fingerprint of the iteration before, whose class maps `samples` carry. `sources`: all images to label.
-    Training goes on from the last epoch, labelling from the last mask, of an attempt that was killed. A network that is
-    there stays where only settings of labelling have changed.
+    An attempt that was killed goes on from its last checkpoint, or its last mask. The network is kept where only
+    settings of labelling have changed.
+
+    Args:
+        iteration: Number of the round, from 1.
+        samples: Images to train on, with class maps of the iteration before.
+        sources: All images to label.
+        k: Number of clusters.
+        follows: Fingerprint of the iteration before.
+        at: Run folder, settings and device.
+
+    Returns:
+        The fingerprint of this iteration, and the samples for the next one.
+
+    Raises:
+        InputError: If fewer than two images have an object.
     """
     name, config = f"iteration-{iteration}", at.config
     stage = compute_fingerprint(
@@ -92,8 +105,11 @@ def run_iteration(
 
 
 def measure_agreement(iteration: int, sources: Sequence[ImageSource], at: Workplace) -> float:
-    """The share, in [0, 1], of the pixels that are object in the masks of `iteration` or of the one before which have
-    the same label in both. Images that only one of them has labelled do not count; 1 where there is no object.
+    """Measure on how many object pixels the masks of an iteration agree with those of the one before.
+
+    Returns:
+        Of the pixels that are object in either, the share that has the same label in both, in [0, 1]; 1 where there
+        is no object. Images that only one of the two has labelled do not count.
     """
     same = of_either = 0
     for source in sources:

@@ -139,6 +139,7 @@ class PredictWork:
     config: Config
 
     def load(self, backend: Backend, workers: int) -> Loaded[Window, PredictedFiles]:
+        """See `engines.work.Work.load`."""
         segmenter = with_folded_batch_norms(load_segmenter(RunFolder(self.run), self.iteration), torch.uint8)
 
         def label(

@@ -14,7 +14,7 @@ log = logging.getLogger("fastcomus")
 
 
 def choose_preset() -> str:
-    """What `--preset auto` takes: "dino" when its weights are here or can be fetched, else "offline"; logged."""
+    """Return "dino" when its weights are here or can be fetched, else "offline", and log why."""
     config = get_preset_config("dino")
     wanted = [config.embed.encoder, config.train.backbone]
     if is_obtainable(wanted):

@@ -34,7 +34,13 @@ _PART = 256  # images whose maps lie in one file
 
 @dataclass(frozen=True)
 class Photographs:
-    """Images that can be read: `names` under `root`, and their maps by the priors, (N, P, L, L) uint8, on disk."""
+    """The images that can be read, with their maps by the priors on disk.
+
+    Attributes:
+        read: Returns the pixels of image i, (H, W, 3) uint8.
+        priors: Returns the maps of image i, (P, L, L) uint8.
+        count: Number of images.
+    """
 
     read: Callable[[int], np.ndarray]
     priors: Callable[[int], np.ndarray]
@@ -44,7 +50,7 @@ class Photographs:
 def compute_prior_maps(
     root: ImageRoot, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> Photographs:
-    """Every prior's map of every image, a file per 256 images."""
+    """Compute each prior's map of every image, unless the files of an earlier attempt have them."""
     proposers = [
         load_proposer(EmbedConfig(saliency=name), torch.device("cpu")) for name in parse_priors(config.saliency)
     ]

@@ -85,8 +85,9 @@ def _remove_leavings(folder: RunFolder, refine_epochs: int) -> None:
 def _train_from_priors(
     root: ImageRoot, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> tuple[SaliencyNetwork, int]:
-    """The network, and the number of images that it was trained on. No file of maps is open when it returns: Windows
-    would not remove one that is.
+    """Return the network and the number of images that it was trained on.
+
+    All files of maps are closed when it returns, because Windows does not remove open ones.
     """
     photographs = compute_prior_maps(root, names, folder, config, backend, workers)
     if photographs.count < 2:
@@ -109,7 +110,7 @@ def _is_refining(config: Config) -> bool:
 def _refine_maps(
     photographs: Photographs, count: int, folder: RunFolder, config: Config, backend: Backend, workers: int
 ) -> Callable[[int], np.ndarray]:
-    """Maps of the priors as a network sees them that was trained on all, averaged over its epochs: (P, L, L) uint8."""
+    """Return the maps, (P, L, L) uint8, that a network trained on all priors predicts, averaged over its epochs."""
     chosen = config.saliency
     clear = _select_clearest(photographs.priors, photographs.count, chosen.confident_share)
     state = _read_state(folder, "refine")
@@ -163,7 +164,7 @@ def _fit_network(
     backend: Backend,
     workers: int,
 ) -> SaliencyNetwork:
-    """The network that learns what the maps `assign_labels(i)`, (P, L, L) uint8, agree on."""
+    """Train the network on what the maps `labels(i)`, (P, L, L) uint8, agree on."""
     chosen = config.saliency
     clear = _select_clearest(labels, photographs.count, chosen.confident_share)
     state = _read_state(folder, "learn")
@@ -206,7 +207,7 @@ def _load_refined(epochs: int, folder: RunFolder) -> np.ndarray:
 
 
 def _select_clearest(maps: Callable[[int], np.ndarray], count: int, share: float) -> list[int]:
-    """The share of `count` images, at least two, whose `maps(i)` agree most clearly."""
+    """Return the `share` of all images, at least two, whose `maps(i)` agree most clearly."""
     clearness = np.array([compute_confidence(maps(index)) for index in range(count)])
     most = np.argsort(-clearness, kind="stable")[: max(2, round(share * count))]
     return np.sort(most).tolist()

@@ -37,6 +37,7 @@ def choose_class_colours(count: int) -> np.ndarray:
 
 
 def make_palette_image(class_map: np.ndarray) -> Image.Image:
+    """Make a palette picture of a class map (H, W) uint8, in the colours of `choose_class_colours`."""
     image = Image.fromarray(class_map, mode="P")
     image.putpalette(choose_class_colours(256).tobytes())
     return image

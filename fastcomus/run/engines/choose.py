@@ -1,10 +1,4 @@
-"""Where the per-image stages compute: in this process, in one per device (`several_devices.py`), on Ray
-(`distributed.py`).
-
-A stage describes its work once, as a `Work` that can be sent to other processes, and cuts it into pieces: runs of image
-names whose results do not depend on the other pieces. Whatever the engine, the process that was started writes every
-file, so the folder has one writer and the bytes are the same.
-"""
+"""Which engine does the work: this process, one process for each device (`several_devices.py`), or Ray (`ray.py`)."""
 
 from __future__ import annotations
 
@@ -19,7 +13,7 @@ ENGINES = ("local", "ray")
 
 
 class ThisProcess:
-    """Everything here, on one device."""
+    """The engine that does everything in this process, on one device."""
 
     def __init__(self, backend: Backend, workers: int) -> None:
         self.backend = backend
@@ -33,16 +27,26 @@ class ThisProcess:
         then: Callable[[Result], Stored],
         on_images: Callable[[int], None],
     ) -> Iterator[Iterator[Stored]]:
+        """See `Engine.stream_results`."""
         yield work.load(self.backend, self.workers)(pieces, then, on_images)
 
 
 def choose_engine(
     name: str, address: str, device: str, devices: Sequence[str], backend: Backend, workers: int | None, cores: int
 ) -> Engine:
-    """The engine `name`, "local" or "ray", before anything is loaded or started.
+    """Choose an engine before anything is loaded or started.
 
-    `address`: of a Ray cluster. `device`: as it was asked for; `devices`: one or several of this machine. `workers`:
-    threads that read images in every process, None for a share of the `cores`. Raises InputError.
+    Args:
+        name: "local" or "ray".
+        address: Of a Ray cluster; "" starts Ray on this machine.
+        device: The device as it was asked for.
+        devices: The devices of this machine that it means.
+        backend: The first of them.
+        workers: Threads that read images in every process; None takes a share of the cores.
+        cores: Cores of this machine.
+
+    Raises:
+        InputError: For an unknown name, or an address without Ray.
     """
     if name not in ENGINES:
         raise InputError(f"--engine must be {' or '.join(ENGINES)}; got {name!r}{suggest_names(name, ENGINES)}")

@@ -1,7 +1,7 @@
-"""The per-image stages on Ray Data: actors hold the networks, results stream to the process that was started.
+"""The engine on Ray Data: actors hold the networks, and results stream to the process that was started.
 
-Ray is that of a cluster, or one of its own on this machine, which listens to this machine alone, reports nothing to
-anyone and leaves nothing behind.
+Ray is either that of a cluster, or is started on this machine for as long as the work lasts; then it accepts
+connections from this machine alone, reports nothing to anyone and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -54,10 +54,15 @@ class Share:
 
 
 def make_ray_engine(address: str, device: str, workers: int | None) -> OnRay:
-    """The engine, before Ray is started or anything is loaded; InputError where it cannot work.
+    """Make the engine before Ray is started or anything is loaded.
 
-    `address`: of a cluster ("auto" or "HOST:PORT"), by default that of RAY_ADDRESS; without one Ray is started on this
-    machine. `device`: "auto" (the cluster's GPUs if it has any), "cpu" or "cuda". `workers`: cores of an actor.
+    Args:
+        address: Of a cluster, "auto" or "HOST:PORT"; by default RAY_ADDRESS. Without one Ray is started here.
+        device: "auto" (the cluster's GPUs if it has any), "cpu" or "cuda".
+        workers: Cores of an actor; None chooses them.
+
+    Raises:
+        InputError: If Ray is not installed, or the address or device cannot be used.
     """
     if importlib.util.find_spec("ray") is None:
         raise InputError('--engine ray needs Ray; run pip install "fastcomus[distributed]".')
@@ -85,6 +90,7 @@ class OnRay:
         then: Callable[[Result], Stored],
         on_images: Callable[[int], None],
     ) -> Iterator[Iterator[Stored]]:
+        """See `Engine.stream_results`."""
         with _connect_ray(self.address):
             import ray
 
@@ -135,7 +141,11 @@ class _Actor:
 
 
 def plan_share(nodes: Sequence[Mapping[str, Any]], device: str, workers: int | None, pieces: int) -> Share:
-    """How the machines of a cluster, as `ray.nodes()` tells of them, are divided among actors for `pieces` pieces."""
+    """Divide the machines of a cluster, as `ray.nodes()` lists them, among actors for `pieces` pieces.
+
+    Raises:
+        InputError: If the cluster has no GPU that was asked for, or too few cores for one actor.
+    """
     machines = [node["Resources"] for node in nodes if node["Alive"]]
     gpus = [int(one.get("GPU", 0)) for one in machines]
     cores = [int(one.get("CPU", 0)) for one in machines]

@@ -28,9 +28,12 @@ _PIECES_EACH = 2  # one that is computed and one that waits
 
 
 def parse_devices(wanted: str) -> list[str]:
-    """The devices in "cuda:0,cuda:1" or "cuda:all"; any other single name as it is. InputError for one named twice.
+    """Split "cuda:0,cuda:1" or "cuda:all" into devices; a single name stays as it is.
 
-    The same CPU may be named several times: "cpu,cpu" makes two processes.
+    The CPU may be named several times: "cpu,cpu" makes two processes.
+
+    Raises:
+        InputError: If a device is unknown or named twice, or there is none for "cuda:all".
     """
     if wanted == "cuda:all":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -49,7 +52,7 @@ def parse_devices(wanted: str) -> list[str]:
 
 
 class SeveralDevices:
-    """A process for each of `devices`, with `workers` threads that read images and a share of the processor."""
+    """The engine with a process for each of `devices`; each has `workers` threads that read images."""
 
     def __init__(self, devices: Sequence[str], workers: int) -> None:
         self.devices = tuple(devices)
@@ -63,6 +66,7 @@ class SeveralDevices:
         then: Callable[[Result], Stored],
         on_images: Callable[[int], None],
     ) -> Iterator[Iterator[Stored]]:
+        """See `Engine.stream_results`."""
         devices = self.devices[: len(pieces)]
         threads = max(1, torch.get_num_threads() // len(devices))
         processes = [_Process(work, device, self.workers, threads) for device in devices]
@@ -76,8 +80,10 @@ class SeveralDevices:
 
 
 class _Process:
-    """One process and the line to it. What it says: ("ready", None), ("result", Result), behind each piece
-    ("done", where its images were decoded), ("failed", error).
+    """One process and the connection to it.
+
+    Its messages are ("ready", None), ("result", Result), ("done", where the images were decoded) after each piece, and
+    ("failed", error).
     """
 
     def __init__(self, work: Any, device: str, workers: int, threads: int) -> None:
@@ -89,7 +95,7 @@ class _Process:
         theirs.close()  # so that the line breaks when the process ends
 
     def receive(self) -> tuple[str, Any]:
-        """The next message; raises what the process failed with, InputError where it has ended."""
+        """Return the next message; raise what the process failed with, or InputError where it has ended."""
         try:
             said, value = self.connection.recv()
         except (EOFError, OSError):
@@ -103,10 +109,8 @@ class _Process:
         return said, value
 
     def give(self, piece: Any) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it has ended, which `receive` tells
             self.connection.send(piece)
-        except OSError:
-            pass  # it has ended, which `receive` tells
 
     def end(self) -> None:
         self._process.terminate()
@@ -146,7 +150,7 @@ def _collect_results(
 
 
 def _serve(connection: Connection, work: Any, device: str, workers: int, threads: int) -> None:
-    """The life of a process: load, then do pieces until the line breaks."""
+    """Load the networks, then do pieces until the connection breaks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the process that was started, which ends this one
     torch.set_num_threads(threads)
     pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()

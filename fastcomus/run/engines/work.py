@@ -1,4 +1,9 @@
-"""What a stage gives to an engine: pieces of images, the work on them, and its results."""
+"""What a command gives to an engine: pieces of images, the work on them, and what is done with its results.
+
+A command describes its work once, as a `Work` that can be sent to other processes, and cuts it into pieces: runs of
+image names whose results do not depend on the other pieces. Whatever the engine, the process that was started writes
+every file, so the run folder has one writer and the bytes are the same.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +22,11 @@ Stored = TypeVar("Stored")
 
 
 class OfImages(Protocol):
-    """What a piece of work gives, whole or in parts. `images`: how many are done with it."""
+    """The result of a piece of work, or of a part of it."""
 
     @property
-    def images(self) -> int: ...
+    def images(self) -> int:
+        """How many images are done with it."""
 
 
 Result = TypeVar("Result", bound=OfImages)
@@ -28,27 +34,42 @@ Result_out = TypeVar("Result_out", bound=OfImages, covariant=True)
 
 
 class Loaded(Protocol[Piece_in, Result_out]):
-    """Work with its networks in memory: results of `pieces`, each through `then`, which may be called in threads.
-
-    `on_images` is told of every image done.
-    """
+    """Work with its networks in memory."""
 
     def __call__(
         self, pieces: Sequence[Piece_in], then: Callable[[Result_out], Stored], on_images: Callable[[int], None]
-    ) -> Iterator[Stored]: ...
+    ) -> Iterator[Stored]:
+        """Yield `then(result)` for the results of `pieces`.
+
+        Args:
+            pieces: What is to be done.
+            then: Stores a result; it may be called by several threads.
+            on_images: Told the number of images that have been done since it was last told.
+        """
 
 
 class Work(Protocol[Piece_in, Result_out]):
     """What is to be done with pieces of images under `root`, small enough to be sent to another process."""
 
     @property
-    def root(self) -> ImageRoot: ...
+    def root(self) -> ImageRoot:
+        """What the names in a piece are relative to."""
 
     def load(self, backend: Backend, workers: int) -> Loaded[Piece_in, Result_out]:
-        """Load the networks, once for all pieces. `workers`: threads that read images. Raises InputError."""
+        """Load the networks, once for all pieces.
+
+        Args:
+            backend: The device on which they run.
+            workers: Threads that read images.
+
+        Raises:
+            InputError: If the networks cannot be had.
+        """
 
 
 class Engine(Protocol):
+    """Where the work is done."""
+
     def stream_results(
         self,
         work: Work[Piece, Result],
@@ -56,19 +77,28 @@ class Engine(Protocol):
         then: Callable[[Result], Stored],
         on_images: Callable[[int], None],
     ) -> AbstractContextManager[Iterator[Stored]]:
-        """`then(result)` of all results of `pieces` (at least one), in this process, in any order.
+        """Open a block that gives `then(result)` for the results of `pieces`, in any order.
 
-        When the block is entered, networks are loaded; what was started ends with it. Raises InputError.
+        Networks are loaded when the block is entered, and what was started ends with it. `then` runs in this process.
+
+        Args:
+            work: What is to be done with a piece.
+            pieces: At least one.
+            then: Stores a result.
+            on_images: Told how many images are done.
+
+        Raises:
+            InputError: If the work cannot be done.
         """
 
 
 def run_piece(work_loaded: Loaded[Piece, Result], piece: Piece) -> Iterator[Result]:
-    """The results of one piece as they are, for a process that sends them on."""
+    """Yield the results of one piece unchanged, for a process that sends them on."""
     return work_loaded([piece], _return_unchanged, _tell_nobody)
 
 
 def make_portable(error: Exception) -> Exception:
-    """`error` as it can be raised in another process: what a user is told of stays, of others the traceback."""
+    """Return an error that another process can raise: its kind where a user can act on it, else its traceback."""
     if is_out_of_memory(error):
         return MemoryError(get_first_line(error))
     if isinstance(error, InputError):
