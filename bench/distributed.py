@@ -29,6 +29,8 @@ from fastcomus import Run
 from fastcomus.images.folder import find_images
 from fastcomus.segmentation.files import write_segmenter
 from fastcomus.segmentation.segmenter import build_segmenter
+from fastcomus.store.masks import read_class_map
+from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
 K = 14
@@ -177,7 +179,7 @@ def check_same(one: Path, other: Path) -> None:
     ]
     assert names[0] == names[1], (one, other)
     if (one / "objects").exists():
-        rows, others = (RunFolder(place).read_shards() for place in (one, other))
+        rows, others = (read_shards(RunFolder(place)) for place in (one, other))
         assert rows.drop_columns("embedding").equals(others.drop_columns("embedding"))
         gap = (
             rows["embedding"].combine_chunks().values.to_numpy()
@@ -188,7 +190,7 @@ def check_same(one: Path, other: Path) -> None:
     differing = total = 0
     for name in names[0]:
         if name.endswith(".png"):
-            labels, theirs = (RunFolder(place).read_class_map(name) for place in (one, other))
+            labels, theirs = (read_class_map(RunFolder(place), name) for place in (one, other))
             differing, total = differing + int((labels != theirs).sum()), total + labels.size
     assert differing < 1e-4 * total, (differing, total)
 

@@ -38,6 +38,7 @@ from fastcomus.objects.saliency.methods import load_proposer
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, with_settings
 from fastcomus.store.embeddings import extract_embeddings
+from fastcomus.store.masks import write_class_map
 from fastcomus.store.run_folder import RunFolder
 
 
@@ -93,7 +94,7 @@ def measure(images: Path, scratch: Path, device: str, repeats: int) -> harness.R
     encoder_s, bare = time_best(lambda: encode(encoder, crops, batch))
     masks = RunFolder(scratch / "masks")
     for name, objects in zip(names, found, strict=True):
-        masks.write_class_map(f"{name}.png", objects.masks.any(axis=0).astype(np.uint8))
+        write_class_map(masks, f"{name}.png", objects.masks.any(axis=0).astype(np.uint8))
     whole_s, rows = time_best(embed)
     with_masks_s, mask_rows = time_best(lambda: embed(masks=str(masks.path)))
     plain = weights.load(config.encoder, "", num_classes=0).eval().to(backend.device)

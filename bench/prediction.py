@@ -25,7 +25,7 @@ from fastcomus.segmentation.labelling import label_images
 from fastcomus.segmentation.prediction import WINDOW, Prediction, resize_shorter_side
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter
 from fastcomus.settings import get_preset_config, parse_scales
-from fastcomus.store.masks import get_mask_file_name
+from fastcomus.store.masks import get_mask_file_name, read_class_map, write_class_map
 from fastcomus.store.run_folder import RunFolder
 
 Batch = tuple[list[torch.Tensor], list[tuple[int, int]], list[str]]
@@ -44,7 +44,7 @@ def main() -> None:
         folder = RunFolder(scratch)
 
         def write(prediction: Prediction) -> None:
-            folder.write_class_map(get_mask_file_name(prediction.image), prediction.compute_labels())
+            write_class_map(folder, get_mask_file_name(prediction.image), prediction.compute_labels())
 
         def predict() -> None:
             given = (segmenter, found.root, names, (), write, config, backend, arguments.workers, "predict")
@@ -58,7 +58,7 @@ def main() -> None:
         }
         times = harness.time_sides(sides, arguments.repeats)
         bare = times["network and labels"].result
-        agreement = [(folder.read_class_map(get_mask_file_name(name)) == bare[name]).mean() for name in names]
+        agreement = [(read_class_map(folder, get_mask_file_name(name)) == bare[name]).mean() for name in names]
     assert min(agreement) > 0.9, min(agreement)  # interpolate does not know where strided logits lie: half a stride
     numbers = {**harness.describe_run(), "images": len(names), "agreement": float(np.mean(agreement))}
     for side, taken in times.items():

@@ -28,7 +28,8 @@ from fastcomus.clusters.labels import build_clusters, cluster_rows
 from fastcomus.config import ClusterConfig
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, to_dict, with_settings
-from fastcomus.store.objects_table import SKIPPED_SCHEMA, make_object_schema
+from fastcomus.store.masks import write_class_map
+from fastcomus.store.objects_table import SKIPPED_SCHEMA, finish_shards, make_object_schema, read_shards, write_shard
 from fastcomus.store.run_folder import RunFolder
 
 K, DIMENSION, SIDE = 14, 384, (64, 48)
@@ -77,14 +78,14 @@ def make_clustered_run(folder: Path, count: int) -> None:
     maps = (np.eye(K)[labels] + rng.normal(0, 0.05, (count, K))).astype(np.float32)
     clusters = build_clusters(maps, labels, K, 0.2)
     write_clusters(
-        run, clusters, Eigenmaps(maps, np.linspace(0, 0.3, K), 0.0, 0.0), run.read_shards(["image"])["image"]
+        run, clusters, Eigenmaps(maps, np.linspace(0, 0.3, K), 0.0, 0.0), read_shards(run, ["image"])["image"]
     )
     config = asdict(ClusterConfig(k=K, assign="kmeans"))
     facts = {"k": K, "objects": count, "images": True, "source": "made", "embeddings": "", "config": config}
     run.finish("clusters", "clustered", **facts, residual=0.0, orthonormality=0.0)
     for number in range(SCENES):
-        run.write_class_map(
-            f"iteration-0/masks/{_name_image(number)}.png", np.where(_make_mask(number), 1 + number % K, 0)
+        write_class_map(
+            run, f"iteration-0/masks/{_name_image(number)}.png", np.where(_make_mask(number), 1 + number % K, 0)
         )
     for number in range(SCENES, count):
         target = run.resolve_file(f"iteration-0/masks/{_name_image(number)}.png")
@@ -111,8 +112,8 @@ def make_objects(folder: Path, count: int) -> RunFolder:
         boxes = {"width": SIDE[0], "height": SIDE[1], "x0": 0, "y0": 0, "x1": 32, "y1": 48, "area": 1536, "score": 1.0}
         columns = {name: [value] * len(numbers) for name, value in boxes.items()}
         names = {"image": [_name_image(n) for n in numbers], "mask": [counts[n % SCENES] for n in numbers]}
-        run.write_shard(index, pa.table({**names, **columns, "embedding": embedding}, schema=schema), empty, "made")
-    run.finish_shards(len(starts), empty, "made")
+        write_shard(run, index, pa.table({**names, **columns, "embedding": embedding}, schema=schema), empty, "made")
+    finish_shards(run, len(starts), empty, "made")
     return run
 
 

@@ -1,7 +1,7 @@
-"""Every setting, its default and its help sentence: one frozen dataclass per stage, the presets, TOML in and out.
+"""Every setting with its default, its help sentence and its range: one frozen dataclass per stage.
 
-A default lives here and nowhere else. The command line is generated from these fields, a stage receives its own
-dataclass, and `run.json` stores all of them. Fields hold int, float, bool or str only, so that TOML can say them.
+Defaults are defined only here. The command line is generated from these fields, each stage receives its own dataclass,
+and `run.json` stores all of them. Fields are int, float, bool or str, which TOML can hold.
 """
 
 from __future__ import annotations
@@ -21,9 +21,29 @@ SCHEDULES = ("constant", "cosine")
 SALIENCY_PRIORS = ("background-prior", "minimum-barrier", "absorbing-markov-chain")
 
 
-def define_setting(default: Any, help: str, zero: str = "") -> Any:
-    """A dataclass field with its default and its sentence of help. `zero`: a word that stands for 0."""
-    return field(default=default, metadata={"help": help, "zero": zero})
+def define_setting(
+    default: Any,
+    help: str,
+    *,
+    zero: str = "",
+    least: int | None = None,
+    within: str = "",
+    choices: tuple[Any, ...] = (),
+    rule: str = "",
+) -> Any:
+    """Make a dataclass field of a setting; `settings.check` holds it to what stands here.
+
+    Args:
+        default: Its default.
+        help: Its sentence of help.
+        zero: A word that stands for 0, which is then allowed whatever `least` says.
+        least: The smallest number allowed.
+        within: The interval of numbers allowed, such as "[0, 1)" or "(0, inf)".
+        choices: The values allowed.
+        rule: What an error says of `within` or `choices`; "lie in" or "be one of" them by default.
+    """
+    allowed = {"least": least, "within": within, "choices": choices, "rule": rule}
+    return field(default=default, metadata={"help": help, "zero": zero, **allowed})
 
 
 @dataclass(frozen=True)
@@ -37,43 +57,52 @@ class EmbedConfig:
         "train-saliency.",
     )
     saliency_size: int = define_setting(
-        256, "Side in pixels at which published networks look for objects; those of train-saliency bring their own."
+        256,
+        "Side in pixels at which published networks look for objects; those of train-saliency bring their own.",
+        least=32,
     )
     saliency_precision: str = define_setting(
         "auto",
         "Of networks that look for objects: float32, bf16, or auto (bf16 where the device has instructions for it, "
         "twice as fast; bench/saliency.py measures what it changes).",
+        choices=AUTOMATIC_PRECISIONS,
     )
     prior_weight: float = define_setting(
         0.5,
         "Share, in maps of a network of train-saliency, of the priors it learnt from, which know outlines better; "
         "[0, 1], 0: the network alone.",
+        within="[0, 1]",
     )
     masks: str = define_setting("", "Folder of your own object masks (above 0 is object) to use instead of saliency.")
     theta: str = define_setting(
         "otsu", "Saliency above it is object: 'otsu' (a threshold per image) or a number in [0, 1)."
     )
-    min_area: int = define_setting(400, "Objects of fewer pixels are left out.")
+    min_area: int = define_setting(400, "Objects of fewer pixels are left out.", least=1)
     encoder: str = define_setting(
         "vit_small_patch8_224.dino", "What embeds a crop: efficientnet-lite0 or any timm name."
     )
     encoder_weights: str = define_setting("", "Checkpoint file for the encoder, instead of its published weights.")
-    crop_size: int = define_setting(256, "Side in pixels to which every object's box is stretched.")
+    crop_size: int = define_setting(256, "Side in pixels to which every object's box is stretched.", least=8)
     normalize: bool = define_setting(False, "Scale every embedding to unit length.")
     precision: str = define_setting(
         "float32",
         "float32, or bf16: about twice as fast on processors with bf16 instructions, slower without; "
         "embeddings change slightly, and objects between two clusters may change theirs (bench/embed.py measures it).",
+        choices=PRECISIONS,
     )
     embed_batch: int = define_setting(
-        32, "Crops per pass of the encoder; fewer where memory is short. 0: as many as the free memory of a GPU holds."
+        32,
+        "Crops per pass of the encoder; fewer where memory is short. 0: as many as the free memory of a GPU holds.",
+        least=0,
     )
     compile: bool = define_setting(
         False,
         "Compile the networks (torch.compile; on a GPU CUDA graphs): minutes at the start, faster batches after.",
     )
-    shard_images: int = define_setting(256, "Images per Parquet file; a killed run goes on at the last whole file.")
-    max_pixels: int = define_setting(100_000_000, "Images of more pixels than this are skipped.")
+    shard_images: int = define_setting(
+        256, "Images per Parquet file; a killed run goes on at the last whole file.", least=1
+    )
+    max_pixels: int = define_setting(100_000_000, "Images of more pixels than this are skipped.", least=1)
 
 
 @dataclass(frozen=True)
@@ -88,20 +117,24 @@ class SaliencyConfig:
         "dino_resnet50", "Backbone of the network that refines the maps of the priors."
     )
     confident_share: float = define_setting(
-        0.5, "Share of the images, those whose maps agree most clearly, that the networks learn from; (0, 1]."
+        0.5,
+        "Share of the images, those whose maps agree most clearly, that the networks learn from; (0, 1].",
+        within="(0, 1]",
     )
     refine_epochs: int = define_setting(
-        8, "Passes over these to refine the maps, predictions averaged over the last; 0 does not."
+        8, "Passes over these to refine the maps, predictions averaged over the last; 0 does not.", least=0
     )
-    moving_average: float = define_setting(0.5, "Weight of the epochs before in that average; [0, 1).")
+    moving_average: float = define_setting(0.5, "Weight of the epochs before in that average; [0, 1).", within="[0, 1)")
     network: str = define_setting("basnet", "What learns the refined maps: basnet, or a backbone for a small network.")
-    epochs: int = define_setting(8, "Passes over these in which it learns them.")
-    size: int = define_setting(256, "Side in pixels of what the networks see.")
+    epochs: int = define_setting(8, "Passes over these in which it learns them.", least=1)
+    size: int = define_setting(256, "Side in pixels of what the networks see.", least=32)
     scale_min: float = define_setting(0.4, "Smallest area of a training crop, as a share of the image's.")
     scale_max: float = define_setting(1.0, "Largest area of a training crop.")
     learning_rate: float = define_setting(1e-4, "Adam's learning rate at the start; it falls to 0 (cosine).")
-    batch_size: int = define_setting(16, "Images per training step.")
-    precision: str = define_setting("auto", "float32, bf16, or auto (bf16 where the device has instructions for it).")
+    batch_size: int = define_setting(16, "Images per training step.", least=2)
+    precision: str = define_setting(
+        "auto", "float32, bf16, or auto (bf16 where the device has instructions for it).", choices=AUTOMATIC_PRECISIONS
+    )
 
 
 @dataclass(frozen=True)
@@ -109,34 +142,44 @@ class ClusterConfig:
     """Objects to clusters (steps 4 to 7)."""
 
     k: int = define_setting(
-        0, "Number of clusters; auto finds one, as choose_k says (suggest-k shows more).", zero="auto"
+        0, "Number of clusters; auto finds one, as choose_k says (suggest-k shows more).", zero="auto", least=2
     )
     choose_k: str = define_setting(
         "leiden",
         "How k is found when it is auto: leiden (communities of the graph), modularity (the k whose clusters have the "
         "highest) or eigengap (the largest step in the eigenvalues).",
+        choices=COUNT_CRITERIA,
     )
-    max_k: int = define_setting(60, "Most clusters that modularity and eigengap look at.")
+    max_k: int = define_setting(60, "Most clusters that modularity and eigengap look at.", least=2)
     method: str = define_setting(
         "spectral",
         "spectral (the paper's), kmeans or minibatch-kmeans (straight on the embeddings), leiden (communities of the "
         "graph) or agglomerative (Ward's, joining neighbours in the graph).",
+        choices=CLUSTER_METHODS,
     )
-    resolution: float = define_setting(1.0, "Leiden's: above 1 gives more communities, below 1 fewer.")
-    metric: str = define_setting("euclidean", "Distance between embeddings in the graph: euclidean or cosine.")
-    n_neighbors: int = define_setting(30, "Neighbours of each object in the graph, itself included.")
+    resolution: float = define_setting(
+        1.0, "Leiden's: above 1 gives more communities, below 1 fewer.", within="(0, inf)", rule="be above 0"
+    )
+    metric: str = define_setting(
+        "euclidean", "Distance between embeddings in the graph: euclidean or cosine.", choices=METRICS
+    )
+    n_neighbors: int = define_setting(30, "Neighbours of each object in the graph, itself included.", least=2)
     recall: float = define_setting(
-        0.95, "Share of true neighbours that the search among many objects must reach; 1 is exact."
+        0.95, "Share of true neighbours that the search among many objects must reach; 1 is exact.", within="(0, 1]"
     )
-    n_components: int = define_setting(0, "Eigenvectors used; 0 takes as many as clusters.")
+    n_components: int = define_setting(0, "Eigenvectors used; 0 takes as many as clusters.", least=0)
     assign: str = define_setting(
         "qr",
         "Labels from the eigenvectors: qr (column-pivoted QR), normalized (k-means on rows of unit length, started by "
         "qr) or kmeans (the paper's).",
+        choices=ASSIGNMENTS,
     )
-    n_init: int = define_setting(10, "Restarts of kmeans; the best is kept.")
+    n_init: int = define_setting(10, "Restarts of kmeans; the best is kept.", least=1)
     filter: float = define_setting(
-        0.2, "Share of each cluster, farthest from its centre, kept out of training; [0, 1)."
+        0.2,
+        "Share of each cluster, farthest from its centre, kept out of training; [0, 1).",
+        within="[0, 1)",
+        rule="lie in [0, 1): the share of each cluster to leave out",
     )
 
 
@@ -148,45 +191,71 @@ class TrainConfig:
         "dino_resnet50", "Backbone of DeepLabv3: dino_resnet50, efficientnet-lite0, any timm name."
     )
     backbone_weights: str = define_setting("", "Checkpoint file for the backbone, instead of its published weights.")
-    output_stride: int = define_setting(8, "Pixels per step of the backbone's last feature map: 8, 16 or 32.")
-    iterations: int = define_setting(2, "Rounds of training; each starts from the backbone's own weights.")
-    epochs: int = define_setting(10, "Passes over the images in the first iteration.")
-    next_epochs: int = define_setting(5, "Passes over the images in every later iteration.")
+    output_stride: int = define_setting(
+        8,
+        "Pixels per step of the backbone's last feature map: 8, 16 or 32.",
+        choices=(8, 16, 32),
+        rule="be 8, 16 or 32",
+    )
+    iterations: int = define_setting(2, "Rounds of training; each starts from the backbone's own weights.", least=1)
+    epochs: int = define_setting(10, "Passes over the images in the first iteration.", least=1)
+    next_epochs: int = define_setting(5, "Passes over the images in every later iteration.", least=1)
     extend: str = define_setting(
         "", "More images for the iterations after the first: a folder, tars or a list, as for embed."
     )
-    train_size: int = define_setting(512, "Side in pixels of the training crops.")
+    train_size: int = define_setting(512, "Side in pixels of the training crops.", least=32)
     scale_min: float = define_setting(0.5, "Smallest area of a training crop, as a share of the image's.")
     scale_max: float = define_setting(
         2.0, "Largest area of a training crop; draws that do not fit give the largest window."
     )
     learning_rate: float = define_setting(6e-5, "Adam's learning rate at the start.")
-    schedule: str = define_setting("constant", "Learning rate over an iteration: constant, or cosine (falling to 0).")
-    head_learning_rate: float = define_setting(0.0, "Learning rate of the DeepLab head; 0 takes that of the backbone.")
-    batch_size: int = define_setting(56, "Images per training step, over all processes.")
-    images_at_once: int = define_setting(
-        0, "Images that a process passes through the network at once; a step adds up several passes. 0: all of a step."
+    schedule: str = define_setting(
+        "constant", "Learning rate over an iteration: constant, or cosine (falling to 0).", choices=SCHEDULES
     )
-    precision: str = define_setting("auto", "float32, bf16, or auto (bf16 where the device has instructions for it).")
+    head_learning_rate: float = define_setting(
+        0.0,
+        "Learning rate of the DeepLab head; 0 takes that of the backbone.",
+        within="[0, inf)",
+        rule="be a finite number of at least 0",
+    )
+    batch_size: int = define_setting(56, "Images per training step, over all processes.", least=2)
+    images_at_once: int = define_setting(
+        0,
+        "Images that a process passes through the network at once; a step adds up several passes. 0: all of a step.",
+        least=0,
+    )
+    precision: str = define_setting(
+        "auto", "float32, bf16, or auto (bf16 where the device has instructions for it).", choices=AUTOMATIC_PRECISIONS
+    )
     compile: bool = define_setting(
         False, "Compile the network (torch.compile): minutes at the start, faster steps after."
     )
     cache_gb: float = define_setting(
-        2.0, "Memory in GB for decoded images, which are then read once; 0 reads them each time."
+        2.0,
+        "Memory in GB for decoded images, which are then read once; 0 reads them each time.",
+        within="[0, inf)",
+        rule="be a finite number of at least 0",
     )
     weight_average: float = define_setting(
-        0.0, "Train to the moving average of the weights, which keeps this share of itself in a step; [0, 1), 0: none."
+        0.0,
+        "Train to the moving average of the weights, which keeps this share of itself in a step; [0, 1), 0: none.",
+        within="[0, 1)",
     )
     min_confidence: float = define_setting(
-        0.0, "Later iterations do not learn from pixels of whose label the network before was less sure; [0, 1)."
+        0.0,
+        "Later iterations do not learn from pixels of whose label the network before was less sure; [0, 1).",
+        within="[0, 1)",
     )
     mask_weight: float = define_setting(
         0.0,
         "Share that an image's first object masks, which know outlines better, have in where objects are when a "
         "network labels it; [0, 1), 0: the network alone. predict has no such masks.",
+        within="[0, 1)",
     )
     stop_agreement: float = define_setting(
-        0.0, "No further iteration once the masks of two agree on this share of their object pixels; [0, 1], 0: never."
+        0.0,
+        "No further iteration once the masks of two agree on this share of their object pixels; [0, 1], 0: never.",
+        within="[0, 1]",
     )
 
 
@@ -194,7 +263,7 @@ class TrainConfig:
 class PredictConfig:
     """Images to class maps by the trained network."""
 
-    predict_size: int = define_setting(512, "Shorter side in pixels at which the network sees an image.")
+    predict_size: int = define_setting(512, "Shorter side in pixels at which the network sees an image.", least=32)
     scales: str = define_setting(
         "1", "Sizes to predict at and average, as multiples of predict_size: '1' or '0.75, 1, 1.5'."
     )
@@ -203,6 +272,7 @@ class PredictConfig:
         4,
         "Images of equal size per pass of the network (with flip, and their mirror images); more suit a GPU, fewer are "
         "taken where memory is short. 0: as many as the free memory of a GPU holds.",
+        least=0,
     )
 
 
@@ -214,6 +284,7 @@ class AssignConfig:
         0.01,
         "A new object farther from its neighbours than all but this share of the clustered objects are from theirs is "
         "flagged as unlike anything; [0, 1).",
+        within="[0, 1)",
     )
 
 
@@ -221,9 +292,11 @@ class AssignConfig:
 class ReportConfig:
     """What a person looks at: the pages of `report`."""
 
-    map_objects: int = define_setting(3_000, "Most objects on the map; of more, some of every cluster.")
-    shown_images: int = define_setting(2_000, "Most images on the image pages; of more, some of every cluster.")
-    samples: int = define_setting(12, "Core samples on a cluster's card; half as many of what was filtered.")
+    map_objects: int = define_setting(3_000, "Most objects on the map; of more, some of every cluster.", least=4)
+    shown_images: int = define_setting(
+        2_000, "Most images on the image pages; of more, some of every cluster.", least=1
+    )
+    samples: int = define_setting(12, "Core samples on a cluster's card; half as many of what was filtered.", least=2)
 
 
 @dataclass(frozen=True)
@@ -234,7 +307,10 @@ class Config:
         "auto",
         "Set of defaults: auto, dino (the paper's models), voc, coco (the paper's recipes) or offline (no download).",
     )
-    seed: int = define_setting(0, "Seed of everything random; the same seed gives the same bytes.")
+    # NumPy, scikit-learn and torch each take their seed from it; every iteration adds its number.
+    seed: int = define_setting(
+        0, "Seed of everything random; the same seed gives the same bytes.", within="[0, 2147483647]"
+    )
     saliency: SaliencyConfig = SaliencyConfig()
     embed: EmbedConfig = EmbedConfig()
     cluster: ClusterConfig = ClusterConfig()

@@ -1,31 +1,30 @@
-"""What a user is meant to see: bad input, and memory that ran out."""
+"""Errors that a user is meant to see: unusable input, and memory that ran out."""
 
 from __future__ import annotations
 
 import difflib
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-
-def suggest_names(name: str, known: Any) -> str:
-    """How a sentence ends: '; did you mean X?' for the known names nearest to `name`, else '.'."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else "."
-
 
 _SIGNS_OF_NO_MEMORY = (
     "out of memory",
+    "not enough memory",
     "can't allocate memory",
     "cannot allocate memory",
     "bad_alloc",
     "can't start new thread",
+    "status_alloc_failed",  # cuBLAS, cuDNN, cuSOLVER, ...
+    "status_internal_error_host_allocation_failed",  # cuDNN 9
+    "status_internal_error_device_allocation_failed",
 )
+# The texts of these may quote a file's name or a value, so that only their type counts.
+_QUOTING_ERRORS = (OSError, ValueError, LookupError, SyntaxError)
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """How the command line ends: what it prints, in one line, and the exit code."""
+    """What the command line prints at its end, in one line, and its exit code."""
 
     text: str
     exit_code: int
@@ -39,11 +38,10 @@ class InputError(ValueError):
 
 
 def explain_error(error: BaseException) -> Sentence | None:
-    """What a user is told of `error`; None where it is a fault of the program, which a traceback explains better."""
-    first = str(error).strip().split("\n")[0][:200]
+    """Return what a user is told of `error`, or None for a fault of the program, which needs a traceback."""
     if is_out_of_memory(error):
         return Sentence(
-            f"memory ran out ({first or type(error).__name__}); free some, or lower --workers, --embed-batch, "
+            f"memory ran out ({get_first_line(error, 200)}); free some, or lower --workers, --embed-batch, "
             "--images-at-once, --predict-batch or --cache-gb; the same command goes on from here.",
             3,
         )
@@ -55,18 +53,37 @@ def explain_error(error: BaseException) -> Sentence | None:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory, of the machine or of its CUDA device, ran out: by Python, NumPy, Arrow, torch or a C++ library.
+    """Whether the machine or its GPU ran out of memory, as Python, NumPy, Arrow, torch, CuPy or a C++ library says it.
 
-    An error that was raised because of such a one counts as well.
+    Args:
+        error: An exception; those that caused it (`__cause__`) are looked at as well.
+
+    Returns:
+        True for MemoryError, ENOMEM, any class called OutOfMemoryError, and the messages of C++ and CUDA libraries.
     """
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
-        if isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS_OF_NO_MEMORY):
+        if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+            return True
+        text = "" if isinstance(error, _QUOTING_ERRORS) else str(error).lower()
+        if any(sign in text for sign in _SIGNS_OF_NO_MEMORY):
             return True
         error = error.__cause__
     return False
 
 
-def get_first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+def get_first_line(error: BaseException, limit: int | None = None) -> str:
+    """Return the first line of an error's message, at most `limit` characters; its class's name if it has none."""
+    return str(error).strip().split("\n")[0][:limit] or type(error).__name__
+
+
+def suggest_names(name: str, known: Iterable[str]) -> str:
+    """Return how a sentence ends: '; did you mean X?' for the `known` names nearest to `name`, else '.'."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else "."
+
+
+def escape_invalid_utf8(text: str) -> str:
+    r"""Return `text` with every byte that is not UTF-8 (which Python keeps as a lone surrogate) written as \xNN."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -1,7 +1,7 @@
-"""Ctrl-C: once ends the command at the next safe point, twice at once.
+"""Ctrl-C: pressed once it ends the command at the next safe point, pressed twice immediately.
 
-A safe point lies behind work that has just been stored: a shard, an image, a step of training. The command line asks
-for this; in a Python program ctrl-C does what it always does.
+A safe point is where work has just been stored: after a shard, an image, a step of training. Only the command line
+asks for this; in a Python program ctrl-C works as usual.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _asked = threading.Event()
 
 @contextmanager
 def end_at_safe_points() -> Iterator[None]:
-    """Inside the block the first ctrl-C is kept until `reach_safe_point`, the second raises KeyboardInterrupt at once.
+    """Delay the first ctrl-C in the block until `reach_safe_point`; the second raises KeyboardInterrupt immediately.
 
-    Processes that train together end at once: they would otherwise stop at different steps and wait for one another.
+    Processes that train together are not delayed: they would stop at different steps and wait for one another.
     """
     if threading.current_thread() is not threading.main_thread() or detect_process_group().size > 1:
         yield
@@ -48,11 +48,11 @@ def end_at_safe_points() -> Iterator[None]:
 
 
 def is_asked() -> bool:
-    """Whether ctrl-C was pressed, so that what is done should be stored for `reach_safe_point`."""
+    """Whether ctrl-C was pressed, so that finished work should be stored before `reach_safe_point`."""
     return _asked.is_set()
 
 
 def reach_safe_point() -> None:
-    """Raise KeyboardInterrupt here if ctrl-C was pressed."""
+    """Raise KeyboardInterrupt if ctrl-C was pressed."""
     if _asked.is_set():
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""Processes that train one network together: who is who, and what they tell one another.
+"""Processes that train one network together: their ranks, and how they exchange values.
 
-`torchrun` (or Slurm's `srun`) starts the same command N times; environment variables tell each which one it is.
-A command that was started alone is a group of one, in which nothing here communicates.
+`torchrun` (or Slurm's `srun`) starts the same command N times; environment variables tell each its rank. A command
+that was started alone is a group of one, which does not communicate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ _PORT = "29511"
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """`rank`: this process, in [0, `size`). `local_rank`: the same among those of this machine."""
+    """The processes and which of them this one is.
+
+    Attributes:
+        rank: This process, in [0, size).
+        size: The number of processes.
+        local_rank: This process among those of this machine.
+    """
 
     rank: int = 0
     size: int = 1
@@ -34,11 +40,11 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """The first writes what all share: settings, checkpoints, manifests."""
+        """Whether this process writes what all share: settings, checkpoints, manifests."""
         return self.rank == 0
 
     def choose_device(self, wanted: str) -> str:
-        """The device of this process: of several that ask for "cuda" (or get it by "auto"), each its own."""
+        """Return the device of this process: each of several that want "cuda" (or "auto") gets its own GPU."""
         import torch
 
         if self.size == 1 or wanted not in ("auto", "cuda") or not torch.cuda.is_available():
@@ -46,7 +52,7 @@ class ProcessGroup:
         return f"cuda:{self.local_rank}"
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, in place."""
+        """Return the sum of `tensor` over all processes, computed in place."""
         if self.size > 1:
             import torch.distributed
 
@@ -54,11 +60,11 @@ class ProcessGroup:
         return tensor
 
     def broadcast(self, value: Value) -> Value:
-        """What the first process gave here, in every process; it also waits for all."""
+        """Return, in every process, the `value` of the first one. Waits for all."""
         return self.gather(value)[0]
 
     def gather(self, value: Value) -> list[Value]:
-        """What every process gave here, in the order of ranks, in every process."""
+        """Return, in every process, the values of all in the order of ranks. Waits for all."""
         if self.size == 1:
             return [value]
         import torch.distributed
@@ -68,14 +74,18 @@ class ProcessGroup:
         return values
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         self.gather(None)
 
     @contextmanager
     def connect(self, device: torch.device) -> Iterator[None]:
-        """The processes can talk to one another inside the block: over NCCL on CUDA devices, else gloo.
+        """Connect the processes for the block: by NCCL between CUDA devices, else gloo.
 
-        Raises InputError when one of them is lost.
+        Args:
+            device: The device of this process.
+
+        Raises:
+            InputError: Another process has ended.
         """
         if self.size == 1:
             yield
@@ -107,9 +117,13 @@ class ProcessGroup:
 
 
 def detect_process_group(environment: Mapping[str, str] | None = None) -> ProcessGroup:
-    """Which of the processes this is, by torchrun's variables or, under `srun`, by Slurm's.
+    """Read the process group from torchrun's variables or, under `srun`, from Slurm's.
 
-    Slurm's are copied to the names that torch looks for; MASTER_ADDR must be set where there are several machines.
+    Args:
+        environment: The variables; by default those of this process.
+
+    Raises:
+        InputError: Slurm uses several machines and MASTER_ADDR is not set.
     """
     env = os.environ if environment is None else environment
     if "RANK" not in env and int(env.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in env:

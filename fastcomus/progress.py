@@ -13,8 +13,16 @@ from fastcomus.processes import detect_process_group
 
 @contextmanager
 def show_progress(task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how many more `unit`s are done. Silent when standard error is no terminal, and in
-    all but the first of several processes.
+    """Show a bar while the block runs, if standard error is a terminal and this is the first of several processes.
+
+    Args:
+        task: What is done.
+        total: How many units there are.
+        unit: What they are called.
+        done: How many were done before.
+
+    Yields:
+        A function to be called with the number of further units done.
     """
     if not sys.stderr.isatty() or not detect_process_group().is_first:
         yield lambda count: None
@@ -39,14 +47,14 @@ _decoded: ContextVar[Counter[str] | None] = ContextVar("decoded", default=None)
 
 
 def count(**counts: int) -> None:
-    """Add to what the line of the stage that runs now will tell; the rate is that of what is named first."""
+    """Add to the counts in the line that the running stage logs; its rate is that of the count named first."""
     told = _counts.get()
     if told is not None:
         told.update({name: told.get(name, 0) + number for name, number in counts.items()})
 
 
 def count_decoded(decoded: Mapping[str, int]) -> None:
-    """Add to where the images of the stage that runs now were decoded, as `backends.BatchDecoder` counts them."""
+    """Add to the counts of where the running stage decoded its images, as `backends` counts them."""
     told = _decoded.get()
     if told is not None:
         told.update(decoded)

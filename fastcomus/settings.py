@@ -10,20 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastcomus.config import (
-    ASSIGNMENTS,
-    AUTOMATIC_PRECISIONS,
-    CLUSTER_METHODS,
-    COUNT_CRITERIA,
-    METRICS,
-    PRECISIONS,
-    SALIENCY_PRIORS,
-    SCHEDULES,
-    STAGES,
-    Config,
-    PredictConfig,
-    SaliencyConfig,
-)
+from fastcomus.config import SALIENCY_PRIORS, STAGES, Config, PredictConfig, SaliencyConfig
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.images.addresses import check_no_secrets, is_url
 
@@ -75,7 +62,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def get_preset_config(preset: str) -> Config:
-    """The configuration of a preset by name ('voc', 'coco', 'dino' or 'offline')."""
+    """Return the configuration of a preset.
+
+    Args:
+        preset: 'voc', 'coco', 'dino' or 'offline'.
+
+    Raises:
+        InputError: There is no such preset.
+    """
     if preset not in PRESETS:
         raise InputError(
             f"preset must be one of {', '.join(['auto', *PRESETS])}; got {preset!r}{suggest_names(preset, PRESETS)}"
@@ -90,9 +84,17 @@ def resolve(
     settings: Mapping[str, Any],
     choose_preset: Callable[[], str],
 ) -> Config:
-    """A run's configuration: what its folder has `stored` (else the preset's), under what is given now.
+    """Return a run's configuration: that of its folder or its preset, with the settings given now laid over it.
 
-    `choose_preset` is asked when the preset is to be "auto". A preset other than the stored one starts afresh.
+    Args:
+        stored: The configuration in run.json, if any. It is ignored if another preset is asked for.
+        preset: Name of the preset, which overrides the one in `settings`.
+        seed: The seed, which overrides the one in `settings`.
+        settings: Values as `with_settings` takes them.
+        choose_preset: Chooses the preset where none is given or it is "auto".
+
+    Raises:
+        InputError: A setting does not exist, or its value is of the wrong type or out of its range.
     """
     wanted = preset or settings.get("preset")
     if wanted is not None:
@@ -106,9 +108,17 @@ def resolve(
 
 
 def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any]) -> Config:
-    """`config` with `settings` ({"cluster": {"k": 14}, "seed": 3}) laid over it, checked.
+    """Lay settings over a configuration and check the result.
 
-    Raises InputError for a name that does not exist, a value of the wrong type or out of its range.
+    Args:
+        config: The configuration, which stays as it is.
+        settings: Values by stage and name, such as {"cluster": {"k": 14}, "seed": 3}.
+
+    Returns:
+        The new configuration.
+
+    Raises:
+        InputError: A setting does not exist, or its value is of the wrong type or out of its range.
     """
     changed: dict[str, Any] = {}
     for name, value in settings.items():
@@ -135,91 +145,34 @@ def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any
 
 def check(config: Config) -> None:
     """Raise InputError for the first value that is out of its range."""
-    saliency, embed, cluster = config.saliency, config.embed, config.cluster
-    train, predict, report = config.train, config.predict, config.report
-    # NumPy, scikit-learn and torch each take their seed from it; every iteration adds its number.
-    _require(0 <= config.seed < 2**31, "seed", "lie in [0, 2147483647]", config.seed)
-    if embed.theta != "otsu":
+    stages = [getattr(config, name) for name in STAGES]
+    for part in (config, *stages):
+        for field in dataclasses.fields(part):
+            if field.metadata:
+                _check_field(field, getattr(part, field.name))
+    theta = config.embed.theta
+    if theta != "otsu":
         try:
-            theta_is_valid = 0 <= float(embed.theta) < 1
+            theta_is_valid = 0 <= float(theta) < 1
         except ValueError:
             theta_is_valid = False
-        _require(theta_is_valid, "theta", "be 'otsu' or a number in [0, 1)", embed.theta)
-    for stage, name, least in (
-        (embed, "min_area", 1),
-        (saliency, "refine_epochs", 0),
-        (saliency, "epochs", 1),
-        (saliency, "size", 32),
-        (saliency, "batch_size", 2),
-        (embed, "saliency_size", 32),
-        (embed, "crop_size", 8),
-        (embed, "embed_batch", 0),
-        (embed, "shard_images", 1),
-        (embed, "max_pixels", 1),
-        (cluster, "max_k", 2),
-        (cluster, "n_neighbors", 2),
-        (cluster, "n_components", 0),
-        (cluster, "n_init", 1),
-        (train, "iterations", 1),
-        (train, "epochs", 1),
-        (train, "next_epochs", 1),
-        (train, "train_size", 32),
-        (train, "batch_size", 2),
-        (train, "images_at_once", 0),
-        (predict, "predict_size", 32),
-        (predict, "predict_batch", 0),
-        (report, "map_objects", 4),
-        (report, "shown_images", 1),
-        (report, "samples", 2),
-    ):
-        _require(getattr(stage, name) >= least, name, f"be at least {least}", getattr(stage, name))
-    _require(cluster.k == 0 or cluster.k >= 2, "k", "be at least 2", cluster.k)
-    for stage, name, choices in (
-        (saliency, "precision", AUTOMATIC_PRECISIONS),
-        (embed, "precision", PRECISIONS),
-        (embed, "saliency_precision", AUTOMATIC_PRECISIONS),
-        (train, "precision", AUTOMATIC_PRECISIONS),
-        (cluster, "method", CLUSTER_METHODS),
-        (cluster, "metric", METRICS),
-        (cluster, "assign", ASSIGNMENTS),
-        (cluster, "choose_k", COUNT_CRITERIA),
-        (train, "schedule", SCHEDULES),
-    ):
-        given = getattr(stage, name)
-        if given not in choices:
-            raise InputError(
-                f"{name} must be one of {', '.join(choices)}; got {given!r}{suggest_names(given, choices)}"
-            )
-    _require(0 < cluster.recall <= 1, "recall", "lie in (0, 1]", cluster.recall)
-    _require(0 < cluster.resolution < math.inf, "resolution", "be above 0", cluster.resolution)
-    _require(0 <= cluster.filter < 1, "filter", "lie in [0, 1): the share of each cluster to leave out", cluster.filter)
-    _require(0 <= config.assign.outliers < 1, "outliers", "lie in [0, 1)", config.assign.outliers)
-    _require(train.output_stride in (8, 16, 32), "output_stride", "be 8, 16 or 32", train.output_stride)
-    for stage in (saliency, train):
+        _require(theta_is_valid, "theta", "be 'otsu' or a number in [0, 1)", theta)
+    for stage in (config.saliency, config.train):
         in_order = 0 < stage.scale_min <= stage.scale_max
         _require(in_order, "scale_min", "be above 0 and at most scale_max", stage.scale_min)
         for name in ("scale_max", "learning_rate"):
             _require(math.isfinite(getattr(stage, name)), name, "be a finite number", getattr(stage, name))
         _require(stage.learning_rate > 0, "learning_rate", "be above 0", stage.learning_rate)
-    head_rate = train.head_learning_rate
-    _require(0 <= head_rate < math.inf, "head_learning_rate", "be a finite number of at least 0", head_rate)
-    _require(0 <= train.cache_gb < math.inf, "cache_gb", "be a finite number of at least 0", train.cache_gb)
-    for name in ("weight_average", "min_confidence", "mask_weight"):
-        _require(0 <= getattr(train, name) < 1, name, "lie in [0, 1)", getattr(train, name))
-    _require(0 <= train.stop_agreement <= 1, "stop_agreement", "lie in [0, 1]", train.stop_agreement)
-    _require(0 <= embed.prior_weight <= 1, "prior_weight", "lie in [0, 1]", embed.prior_weight)
-    _require(0 < saliency.confident_share <= 1, "confident_share", "lie in (0, 1]", saliency.confident_share)
-    _require(0 <= saliency.moving_average < 1, "moving_average", "lie in [0, 1)", saliency.moving_average)
-    parse_priors(saliency)
-    parse_scales(predict)
-    for stage in (getattr(config, name) for name in STAGES):
+    parse_priors(config.saliency)
+    parse_scales(config.predict)
+    for stage in stages:
         for value in dataclasses.asdict(stage).values():
             if is_url(str(value)):  # all settings stand in run.json and in the report
                 check_no_secrets(value)
 
 
 def parse_scales(config: PredictConfig) -> list[float]:
-    """The numbers in `config.scales`; InputError unless each is a number in [0.1, 10]."""
+    """Return the numbers in `config.scales`. Raises InputError unless each is a number in [0.1, 10]."""
     try:
         scales = [float(one) for one in config.scales.split(",")]
     except ValueError:
@@ -230,7 +183,7 @@ def parse_scales(config: PredictConfig) -> list[float]:
 
 
 def parse_priors(config: SaliencyConfig) -> list[str]:
-    """The names in `config.priors`; InputError unless each is a method without weights, named once."""
+    """Return the names in `config.priors`. Raises InputError unless each is a method without weights, named once."""
     names = [name.strip() for name in config.priors.split(",")]
     for name in names:
         if name not in SALIENCY_PRIORS:
@@ -242,17 +195,17 @@ def parse_priors(config: SaliencyConfig) -> list[str]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain nested dictionary of every setting (for run.json)."""
+    """Return every setting as a plain nested dictionary (for run.json)."""
     return dataclasses.asdict(config)
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`."""
+    """Return the configuration that `to_dict` turned into `values`; InputError as by `with_settings`."""
     return with_settings(Config(), values)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Settings from a TOML file with the tables [embed], [cluster], [train], [predict]."""
+    """Read settings, as `with_settings` takes them, from a TOML file with one table per stage; InputError if broken."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -260,7 +213,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def to_toml(config: Config) -> str:
-    """Every setting as TOML, readable by `read_toml`."""
+    """Return every setting as TOML, which `read_toml` reads."""
     import tomli_w
 
     return tomli_w.dumps(to_dict(config))
@@ -274,6 +227,25 @@ def _convert_value(name: str, value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise InputError(f"{name} must be of type {kind.__name__}; got {value!r}.")
     return value
+
+
+def _check_field(field: dataclasses.Field[Any], value: Any) -> None:
+    """Hold `value` to what the field's metadata (`config.define_setting`) allows."""
+    facts = field.metadata
+    least, within, choices, rule = (facts[key] for key in ("least", "within", "choices", "rule"))
+    if least is not None and not (facts["zero"] and value == 0):
+        _require(value >= least, field.name, f"be at least {least}", value)
+    if within:
+        low, high = (float(end) for end in within[1:-1].split(","))
+        is_above = low <= value if within[0] == "[" else low < value
+        is_below = value <= high if within[-1] == "]" else value < high
+        _require(is_above and is_below, field.name, rule or f"lie in {within}", value)
+    if choices and rule:
+        _require(value in choices, field.name, rule, value)
+    elif choices and value not in choices:
+        raise InputError(
+            f"{field.name} must be one of {', '.join(choices)}; got {value!r}{suggest_names(value, choices)}"
+        )
 
 
 def _require(holds: bool, name: str, rule: str, value: Any) -> None:

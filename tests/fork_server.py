@@ -48,10 +48,8 @@ class Trial:
         process.start()
         sender.close()
         self.moments, self.error, self.code = 0, "", 0
-        try:
+        with contextlib.suppress(EOFError):  # killed
             self.moments, self.error, self.code = receiver.recv()
-        except EOFError:  # killed
-            pass
         process.join()
         self.exitcode = process.exitcode
         self.code = self.code or process.exitcode

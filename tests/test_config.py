@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from fastcomus import InputError, Run, cluster
 from fastcomus.backends.choose import select
 from fastcomus.config import STAGES, Config
+from fastcomus.segmentation import samples
 from fastcomus.segmentation.labelling import label_images
 from fastcomus.segmentation.prediction import Prediction
 from fastcomus.segmentation.segmenter import build_segmenter
@@ -35,6 +36,7 @@ from fastcomus.settings import (
     to_toml,
     with_settings,
 )
+from fastcomus.store.masks import read_class_map
 from fastcomus.store.run_folder import RunFolder
 
 # A value for every setting that a run with TINY does not have. None: made by the test.
@@ -401,15 +403,14 @@ def batch_sizes() -> Iterator[set[int]]:
 def reads(clustered: Path, folder: Path, settings: dict[str, Any]) -> list[str]:
     """Class maps that a training of one iteration reads, in order; each is read once beforehand as well."""
     names: list[str] = []
-    plain = RunFolder.read_class_map
 
-    def noted(self: RunFolder, name: str) -> np.ndarray:
+    def noted(at: RunFolder, name: str) -> np.ndarray:
         if name.startswith("iteration-0"):
             names.append(name)
-        return plain(self, name)
+        return read_class_map(at, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "read_class_map", noted)
+        patch.setattr(samples, "read_class_map", noted)
         trained(clustered, folder, {"iterations": 1, "mask_weight": 0.0, **settings})
     return names
 

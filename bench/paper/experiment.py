@@ -26,7 +26,7 @@ from fastcomus.images.folder import find_images
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, with_settings
 from fastcomus.store.embeddings import check_embeddings, extract_embeddings
-from fastcomus.store.masks import get_mask_path
+from fastcomus.store.masks import get_mask_path, read_class_map
 from fastcomus.store.objects_table import decode_mask
 
 WORKERS = 2
@@ -170,7 +170,7 @@ class Experiment:
 
     def score_iteration(self, run: Run, iteration: int) -> Evaluation:
         folder = f"iteration-{iteration}"
-        return self.score_maps(lambda image: run.folder.read_class_map(get_mask_path(folder, image)), self.k)
+        return self.score_maps(lambda image: read_class_map(run.folder, get_mask_path(folder, image)), self.k)
 
     def find_object_classes(self, run: Run) -> np.ndarray:
         """(N,) the class of each object: its image's label, or the class of most object pixels there; -1 for none."""

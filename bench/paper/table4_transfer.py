@@ -6,6 +6,7 @@ from bench.paper.experiment import Experiment
 from bench.paper.result import Result
 from fastcomus.errors import InputError
 from fastcomus.run.run import Run
+from fastcomus.store.masks import read_class_map
 from fastcomus.store.run_folder import RunFolder
 
 NEEDS = "--trained RUN (table1's, say) and --data coco-voc:PATH@val2017, voc:VOCdevkit@test or another."
@@ -18,7 +19,7 @@ def measure(experiment: Experiment) -> Result:
     run = Run(experiment.get_trained, device=str(experiment.backend.device))
     k = (run.folder.read_manifest("clusters") or {}).get("k", 0)
     masks = RunFolder(run.predict(experiment.images, experiment.work / "transferred"))
-    scored = experiment.score_maps(lambda image: masks.read_class_map(f"{image}.png"), k)
+    scored = experiment.score_maps(lambda image: read_class_map(masks, f"{image}.png"), k)
     result = Result(
         f"Transfer to {scored.images} images", ("matching", "mIoU", "pixel accuracy", "classes of IoU >= 20 %")
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcomus.backends.interface import Backend
 from fastcomus.clusters.names import ClusterNames
-from fastcomus.store.masks import get_mask_path
+from fastcomus.store.masks import get_mask_path, read_class_map
 from fastcomus.store.run_folder import RunFolder
 
 
@@ -40,7 +40,7 @@ class ClassMaps:
 
     def read(self, image: str) -> np.ndarray:
         """Read the map of an image, (H, W) unsigned integers in [0, k]."""
-        return self.names.map_to_classes(self.folder.read_class_map(self._locate_mask(image)))
+        return self.names.map_to_classes(read_class_map(self.folder, self._locate_mask(image)))
 
     def select_present(self, names: Sequence[str]) -> list[str]:
         """Return the images among `names` that have a map."""

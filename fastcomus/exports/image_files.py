@@ -99,7 +99,7 @@ def place_image(
             with folder.replace_file(place) as path:
                 path.write_bytes(content)
         else:
-            _link_or_copy(source, folder, place, how)
+            _place_file(source, folder, place, how)
         return
     try:
         pixels = read_image(source, max_pixels)
@@ -112,7 +112,7 @@ def place_image(
         Image.fromarray(pixels).save(path, format="JPEG" if renamed or kind in _JPEG else kind, **settings)
 
 
-def _link_or_copy(source: Path, folder: RunFolder, place: str, how: str) -> None:
+def _place_file(source: Path, folder: RunFolder, place: str, how: str) -> None:
     with folder.replace_file(place) as path:
         if how == "link":
             try:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastcomus.exports.format import ExportFormat
 from fastcomus.exports.image_files import choose_unique_stems
+from fastcomus.store.masks import write_class_map
 from fastcomus.store.run_folder import RunFolder
 
 _ROOT = "VOCdevkit/VOC2012"
@@ -22,7 +23,7 @@ def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
-    folder.write_class_map(f"{_ROOT}/SegmentationClass/{PurePosixPath(place).stem}.png", labels)
+    write_class_map(folder, f"{_ROOT}/SegmentationClass/{PurePosixPath(place).stem}.png", labels)
 
 
 def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[None], classes: tuple[str, ...]) -> None:

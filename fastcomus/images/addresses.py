@@ -1,4 +1,4 @@
-"""Addresses of images on the network: which are taken, and that none carries a secret."""
+"""Addresses of images on the network: which are accepted, how they are written, and that none carries a secret."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from urllib.parse import quote, unquote, urlsplit
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 SCHEMES = ("http", "https", "s3", "gs", "memory")
@@ -14,19 +14,22 @@ _IN_A_PATH = "/:@!$&'()*+,;=~-._"  # what stands in the path of a URL as it is
 
 
 def is_url(text: str) -> bool:
+    """Whether `text` begins with a scheme and ://."""
     return _URL.match(text) is not None
 
 
 def parse_scheme(url: str) -> str:
+    """Return the scheme of a URL in lower case."""
     return url.partition("://")[0].lower()
 
 
 def is_web(url: str) -> bool:
+    """Whether a URL is of http or https."""
     return parse_scheme(url) in ("http", "https")
 
 
 def check_no_secrets(url: str) -> None:
-    """InputError for a URL with a user, a password or a query, which may be secrets; it does not repeat them."""
+    """Raise InputError, which does not repeat them, if a URL has a user, password or query, as they may be secrets."""
     host = url.partition("://")[2].partition("/")[0]
     shown = f"{parse_scheme(url)}://{host.rpartition('@')[2].partition('?')[0]}"
     if "@" in host:
@@ -42,36 +45,46 @@ def check_no_secrets(url: str) -> None:
 
 
 def normalise_url(text: str) -> str:
-    """`text` as it is remembered: without a slash at the end, what its path holds in percent signs where needed.
+    """Return a URL as run.json stores it; the network is not used.
 
-    Raises InputError for another scheme, a secret, or where FASTCOMUS_OFFLINE forbids the network. Touches nothing.
+    Args:
+        text: The address as a user gave it.
+
+    Returns:
+        The address without a slash at its end, its path percent-encoded where needed.
+
+    Raises:
+        InputError: The scheme is another, the address holds a secret, or FASTCOMUS_OFFLINE forbids the network.
     """
     check_no_secrets(text)
+    shown = escape_invalid_utf8(text)[:200]
     if parse_scheme(text) not in SCHEMES or "::" in text:
-        raise InputError(f"images come from s3://, gs://, http:// and https:// addresses; got {_escape_url(text)}.")
+        raise InputError(f"images come from s3://, gs://, http:// and https:// addresses; got {shown}.")
     if parse_scheme(text) != "memory" and os.environ.get("FASTCOMUS_OFFLINE") == "1":
         raise InputError(
-            f"{_escape_url(text)} lies on the network, which FASTCOMUS_OFFLINE forbids; unset it, or give images of "
-            "this machine."
+            f"{shown} lies on the network, which FASTCOMUS_OFFLINE forbids; unset it, or give images of this machine."
         )
     _, _, path = text.partition("://")
     host, _, path = path.partition("/")
     if not host and parse_scheme(text) != "memory":
-        raise InputError(
-            f"{_escape_url(text)} names no {'host' if is_web(text) else 'bucket'}; give SCHEME://NAME/PATH."
-        )
+        raise InputError(f"{shown} names no {'host' if is_web(text) else 'bucket'}; give SCHEME://NAME/PATH.")
     path = quote(path, safe=_IN_A_PATH + "%{}[]", errors="surrogateescape") if is_web(text) else path
     return f"{parse_scheme(text)}://{host}/{path}".rstrip("/") if path else f"{parse_scheme(text)}://{host}"
 
 
 def join_address(folder: str, name: str) -> str:
-    """The address of `name` below `folder`: a URL, a path, or "https://" alone, where names begin with a host."""
+    """Return the address of a file.
+
+    Args:
+        folder: A URL, a path, or "https://" alone, where names begin with a host.
+        name: Path of the file below `folder`.
+    """
     slash = "" if folder.endswith("://") else "/"
     return f"{folder}{slash}{quote(name, safe=_IN_A_PATH, errors='surrogateescape') if is_web(folder) else name}"
 
 
 def find_path_below(url: str, folder: str) -> str:
-    """The inverse of `join_address`; "" for a URL that lies elsewhere, or that carries a query."""
+    """Return `name` of what `join_address(folder, name)` gave; "" for a URL that lies elsewhere or has a query."""
     start = folder if folder.endswith("://") else f"{folder}/"
     if not url.startswith(start):
         return ""
@@ -79,7 +92,3 @@ def find_path_below(url: str, folder: str) -> str:
     if not is_web(folder):
         return rest
     return "" if urlsplit(url).query or urlsplit(url).fragment else unquote(rest, errors="surrogateescape")
-
-
-def _escape_url(url: str) -> str:
-    return url.encode(errors="surrogateescape").decode(errors="backslashreplace")[:200]

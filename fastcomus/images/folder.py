@@ -1,5 +1,8 @@
 """Images in a folder, to any depth."""
 
+# Paths are strings here, which is faster and keeps odd names as they are.
+# ruff: noqa: PTH112, PTH113, PTH116, PTH119
+
 from __future__ import annotations
 
 import heapq
@@ -8,15 +11,12 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preinit(): no thread has to load one
-
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images.found import (
     ENDINGS,
     ImageList,
     NoImages,
     Skipped,
-    escape_name,
     has_image_ending,
     is_hidden,
     is_utf8,
@@ -24,15 +24,20 @@ from fastcomus.images.found import (
 
 
 def find_images(root: Path) -> ImageList:
-    """List every image file under `root`, by its ending (`ENDINGS`, in upper or lower case).
+    """List every image file under `root` by its ending (`ENDINGS`, in upper or lower case). No file is opened.
 
-    Links are followed. Each real folder and each linked file is taken once: under its real path where that
-    lies inside the tree, else through the link that sorts first, so that loops end. Names that start with
-    "." and `__MACOSX` are passed over. Nothing is opened. `root` may also be one image file: then the list
-    is that file, relative to its folder. Raises `InputError` where `root` is missing or holds no image.
+    Links are followed. Each real folder and each linked file is listed once: under its real path if that lies inside
+    the tree, else through the link that sorts first, so that loops end. Names that start with "." and `__MACOSX` are
+    passed over.
+
+    Args:
+        root: A folder, or one image file, which is then listed relative to its folder.
+
+    Raises:
+        InputError: `root` is missing or holds no image.
     """
     root = Path(root)
-    shown = escape_name(str(root))
+    shown = escape_invalid_utf8(str(root))
     looked_for = ", ".join(f".{ending}" for ending in ENDINGS)
     if os.path.isdir(root):
         walk = _Walk(os.path.realpath(root), has_image_ending)
@@ -53,8 +58,14 @@ def find_images(root: Path) -> ImageList:
 
 
 def find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str], list[Skipped]]:
-    """The files of a folder as `find_images` finds them, but those whose name `is_wanted`: sorted, and what was left
-    out.
+    """List the files of a folder, to any depth, as `find_images` does.
+
+    Args:
+        root: The folder.
+        is_wanted: Whether a file is listed, by its name without folders.
+
+    Returns:
+        The sorted names, and what was left out.
     """
     walk = _Walk(os.path.realpath(root), is_wanted)
     return sorted(walk.names), walk.skipped
@@ -63,8 +74,8 @@ def find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str],
 class _Walk:
     """One pass over a tree: real folders first, then links to folders in sorted order, then links to files.
 
-    `d_type` from the directory itself tells files, folders and links apart, so only links cost a `stat`. A
-    real file needs no record of its own: it is listed if its real folder was visited and its name qualifies.
+    Directory entries tell files, folders and links apart (`d_type`), so that only links cost a `stat`. Real files need
+    no set of their own: one is listed if its real folder was visited and its name qualifies.
     """
 
     def __init__(self, real_root: str, is_wanted: Callable[[str], bool]) -> None:
@@ -137,7 +148,7 @@ class _Walk:
         return False
 
     def _skip(self, relative: str, reason: str, detail: str) -> None:
-        self.skipped.append(Skipped(escape_name(relative), reason, detail))
+        self.skipped.append(Skipped(escape_invalid_utf8(relative), reason, detail))
 
     def _is_listed(self, real_path: str) -> bool:
         folder, name = os.path.split(real_path)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preinit(): no thread has to load one
-
 from fastcomus.errors import InputError
 from fastcomus.images.roots import ImageRoot
 
@@ -17,13 +15,14 @@ ENDINGS = ("jpg", "jpeg", "jpe", "png", "webp", "bmp", "tif", "tiff", "gif")
 
 @dataclass(frozen=True)
 class Skipped:
-    """One file or folder that was left out.
+    r"""One file or folder that was left out.
 
-    `image`: path relative to the root, POSIX separators; bytes that are not UTF-8 stand as `\\xNN`.
-    `reason`: "unreadable", "truncated", "empty file", "too large", "not a regular file", "broken link",
-    "unreadable folder", "name is not valid UTF-8" or LOST; of what strangers named or packed, "unsafe name", "name
-    occurs twice", "damaged archive" or "compressed archive"; later stages have reasons of their own.
-    `detail`: one line of free text.
+    Attributes:
+        image: Path relative to the root with POSIX separators; bytes that are not UTF-8 are written as \xNN.
+        reason: "unreadable", "truncated", "empty file", "too large", "not a regular file", "broken link", "unreadable
+            folder", "name is not valid UTF-8" or LOST; in tars and buckets also "unsafe name", "name occurs twice",
+            "damaged archive" or "compressed archive". Later stages have reasons of their own.
+        detail: One line of free text.
     """
 
     image: str
@@ -31,15 +30,19 @@ class Skipped:
     detail: str
 
 
-class NoImages(InputError):
+class NoImages(InputError):  # noqa: N818 - named after what was found
     """A folder that holds no image file."""
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """The images under `root`: `names` are relative POSIX paths, sorted, each file once.
+    """The images that were found.
 
-    `stamps`: by name, what changes when the image does (JSON), where it is no file whose size and time tell it.
+    Attributes:
+        root: Where they are; `root / name` is an image.
+        names: Relative POSIX paths, sorted, each file once.
+        skipped: What was left out.
+        stamps: A JSON value by name that changes when the image does; only for images that are not files of their own.
     """
 
     root: ImageRoot
@@ -48,8 +51,8 @@ class ImageList:
     stamps: Mapping[str, Any] = field(default_factory=dict)
 
 
-class UnreadableImage(Exception):
-    """`read_image` cannot use a file; `reason` and `detail` are those of `Skipped`."""
+class UnreadableImage(Exception):  # noqa: N818 - named after what was found
+    """An image cannot be read; `reason` and `detail` are as in `Skipped`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -58,16 +61,18 @@ class UnreadableImage(Exception):
 
 
 def is_hidden(name: str) -> bool:
+    """Whether files or folders of this name are passed over."""
     return name[0] == "." or name == "__MACOSX"
 
 
 def has_image_ending(name: str) -> bool:
+    """Whether a file is taken for an image by its name."""
     stem, _, ending = name.rpartition(".")
     return bool(stem) and ending.lower() in ENDINGS
 
 
 def is_utf8(name: str) -> bool:
-    """False where the operating system's bytes did not decode (Python keeps those as lone surrogates)."""
+    """Whether the operating system's bytes of a name are UTF-8 (Python keeps others as lone surrogates)."""
     if name.isascii():
         return True
     try:
@@ -75,7 +80,3 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def escape_name(name: str) -> str:
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

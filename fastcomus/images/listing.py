@@ -1,5 +1,8 @@
 """Images named by a folder, a file, a list of paths, or standard input."""
 
+# Paths are strings here: pathlib has no abspath that keeps links, nor a glob of absolute patterns.
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH120, PTH207
+
 from __future__ import annotations
 
 import codecs
@@ -10,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images.addresses import is_url
 from fastcomus.images.folder import find_files, find_images
 from fastcomus.images.found import ENDINGS, ImageList, NoImages, Skipped
@@ -22,13 +25,20 @@ STANDARD_INPUT = "-"
 
 
 def find_listed_images(images: Path | str | ImageList) -> ImageList:
-    """The images of `images`, unless they are listed already: a folder or an image (see `find_images`), tars (a folder
-    of them, one, or a pattern such as shards-{000..009}.tar), any of these behind a URL (`remote_images`), any other
-    file, which is read as a list with one path or URL a line, or "-", such a list on standard input.
+    """List the images that a user gave in any of the ways that commands accept.
 
-    Paths of a list are relative to the current folder; `root` is the deepest folder that all of them lie in, so that
-    names never lead out of it. Files that are missing are skipped. Raises InputError for a list that is no text or
-    names no file that is there.
+    Args:
+        images: A folder or an image (see `find_images`); tars (a folder of them, one, or a pattern such as
+            shards-{000..009}.tar); any of these behind a URL (`remote_images`); any other file, which is read as a
+            list with one path or URL per line; "-", such a list on standard input; or an `ImageList`, which is
+            returned as it is.
+
+    Returns:
+        The images. Paths in a list are relative to the current folder, and `root` is then the deepest folder that
+        holds all of them. Missing files are skipped.
+
+    Raises:
+        InputError: There is no image, or a list is not text.
     """
     if isinstance(images, ImageList):
         return images
@@ -52,7 +62,15 @@ def find_listed_images(images: Path | str | ImageList) -> ImageList:
 
 
 def open_root(address: str, names: Sequence[str]) -> ImageRoot:
-    """The root of an `ImageList` again, from `str(root)` and some of its names; InputError where it is gone."""
+    """Return the root of an earlier `ImageList`.
+
+    Args:
+        address: `str(root)`.
+        names: Some of its names.
+
+    Raises:
+        InputError: The images are no longer there.
+    """
     if is_url(address):
         from fastcomus.images.remote_images import open_remote_root
 
@@ -66,7 +84,7 @@ def open_root(address: str, names: Sequence[str]) -> ImageRoot:
 
 
 def _list_folder_images(folder: Path) -> ImageList:
-    """Its images; where there are none, those in its tars."""
+    """List the images of a folder; if it has none, those in its tars."""
     try:
         return find_images(folder)
     except NoImages:
@@ -95,7 +113,7 @@ def _find_matching(pattern: str) -> list[str]:
 
 
 def _find_tar_folder(address: str) -> str:
-    """What the names of images in them are relative to."""
+    """Return the folder that names of images in tars are relative to."""
     return os.path.dirname(address) if os.path.lexists(address) else get_fixed_folder(address)
 
 
@@ -119,8 +137,7 @@ def _from_list(content: bytes, shown: str) -> ImageList:
         try:
             name.encode()
         except UnicodeEncodeError:
-            printable = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            skipped.append(Skipped(printable, "name is not valid UTF-8", "rename it to use it"))
+            skipped.append(Skipped(escape_invalid_utf8(name), "name is not valid UTF-8", "rename it to use it"))
             continue
         if os.path.isfile(path):
             names.append(name)
@@ -135,8 +152,14 @@ def _from_list(content: bytes, shown: str) -> ImageList:
 
 
 def find_common_folder(paths: Sequence[str], kind: Any = os.path) -> str:
-    """The deepest folder that all of `paths`, absolute, lie in. `kind`: posixpath or ntpath, by default this system's.
-    Raises InputError where there is none, as on two drives of Windows.
+    """Return the deepest folder that holds all of some files.
+
+    Args:
+        paths: Absolute paths of files.
+        kind: `posixpath` or `ntpath`; by default this system's.
+
+    Raises:
+        InputError: There is none, as on two drives of Windows.
     """
     try:
         return str(kind.commonpath([kind.dirname(path) for path in paths]))

@@ -51,7 +51,7 @@ def _stretch(values: np.ndarray, keep_unit_range: bool) -> np.ndarray:
 
 
 def read_exif_orientation(image: ImageFile.ImageFile) -> int:
-    """1 to 8 as in EXIF tag 274; 1 where there is none or the EXIF data are broken."""
+    """Return the orientation, 1 to 8 as in EXIF tag 274; 1 if there is none or the EXIF data are broken."""
     try:
         orientation = image.getexif().get(274, 1)
     except Exception:  # a picture is worth more than its broken metadata

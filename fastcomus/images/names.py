@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from fastcomus.errors import InputError
-from fastcomus.images.found import Skipped, escape_name, is_hidden, is_utf8
+from fastcomus.errors import InputError, escape_invalid_utf8
+from fastcomus.images.found import Skipped, is_hidden, is_utf8
 
 UNSAFE = "unsafe name"
 _LONGEST_NAME = 1024  # bytes; longer ones than buckets allow
@@ -17,7 +17,7 @@ _LONGEST_FOLDER = 255  # bytes, on every common file system
 
 
 def explain_unsafe_name(name: str) -> str:
-    """Why `name` cannot be a file's path below a folder, POSIX and relative; "" where it can."""
+    """Return why `name` cannot be the relative POSIX path of a file below a folder; "" if it can."""
     parts = name.split("/")
     if name.startswith("/"):
         return "an absolute path"
@@ -35,9 +35,13 @@ def explain_unsafe_name(name: str) -> str:
 
 
 def select_safe_names(names: Iterable[str]) -> tuple[list[str], list[Skipped]]:
-    """Those of `names` that can lie beside one another in a folder with their masks, sorted, and why the others cannot.
+    """Choose the names that can be files of one folder, beside one another and their masks.
 
-    Hidden ones are in neither, as with the files of a folder. Of two equal ones the first is taken.
+    Args:
+        names: Names of members of a tar or keys of a bucket. Of two equal ones the first is taken.
+
+    Returns:
+        The sorted names, and why others are skipped. Hidden ones are in neither, as with files of a folder.
     """
     taken: set[str] = set()
     skipped: list[Skipped] = []
@@ -45,9 +49,9 @@ def select_safe_names(names: Iterable[str]) -> tuple[list[str], list[Skipped]]:
         if any(is_hidden(part) for part in name.split("/") if part not in ("", ".", "..")):
             continue
         if not is_utf8(name):
-            skipped.append(Skipped(escape_name(name), "name is not valid UTF-8", "rename it to use it"))
+            skipped.append(Skipped(escape_invalid_utf8(name), "name is not valid UTF-8", "rename it to use it"))
         elif why := explain_unsafe_name(name):
-            skipped.append(Skipped(escape_name(name), UNSAFE, why))
+            skipped.append(Skipped(escape_invalid_utf8(name), UNSAFE, why))
         elif name in taken:
             skipped.append(Skipped(name, "name occurs twice", "the first is taken"))
         else:
@@ -58,9 +62,7 @@ def select_safe_names(names: Iterable[str]) -> tuple[list[str], list[Skipped]]:
 
 
 def _find_blocking_file(name: str, names: set[str]) -> str:
-    """The image that takes the place of one of the folders of `name`, by itself or by its mask; no folder of files can
-    hold such a pair.
-    """
+    """Return the image that is called, or whose mask is called, like one of the folders of `name`; "" if none is."""
     place = name.find("/")
     while place >= 0:
         folder = name[:place]
@@ -72,7 +74,7 @@ def _find_blocking_file(name: str, names: set[str]) -> str:
 
 
 def check_names(names: Iterable[str], folder: Path) -> None:
-    """Raise InputError where two of `names` would share a mask in `folder`, because its disk takes them for one."""
+    """Raise InputError if two of `names` would share a mask in `folder` because its disk does not tell them apart."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
@@ -84,7 +86,7 @@ def check_names(names: Iterable[str], folder: Path) -> None:
 
 
 def is_distinct_on_disk(one: str, other: str, folder: Path) -> bool:
-    """Whether the disk of `folder` (that it will be on) keeps files of both names; True where none can be made."""
+    """Whether the disk that holds (or will hold) `folder` tells two names apart; True if it cannot be written to."""
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     try:

@@ -11,7 +11,7 @@ _MOST = 1_000_000  # names of one pattern
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`s-{08..10}.tar` as s-08.tar, s-09.tar and s-10.tar. Raises InputError for more than a million names."""
+    """Expand `s-{08..10}.tar` to s-08.tar, s-09.tar and s-10.tar. Raises InputError for more than a million names."""
     done, waiting = [], [pattern]
     while waiting:
         one = waiting.pop()
@@ -27,16 +27,17 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def get_fixed_folder(pattern: str) -> str:
-    """The folder that every name of `pattern` lies below: all before the / that precedes its first special sign."""
+    """Return the folder that all names of `pattern` are below: what precedes the last / before a special character."""
     return re.split(r"[{*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
 
 
 def has_wildcard(pattern: str) -> bool:
+    """Whether a pattern without braces stands for names that have to be looked up."""
     return any(sign in pattern for sign in "*?[")
 
 
 def _expand_range(first: str, last: str, pattern: str) -> list[str]:
-    """From one to the other, with as many digits as they have where one of them begins with 0."""
+    """Return the numbers from one to the other, zero-padded if one of them begins with 0."""
     if abs(int(last) - int(first)) >= _MOST:
         raise _build_limit_error(pattern)
     is_padded = any(len(end) > 1 and end[0] == "0" for end in (first, last))

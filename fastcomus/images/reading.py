@@ -1,10 +1,9 @@
-"""Find the images of a folder tree and read them as RGB; what cannot be used is named with a reason."""
+"""Reads images as RGB; what cannot be read gets a reason."""
 
 from __future__ import annotations
 
 import errno
 import io
-import os
 import re
 import stat
 import threading
@@ -34,7 +33,7 @@ _LOST_ERRORS = tuple(
 
 
 def read_image(place: Path | str | StoredImage, max_pixels: int) -> np.ndarray:
-    """Read one image as (H, W, 3) uint8 RGB, C-contiguous, writable, upright (EXIF orientation applied).
+    """Read one image as upright RGB. Threads may call this at once.
 
     - The first frame of a GIF, WebP or TIFF. Embedded ICC profiles are ignored: values are taken as sRGB.
     - Transparency (alpha, colour key, palette) is composited over white.
@@ -44,37 +43,41 @@ def read_image(place: Path | str | StoredImage, max_pixels: int) -> np.ndarray:
       [0, 255]; floats (mode F) are scaled from [0, 1], else from their finite minimum and maximum (a
       constant one is black; not-a-number is black).
 
-    `max_pixels` bounds width times height, looked up in the header before anything is decoded, and the bytes of a
-    `StoredImage` (`read_encoded_image`); Pillow's own bound, 178,956,970 pixels unless the program changed it, holds
-    as well.
-    Raises `UnreadableImage` with a reason from `Skipped`, and nothing else, whatever the file holds. Threads may call
-    this at once.
+    Args:
+        place: A file, or an image in a tar or behind a URL.
+        max_pixels: Most pixels (width times height), checked in the header before anything is decoded; it also bounds
+            the bytes of a `StoredImage`. Pillow's own limit, 178,956,970 pixels by default, holds as well.
+
+    Returns:
+        (H, W, 3) uint8, C-contiguous, writable, with the EXIF orientation applied.
+
+    Raises:
+        UnreadableImage: The image cannot be used, with a reason of `Skipped`; nothing else, whatever the file holds.
     """
     content = b""
 
     def open_file() -> BinaryIO:
-        return io.BytesIO(content) if isinstance(place, StoredImage) else open(place, "rb")
+        return io.BytesIO(content) if isinstance(place, StoredImage) else Path(place).open("rb")
 
     try:
         if isinstance(place, StoredImage):
             content = read_encoded_image(place, max_pixels)
             size_bytes = len(content)
         else:
-            status = os.stat(place)
+            status = Path(place).stat()
             if not stat.S_ISREG(status.st_mode):  # looked at before opening: a pipe would block for ever
                 raise UnreadableImage("not a regular file", "a folder, pipe, socket or device")
             size_bytes = status.st_size
         if size_bytes == 0:
             raise UnreadableImage("empty file", "0 bytes")
-        with silence_pillow_warnings(), open_file() as file:
-            # Pillow gets the open file, not its name: it would map a named one into memory, where a file
-            # that shrinks meanwhile kills the process.
-            with Image.open(file, formats=_FORMATS) as image:
-                _check_header(image, size_bytes, max_pixels)
-                image.load()
-                if image.format in ("JPEG", "MPO") and is_jpeg_cut_short(file):
-                    raise UnreadableImage("truncated", "the JPEG data have no end marker")
-                return _orient_pixels(_to_rgb(image), read_exif_orientation(image))
+        # Pillow gets the open file, not its name: it would map a named one into memory, where a file that shrinks
+        # meanwhile kills the process.
+        with silence_pillow_warnings(), open_file() as file, Image.open(file, formats=_FORMATS) as image:
+            _check_header(image, size_bytes, max_pixels)
+            image.load()
+            if image.format in ("JPEG", "MPO") and is_jpeg_cut_short(file):
+                raise UnreadableImage("truncated", "the JPEG data have no end marker")
+            return _orient_pixels(_to_rgb(image), read_exif_orientation(image))
     except UnreadableImage:
         raise
     except FileNotFoundError as error:
@@ -91,7 +94,7 @@ def read_image(place: Path | str | StoredImage, max_pixels: int) -> np.ndarray:
 
 
 def read_encoded_image(image: StoredImage, max_pixels: int) -> bytes:
-    """The bytes of its file, at most 8 for each of `max_pixels`, as many as 16-bit RGBA takes without compression."""
+    """Return the bytes of an image: at most 8 per pixel of `max_pixels`, as uncompressed 16-bit RGBA has."""
     return image.read_encoded(_BYTES_A_PIXEL * max_pixels)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastcomus.errors import InputError
@@ -26,15 +26,23 @@ State = tuple[int | None, str]  # size in bytes where it is told, and what else 
 
 
 def check_packages(url: str) -> None:
-    """InputError where the package that reads such addresses is missing."""
+    """Raise InputError if the package that reads such addresses is missing."""
     _get_filesystem(parse_scheme(url))
 
 
 _failures: dict[str, int] = {}  # requests in a row, by host
 
 
-def _retry(url: str, work: Callable[[Any], Result]) -> Result:
-    """`work(filesystem)`, again after a pause where it fails for a reason that may pass."""
+def retry(url: str, work: Callable[[Any], Result]) -> Result:
+    """Return `work(filesystem)`, tried again after a pause where it fails for a reason that may pass.
+
+    Args:
+        url: The address, which tells the filesystem and the host.
+        work: Takes fsspec's filesystem for the address.
+
+    Raises:
+        UnreadableImage: LOST where all attempts fail, or as `work` raises it.
+    """
     host = "/".join(url.split("/")[:3])
     files = _get_filesystem(parse_scheme(url))
     # gcsfs has a patience of its own, which cannot be turned off.
@@ -60,7 +68,7 @@ def _retry(url: str, work: Callable[[Any], Result]) -> Result:
 
 
 def _diagnose(error: Exception) -> tuple[bool, str]:
-    """Whether it may pass, and one line without anything that a server or library says of addresses."""
+    """Whether the failure may pass, and one line about it that repeats no address (which might hold secrets)."""
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError):
         return False, "the file does not exist (any more)"
@@ -79,7 +87,7 @@ _filesystems_lock = threading.Lock()
 
 
 def _get_filesystem(kind: str) -> Any:
-    """fsspec's, one for all threads of this process."""
+    """Return fsspec's filesystem, one for all threads of this process."""
     kind = "http" if kind == "https" else kind
     key = (kind, os.getpid())  # a forked process needs its own
     with _filesystems_lock:
@@ -107,7 +115,7 @@ def _make_filesystem(kind: str) -> Any:
         limits = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS)
         # Proxies and ~/.netrc as for every program.
         files = fsspec.filesystem(kind, client_kwargs={"timeout": limits, "trust_env": True}, **options)
-        _run(files, files.set_session())  # now: two threads would each make one
+        run_coroutine(files, files.set_session)  # now: two threads would each make one
         return files
     if kind == "s3":
         times = {"connect_timeout": CONNECT_SECONDS, "read_timeout": STALL_SECONDS, "retries": {"max_attempts": 0}}
@@ -119,15 +127,14 @@ def _make_filesystem(kind: str) -> Any:
     return fsspec.filesystem(kind)
 
 
-def _run(files: Any, work: Any) -> Any:
-    """The result of a coroutine, in the thread that fsspec does all its network work in."""
+def run_coroutine(files: Any, work: Callable[..., Coroutine[Any, Any, Result]], *arguments: Any) -> Result:
+    """Return the result of `work(*arguments)`, run in the thread in which fsspec does all its network work."""
     from fsspec.asyn import sync
 
-    async def awaited() -> Any:
-        return await work
-
-    return sync(files.loop, awaited)
+    result: Result = sync(files.loop, work, *arguments)
+    return result
 
 
-def _build_size_error(size: int | str, most_bytes: int) -> UnreadableImage:
+def build_size_error(size: int | str, most_bytes: int) -> UnreadableImage:
+    """Return what is raised for a file of `size` bytes where `most_bytes` are allowed."""
     return UnreadableImage("too large", f"{size} bytes; {most_bytes} are the most that max_pixels may take")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images import remote_client, remote_files
 from fastcomus.images.addresses import find_path_below, join_address, normalise_url, parse_scheme
-from fastcomus.images.found import ImageList, Skipped, UnreadableImage, escape_name, has_image_ending
+from fastcomus.images.found import ImageList, Skipped, UnreadableImage, has_image_ending
 from fastcomus.images.names import UNSAFE, select_safe_names
 from fastcomus.images.patterns import expand_braces, get_fixed_folder, has_wildcard
 from fastcomus.images.roots import StoredImage, StoredImages
@@ -24,7 +24,7 @@ _ASKED_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class RemoteFolder(StoredImages):
-    """Images below a URL that `addresses.normalise_url` has returned; below "https://" where hosts differ."""
+    """Images below a URL in the form of `addresses.normalise_url`; below "https://" alone where hosts differ."""
 
     address: str
 
@@ -47,8 +47,13 @@ class _RemoteImage(StoredImage):
 
 
 def find_remote_images(given: str) -> ImageList:
-    """The images of a folder, an image, a tar, or tars by a pattern. Raises InputError where there are none, where they
-    cannot be reached, or may not be.
+    """List the images of a URL.
+
+    Args:
+        given: The address of a folder, an image, a tar, or of tars by a pattern.
+
+    Raises:
+        InputError: There are none, they cannot be reached, or the address is not accepted.
     """
     url = normalise_url(given)
     remote_client.check_packages(url)
@@ -67,7 +72,15 @@ def find_remote_images(given: str) -> ImageList:
 
 
 def find_addresses(urls: Sequence[str], shown: str) -> ImageList:
-    """Images, or tars, by their URLs, all of one scheme; the folder that they share becomes the root."""
+    """List images, or tars, by their URLs.
+
+    Args:
+        urls: Addresses, all of one scheme. The folder that they share becomes the root.
+        shown: What an error calls the list.
+
+    Raises:
+        InputError: There is no image, or an address is not accepted.
+    """
     checked = sorted({normalise_url(url) for url in urls})
     remote_client.check_packages(checked[0])
     kinds = sorted({parse_scheme(url) for url in checked})
@@ -83,7 +96,7 @@ def find_addresses(urls: Sequence[str], shown: str) -> ImageList:
 
 
 def open_remote_root(address: str, names: Sequence[str]) -> StoredImages:
-    """The root of a list of `find_remote_images` or `find_addresses` again. Asks for no image yet."""
+    """Return the root of an earlier list of `find_remote_images` or `find_addresses`; see `listing.open_root`."""
     url = normalise_url(join_address(address, names[0]) if address.endswith("://") and names else address)
     url = address if address.endswith("://") else url
     remote_client.check_packages(url)
@@ -97,12 +110,12 @@ def open_remote_root(address: str, names: Sequence[str]) -> StoredImages:
 def _make_image_list(folder: str, found: Mapping[str, remote_client.State | None], shown: str) -> ImageList:
     names, skipped = select_safe_names(sorted(found))
     packed = [name for name in names if split_name(name)[0]]
-    skipped += [Skipped(escape_name(name), UNSAFE, "a folder called like a tar") for name in packed]
+    skipped += [Skipped(escape_invalid_utf8(name), UNSAFE, "a folder called like a tar") for name in packed]
     names = [name for name in names if not split_name(name)[0]]
     if not names:
         left_out = f"; {len(skipped)} left out, such as {skipped[0].image} ({skipped[0].reason})" if skipped else ""
         raise InputError(
-            f"{escape_name(shown)} holds no image{left_out}; give a folder, an image, a tar or a list of URLs."
+            f"{escape_invalid_utf8(shown)} holds no image{left_out}; give a folder, an image, a tar or a list of URLs."
         )
     unknown = [name for name in names if found[name] is None]
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
@@ -114,7 +127,7 @@ def _make_image_list(folder: str, found: Mapping[str, remote_client.State | None
 
 
 def _try_fetch_state(url: str) -> remote_client.State | None:
-    """None where it cannot be had: reading the image will tell why."""
+    """Return None if the state is not to be had: reading the image will say why."""
     try:
         return remote_files.fetch_state(url)
     except UnreadableImage:

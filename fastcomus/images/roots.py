@@ -1,4 +1,4 @@
-"""Where images lie: a folder of this machine, or something that only gives out their bytes (a tar, a URL).
+"""Where images are: a folder of this machine, or something that only gives their bytes (a tar, a URL).
 
 A root is a `Path` or a `StoredImages`. Both give an image by `root / name`, for `Backend.decode`, and name themselves
 in messages and run.json by `str(root)`. Both can be pickled, so that other processes may be given a root and names.
@@ -15,14 +15,14 @@ class StoredImage(ABC):
 
     @abstractmethod
     def read_encoded(self, most_bytes: int) -> bytes:
-        """The bytes of the image file. Raises images.UnreadableImage where they cannot be had or are more."""
+        """Return the bytes of the image file. Raises UnreadableImage if it is not to be had or has more."""
 
     @abstractmethod
     def __str__(self) -> str: ...
 
 
 class StoredImages(ABC):
-    """Images that are no files of their own. `str()` is the address that `image_lists.open_root` takes."""
+    """Images that are no files of their own. `str()` is the address that `listing.open_root` takes."""
 
     @abstractmethod
     def __truediv__(self, name: str) -> StoredImage:
@@ -37,5 +37,5 @@ ImagePlace = Path | StoredImage
 
 
 def make_root_absolute(root: ImageRoot) -> ImageRoot:
-    """`root` as it holds in every current folder."""
+    """Return `root` in a form that does not depend on the current folder."""
     return root.absolute() if isinstance(root, Path) else root

@@ -10,7 +10,16 @@ from fastcomus.images.found import ImageList
 
 
 def stamp_images(found: ImageList, names: Sequence[str], masks: Path | None) -> list[list[Any]]:
-    """Of each of the `names`: name, size and time of change (and of its own mask's), to tell when a shard is stale."""
+    """Return what tells whether images or their masks changed since a shard was made.
+
+    Args:
+        found: The images.
+        names: Those to look at.
+        masks: A folder of the user's own masks, if any.
+
+    Returns:
+        For each name: the name, size and time of change of the image, and those of each possible mask (JSON).
+    """
     stamps: list[list[Any]] = []
     for name in names:
         place = found.root / name
@@ -20,11 +29,12 @@ def stamp_images(found: ImageList, names: Sequence[str], masks: Path | None) -> 
 
 
 def list_mask_candidates(folder: Path, name: str) -> tuple[Path, Path]:
-    """Where the mask of image `name` may lie: after its whole file name, then after its stem."""
+    """Return where the mask of image `name` may be: named after its whole file name, or after its stem."""
     return folder / f"{name}.png", (folder / name).with_suffix(".png")
 
 
 def stamp_file(file: Path) -> list[int] | None:
+    """Return size in bytes and time of change in ns; None if the file cannot be looked up."""
     try:
         status = file.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Where the images of a tar lie in it, found by reading its headers alone; what is damaged or hostile has a reason."""
+"""Finds where images are in a tar by reading its headers alone; what is damaged or hostile gets a reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from fastcomus.images.found import Skipped, UnreadableImage, escape_name, has_image_ending
+from fastcomus.errors import escape_invalid_utf8
+from fastcomus.images.found import Skipped, UnreadableImage, has_image_ending
 from fastcomus.images.names import select_safe_names
 
 DAMAGED = "damaged archive"
@@ -20,8 +21,11 @@ ReadRange = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class TarIndex:
-    """`members`: name -> offset and size in bytes, of each image that lies whole in the tar. `skipped`: names in it of
-    what cannot be used; "" is the tar itself, of which only a part could be read.
+    """What a tar holds.
+
+    Attributes:
+        members: Offset and size in bytes by name, of each image that is whole.
+        skipped: What cannot be used; the name "" stands for the tar itself if only a part of it could be read.
     """
 
     members: dict[str, tuple[int, int]]
@@ -29,10 +33,12 @@ class TarIndex:
 
 
 def index_tar(read_range: ReadRange, size: int, block: int) -> TarIndex:
-    """The index of a tar of `size` bytes, of which `read_range(offset, length)` gives any range inside it.
+    """Index a tar. Whatever it holds, this ends, needs memory for the names alone, and raises only what reading does.
 
-    Headers are read `block` bytes at a time, what lies between them is passed over where it is longer. Whatever the tar
-    holds, it ends, and takes memory for the names alone. Raises nothing but what `read_range` raises.
+    Args:
+        read_range: Returns `length` bytes from `offset`, for any range inside the tar.
+        size: Bytes of the tar.
+        block: Bytes to read at a time while looking for headers; longer contents between them are not read.
     """
     offsets: dict[str, tuple[int, int]] = {}
     names: list[str] = []
@@ -46,11 +52,11 @@ def index_tar(read_range: ReadRange, size: int, block: int) -> TarIndex:
             if not has_image_ending(name.rpartition("/")[2]) or member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                skipped.append(Skipped(escape_name(name), "not a regular file", _describe_kind(member)))
+                skipped.append(Skipped(escape_invalid_utf8(name), "not a regular file", _describe_kind(member)))
             elif member.offset_data + member.size > size:
                 there = max(0, size - member.offset_data)
                 skipped.append(
-                    Skipped(escape_name(name), "truncated", f"{there} of {member.size} bytes are in the tar")
+                    Skipped(escape_invalid_utf8(name), "truncated", f"{there} of {member.size} bytes are in the tar")
                 )
             else:
                 names.append(name)
@@ -61,7 +67,7 @@ def index_tar(read_range: ReadRange, size: int, block: int) -> TarIndex:
     return TarIndex({name: offsets[name] for name in kept}, (*skipped, *refused))
 
 
-class _Damaged(Exception):
+class _Damaged(Exception):  # noqa: N818 - named after what was found
     """The tar cannot be read on. One line."""
 
 
@@ -69,7 +75,7 @@ def _iterate_members(headers: _Headers, size: int) -> Iterator[tarfile.TarInfo]:
     """Every member, in order. Raises _Damaged where no header follows and the tar has not ended."""
     place = -1
     try:
-        tar = tarfile.open(fileobj=cast(Any, headers), mode="r:")
+        tar = tarfile.open(fileobj=cast(Any, headers), mode="r:")  # noqa: SIM115 - there is no file to close
         while (member := tar.next()) is not None:
             cast(Any, tar).members.clear()  # it would keep all of them
             if member.offset <= place or member.size < 0:  # a negative size leads back, for ever

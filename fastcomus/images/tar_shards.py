@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images import remote_files
 from fastcomus.images.addresses import is_url, join_address
-from fastcomus.images.found import LOST, ImageList, Skipped, UnreadableImage, escape_name
+from fastcomus.images.found import LOST, ImageList, Skipped, UnreadableImage
 from fastcomus.images.names import UNSAFE, explain_unsafe_name
 from fastcomus.images.roots import StoredImage, StoredImages
 from fastcomus.images.tar_index import COMPRESSED, TarIndex, index_tar
@@ -27,26 +27,30 @@ _INDEXED_AT_ONCE = 8  # archives
 
 
 class Archive(Protocol):
-    """One file that ranges can be read of."""
+    """One file of which ranges can be read."""
 
     @property
     def block(self) -> int:
         """Bytes worth reading at once."""
 
     def get_state(self) -> tuple[int, Any]:
-        """Size in bytes, and what else changes when it does (JSON). Raises UnreadableImage."""
+        """Return the size in bytes and a JSON value that changes with the file. Raises UnreadableImage."""
 
     def read(self, offset: int, length: int, state: tuple[int, Any]) -> bytes:
-        """`length` bytes from `offset` on, all of them inside. Raises UnreadableImage, LOST where it is not in `state`
-        any more. Threads may call this at once.
+        """Return `length` bytes from `offset`, a range inside the file. Threads may call this at once.
+
+        Raises:
+            UnreadableImage: The bytes cannot be read; LOST if the file is no longer in `state`.
         """
 
 
 @dataclass(frozen=True)
 class TarShards(StoredImages):
-    """Images in the tars below `folder` (a path or a URL): SHARD/MEMBER, where SHARD ends in .tar.
+    """Images in tars, named SHARD/MEMBER, where SHARD ends in .tar.
 
-    `address`: what was given, such as a pattern of names; it is never expanded again.
+    Attributes:
+        address: What the user gave, such as a pattern of names; it is never expanded again.
+        folder: The path or URL of the folder that the tars are in.
     """
 
     address: str
@@ -80,19 +84,29 @@ class _Member(StoredImage):
 
 
 def is_tar(path: str) -> bool:
-    """Whether a file is taken for a tar, by its ending; compressed ones are, so that they can be refused by name."""
+    """Whether a file is taken for a tar by its ending; compressed ones are, so that an error can name them."""
     return path.lower().endswith((ENDING, *_COMPRESSED_ENDINGS))
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Tar and member of SHARD/MEMBER; ("", name) where no folder is called like a tar."""
+    """Split SHARD/MEMBER into tar and member; ("", name) if no folder in it is called like a tar."""
     parts = name.split("/")
     place = next((i for i, part in enumerate(parts[:-1], 1) if part.lower().endswith(ENDING)), 0)
     return "/".join(parts[:place]), "/".join(parts[place:])
 
 
 def find_in_shards(address: str, folder: str, shards: Iterable[str], left_out: Iterable[Skipped] = ()) -> ImageList:
-    """The images in the tars `shards`, paths below `folder`; `left_out` is skipped as well. InputError for no image."""
+    """List the images in tars.
+
+    Args:
+        address: What the user gave.
+        folder: The path or URL of the folder that the tars are in.
+        shards: The tars' paths below it.
+        left_out: What was skipped before.
+
+    Raises:
+        InputError: No tar holds an image.
+    """
     skipped = list(left_out)
     names: list[str] = []
     stamps: dict[str, Any] = {}
@@ -100,9 +114,9 @@ def find_in_shards(address: str, folder: str, shards: Iterable[str], left_out: I
     for shard in sorted(set(shards)):
         why = explain_unsafe_name(shard) or ("a folder called like a tar" if split_name(shard)[0] else "")
         if why:
-            skipped.append(Skipped(escape_name(shard), UNSAFE, why))
+            skipped.append(Skipped(escape_invalid_utf8(shard), UNSAFE, why))
         elif not shard.lower().endswith(ENDING):
-            skipped.append(Skipped(escape_name(shard), COMPRESSED, "unpack it to .tar"))
+            skipped.append(Skipped(escape_invalid_utf8(shard), COMPRESSED, "unpack it to .tar"))
         else:
             usable.append(shard)
     with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
@@ -110,7 +124,7 @@ def find_in_shards(address: str, folder: str, shards: Iterable[str], left_out: I
             usable, pool.map(lambda shard: _refresh_index(_open_archive(folder, shard)), usable), strict=True
         ):
             if isinstance(found, UnreadableImage):
-                skipped.append(Skipped(escape_name(shard), found.reason, found.detail))
+                skipped.append(Skipped(escape_invalid_utf8(shard), found.reason, found.detail))
                 continue
             (size, tag), index = found
             names += [f"{shard}/{member}" for member in index.members]
@@ -118,7 +132,7 @@ def find_in_shards(address: str, folder: str, shards: Iterable[str], left_out: I
             skipped += [replace(one, image=f"{shard}/{one.image}".rstrip("/")) for one in index.skipped]
     if not names:
         why = f"; {len(skipped)} left out, such as {skipped[0].image} ({skipped[0].reason})" if skipped else ""
-        raise InputError(f"{escape_name(address)} holds no tar with an image in it that can be used{why}.")
+        raise InputError(f"{escape_invalid_utf8(address)} holds no tar with an image in it that can be used{why}.")
     return ImageList(
         TarShards(address, folder), tuple(sorted(names)), tuple(sorted(skipped, key=lambda one: one.image)), stamps
     )
@@ -131,13 +145,13 @@ class _LocalArchive:
 
     def get_state(self) -> tuple[int, Any]:
         try:
-            return _get_file_state(os.stat(self.path))
+            return _get_file_state(self.path.stat())
         except OSError as error:
             raise UnreadableImage(LOST, error.strerror or str(error)) from error
 
     def read(self, offset: int, length: int, state: tuple[int, Any]) -> bytes:
         try:
-            with open(self.path, "rb") as file:  # anew each time: threads share no place in it
+            with self.path.open("rb") as file:  # anew each time: threads share no place in it
                 if _get_file_state(os.fstat(file.fileno())) != state:
                     raise UnreadableImage(LOST, "the archive changed since it was listed")
                 file.seek(offset)
@@ -180,7 +194,7 @@ _locks_lock = threading.Lock()
 
 
 def _get_index(archive: Archive) -> tuple[tuple[int, Any], TarIndex]:
-    """Its state and index, made once in this process, in whatever thread asks first."""
+    """Return state and index of an archive, made once in this process by the thread that asks first."""
     if archive not in _indexes:
         with _locks_lock:
             lock = _index_locks.setdefault(archive, threading.Lock())
@@ -196,7 +210,7 @@ def _make_index(archive: Archive) -> tuple[tuple[int, Any], TarIndex]:
 
 
 def _refresh_index(archive: Archive) -> tuple[tuple[int, Any], TarIndex] | UnreadableImage:
-    """State and index as they are now."""
+    """Return state and index as they are now."""
     try:
         if archive in _indexes and _indexes[archive][0] == archive.get_state():
             return _indexes[archive]

@@ -1,4 +1,4 @@
-"""Files that end too early, told by their bytes."""
+"""Recognises files that end too early by their bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
-import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preinit(): no thread has to load one
-
 
 def is_jpeg_cut_short(file: BinaryIO) -> bool:
-    """Whether no end marker follows the pixels, as when a broken download left zeros (read as grey)."""
+    """Whether a JPEG has no end marker after its pixels, as after a broken download (missing parts decode as grey)."""
     file.seek(-2, os.SEEK_END)
     if file.read(2) == b"\xff\xd9":
         return False
@@ -52,10 +50,10 @@ def _is_tiff_directory_cut_short(file: BinaryIO, order: str, size_bytes: int) ->
     count_bytes = file.read(2)
     entries = file.read(12 * struct.unpack(order + "H", count_bytes)[0]) if len(count_bytes) == 2 else b""
     if not entries or len(entries) % 12:
-        return start + 2 + len(entries) >= size_bytes
+        return bool(start + 2 + len(entries) >= size_bytes)
     value_bytes = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # by TIFF type; the others take 1
     ends = []
     for _, kind, count, offset in struct.iter_unpack(order + "HHII", entries):
         length = count * value_bytes.get(kind, 1)
         ends.append(offset + length if length > 4 else 0)  # up to 4 bytes stand in the entry itself
-    return max(ends) > size_bytes
+    return bool(max(ends) > size_bytes)

@@ -18,7 +18,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.networks.checkpoint import is_safetensors, read_checkpoint
 from fastcomus.networks.download import download
 from fastcomus.networks.registry import (
@@ -161,9 +161,8 @@ def _fetch_weights(name: str) -> Path:
     try:
         return _fetch_from_url(name) if source and source.url else _fetch_from_hub(name)
     except (OSError, http.client.HTTPException) as error:
-        reason = str(error).strip().split("\n")[0][:200]
         raise InputError(
-            f"the weights of {name} could not be downloaded ({reason or type(error).__name__}); run again, which goes "
+            f"the weights of {name} could not be downloaded ({get_first_line(error, 200)}); run again, which goes "
             f"on where it stopped, or {by_hand}; or take {_suggest_alternative(name)}."
         ) from error
 

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.store.integrity import read_sealed_tensors
 
 # What training programs keep a state dict under; the averaged ones first, which are what such a program publishes.
@@ -28,7 +28,7 @@ def read_checkpoint(file: Path, what: str = "") -> dict[str, Any]:
     try:
         tensors = _extract_tensors(_open_checkpoint(file))
     except Exception as error:  # the kinds that torch and safetensors raise are not documented
-        reason = str(error).strip().split("\n")[0][:100]
+        reason = get_first_line(error, 100)
         if isinstance(error, pickle.UnpicklingError):  # torch's own words are about turning the safety off
             reason = "it is no file of tensors, or holds more than tensors"
         raise InputError(f"{what} is no checkpoint that can be read ({reason}); give a file of weights.") from error

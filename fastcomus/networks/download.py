@@ -103,7 +103,7 @@ def _fetch(url: str, part: Path) -> None:
     """One attempt: what is missing of `part`, or all of it. Raises OSError when the connection ends too early."""
     there, known = _get_size(part), _read_said(part)
     if there and there == known.get("length"):
-        return None
+        return
     if not known.get("length"):
         there = 0
     with _open_url(url, there, known) as reply:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.networks.cache import (
     find_present_file,
     is_offline,
@@ -160,10 +160,9 @@ def _create_pretrained(name: str, what: str, state: dict[str, Any], **options: A
     try:
         return timm.create_model(get_timm_name(name), pretrained=True, **overlay, **options)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:300]
         told = describe_differences(create_network(name).state_dict(), state) if state else ""
         raise InputError(
-            f"the weights of {what} could not be loaded ({type(error).__name__}: {reason}"
+            f"the weights of {what} could not be loaded ({type(error).__name__}: {get_first_line(error, 300)}"
             f"{f'; by name {told}' if told else ''}); check the network or the file, or take --preset offline."
         ) from error
 

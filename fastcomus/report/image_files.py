@@ -17,7 +17,7 @@ from fastcomus.backends.interface import Backend
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.images.found import UnreadableImage
 from fastcomus.report.findings import Findings
-from fastcomus.store.masks import get_mask_path
+from fastcomus.store.masks import get_mask_path, read_class_map
 from fastcomus.store.run_folder import RunFolder
 
 THUMBNAIL = 112  # pixels, both sides
@@ -140,7 +140,7 @@ def _draw(found: Findings, colours: np.ndarray, target: RunFolder, backend: Back
         if not found.folder.resolve_file(mask).exists():
             labels.append(None)
             continue
-        class_map = found.folder.read_class_map(mask)
+        class_map = read_class_map(found.folder, mask)
         labels.append(tuple((np.unique(class_map[class_map > 0]).astype(int) - 1).tolist()))
         dropped = {cluster for cluster in range(len(colours)) if found.names.is_dropped(cluster)}
         overlay = _encode_overlay_png(class_map, small.size, colours, dropped)

@@ -21,6 +21,7 @@ from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import to_dict, with_settings
 from fastcomus.store.embeddings import check_embeddings, read_embeddings
+from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
 log = logging.getLogger("fastcomus")
@@ -101,4 +102,4 @@ def _embed_new_images(
     device, config = str(at.backend.device), at.config
     new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config))
     embed(new, images, engine="local", address="", settings={"masks": str(masks)})
-    return target.read_shards(["image", "x0", "y0", "x1", "y1"]), read_embedding_rows(target)
+    return read_shards(target, ["image", "x0", "y0", "x1", "y1"]), read_embedding_rows(target)

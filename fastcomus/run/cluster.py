@@ -29,7 +29,8 @@ from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
 from fastcomus.store.embeddings import check_embeddings, read_embeddings
-from fastcomus.store.masks import get_mask_path
+from fastcomus.store.masks import get_mask_path, write_class_map
+from fastcomus.store.objects_table import iterate_shards, read_shards
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
@@ -55,7 +56,7 @@ def cluster(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any
         folder.begin("clusters", whole)
         found = cluster_embeddings(rows, config.cluster, config.seed, at.backend)
         clusters = found.clusters
-        images = folder.read_shards(["image"])["image"] if has_images else None
+        images = read_shards(folder, ["image"])["image"] if has_images else None
         write_clusters(folder, clusters, found.maps, images)
         file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
         facts = {"k": len(clusters.sizes), "objects": len(rows), "images": has_images, "source": source}
@@ -128,9 +129,9 @@ def _write_cluster_masks(at: Workplace, clusters: Clusters, follows: str) -> Non
     folder.begin("iteration-0", whole)
     skipped = read_skipped(folder)
     with show_progress("cluster masks", len(clusters.labels) + len(skipped), "images") as advance:
-        parts = folder.iterate_shards(["image", "width", "height", "score", "mask"])
+        parts = iterate_shards(folder, ["image", "width", "height", "score", "mask"])
         for class_map in assemble_class_maps(parts, clusters.labels, skipped, at.backend):
-            folder.write_class_map(get_mask_path("iteration-0", class_map.image), class_map.labels)
+            write_class_map(folder, get_mask_path("iteration-0", class_map.image), class_map.labels)
             advance(1)
             reach_safe_point()
     folder.finish("iteration-0", whole, follows=follows)

@@ -16,6 +16,7 @@ from fastcomus.images.listing import open_root
 from fastcomus.images.roots import ImageRoot
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.embeddings import check_embeddings, join_rows, read_embeddings
+from fastcomus.store.objects_table import count_shard_rows, iterate_shards, read_shards
 from fastcomus.store.run_folder import RunFolder
 
 
@@ -43,7 +44,7 @@ def read_objects_fingerprint(folder: RunFolder) -> str:
 
 def read_embedding_rows(folder: RunFolder) -> np.ndarray:
     """Return the embeddings of all objects, (N, D) float32; raise InputError where there are none."""
-    return join_rows(folder.iterate_shards(["embedding"]), folder.count_shard_rows(), folder.path)
+    return join_rows(iterate_shards(folder, ["embedding"]), count_shard_rows(folder), folder.path)
 
 
 def read_skipped(folder: RunFolder) -> pa.Table:
@@ -55,7 +56,7 @@ def open_image_source(at: Workplace) -> ImageSource:
     """Return the embedded images that could be read; raise InputError where they are gone."""
     if not at.images:
         raise InputError(f"{at.folder.path} holds no images, only embeddings; run fastcomus embed FOLDER first.")
-    objects = at.folder.read_shards(["image"])["image"].to_pylist()
+    objects = read_shards(at.folder, ["image"])["image"].to_pylist()
     readable = [row["image"] for row in read_skipped(at.folder).to_pylist() if row["width"]]
     names = tuple(sorted({*objects, *readable}))
     return ImageSource(open_root(at.images, names), names)

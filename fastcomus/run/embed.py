@@ -29,7 +29,14 @@ from fastcomus.run.engines.work import Loaded, Stored
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
-from fastcomus.store.objects_table import SKIPPED_SCHEMA
+from fastcomus.store.objects_table import (
+    SKIPPED_SCHEMA,
+    count_shard_rows,
+    finish_shards,
+    has_shard,
+    read_part_digests,
+    write_shard,
+)
 from fastcomus.store.sealed_json import compute_fingerprint
 
 log = logging.getLogger("fastcomus")
@@ -64,8 +71,8 @@ def embed(
 
     shards = _cut_into_shards(found, chosen)
     whole = _fingerprint_all(shards, found)
-    parts = folder.read_part_digests()
-    missing = [one for one in shards if not folder.has_shard(one.index, one.fingerprint, parts.get(one.index, ""))]
+    parts = read_part_digests(folder)
+    missing = [one for one in shards if not has_shard(folder, one.index, one.fingerprint, parts.get(one.index, ""))]
     if folder.is_current("objects", whole) and not missing:
         at.remember(config, found.root)
         log.info("embed: up to date, %d images", len(found.names))
@@ -76,7 +83,7 @@ def embed(
         if lost := list_lost_images(made.shard.skipped):  # the next run must look for them again
             shard = replace(shard, fingerprint=compute_fingerprint(shard=shard.fingerprint, lost=lost))
             shards[made.index] = shard
-        folder.write_shard(made.index, made.shard.objects, made.shard.skipped, shard.fingerprint)
+        write_shard(folder, made.index, made.shard.objects, made.shard.skipped, shard.fingerprint)
 
     done = len(found.names) - sum(len(shard.names) for shard in missing)
     with (
@@ -89,7 +96,7 @@ def embed(
             reach_safe_point()
     listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
     skipped = pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA)
-    folder.finish_shards(len(shards), skipped, _fingerprint_all(shards, found))
+    finish_shards(folder, len(shards), skipped, _fingerprint_all(shards, found))
     embedded = _count_embedded(at, len(found.names))
     log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
     _log_skipped(at)
@@ -174,7 +181,7 @@ def _fingerprint_all(shards: Sequence[ShardOfImages], found: ImageList) -> str:
 
 
 def _count_embedded(at: Workplace, images: int) -> Embedded:
-    embedded = Embedded(images, at.folder.count_shard_rows(), len(read_skipped(at.folder)))
+    embedded = Embedded(images, count_shard_rows(at.folder), len(read_skipped(at.folder)))
     count(**asdict(embedded))
     return embedded
 

@@ -31,7 +31,7 @@ from fastcomus.segmentation.prediction import Prediction
 from fastcomus.segmentation.samples import Sample, check_samples, make_sample_reader
 from fastcomus.segmentation.segmenter import Segmenter
 from fastcomus.segmentation.training import SelfTraining
-from fastcomus.store.masks import get_mask_file_name, get_mask_path
+from fastcomus.store.masks import get_mask_file_name, get_mask_path, read_class_map, write_class_map, write_grey
 from fastcomus.store.sealed_json import compute_fingerprint
 
 log = logging.getLogger("fastcomus")
@@ -100,7 +100,7 @@ def measure_agreement(iteration: int, sources: Sequence[ImageSource], at: Workpl
         for image in source.names[at.processes.rank :: at.processes.size]:
             names = [_make_mask_name(f"iteration-{number}", source, image) for number in (iteration - 1, iteration)]
             if all(at.folder.resolve_file(name).exists() for name in names):
-                before, now = (at.folder.read_class_map(name) for name in names)
+                before, now = (read_class_map(at.folder, name) for name in names)
                 same += int(((before == now) & (now > 0)).sum())
                 of_either += int(((before > 0) | (now > 0)).sum())
     totals = [sum(counts) for counts in zip(*at.processes.gather((same, of_either)), strict=True)]
@@ -177,7 +177,7 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
         names = source.names[at.processes.rank :: at.processes.size]
         masks = {image: _make_mask_name(name, source, image) for image in names}
         done = {image for image, mask in masks.items() if at.folder.resolve_file(mask).exists()}
-        empty += [masks[image] for image in done if not at.folder.read_class_map(masks[image]).any()]
+        empty += [masks[image] for image in done if not read_class_map(at.folder, masks[image]).any()]
         log.info("%s: labelling %d images, %d are done", name, len(masks) - len(done), len(done))
 
         def write(prediction: Prediction, source: ImageSource = source, masks: dict[str, str] = masks) -> str | None:
@@ -194,13 +194,13 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
             first = get_mask_path("iteration-0", prediction.image)
             has_first = train.mask_weight > 0 and not source.folder and at.folder.resolve_file(first).exists()
             if has_first or train.min_confidence:
-                is_object = at.folder.read_class_map(first) > 0 if has_first else None
+                is_object = read_class_map(at.folder, first) > 0 if has_first else None
                 labels, confidence = prediction.compute_labels_and_confidence(is_object, train.mask_weight)
             else:
                 labels = prediction.compute_labels()
             if train.min_confidence:
-                at.folder.write_grey(_make_confidence_name(name, source, prediction.image), confidence)
-            at.folder.write_class_map(mask, labels)
+                write_grey(at.folder, _make_confidence_name(name, source, prediction.image), confidence)
+            write_class_map(at.folder, mask, labels)
             return None if labels.any() else mask
 
         task = f"{name} masks"

@@ -23,6 +23,7 @@ from fastcomus.run.contents import (
 from fastcomus.run.stage import read_stage_seconds, stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
+from fastcomus.store.objects_table import read_shards
 
 
 @stage()
@@ -33,7 +34,7 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     names = ShownNames(read_names(folder, manifest))
     rows, objects = read_clustered_rows(folder, manifest), None
     if manifest["images"]:
-        source, table = open_image_source(at), folder.read_shards(["image", "x0", "y0", "x1", "y1"])
+        source, table = open_image_source(at), read_shards(folder, ["image", "x0", "y0", "x1", "y1"])
         boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
         objects = ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes)
     at.remember(config)

@@ -109,7 +109,9 @@ class Run:
 
     def objects(self) -> pa.Table:
         """Return what `embed` found, a row for each object: image, box, area, score, mask, embedding."""
-        return self.folder.read_shards()
+        from fastcomus.store.objects_table import read_shards
+
+        return read_shards(self.folder)
 
     def cluster(
         self, embeddings: Path | str | np.ndarray | None = None, **settings: Unpack[keywords.ClusterSettings]
@@ -180,7 +182,8 @@ class Run:
             output: Folder for the masks, which is returned; by default `predictions` in the run folder.
             overlay: Also write overlays/NAME.jpg, the image tinted with the masks' colours.
             probabilities: Also write probabilities/NAME.npy, (k + 1, h, w) float16 in [0, 1].
-            engine, address: As for `embed`.
+            engine: As for `embed`.
+            address: As for `embed`.
             **settings: See `config.PredictConfig`.
         """
         from fastcomus.run.predict import predict

@@ -14,7 +14,7 @@ import torch
 
 from fastcomus.backends.interface import Backend
 from fastcomus.config import Config
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.images.listing import find_listed_images
 from fastcomus.images.roots import ImageRoot
 from fastcomus.images.stamps import stamp_images
@@ -224,5 +224,6 @@ def _read_state(folder: RunFolder, name: str) -> EpochState | None:
         check_zip(file)
         return EpochState(**torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{file} cannot be read ({reason}); delete it to train from the start.") from error
+        raise InputError(
+            f"{file} cannot be read ({get_first_line(error)}); delete it to train from the start."
+        ) from error

@@ -15,6 +15,7 @@ from fastcomus.images.found import UnreadableImage
 from fastcomus.images.roots import ImagePlace
 from fastcomus.networks.augmentation import ReadSample
 from fastcomus.segmentation.training import IGNORED
+from fastcomus.store.masks import read_class_map
 from fastcomus.store.run_folder import RunFolder
 
 
@@ -65,7 +66,7 @@ def make_sample_reader(
             raise InputError(
                 f"{sample.image} can no longer be read ({error}); put it back, or run fastcomus embed and cluster."
             ) from error
-        class_map = folder.read_class_map(sample.mask)
+        class_map = read_class_map(folder, sample.mask)
         _check_size(sample.mask, class_map, pixels, sample.image, folder)
         if class_map.max(initial=0) > k:
             raise InputError(
@@ -73,7 +74,7 @@ def make_sample_reader(
                 "run fastcomus cluster again."
             )
         if sample.confidence and min_confidence > 0:
-            sure = folder.read_class_map(sample.confidence)
+            sure = read_class_map(folder, sample.confidence)
             _check_size(sample.confidence, sure, pixels, sample.image, folder)
             class_map = np.where(sure < 255 * min_confidence, IGNORED, class_map.astype(np.int32))
         return pixels, class_map

@@ -1,4 +1,4 @@
-"""Embeddings as a matrix: from the objects of a run, or a person's own from a file."""
+"""Embeddings as a matrix: from the objects of a run, or from a user's own file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.store.integrity import compute_file_digest
 
 _HELD_BYTES = 2**30  # of embeddings in memory; more are left in a file
@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 65_536
 
 
 def extract_embeddings(table: pa.Table) -> np.ndarray:
-    """(N, D) float32 from the column `embedding`, a list (of fixed size or not) of numbers per row."""
+    """Return (N, D) float32 from the column `embedding`, a list of numbers per row. Raises InputError if it is not."""
     column = table["embedding"].combine_chunks()
     kind = column.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
@@ -31,14 +31,23 @@ def extract_embeddings(table: pa.Table) -> np.ndarray:
         return np.empty((0, 0), np.float32)
     if column.null_count or pc.count_distinct(pc.list_value_length(column)).as_py() > 1:
         raise InputError("every row of the column embedding must hold the same number of values.")
-    values = column.flatten().to_numpy(zero_copy_only=False)
+    values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
     return values.astype(np.float32, copy=False).reshape(len(column), -1)
 
 
 def join_rows(parts: Iterable[pa.Table], count: int, folder: Path) -> np.ndarray:
-    """(N, D) float32 from the column `embedding` of `parts`, `count` rows in all, which are never there twice.
+    """Join the column `embedding` of several tables without holding all rows twice.
 
-    Those of more than 1 GiB lie in a file without a name in `folder`, which the system reads and drops as it needs.
+    Args:
+        parts: The tables.
+        count: Their rows in all.
+        folder: Where rows of more than 1 GiB are put into a nameless file, which is mapped into memory.
+
+    Returns:
+        (count, D) float32.
+
+    Raises:
+        InputError: Rows have different lengths, or the disk is full.
     """
     stream, rows, filled, width = None, np.empty((0, 0), np.float32), 0, 0
     try:
@@ -48,7 +57,7 @@ def join_rows(parts: Iterable[pa.Table], count: int, folder: Path) -> np.ndarray
                 continue
             shape = count, matrix.shape[1]
             if not filled and 4 * math.prod(shape) > _HELD_BYTES:
-                stream = tempfile.TemporaryFile(dir=folder)
+                stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed below
             elif not filled:
                 rows = np.empty(shape, np.float32)
             elif matrix.shape[1] != width:
@@ -74,7 +83,17 @@ def join_rows(parts: Iterable[pa.Table], count: int, folder: Path) -> np.ndarray
 
 
 def read_embeddings(source: Path | str | np.ndarray) -> tuple[np.ndarray, str]:
-    """Rows and a digest of them: an array, an .npy file of shape (N, D), or Parquet with a column `embedding`."""
+    """Read embeddings and compute a digest of them.
+
+    Args:
+        source: An array, an .npy file of shape (N, D), or Parquet with a column `embedding`.
+
+    Returns:
+        The rows and a SHA-256 (hex).
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     if isinstance(source, np.ndarray):
         digest = hashlib.sha256(f"{source.dtype} {source.shape}".encode())
         digest.update(np.ascontiguousarray(source).tobytes())
@@ -92,20 +111,22 @@ def read_embeddings(source: Path | str | np.ndarray) -> tuple[np.ndarray, str]:
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{file} is neither an .npy file nor Parquet that can be read ({reason}).") from error
+        raise InputError(
+            f"{file} is neither an .npy file nor Parquet that can be read ({get_first_line(error)})."
+        ) from error
 
 
 def _read_npy(file: Path) -> np.ndarray:
-    """What a .npy file holds; of more than 1 GiB the file itself, mapped, which stays as it is."""
+    """Read an .npy file; one of more than 1 GiB is mapped into memory and never changed."""
     if file.stat().st_size > _HELD_BYTES:
         return np.asarray(np.lib.format.open_memmap(file, mode="c"))
     with file.open("rb") as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
+        rows: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+        return rows
 
 
 def check_embeddings(rows: np.ndarray) -> np.ndarray:
-    """(N, D) float32, C order; InputError unless `rows` are finite numbers in two dimensions."""
+    """Return `rows` as (N, D) float32 in C order. Raises InputError unless they are finite numbers of that shape."""
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number) or np.iscomplexobj(rows):
         raise InputError(f"embeddings must be real numbers of shape (N, D); got {rows.dtype} of shape {rows.shape}.")
     with np.errstate(over="ignore"):  # float64 numbers that float32 cannot hold are named below
@@ -120,7 +141,7 @@ def check_embeddings(rows: np.ndarray) -> np.ndarray:
 
 
 def normalise_rows(rows: np.ndarray) -> np.ndarray:
-    """(N, C) float32, every row scaled to length 1; rows of zeros stay."""
+    """Return `rows`, (N, C), as float32 scaled to length 1; rows of zeros stay."""
     unit = np.zeros(rows.shape, np.float32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)

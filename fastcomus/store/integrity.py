@@ -1,7 +1,7 @@
-"""Whether files are still what was written: seals in JSON, digests of tensors, the checksums of PNG, zip and Parquet.
+"""Checks that files are still what was written, by digests in JSON and safetensors and the checksums of PNG and zip.
 
-What is small carries a SHA-256, or stands with one in its stage's manifest; class maps, of which there are as many as
-images, have the checksums that PNG gives them. All of it costs less than reading the file.
+Small files carry their SHA-256 or have it in their stage's manifest; masks, as numerous as images, rely on the
+checksums of PNG. Checking costs less than reading the file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from fastcomus.errors import get_first_line
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,17 +26,17 @@ SEAL = "sha256"  # the key, in a sealed JSON object, of the digest of all others
 TENSOR_SEAL = "fastcomus_sha256"  # the key in the JSON in the metadata of a safetensors file
 
 
-class Damaged(ValueError):
-    """A file is not what was written. One line that fits into a sentence."""
+class Damaged(ValueError):  # noqa: N818 - named after what was found
+    """A file is not what was written; the message is one line that fits into a sentence."""
 
 
 def seal_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """`value` with a digest of itself under SEAL."""
+    """Return `value` with a digest of itself under the key SEAL."""
     return {**value, SEAL: _compute_digest(value)}
 
 
 def unseal_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse; raises Damaged where the digest is missing or that of something else."""
+    """Return what `seal_json` was given. Raises Damaged if the digest is missing or wrong."""
     content = {name: one for name, one in value.items() if name != SEAL}
     if SEAL not in value:
         raise Damaged("it carries no digest of itself")
@@ -44,13 +46,13 @@ def unseal_json(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compute_file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """Return the SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def compute_tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 (hex) of names, kinds, shapes and values."""
+    """Return the SHA-256 (hex) of names, dtypes, shapes and values."""
     import torch
 
     digest = hashlib.sha256()
@@ -62,19 +64,19 @@ def compute_tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def read_sealed_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file; Damaged where they are not those whose digest stands in its metadata."""
+    """Return the tensors of a safetensors file. Raises Damaged if they do not match the digest in its metadata."""
     from safetensors import safe_open
 
     with safe_open(file, "pt") as opened:
         seal = _parse_facts(opened.metadata() or {}).get(TENSOR_SEAL)
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no dictionary
     if seal is not None and seal != compute_tensor_digest(tensors):  # files of other programs have none
         raise Damaged("it is not what was written")
     return tensors
 
 
 def read_sealed_facts(file: Path) -> dict[str, Any]:
-    """What stands with the digest in the metadata of a safetensors file; the tensors are not read."""
+    """Return what is stored with the digest in the metadata of a safetensors file, without reading the tensors."""
     from safetensors import safe_open
 
     with safe_open(file, "pt") as opened:
@@ -82,8 +84,10 @@ def read_sealed_facts(file: Path) -> dict[str, Any]:
 
 
 def _parse_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """A file of ours has one entry of metadata, because safetensors writes several in any order: a JSON object that
-    holds the seal, or the seal alone, as networks had it at first. Empty in files of other programs.
+    """Return what our files store in their metadata; empty for files of other programs.
+
+    There is one entry, because safetensors writes several in any order: a JSON object that holds the digest or, in old
+    files, the digest alone.
     """
     if TENSOR_SEAL in metadata:
         return dict(metadata)
@@ -98,7 +102,7 @@ def _parse_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def check_zip(file: Path) -> None:
-    """Raise Damaged unless every member of a zip (a checkpoint of torch's) has its checksum; torch does not look."""
+    """Raise Damaged if a member of a zip (a torch checkpoint) does not match its checksum, which torch ignores."""
     try:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()
@@ -109,7 +113,7 @@ def check_zip(file: Path) -> None:
 
 
 def read_checked_png(file: Path) -> np.ndarray:
-    """(H, W, ...) pixels of a PNG; Damaged unless all its checksums are right, most of which Pillow passes over."""
+    """Return the pixels (H, W, ...) of a PNG. Raises Damaged if a checksum is wrong, most of which Pillow ignores."""
     content = file.read_bytes()
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
@@ -119,7 +123,7 @@ def read_checked_png(file: Path) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # plugins raise nearly every type there is on damaged files
-        raise Damaged(str(error).strip().split("\n")[0] or type(error).__name__) from error
+        raise Damaged(get_first_line(error)) from error
 
 
 def _compute_digest(value: Mapping[str, Any]) -> str:

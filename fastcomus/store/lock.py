@@ -1,7 +1,7 @@
-"""One writer per run folder: a second process is told who writes there already.
+"""One writer per run folder: a second process gets an error that names the first.
 
-The lock is the operating system's, so that a killed process leaves none behind. Who holds it stands in a file beside
-it, because a locked file cannot be read on every system. Both are removed when the writer has ended.
+The operating system holds the lock, so that a killed process leaves none behind. The holder is described in a second
+file, because some systems cannot read a locked one. Both are removed when the writer ends.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -23,11 +22,10 @@ from fastcomus.errors import InputError
 _LOCK = ".writer.lock"
 _HOLDER = ".writer.json"
 LOCK_FILES = (_LOCK, _HOLDER)
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class SoleWriter:
-    """The lock of one folder. Nothing is touched before `held`, nor where the folder cannot be written to."""
+    """The lock of one folder. Nothing is touched before `hold`, nor in a folder that cannot be written to."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,10 +35,12 @@ class SoleWriter:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Nobody else writes to the folder inside the block; blocks may be nested.
+        """Keep other processes from writing to the folder in the block; blocks may be nested.
 
-        A folder that does not exist yet is claimed by the first write to it. Raises InputError when another process
-        holds the lock.
+        A folder that does not exist yet is locked by the first write to it.
+
+        Raises:
+            InputError: Another process holds the lock.
         """
         self._depth += 1
         try:
@@ -54,10 +54,11 @@ class SoleWriter:
 
     @property
     def is_held(self) -> bool:
+        """Whether this process holds the lock."""
         return self._lock is not None
 
     def claim(self) -> None:
-        """Take the lock if `held` asks for it and it is not taken yet."""
+        """Take the lock if `hold` asks for it and it is not taken yet. Raises InputError as `hold` does."""
         with self._guard:
             if self._depth == 0 or self._lock is not None or not os.access(self.folder, os.W_OK):
                 return
@@ -78,20 +79,16 @@ class SoleWriter:
         if self._lock is None:
             return
         for name in (_HOLDER, _LOCK):  # while it is held, so that no other's is removed
-            try:
+            with suppress(OSError):  # Windows does not remove open files; an empty lock file is harmless
                 (self.folder / name).unlink(missing_ok=True)
-            except OSError:  # Windows does not remove open files; an empty lock file harms nobody
-                pass
         self._lock.release()
         self._lock = None
 
 
 def _write_holder(folder: Path) -> None:
     facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    try:
+    with suppress(OSError):  # a full disk: the work itself will say so
         (folder / _HOLDER).write_text(json.dumps(facts), encoding="utf-8")
-    except OSError:  # a full disk: the work itself will say so
-        pass
 
 
 def _describe_holder(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Masks as files: names, palette, PNG."""
+"""Masks as PNG files: their names, their palette, writing and reading them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,36 @@ import io
 import numpy as np
 from PIL import Image
 
+from fastcomus.store.folder import Folder
+from fastcomus.store.integrity import read_checked_png
+from fastcomus.store.run_folder import RunFolder
+
 _LONGEST_NAME = 255  # bytes of a file name, on every common file system
 
 
+def write_class_map(folder: Folder, name: str, class_map: np.ndarray) -> None:
+    """Write labels, (H, W) integers in [0, 65535], as the PNG that `encode_class_map` makes."""
+    with folder.replace_file(name) as path:
+        path.write_bytes(encode_class_map(class_map))
+
+
+def write_grey(folder: Folder, name: str, values: np.ndarray) -> None:
+    """Write `values`, (H, W) uint8, as a grey PNG, which `read_class_map` can read."""
+    with folder.replace_file(name) as path:
+        Image.fromarray(values).save(path, format="PNG")
+
+
+def read_class_map(folder: RunFolder, name: str) -> np.ndarray:
+    """Read a PNG of labels as (H, W) uint8 or uint16. Raises InputError, with what to do, if it is damaged."""
+    return folder.read_checked(name, read_checked_png, "is not a readable mask")
+
+
 def encode_class_map(class_map: np.ndarray) -> bytes:
-    """PNG bytes of a class map: palette where every label is at most 254 (tools read 255 as void), else 16-bit grey."""
+    """Encode labels as PNG: with VOC's palette up to label 254 (tools read 255 as void), else 16-bit grey.
+
+    Args:
+        class_map: (H, W) integers in [0, 65535].
+    """
     stream = io.BytesIO()
     if int(class_map.max(initial=0)) <= 254:
         picture = Image.fromarray(class_map.astype(np.uint8), mode="L")
@@ -24,12 +49,12 @@ def encode_class_map(class_map: np.ndarray) -> bytes:
 
 
 def get_mask_path(folder: str, image: str) -> str:
-    """Where the mask of `image` lies: after its whole file name, so that a.jpg and a.png do not collide."""
+    """Return the name of the mask of `image` in the stage `folder`; a.jpg and a.png do not share one."""
     return f"{folder}/masks/{get_mask_file_name(image)}"
 
 
 def get_mask_file_name(image: str) -> str:
-    """`image`.png; where that is too long for a file name, a digest stands for the end of the image's name."""
+    """Return `image`.png; if that is too long for a file name, a digest replaces the end of the image's name."""
     folder, slash, name = image.rpartition("/")
     name_bytes = name.encode()
     if len(name_bytes) + len(".png") > _LONGEST_NAME:
@@ -39,7 +64,7 @@ def get_mask_file_name(image: str) -> str:
 
 
 def make_voc_palette() -> np.ndarray:
-    """(256, 3) uint8: PASCAL VOC's colours, background black."""
+    """Return PASCAL VOC's colours as (256, 3) uint8; the background is black."""
     labels = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):

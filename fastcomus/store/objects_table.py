@@ -1,10 +1,18 @@
-"""The Parquet parts of `objects/`: schema, rows, masks."""
+"""The Parquet parts of `objects/`: their schema, and writing and reading them one by one."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
+
+from fastcomus.errors import InputError
+from fastcomus.store.integrity import compute_file_digest
+from fastcomus.store.run_folder import RunFolder
 
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -18,7 +26,10 @@ SKIPPED_SCHEMA = pa.schema(
 
 
 def make_object_schema(dimension: int) -> pa.Schema:
-    """Columns of `objects/part-*.parquet`: boxes in pixels, half-open; `mask` COCO run lengths at image size."""
+    """Return the columns of a part for embeddings of `dimension` numbers.
+
+    Boxes are in pixels and half-open; `mask` holds COCO run lengths at the size of the image.
+    """
     pixels = [(name, pa.int32()) for name in ("width", "height", "x0", "y0", "x1", "y1", "area")]
     return pa.schema(
         [
@@ -32,8 +43,103 @@ def make_object_schema(dimension: int) -> pa.Schema:
 
 
 def decode_mask(counts: str, height: int, width: int) -> np.ndarray:
-    """(H, W) bool from the `mask` column."""
-    return coco_mask.decode({"size": [height, width], "counts": counts.encode("ascii")}).astype(bool)
+    """Decode a value of the column `mask` to (H, W) bool."""
+    pixels: np.ndarray = coco_mask.decode({"size": [height, width], "counts": counts.encode("ascii")})
+    return pixels.astype(bool)
+
+
+def has_shard(folder: RunFolder, index: int, fingerprint: str, digest: str = "") -> bool:
+    """Whether part `index` is there, whole, and made from what `fingerprint` says.
+
+    Args:
+        folder: The run.
+        index: Number of the part.
+        fingerprint: Digest of the settings and images that the part must be made from.
+        digest: SHA-256 (hex) of the file where a manifest knows it; without one all pages' checksums are checked.
+    """
+    file = folder.resolve_file(_name_part(index))
+    try:
+        metadata = pq.read_metadata(file).metadata or {}
+        if metadata.get(b"fastcomus.fingerprint") != fingerprint.encode():
+            return False
+        if not digest:
+            pq.read_table(file, page_checksum_verification=True)
+        return not digest or compute_file_digest(file) == digest
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def read_part_digests(folder: RunFolder) -> dict[int, str]:
+    """Return the SHA-256 (hex) of every part by its index; empty until embedding has ended."""
+    parts = (folder.read_manifest("objects") or {}).get("parts", {})
+    return {int(name.removeprefix("part-").removesuffix(".parquet")): digest for name, digest in parts.items()}
+
+
+def write_shard(folder: RunFolder, index: int, objects: pa.Table, skipped: pa.Table, fingerprint: str) -> None:
+    """Write one part. The images it skipped stand in its metadata, so that a part is a single atomic file.
+
+    Args:
+        folder: The run.
+        index: Number of the part.
+        objects: Rows of `make_object_schema`.
+        skipped: Rows of SKIPPED_SCHEMA.
+        fingerprint: Digest of the settings and images that the part was made from.
+    """
+    metadata = {"fastcomus.fingerprint": fingerprint, "fastcomus.skipped": json.dumps(skipped.to_pylist())}
+    folder.write_table(_name_part(index), objects.replace_schema_metadata(metadata))
+
+
+def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint: str) -> None:
+    """Write skipped.parquet and the manifest of `objects`, and remove surplus parts.
+
+    Args:
+        folder: The run.
+        count: Number of parts.
+        skipped: Rows of SKIPPED_SCHEMA that come before what the parts skipped.
+        fingerprint: Digest of the settings and images of the whole stage.
+    """
+    rows = skipped.to_pylist()
+    for index in range(count):
+        metadata = pq.read_metadata(folder.resolve_file(_name_part(index))).metadata
+        rows += json.loads(metadata[b"fastcomus.skipped"])
+    wanted = {folder.resolve_file(_name_part(index)).name for index in range(count)}
+    for part in folder.resolve_file("objects").glob("part-*.parquet"):
+        if part.name not in wanted:
+            folder.remove(f"objects/{part.name}")
+    folder.write_table("objects/skipped.parquet", pa.Table.from_pylist(rows, schema=skipped.schema))
+    digests = {name: compute_file_digest(folder.resolve_file(f"objects/{name}")) for name in sorted(wanted)}
+    folder.finish("objects", fingerprint, parts=digests, skipped=len(rows))
+
+
+def count_shard_rows(folder: RunFolder) -> int:
+    """Return the number of objects, from the parts' metadata alone. Raises InputError if a part is damaged."""
+    parts = (folder.read_manifest("objects") or {}).get("parts", {})
+    return sum(folder.read_checked(f"objects/{name}", pq.read_metadata).num_rows for name in parts)
+
+
+def read_shards(folder: RunFolder, columns: list[str] | None = None) -> pa.Table:
+    """Return the rows of all parts in one table; arguments and errors as for `iterate_shards`."""
+    return pa.concat_tables(iterate_shards(folder, columns))
+
+
+def iterate_shards(folder: RunFolder, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Read the parts one after the other. All objects of an image are in one part.
+
+    Args:
+        folder: The run.
+        columns: The columns to read; None reads all.
+
+    Yields:
+        The rows of each part, in order.
+
+    Raises:
+        InputError: There are no parts, or one is damaged.
+    """
+    manifest = folder.read_manifest("objects")
+    if manifest is None:
+        raise InputError(f"there are no objects in {folder.path}; run fastcomus embed FOLDER first.")
+    for name, digest in manifest["parts"].items():
+        yield folder.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
 
 
 def _name_part(index: int) -> str:

@@ -1,4 +1,4 @@
-"""JSON files with a seal that tells when they were changed, and fingerprints."""
+"""JSON files with a digest that shows when they were changed, and fingerprints."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from fastcomus.store.integrity import Damaged, unseal_json
 
 
 def compute_fingerprint(**facts: Any) -> str:
-    """SHA-256 (hex) of JSON-able facts; the same facts give the same string on every machine."""
+    """Return the SHA-256 (hex) of facts that JSON can hold; equal facts give the same on every machine."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_json(file: Path, mending: str = "delete it and run the stage that made it again") -> dict[str, Any]:
-    """The object in a JSON file; InputError, which ends with `mending`, when it is not one."""
+    """Read a JSON file that holds an object.
+
+    Args:
+        file: The file.
+        mending: What an error tells the user to do.
+
+    Raises:
+        InputError: The file cannot be read, or holds no JSON object.
+    """
     try:
         value = json.loads(file.read_bytes().decode("utf-8", errors="surrogateescape"))
     except (OSError, ValueError, RecursionError) as error:
@@ -28,11 +36,12 @@ def read_json(file: Path, mending: str = "delete it and run the stage that made 
 
 
 def read_sealed(file: Path, mending: str = "delete it and run the stage that made it again") -> dict[str, Any]:
-    """The object in a sealed JSON file (`integrity.seal_json`); InputError where it is damaged."""
-    return _unseal(file, read_json(file, mending), mending)
+    """Read the object in a sealed JSON file (`integrity.seal_json`); arguments and errors as for `read_json`."""
+    return unseal(file, read_json(file, mending), mending)
 
 
-def _unseal(file: Path, value: dict[str, Any], mending: str) -> dict[str, Any]:
+def unseal(file: Path, value: dict[str, Any], mending: str) -> dict[str, Any]:
+    """Return `value`, read from `file`, without its seal; InputError, ending with `mending`, if that is wrong."""
     try:
         return unseal_json(value)
     except Damaged as error:

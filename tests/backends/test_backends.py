@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import planted
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from places import MSRC14
 from skimage import data
 from skimage.filters import threshold_otsu
 from sklearn.neighbors import NearestNeighbors
 
-import planted
 from fastcomus.backends import choose, interface
 from fastcomus.backends.cpu import compute_otsu_threshold
 from fastcomus.errors import InputError
 from fastcomus.objects.saliency.background_prior import BackgroundPrior
-from places import MSRC14
 
 PHOTOGRAPHS = MSRC14 / "JPEGImages"
 CPU = choose.select("cpu")

@@ -20,6 +20,8 @@ import pytest
 import sklearn.cluster
 import sklearn.manifold
 import torch
+from conftest import TINY, Photographs, tree_bytes
+from cuda_on_cpu.cpu_kernels import CpuKernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -27,8 +29,6 @@ from PIL import Image
 from skimage import data
 from sklearn.metrics import adjusted_rand_score
 
-from conftest import TINY, Photographs, tree_bytes
-from cuda_on_cpu.cpu_kernels import CpuKernels
 from fastcomus.backends import choose, gpu
 from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.cpu import CpuBackend

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cuda_on_cpu.cpu_kernels import CpuKernels, build, functions_with_barriers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import TESTS
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 from skimage import data
 
-from cuda_on_cpu.cpu_kernels import CpuKernels, build, functions_with_barriers
 from fastcomus.backends import choose, gpu_images, gpu_objects, interface, kernel_loader
 from fastcomus.backends.cpu import compute_otsu_threshold, resize_maps
-from places import TESTS
 
 FILES = ("crop_resize", "mask_boxes", "assemble_masks", "enlarge_maps", "run_lengths")
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)

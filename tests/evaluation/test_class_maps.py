@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from places import MSRC14
 from rich.console import Console
 from scipy.optimize import linear_sum_assignment
 
@@ -24,7 +25,6 @@ from fastcomus.evaluation.matching import Matching, Score, match_hungarian, matc
 from fastcomus.evaluation.score_table import format_table
 from fastcomus.evaluation.truth.read import read_truth
 from fastcomus.evaluation.truth.truth import Truth, read_mask
-from places import MSRC14
 
 CPU = select("cpu")
 needs_msrc14 = pytest.mark.skipif(not MSRC14.is_dir(), reason="the data set msrc14 is not here")

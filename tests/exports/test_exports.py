@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 import yaml
+from conftest import Photographs, tree_bytes
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 from pycocotools.coco import COCO
@@ -16,7 +17,6 @@ from test_regions import class_maps, enclosed
 from torchvision.datasets import VOCSegmentation
 from typer.testing import CliRunner
 
-from conftest import Photographs, tree_bytes
 from fastcomus import InputError, Run
 from fastcomus.backends.choose import select
 from fastcomus.cli.commands import app
@@ -25,7 +25,7 @@ from fastcomus.clusters.names import ClusterNames, name_clusters
 from fastcomus.exports.export import FORMATS, Transfer, export_masks
 from fastcomus.images.reading import read_image
 from fastcomus.store.lock import SoleWriter
-from fastcomus.store.masks import get_mask_path
+from fastcomus.store.masks import get_mask_path, read_class_map, write_class_map
 from fastcomus.store.run_folder import RunFolder
 
 STRANGE = {0: 'a "quoted", <b>name</b>: #1', 1: "🐈‍⬛ [x]", 2: "yes"}
@@ -37,7 +37,7 @@ def written(
     """An export of `maps`, by image name, with plain images of their sizes (those that are there stay)."""
     folder = RunFolder(root / "run")
     for image, labels in maps.items():
-        folder.write_class_map(get_mask_path("iteration-0", image), labels)
+        write_class_map(folder, get_mask_path("iteration-0", image), labels)
         file = root / "images" / image
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ def test_a_run_is_exported_with_names_by_command_and_from_python(
     assert len(found) == 24
     first = READERS[format_name](run.export(format_name, tmp_path / "first", iteration=0, images="copy"))
     for number in range(24):
-        labels = run.folder.read_class_map(get_mask_path("iteration-0", f"{number:02d}.png"))
+        labels = read_class_map(run.folder, get_mask_path("iteration-0", f"{number:02d}.png"))
         name = {"voc": f"{number:02d}"}.get(format_name, f"{number:02d}.png")
         assert (first[name] == labels).all() and labels.any()
 

@@ -69,7 +69,7 @@ def test_reading_any_of_them_gives_pixels_or_a_reason_within_seconds(kind, tmp_p
             pixels = read_image(file, 2_000_000)
             assert pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size
         except UnreadableImage as error:
-            assert error.reason and error.detail
+            assert error.reason and error.detail  # noqa: PT017
         assert time.process_time() - started < 10  # of the processor: a hang, not a slow machine
 
 

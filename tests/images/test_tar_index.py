@@ -23,7 +23,7 @@ def index_of(content: bytes, block: int = 4096) -> TarIndex:
 
     def read_range(offset: int, length: int) -> bytes:
         nonlocal most
-        assert 0 <= offset and 0 < length and offset + length <= len(content)
+        assert offset >= 0 and length > 0 and offset + length <= len(content)
         most = max(most, length)
         return content[offset : offset + length]
 

@@ -11,13 +11,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save
+from weight_server import Malicious, Server, saved
 
 from fastcomus.errors import InputError
 from fastcomus.networks import weights
 from fastcomus.networks.cache import is_present, list_added_names, obtain_checkpoint_file
 from fastcomus.networks.registry import SOURCES
 from fastcomus.objects.saliency.skeletons import create_saliency_network
-from weight_server import Malicious, Server, saved
 
 DECODER = {"decoder": {"weight": torch.ones(1, 384, 1, 1), "bias": torch.zeros(1)}}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from weight_server import Malicious
 
 from fastcomus.errors import InputError
 from fastcomus.networks.checkpoint import describe_differences, load_exactly, read_checkpoint
-from weight_server import Malicious
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
 

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from weight_server import Server
 
 from fastcomus.errors import InputError
 from fastcomus.networks import download as downloads
-from weight_server import Server
 
 download = partial(downloads.download, pause_seconds=0.0)
 BODY = random.Random(0).randbytes(3_000_000)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import closed_form
 from PIL import Image
+from places import MSRC14, REFERENCE
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from conftest import closed_form
 from fastcomus.errors import InputError
 from fastcomus.networks.encoders import Encoder, load_encoder, load_patch_encoder
-from places import MSRC14, REFERENCE
 
 CPU = torch.device("cpu")
 

@@ -13,13 +13,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from weight_server import Server, saved
 
 from fastcomus.errors import InputError
 from fastcomus.networks import weights
 from fastcomus.objects.saliency.basnet import BASNet
 from fastcomus.objects.saliency.skeletons import create_saliency_network
 from fastcomus.run import preset
-from weight_server import Server, saved
 
 
 def add(name: str, file: Path) -> Path:

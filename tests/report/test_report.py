@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Photographs, tree_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from planted import gaussian
 
-from conftest import Photographs, tree_bytes
 from fastcomus import InputError, Run
 from fastcomus.clusters.labels import build_clusters
 from fastcomus.clusters.names import name_clusters
@@ -24,7 +25,6 @@ from fastcomus.report.colours import choose_cluster_colours
 from fastcomus.report.samples import choose_shown_images, sample_core, sample_every_cluster, sample_filtered
 from fastcomus.report.script_data import format_script
 from fastcomus.report.shown_names import ShownNames
-from planted import gaussian
 
 
 class Page(HTMLParser):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from browser import browser
 from conftest import TINY, Photographs
+
 from fastcomus.clusters.files import read_names_file
 from fastcomus.run.run import Run
 

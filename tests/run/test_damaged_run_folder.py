@@ -26,6 +26,7 @@ from fastcomus.store.integrity import (
     seal_json,
     unseal_json,
 )
+from fastcomus.store.masks import read_class_map
 from fastcomus.store.run_folder import RunFolder
 
 SEEDS = 12
@@ -58,7 +59,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "clusters/clusters.parquet": lambda run: RunFolder(run).read_table("clusters/clusters.parquet").to_pylist(),
     "clusters/centres.npy": lambda run: RunFolder(run).read_array("clusters/centres.npy").tolist(),
     "clusters/eigenmaps.npy": lambda run: RunFolder(run).read_array("clusters/eigenmaps.npy").tolist(),
-    "iteration-0/masks/05.png.png": lambda run: RunFolder(run).read_class_map("iteration-0/masks/05.png.png").tolist(),
+    "iteration-0/masks/05.png.png": lambda run: read_class_map(RunFolder(run), "iteration-0/masks/05.png.png").tolist(),
     "iteration-1/manifest.json": lambda run: RunFolder(run).read_manifest("iteration-1"),
 }
 

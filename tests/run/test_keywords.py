@@ -8,11 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import fastcomus
 from fastcomus.config import STAGES
 from fastcomus.run import keywords
-from places import ROOT
 
 RIGHT = """
 import numpy as np

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from conftest import make_photographs
+from tiny_segmenter import make_segmenter
+
 from fastcomus.backends.cpu import CpuBackend
 from fastcomus.clusters.names import name_clusters
 from fastcomus.config import Config, PredictConfig
@@ -19,7 +20,6 @@ from fastcomus.segmentation.labelling import predict_and_write
 from fastcomus.segmentation.predicted_files import encode_predicted_files, render_overlay
 from fastcomus.segmentation.prediction import Prediction
 from fastcomus.segmentation.segmenter import Segmenter
-from tiny_segmenter import make_segmenter
 
 
 @dataclass(frozen=True)

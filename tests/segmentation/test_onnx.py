@@ -9,7 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from planted import gaussian
 from skimage import data
+from tiny_segmenter import BACKBONE, make_segmenter
 from typer.testing import CliRunner
 
 from fastcomus import Run
@@ -20,8 +22,6 @@ from fastcomus.segmentation.files import load_segmenter, write_segmenter
 from fastcomus.segmentation.onnx import check_onnx, write_onnx
 from fastcomus.segmentation.segmenter import Segmenter, enlarge_logits
 from fastcomus.store.run_folder import RunFolder
-from planted import gaussian
-from tiny_segmenter import BACKBONE, make_segmenter
 
 
 @pytest.fixture(scope="module")

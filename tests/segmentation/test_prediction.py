@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
+from tiny_segmenter import make_segmenter
 from torch.nn import functional
 
 from fastcomus.backends.choose import select
@@ -20,7 +21,6 @@ from fastcomus.images.found import UnreadableImage
 from fastcomus.segmentation import prediction
 from fastcomus.segmentation.prediction import WINDOW, Prediction, compute_enlarged_argmax, predict, with_second_opinion
 from fastcomus.segmentation.segmenter import Segmenter, enlarge_logits
-from tiny_segmenter import make_segmenter
 
 CPU = select("cpu")
 

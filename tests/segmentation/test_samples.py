@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Photographs
 from PIL import Image
 
-from conftest import Photographs
 from fastcomus import Run
 from fastcomus.backends.choose import select
 from fastcomus.errors import InputError
 from fastcomus.networks.augmentation import ReadSample
 from fastcomus.segmentation.samples import Sample, SampleCache, check_samples, make_sample_reader
 from fastcomus.segmentation.training import IGNORED
+from fastcomus.store.masks import write_class_map, write_grey
 from fastcomus.store.run_folder import RunFolder
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
@@ -26,7 +27,7 @@ LABELS = np.random.default_rng(1).integers(0, 4, (30, 40)).astype(np.uint16)
 def folder(tmp_path: Path) -> RunFolder:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     made = RunFolder(tmp_path / "run")
-    made.write_class_map("iteration-0/masks/a.png.png", LABELS)
+    write_class_map(made, "iteration-0/masks/a.png.png", LABELS)
     return made
 
 
@@ -43,7 +44,7 @@ def test_pixels_and_labels_are_what_the_files_hold(folder: RunFolder) -> None:
 
 def test_doubtful_pixels_are_ignored(folder: RunFolder) -> None:
     confidence = np.random.default_rng(2).integers(0, 256, LABELS.shape).astype(np.uint8)
-    folder.write_grey("iteration-0/confidence/a.png.png", confidence)
+    write_grey(folder, "iteration-0/confidence/a.png.png", confidence)
     _, labels = reader(folder, min_confidence=0.6)(0)
     np.testing.assert_array_equal(labels, np.where(confidence < 153, IGNORED, LABELS.astype(int)))
     np.testing.assert_array_equal(reader(folder)(0)[1], LABELS)
@@ -55,7 +56,7 @@ def test_a_label_above_k(folder: RunFolder) -> None:
 
 
 def test_a_mask_of_another_size(folder: RunFolder) -> None:
-    folder.write_class_map("iteration-0/masks/a.png.png", LABELS[:20])
+    write_class_map(folder, "iteration-0/masks/a.png.png", LABELS[:20])
     with pytest.raises(InputError, match=r"a\.png is 40 x 30 pixels and .*a\.png\.png 40 x 20"):
         check_samples(reader(folder), [0], 1, lambda count: None)
 

@@ -13,6 +13,8 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from squares import square
+from tiny_segmenter import BACKBONE
 from torch.nn import functional
 
 from fastcomus.backends.choose import select
@@ -22,8 +24,6 @@ from fastcomus.networks.augmentation import ReadSample, augment, augment_batches
 from fastcomus.networks.fixed_padding import align_side
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter, enlarge_logits
 from fastcomus.segmentation.training import IGNORED, Checkpoint, SelfTraining, derive_dropout_seed, split_into_strips
-from squares import square
-from tiny_segmenter import BACKBONE
 
 CPU = select("cpu")
 

@@ -16,8 +16,17 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from fastcomus import InputError
-from fastcomus.store.masks import encode_class_map, get_mask_file_name, get_mask_path, make_voc_palette
-from fastcomus.store.run_folder import RunFolder, is_outside_folder
+from fastcomus.store.folder import is_outside_folder
+from fastcomus.store.masks import (
+    encode_class_map,
+    get_mask_file_name,
+    get_mask_path,
+    make_voc_palette,
+    read_class_map,
+    write_class_map,
+)
+from fastcomus.store.objects_table import count_shard_rows, finish_shards, has_shard, read_shards, write_shard
+from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
 SKIPPED = pa.schema([("image", pa.string()), ("reason", pa.string())])
@@ -34,7 +43,7 @@ def test_making_the_object_touches_nothing(folder: RunFolder) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(folder: RunFolder) -> None:
     folder.write_text("stage/notes.txt", "old")
-    with pytest.raises(RuntimeError), folder.replace_file("stage/notes.txt") as path:
+    with pytest.raises(RuntimeError), folder.replace_file("stage/notes.txt") as path:  # noqa: PT012
         path.write_text("half of the n")
         raise RuntimeError
     assert tree_bytes(folder.path) == {"stage/notes.txt": b"old"}
@@ -102,13 +111,15 @@ def test_shards_carry_their_fingerprint_rows_and_what_they_skipped(folder: RunFo
     for index in range(3):
         rows = pa.table({"image": [f"{index}-{row}.jpg" for row in range(4)]})
         skipped = pa.Table.from_pylist([{"image": f"{index}.gif", "reason": "unreadable"}], schema=SKIPPED)
-        folder.write_shard(index, rows, skipped, f"shard {index}")
-    assert folder.has_shard(1, "shard 1") and not folder.has_shard(1, "shard 2") and not folder.has_shard(3, "shard 3")
+        write_shard(folder, index, rows, skipped, f"shard {index}")
+    assert (
+        has_shard(folder, 1, "shard 1") and not has_shard(folder, 1, "shard 2") and not has_shard(folder, 3, "shard 3")
+    )
 
     listed = pa.Table.from_pylist([{"image": "first.txt", "reason": "no image"}], schema=SKIPPED)
-    folder.finish_shards(2, listed, "whole")  # the third is surplus
-    assert folder.read_shards()["image"].to_pylist() == [f"{i}-{row}.jpg" for i in range(2) for row in range(4)]
-    assert folder.count_shard_rows() == 8
+    finish_shards(folder, 2, listed, "whole")  # the third is surplus
+    assert read_shards(folder)["image"].to_pylist() == [f"{i}-{row}.jpg" for i in range(2) for row in range(4)]
+    assert count_shard_rows(folder) == 8
     assert folder.read_table("objects/skipped.parquet")["image"].to_pylist() == ["first.txt", "0.gif", "1.gif"]
     assert sorted(path.name for path in folder.path.glob("objects/part-*")) == [
         "part-00000.parquet",
@@ -119,11 +130,11 @@ def test_shards_carry_their_fingerprint_rows_and_what_they_skipped(folder: RunFo
 @given(cut=st.integers(min_value=0))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_a_shard_cut_anywhere_counts_as_missing(folder: RunFolder, cut: int) -> None:
-    folder.write_shard(0, pa.table({"image": ["a.jpg"] * 50}), pa.table({"image": []}, schema=None), "print")
+    write_shard(folder, 0, pa.table({"image": ["a.jpg"] * 50}), pa.table({"image": []}, schema=None), "print")
     part = folder.path / "objects/part-00000.parquet"
     whole = part.read_bytes()
     part.write_bytes(whole[: cut % len(whole)])
-    assert not folder.has_shard(0, "print")
+    assert not has_shard(folder, 0, "print")
 
 
 @given(
@@ -133,18 +144,18 @@ def test_a_shard_cut_anywhere_counts_as_missing(folder: RunFolder, cut: int) -> 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_class_maps_come_back_as_they_were(folder: RunFolder, labels: np.ndarray, highest: int) -> None:
     labels = np.minimum(labels, highest)
-    folder.write_class_map("masks/a.png", labels)
-    assert np.array_equal(folder.read_class_map("masks/a.png"), labels)
+    write_class_map(folder, "masks/a.png", labels)
+    assert np.array_equal(read_class_map(folder, "masks/a.png"), labels)
     with Image.open(folder.path / "masks/a.png") as picture:
         assert picture.mode == ("P" if labels.max() <= 254 else "I;16")
 
 
 def test_a_broken_mask_is_named_with_what_to_do(folder: RunFolder) -> None:
-    folder.write_class_map("iteration-1/masks/a.png", np.zeros((4, 4), np.uint16))
+    write_class_map(folder, "iteration-1/masks/a.png", np.zeros((4, 4), np.uint16))
     file = folder.path / "iteration-1/masks/a.png"
     file.write_bytes(file.read_bytes()[:30])
     with pytest.raises(InputError, match=r"a\.png is not a readable mask .* delete the folder .*iteration-1"):
-        folder.read_class_map("iteration-1/masks/a.png")
+        read_class_map(folder, "iteration-1/masks/a.png")
 
 
 def test_masks_of_equal_stems_do_not_collide_and_long_names_fit() -> None:

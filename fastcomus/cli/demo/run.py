@@ -16,7 +16,7 @@ from fastcomus.evaluation.class_maps import Evaluation
 from fastcomus.evaluation.truth.truth import read_mask
 from fastcomus.images.reading import read_image
 from fastcomus.run.run import Run
-from fastcomus.store.masks import get_mask_path
+from fastcomus.store.masks import get_mask_path, read_class_map
 from fastcomus.store.run_folder import RunFolder
 
 SCENES = 128
@@ -81,7 +81,7 @@ def _prepare_scenes(folder: Path, seed: int) -> list[str]:
 def _rename_to_classes(run: Run, iteration: int, name: str, evaluation: Evaluation) -> np.ndarray:
     """The class map of an iteration with its clusters renamed to the classes they were matched to; -1 for none."""
     names = np.array([-1 if label is None else label for label in evaluation.hungarian.assignment])
-    return names[run.name().map_to_classes(run.folder.read_class_map(get_mask_path(f"iteration-{iteration}", name)))]
+    return names[run.name().map_to_classes(read_class_map(run.folder, get_mask_path(f"iteration-{iteration}", name)))]
 
 
 def _make_score_table(evaluations: list[Evaluation]) -> Table:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.evaluation.truth import voc
 from fastcomus.evaluation.truth.source import TruthSource, read_list
 from fastcomus.evaluation.truth.truth import (
@@ -92,7 +92,7 @@ def _read_annotations(file: Path) -> dict[str, Any]:
     try:
         content: Any = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {str(error).splitlines()[0]}.") from error
+        raise InputError(f"{file} cannot be read as JSON: {get_first_line(error)}.") from error
     for part in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise InputError(f"{file} is no COCO JSON of instances: it has no list {part!r}; give instances_*.json.")

@@ -23,7 +23,7 @@ from typing import Any
 
 from fastcomus.backends import choose
 from fastcomus.backends.decoded_images import take_decoded_counts
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.progress import count_decoded
 from fastcomus.run.engines.work import Piece, Result, Stored, Work, make_portable, run_piece
 
@@ -239,8 +239,7 @@ def _start_ray(address: str, scratch: str) -> tuple[Any, bool]:
         with _silence_standard_error():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # of many types
-        told = str(error).strip().split("\n")[0]
-        raise InputError(f"Ray at {address or 'this machine'} cannot be used ({told}).") from error
+        raise InputError(f"Ray at {address or 'this machine'} cannot be used ({get_first_line(error)}).") from error
     return ray, True
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from fastcomus.backends.interface import Backend
-from fastcomus.errors import InputError, is_out_of_memory
+from fastcomus.errors import InputError, get_first_line, is_out_of_memory
 from fastcomus.images.roots import ImageRoot
 
 Piece = TypeVar("Piece")
@@ -70,7 +70,7 @@ def run_piece(work_loaded: Loaded[Piece, Result], piece: Piece) -> Iterator[Resu
 def make_portable(error: Exception) -> Exception:
     """`error` as it can be raised in another process: what a user is told of stays, of others the traceback."""
     if is_out_of_memory(error):
-        return MemoryError(str(error).strip().split("\n")[0])
+        return MemoryError(get_first_line(error))
     if isinstance(error, InputError):
         return InputError(str(error))
     if isinstance(error, OSError) and error.filename is not None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from places import MSRC14
 
 from fastcomus.errors import InputError
 from fastcomus.evaluation.truth.read import read_truth
 from fastcomus.evaluation.truth.truth import read_mask
-from places import MSRC14
 
 needs_msrc14 = pytest.mark.skipif(not MSRC14.is_dir(), reason="the data set msrc14 is not here")
 
