@@ -1,7 +1,7 @@
 """Ragged batches on the device: crops, masks and class maps by the custom kernels, in one launch for all images.
 
-"Ragged": images of any sizes one behind the other in one flat tensor. Every function takes what launches the kernels
-(`kernel_loader.Kernels`) and leaves its results on the device, on torch's current stream, without waiting for them.
+"Ragged" means images of any sizes one after the other in one flat tensor. Functions with a parameter `kernels` launch
+kernels through it and leave their results on the device, on torch's current stream, without waiting for them.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class RaggedMaps:
     host_sizes: tuple[tuple[int, int], ...]
 
     def to_host(self) -> RaggedMaps:
-        """The same in host memory, after waiting for it."""
+        """Copy the maps to host memory, and wait for the copy."""
         return RaggedMaps(self.values.cpu(), self.offsets.cpu(), self.sizes.cpu(), self.host_sizes)
 
     def split(self) -> list[torch.Tensor]:
-        """Every map as (H, W), a view."""
+        """Split into a view (H, W) of every map."""
         lengths = [height * width for height, width in self.host_sizes]
         parts = zip(self.values.split(lengths), self.host_sizes, strict=True) if lengths else ()
         return [part.view(size) for part, size in parts]
@@ -76,7 +76,15 @@ class RaggedMasks:
 
 
 def pack_images(images: Sequence[torch.Tensor | np.ndarray], device: torch.device) -> RaggedImages:
-    """Images (H, W, 3) uint8, interleaved or planar in memory, to one buffer on `device`."""
+    """Pack images into one buffer on a device.
+
+    Args:
+        images: (H, W, 3) uint8 each, interleaved or planar in memory.
+        device: Where the buffer is placed.
+
+    Returns:
+        The packed images.
+    """
     planes = [_as_tensor(one).permute(2, 0, 1) for one in images]
     sizes = tuple((one.shape[1], one.shape[2]) for one in planes)
     starts = np.cumsum([0, *(one.numel() for one in planes)])[:-1]
@@ -93,13 +101,31 @@ def pack_images(images: Sequence[torch.Tensor | np.ndarray], device: torch.devic
 
 
 def pack_maps(maps: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
-    """Maps (H, W) of `dtype` to one buffer on `device`."""
+    """Pack maps into one buffer on a device.
+
+    Args:
+        maps: (H, W) each.
+        dtype: Type of the buffer.
+        device: Where the buffer is placed.
+
+    Returns:
+        The packed maps.
+    """
     sizes = tuple((one.shape[0], one.shape[1]) for one in maps)
     return _lay_out_maps(_flatten_arrays(maps, dtype, device), sizes, device)
 
 
 def allocate_maps(sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
-    """Maps of `sizes` (height, width), to be filled by a kernel."""
+    """Allocate maps for a kernel to fill.
+
+    Args:
+        sizes: (height, width) of each map.
+        dtype: Type of the buffer.
+        device: Where the buffer is placed.
+
+    Returns:
+        The maps, with undefined values.
+    """
     pixels = sum(height * width for height, width in sizes)
     return _lay_out_maps(torch.empty(pixels, dtype=dtype, device=device), tuple(sizes), device)
 
@@ -114,10 +140,20 @@ def crop_resize(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> torch.Tensor:
-    """Cut boxes out and resize them with antialiasing: (N, 3, size, size) of `dtype` (float32, float16 or uint8).
+    """Cut boxes out of images and resize them with antialiasing.
 
-    `mean`, `std`: of pixels in [0, 255], subtracted and divided by. `boxes`: (N, 4) int32, x0 y0 x1 y1, half-open,
-    inside their images and not empty. `box_images`: (N,) int32.
+    Args:
+        kernels: Launches the kernels.
+        images: The images.
+        boxes: (N, 4) int32, x0 y0 x1 y1, half-open, inside their images and not empty.
+        box_images: (N,) int32, the index of each box's image.
+        size: Side of a crop, in pixels.
+        dtype: float32, float16 or uint8.
+        mean: Subtracted from each channel of pixels in [0, 255].
+        std: Then divides each channel.
+
+    Returns:
+        (N, 3, size, size) of `dtype`.
     """
     device = images.pixels.device
     crops = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=device)
@@ -134,9 +170,16 @@ def crop_resize(
 
 
 def threshold_masks(kernels: Kernels, maps: RaggedMaps, theta: str, largest_part: bool = False) -> RaggedMasks:
-    """Where saliency `maps` (float32 in [0, 1]) exceed `theta`: "otsu" (a threshold per map) or a number.
+    """Make masks of the pixels whose saliency exceeds a threshold.
 
-    `largest_part`: of every mask only its largest connected part (edges and corners connect) stays.
+    Args:
+        kernels: Launches the kernels.
+        maps: Saliency, float32 in [0, 1].
+        theta: "otsu" (a threshold per map) or a number.
+        largest_part: Whether to keep only the largest connected part (edges and corners connect) of every mask.
+
+    Returns:
+        The masks with their areas, boxes and scores.
     """
     grid, count, device = plan_grid(maps), len(maps.host_sizes), maps.values.device
     places = (maps.offsets, maps.sizes)
@@ -160,7 +203,16 @@ def threshold_masks(kernels: Kernels, maps: RaggedMaps, theta: str, largest_part
 
 
 def measure_masks(kernels: Kernels, maps: RaggedMaps, masks: RaggedMaps) -> RaggedMasks:
-    """Areas, boxes and scores of `masks` (uint8, laid out like `maps`), which stay as they are."""
+    """Measure areas, boxes and scores of masks, which are not changed.
+
+    Args:
+        kernels: Launches the kernels.
+        maps: Saliency, float32 in [0, 1].
+        masks: uint8, 0 or 1, laid out like `maps`.
+
+    Returns:
+        The masks with their measures.
+    """
     measures = _start_measures(maps)
     arguments = (maps.values, maps.offsets, maps.sizes, masks.values, *measures)
     kernels.launch("mask_boxes", "measure_masks", plan_grid(maps), THREADS, arguments)
@@ -178,11 +230,22 @@ def assemble_masks(
     image_sizes: Sequence[tuple[int, int]],
     dtype: torch.dtype,
 ) -> RaggedMaps:
-    """Class maps of `dtype` (uint8 or uint16) of I images: cluster + 1 in each object, later over earlier, 0 elsewhere.
+    """Make class maps of I images from their objects: cluster + 1 inside each, later objects over earlier, 0 elsewhere.
 
-    `shapes`: N masks (uint8) or saliency maps (float32), each at its image's size; an object lies where its shape
-    exceeds its one of `thresholds` (N,) float32, inside its box, (N, 4) int32. `clusters`: (N,) int32. `is_kept`: (N,)
-    bool. `first_objects`: (I + 1,) int64; objects [first_objects[i], first_objects[i + 1]) are those of image i.
+    Args:
+        kernels: Launches the kernels.
+        shapes: N masks (uint8) or saliency maps (float32), each at its image's size; an object covers the pixels of its
+            box where its shape exceeds its threshold.
+        thresholds: (N,) float32.
+        boxes: (N, 4) int32, x0 y0 x1 y1, half-open.
+        clusters: (N,) int32.
+        is_kept: (N,) bool, whether the object is drawn.
+        first_objects: (I + 1,) int64; image i has the objects [first_objects[i], first_objects[i + 1]).
+        image_sizes: (height, width) of each image.
+        dtype: uint8 or uint16.
+
+    Returns:
+        The class maps, of `dtype`.
     """
     maps = allocate_maps(image_sizes, dtype, shapes.values.device)
     objects = (shapes.values, shapes.offsets, thresholds, boxes, clusters, is_kept)
@@ -215,7 +278,7 @@ def _keep_largest_parts(kernels: Kernels, masks: RaggedMaps) -> None:
 
 
 def _start_measures(maps: RaggedMaps) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Areas, boxes and sums of nothing."""
+    """Allocate areas, boxes and sums for a kernel to accumulate."""
     count, device = len(maps.host_sizes), maps.values.device
     areas = torch.zeros(count, dtype=torch.int64, device=device)
     most = torch.iinfo(torch.int32).max
@@ -229,7 +292,7 @@ def _score_masks(masks: RaggedMaps, areas: torch.Tensor, boxes: torch.Tensor, su
 
 
 def plan_grid(maps: RaggedMaps) -> tuple[int, int, int]:
-    """A column of blocks for every map, long enough for the largest."""
+    """Plan the blocks of a launch: a column of blocks for every map, long enough for the largest map."""
     most_pixels = max((height * width for height, width in maps.host_sizes), default=0)
     return len(maps.host_sizes), min(-(-most_pixels // (THREADS * _PIXELS_PER_THREAD)), _MOST_BLOCKS), 1
 
@@ -244,7 +307,7 @@ def _lay_out_maps(values: torch.Tensor, sizes: tuple[tuple[int, int], ...], devi
 def _flatten_arrays(
     arrays: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """All of `arrays` one behind the other on `device`; those of the host travel together, through pinned memory."""
+    """Join all arrays, flattened, on `device`; those in host memory are copied together, through pinned memory."""
     tensors = [_as_tensor(one) for one in arrays]
     if tensors and all(one.device == device for one in tensors):
         return torch.cat([one.reshape(-1).to(dtype) for one in tensors])
@@ -258,7 +321,15 @@ def _flatten_arrays(
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy an array to the device without waiting for it."""
+    """Copy an array to a device without waiting for the copy.
+
+    Args:
+        array: In host memory.
+        device: Where the copy is placed.
+
+    Returns:
+        The copy.
+    """
     return move_to_device(torch.from_numpy(array), device)
 
 

@@ -1,7 +1,7 @@
-"""The objects of a batch of images on the device: masks, boxes, crops, and run lengths by the custom kernels.
+"""The objects of a batch of images on the device: masks, boxes, crops and run lengths by the custom kernels.
 
-What goes to the host is what rows need: areas, boxes, scores, and the places where masks change. The host waits twice,
-for the numbers and for these places.
+Only what table rows need is copied to the host: areas, boxes, scores, and the places where masks change. The host waits
+twice, for the numbers and for these places.
 """
 
 from __future__ import annotations
@@ -63,7 +63,16 @@ def find_objects(
 
 
 def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> RaggedMaps:
-    """Maps (M, h, w) float32, each at its own one of `sizes` (height, width), bilinearly, cut to [0, 1]."""
+    """Resize maps bilinearly, each to its own size, and clip them to [0, 1].
+
+    Args:
+        kernels: Launches the kernels.
+        coarse: (M, h, w) float32.
+        sizes: (height, width) of each result.
+
+    Returns:
+        The resized maps.
+    """
     maps = gpu_images.allocate_maps(sizes, torch.float32, coarse.device)
     arguments = (coarse.contiguous(), coarse.shape[1], coarse.shape[2], maps.offsets, maps.sizes, maps.values)
     kernels.launch("enlarge_maps", "enlarge_maps", gpu_images.plan_grid(maps), THREADS, arguments)
@@ -72,10 +81,13 @@ def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[i
 
 @dataclass(frozen=True)
 class Changes:
-    """How often M masks change, as in run_lengths.cu.
+    """The number of changes in each column of M masks, as in run_lengths.cu.
 
-    `columns`: (M,) int64, where the columns of each begin. `counts`, `ends`: of every column. `mask_ends`: (M,) int64,
-    the end of each mask's last column.
+    Attributes:
+        columns: (M,) int64, index of the first column of each mask among all columns.
+        counts: Number of changes in every column.
+        ends: Cumulative sums of `counts`.
+        mask_ends: (M,) int64, the entry of `ends` for each mask's last column.
     """
 
     columns: torch.Tensor
@@ -85,7 +97,15 @@ class Changes:
 
 
 def count_changes(kernels: Kernels, masks: RaggedMaps) -> Changes:
-    """Of masks (uint8, 0 or 1)."""
+    """Count the changes in every column of masks (uint8, 0 or 1).
+
+    Args:
+        kernels: Launches the kernels.
+        masks: The masks.
+
+    Returns:
+        The counts.
+    """
     device = masks.values.device
     last_columns = np.cumsum([width for _, width in masks.host_sizes], dtype=np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), last_columns])
@@ -98,7 +118,17 @@ def count_changes(kernels: Kernels, masks: RaggedMaps) -> Changes:
 
 
 def write_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: int) -> np.ndarray:
-    """The places of all `total` changes, (total,) int32 on the host, mask by mask: x H + y."""
+    """List the places of all changes.
+
+    Args:
+        kernels: Launches the kernels.
+        masks: The masks.
+        changes: Their counts, from `count_changes`.
+        total: Number of all changes.
+
+    Returns:
+        Places x H + y, (total,) int32 on the host, mask by mask.
+    """
     places = torch.empty(total, dtype=torch.int32, device=masks.values.device)
     arguments = (masks.values, masks.offsets, masks.sizes, changes.columns, changes.counts, changes.ends, places)
     kernels.launch("run_lengths", "write_changes", _plan_column_grid(masks), _COLUMN_THREADS, arguments)
@@ -106,7 +136,15 @@ def write_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: 
 
 
 def encode_run_lengths(places: np.ndarray, size: tuple[int, int]) -> str:
-    """COCO's compressed run lengths of a mask of `size` (height, width) that changes at `places`, from 0 at first."""
+    """Encode a mask as COCO's compressed run lengths.
+
+    Args:
+        places: Ascending places x H + y where the mask changes, beginning with 0 outside.
+        size: Height H and width of the mask.
+
+    Returns:
+        The run lengths.
+    """
     height, width = size
     lengths = np.diff(places, prepend=0, append=height * width)
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)
@@ -120,7 +158,7 @@ def _make_masks(
     sizes: Sequence[tuple[int, int]],
     theta: str,
 ) -> RaggedMasks:
-    """Of every map of all images, at its own one of `sizes`."""
+    """Make the masks of all images' maps, each at its own one of `sizes`."""
     each = [one for own in maps for one in own]
     are_masks = bool(each) and each[0].dtype in (bool, torch.bool)
     if all(_get_image_size(one) == size for one, size in zip(each, sizes, strict=True)):

@@ -47,7 +47,7 @@ def read_checkpoint(file: Path, what: str = "") -> dict[str, Any]:
 
 
 def is_safetensors(file: Path) -> bool:
-    """Tell from its first bytes whether a file is in safetensors format: the length of a JSON object, then the object."""
+    """Tell from its first bytes (the length of a JSON object, then the object) whether a file is a safetensors file."""
     with file.open("rb") as stream:
         head = stream.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size
