@@ -100,7 +100,8 @@ def resize_planes(pixels: Image, size: list[int]) -> torch.Tensor:
 
     if isinstance(pixels, np.ndarray):
         pixels = torch.from_numpy(np.require(pixels, requirements="W"))
-    return transforms.resize(pixels.permute(2, 0, 1)[None], size, antialias=True)[0]
+    planes: torch.Tensor = transforms.resize(pixels.permute(2, 0, 1)[None], size, antialias=True)[0]
+    return planes
 
 
 class _HasPixels(Protocol):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from fastcomus.backends import gpu_images
+from fastcomus.backends import gpu_images, ragged_batches
 from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, CpuBackend
 from fastcomus.backends.eigenpair_check import EigenpairError, refine_eigenpairs
@@ -80,12 +80,12 @@ class GpuBackend(CpuBackend):
         labels = [label for image in images for label in image.labels]
         class_maps = gpu_images.assemble_masks(
             self.kernels,
-            gpu_images.pack_maps([mask for image in images for mask in image.masks], torch.uint8, self.device),
+            ragged_batches.pack_maps([mask for image in images for mask in image.masks], torch.uint8, self.device),
             torch.zeros(len(labels), device=self.device),
-            gpu_images.to_device(np.repeat(np.array(boxes, np.int32).reshape(-1, 4), counts, axis=0), self.device),
-            gpu_images.to_device(np.array(labels, np.int32), self.device),
+            ragged_batches.to_device(np.repeat(np.array(boxes, np.int32).reshape(-1, 4), counts, axis=0), self.device),
+            ragged_batches.to_device(np.array(labels, np.int32), self.device),
             torch.ones(len(labels), dtype=torch.bool, device=self.device),
-            gpu_images.to_device(np.cumsum([0, *counts], dtype=np.int64), self.device),
+            ragged_batches.to_device(np.cumsum([0, *counts], dtype=np.int64), self.device),
             [image.shape for image in images],
             torch.uint16,
         )
@@ -171,12 +171,10 @@ class GpuBackend(CpuBackend):
         rng = np.random.default_rng(seed)
         lists = max(1, len(rows) // _ROWS_PER_LIST)
         resources = faiss.StandardGpuResources()
-        index = faiss.index_cpu_to_gpu(
-            resources, self._device_index, faiss.index_factory(rows.dimension, f"IVF{lists},Flat")
-        )
-        index.train(
-            rows[np.sort(rng.choice(len(rows), min(len(rows), lists * _TRAINING_ROWS_PER_LIST), replace=False))]
-        )
+        empty = faiss.index_factory(rows.dimension, f"IVF{lists},Flat")
+        index = faiss.index_cpu_to_gpu(resources, self._device_index, empty)
+        drawn = rng.choice(len(rows), min(len(rows), lists * _TRAINING_ROWS_PER_LIST), replace=False)
+        index.train(rows[np.sort(drawn)])
         for _, block in rows.iterate_blocks():
             index.add(block)
         sample = self._draw_sample(len(rows), seed)
@@ -229,7 +227,7 @@ class GpuBackend(CpuBackend):
                 norm_laplacian=True,
                 drop_first=False,
             )
-            rows = torch.from_dlpack(embedding).to(self.device)
+            rows = torch.utils.dlpack.from_dlpack(embedding).to(self.device)
         factors = torch.from_numpy(scale).to(rows)[:, None]
         try:  # scikit-learn's are eigenvectors times D^-1/2; whether cuML's are, the check tells
             values, vectors = refine_eigenpairs(matrix, rows / factors, seed)

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from fastcomus.backends import gpu_images
-from fastcomus.backends.gpu_images import THREADS, RaggedMaps, RaggedMasks
+from fastcomus.backends import gpu_images, ragged_batches
+from fastcomus.backends.gpu_images import THREADS
 from fastcomus.backends.interface import FoundObjects, Image
 from fastcomus.backends.kernel_loader import Kernels
+from fastcomus.backends.ragged_batches import RaggedMaps, RaggedMasks
 
 _COLUMN_THREADS = 64  # few, so that a handful of masks keeps many multiprocessors busy
 
@@ -39,12 +40,12 @@ def find_objects(
     areas, boxes, ends = numbers[:, 0], numbers[:, 1:5].astype(np.int32), numbers[:, 5]
     is_kept = areas >= min_area
     kept = np.flatnonzero(is_kept)
-    rows = gpu_images.to_device(kept, device)
+    rows = ragged_batches.to_device(kept, device)
     crops = gpu_images.crop_resize(
         kernels,
-        gpu_images.pack_images(images, device),
+        ragged_batches.pack_images(images, device),
         found.boxes[rows],
-        gpu_images.to_device(owners[kept].astype(np.int32), device),
+        ragged_batches.to_device(owners[kept].astype(np.int32), device),
         crop_size,
         torch.uint8,
     )
@@ -73,7 +74,7 @@ def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[i
     Returns:
         The resized maps.
     """
-    maps = gpu_images.allocate_maps(sizes, torch.float32, coarse.device)
+    maps = ragged_batches.allocate_maps(sizes, torch.float32, coarse.device)
     arguments = (coarse.contiguous(), coarse.shape[1], coarse.shape[2], maps.offsets, maps.sizes, maps.values)
     kernels.launch("enlarge_maps", "enlarge_maps", gpu_images.plan_grid(maps), THREADS, arguments)
     return maps
@@ -109,12 +110,12 @@ def count_changes(kernels: Kernels, masks: RaggedMaps) -> Changes:
     device = masks.values.device
     last_columns = np.cumsum([width for _, width in masks.host_sizes], dtype=np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), last_columns])
-    columns = gpu_images.to_device(starts[:-1], device)
+    columns = ragged_batches.to_device(starts[:-1], device)
     counts = torch.empty(int(starts[-1]), dtype=torch.int32, device=device)
     arguments = (masks.values, masks.offsets, masks.sizes, columns, counts)
     kernels.launch("run_lengths", "count_changes", _plan_column_grid(masks), _COLUMN_THREADS, arguments)
     ends = counts.cumsum(0, dtype=torch.int64)
-    return Changes(columns, counts, ends, ends[gpu_images.to_device(last_columns - 1, device)])
+    return Changes(columns, counts, ends, ends[ragged_batches.to_device(last_columns - 1, device)])
 
 
 def write_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: int) -> np.ndarray:
@@ -148,7 +149,7 @@ def encode_run_lengths(places: np.ndarray, size: tuple[int, int]) -> str:
     height, width = size
     lengths = np.diff(places, prepend=0, append=height * width)
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)
-    return encoded["counts"].decode("ascii")
+    return str(encoded["counts"], "ascii")
 
 
 def _make_masks(
@@ -163,10 +164,10 @@ def _make_masks(
     are_masks = bool(each) and each[0].dtype in (bool, torch.bool)
     if all(_get_image_size(one) == size for one, size in zip(each, sizes, strict=True)):
         if are_masks:
-            masks = gpu_images.pack_maps(each, torch.uint8, device)
+            masks = ragged_batches.pack_maps(each, torch.uint8, device)
             inside = RaggedMaps(masks.values.float(), masks.offsets, masks.sizes, masks.host_sizes)
             return gpu_images.measure_masks(kernels, inside, masks)
-        return gpu_images.threshold_masks(kernels, gpu_images.pack_maps(each, torch.float32, device), theta)
+        return gpu_images.threshold_masks(kernels, ragged_batches.pack_maps(each, torch.float32, device), theta)
     coarse = torch.stack([torch.as_tensor(one).to(device) for one in each]).float()
     found = gpu_images.threshold_masks(kernels, enlarge_maps(kernels, coarse, sizes), "0.5" if are_masks else theta)
     if are_masks:  # a mask is sure of itself

@@ -174,7 +174,8 @@ def orient_planes(planes: torch.Tensor, orientation: int) -> torch.Tensor:
 
 
 def _decode_by_torchvision(files: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+    planes: list[torch.Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+    return planes
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def _explain_unsuitable(image: Any, max_pixels: int) -> str:
     if image.width * image.height > max_pixels:
         return "too large"
     if image.mode != "RGB":
-        return {"L": "grey", "CMYK": "CMYK"}.get(image.mode, image.mode)
+        return "grey" if image.mode == "L" else str(image.mode)
     # As libjpeg guesses: Adobe's marker says it, else JFIF's, else the components' names.
     if image.info.get("adobe_transform", 1) == 0:
         return "RGB without conversion"

@@ -82,7 +82,8 @@ class NeighborLists:
         Returns:
             Ids (N, count) int32, -1 for none, first those that rank the row first; and whether each link is fresh.
         """
-        return _collect_linking_rows(self.ids, self.fresh, count)
+        linking: tuple[np.ndarray, np.ndarray] = _collect_linking_rows(self.ids, self.fresh, count)
+        return linking
 
     def gather_surroundings(
         self, first: int, last: int, linking: np.ndarray, is_fresh: np.ndarray, fresh_count: int
