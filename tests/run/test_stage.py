@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,11 @@ def test_lines_of_json_keep_any_message() -> None:
     assert told["message"] == 'a "b"\nü\udce9' and told["level"] == "warning" and told["time"].endswith("Z")
 
 
-def test_peak_memory_only_grows() -> None:
-    before = get_peak_memory_bytes()
-    kept = bytes(2 * 10**8)
-    assert before is None or (get_peak_memory_bytes() or 0) >= before
-    del kept
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_peak_memory_grows_with_what_is_held() -> None:
+    before, now = get_peak_memory_bytes(), int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+    held = b"1" * (before - now + 10**8)
+    grown = get_peak_memory_bytes()
+    assert grown - before > 9e7
+    del held
+    assert get_peak_memory_bytes() >= grown
