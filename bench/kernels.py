@@ -24,8 +24,8 @@ import torch
 from torchvision import ops
 from torchvision.transforms.v2 import functional as transforms
 
+from bench import harness
 from fastcomus.backends import gpu_images, gpu_objects, ragged_batches
-from fastcomus.backends.choose import select
 from fastcomus.backends.cpu import CpuBackend, compute_otsu_threshold
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels

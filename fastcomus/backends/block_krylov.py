@@ -140,11 +140,11 @@ def _orthonormalise(rows: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tens
             shift = 1e-10 * gram.trace() * torch.eye(len(gram), dtype=torch.float64)
             factor = torch.linalg.cholesky(gram + shift)
             if factor.diagonal().min() < _LEAST_CONDITION * factor.diagonal().max():
-                raise torch.linalg.LinAlgError  # type: ignore[attr-defined]
+                raise torch.linalg.LinAlgError
             result = torch.linalg.inv(factor).to(rows) @ result
             total = factor.T @ total
         return result, total
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+    except torch.linalg.LinAlgError:
         columns, triangle = torch.linalg.qr(rows.T)
         for _ in range(2):
             columns = columns - basis.T @ (basis @ columns)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.networks.cache import find_present_file, is_offline, is_present, obtain_checkpoint_file, put
 from fastcomus.networks.checkpoint import check_exactly, describe_differences, load_exactly, read_checkpoint
 from fastcomus.networks.registry import (

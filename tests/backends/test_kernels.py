@@ -20,7 +20,6 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 from skimage import data
 
-from cuda_on_cpu.cpu_kernels import CpuKernels, build, functions_with_barriers
 from fastcomus.backends import choose, gpu_images, gpu_objects, interface, kernel_loader, ragged_batches
 from fastcomus.backends.cpu import compute_otsu_threshold, resize_maps
 
