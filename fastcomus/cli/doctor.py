@@ -1,4 +1,4 @@
-"""What this machine offers: devices, libraries, weights, and what the preset `auto` would take."""
+"""Show what this machine has: devices, libraries, weights, and the preset that `auto` chooses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log: lines for people, or with --log-json a JSON object on each line."""
+"""Write the log as lines of text, or with --log-json as one JSON object per line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 class JsonLines(logging.Formatter):
-    """Formats records as JSON: `time` (UTC, ISO 8601), `level`, `message`, and the fields of a stage."""
+    """Formats a record as JSON: time (UTC, ISO 8601), level, message, and the fields of a stage (`run.stage`)."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
@@ -24,7 +24,12 @@ def log_as_json() -> None:
 
 
 def say(text: str, exit_code: int) -> None:
-    """Write the sentence with which a command ends, whatever the level of the log."""
+    """Write the last line of a command that failed, in the format of the log but at every log level.
+
+    Args:
+        text: The sentence.
+        exit_code: Of the process; a field of the JSON object.
+    """
     handlers = logging.getLogger().handlers
     if any(isinstance(handler.formatter, JsonLines) for handler in handlers):
         logging.getLogger("fastcomus").error(text, extra={"fields": {"exit_code": exit_code}})

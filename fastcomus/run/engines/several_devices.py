@@ -1,6 +1,6 @@
-"""Several devices of one machine, a process for each: images are divided, and this process writes.
+"""Share images among several devices of one machine, with a process for each; this process writes all files.
 
-Each process has two pieces at most, and waits while nobody takes its results, so memory does not grow with the images.
+Each process has at most two pieces and waits until its results are taken, so memory does not grow with the images.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from fastcomus.errors import InputError
 from fastcomus.progress import count_decoded
 from fastcomus.run.engines.work import Piece, Result, Stored, Work, make_portable, run_piece
 
-_PIECES_EACH = 2  # one that is computed and one that waits
+_PIECES_EACH = 2  # one in work and one waiting
 
 
 def parse_devices(wanted: str) -> list[str]:
-    """Split "cuda:0,cuda:1" or "cuda:all" into devices; a single name stays as it is.
+    """Return the names of devices.
 
-    The CPU may be named several times: "cpu,cpu" makes two processes.
+    Args:
+        wanted: One name, several such as "cuda:0,cuda:1", or "cuda:all". "cpu,cpu" makes two processes on the CPU.
 
     Raises:
-        InputError: If a device is unknown or named twice, or there is none for "cuda:all".
+        InputError: For a GPU named twice, an unknown name among several, or "cuda:all" without a GPU.
     """
     if wanted == "cuda:all":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -52,7 +53,7 @@ def parse_devices(wanted: str) -> list[str]:
 
 
 class SeveralDevices:
-    """The engine with a process for each of `devices`; each has `workers` threads that read images."""
+    """One process per device, each with `workers` threads that read images and a share of the cores."""
 
     def __init__(self, devices: Sequence[str], workers: int) -> None:
         self.devices = tuple(devices)
@@ -72,7 +73,7 @@ class SeveralDevices:
         processes = [_Process(work, device, self.workers, threads) for device in devices]
         try:
             for process in processes:
-                process.receive()  # its networks are loaded, or it says why not
+                process.receive()  # "ready", or the error with which loading failed
             yield _collect_results(processes, pieces, then, on_images)
         finally:
             for process in processes:
@@ -80,10 +81,10 @@ class SeveralDevices:
 
 
 class _Process:
-    """One process and the connection to it.
+    """A started process and the connection to it.
 
-    Its messages are ("ready", None), ("result", Result), ("done", where the images were decoded) after each piece, and
-    ("failed", error).
+    It sends ("ready", None), ("result", Result), after each piece ("done", counts of where its images were decoded),
+    and ("failed", error).
     """
 
     def __init__(self, work: Any, device: str, workers: int, threads: int) -> None:
@@ -92,10 +93,10 @@ class _Process:
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, work, device, workers, threads), daemon=True)
         self._process.start()
-        theirs.close()  # so that the line breaks when the process ends
+        theirs.close()  # so that the connection breaks when the process ends
 
     def receive(self) -> tuple[str, Any]:
-        """Return the next message; raise what the process failed with, or InputError where it has ended."""
+        """Return the next message; raise the error with which the process failed, or InputError if it has ended."""
         try:
             said, value = self.connection.recv()
         except (EOFError, OSError):
@@ -109,7 +110,7 @@ class _Process:
         return said, value
 
     def give(self, piece: Any) -> None:
-        with contextlib.suppress(OSError):  # it has ended, which `receive` tells
+        with contextlib.suppress(OSError):  # the process has ended; `receive` raises for it
             self.connection.send(piece)
 
     def end(self) -> None:
@@ -150,8 +151,8 @@ def _collect_results(
 
 
 def _serve(connection: Connection, work: Any, device: str, workers: int, threads: int) -> None:
-    """Load the networks, then do pieces until the connection breaks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the process that was started, which ends this one
+    """Load the work, then do pieces until the connection breaks; runs in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is handled by the process that started this one
     torch.set_num_threads(threads)
     pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, pieces), daemon=True).start()
@@ -164,14 +165,14 @@ def _serve(connection: Connection, work: Any, device: str, workers: int, threads
                 connection.send(("result", result))
             connection.send(("done", take_decoded_counts(backend)))
     except (BrokenPipeError, ConnectionResetError):
-        pass  # the process that was started has ended
+        pass  # the process that started this one has ended
     except Exception as error:
         with contextlib.suppress(OSError):
             connection.send(("failed", make_portable(error)))
 
 
 def _receive(connection: Connection, pieces: queue.SimpleQueue[Any]) -> None:
-    """In a thread, so that the other side never waits for this one to read."""
+    """Queue pieces as they come, in a thread, so that the sender never waits; None when the connection breaks."""
     try:
         while True:
             pieces.put(connection.recv())

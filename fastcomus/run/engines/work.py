@@ -22,7 +22,7 @@ Stored = TypeVar("Stored")
 
 
 class OfImages(Protocol):
-    """The result of a piece of work, or of a part of it."""
+    """A result of one piece, or of a part of it."""
 
     @property
     def images(self) -> int:
@@ -34,41 +34,44 @@ Result_out = TypeVar("Result_out", bound=OfImages, covariant=True)
 
 
 class Loaded(Protocol[Piece_in, Result_out]):
-    """Work with its networks in memory."""
+    """Work whose networks are in memory."""
 
     def __call__(
         self, pieces: Sequence[Piece_in], then: Callable[[Result_out], Stored], on_images: Callable[[int], None]
     ) -> Iterator[Stored]:
-        """Yield `then(result)` for the results of `pieces`.
+        """Do some pieces.
 
         Args:
-            pieces: What is to be done.
-            then: Stores a result; it may be called by several threads.
-            on_images: Told the number of images that have been done since it was last told.
+            pieces: The pieces.
+            then: Called with every result, possibly in threads.
+            on_images: Called with the number of images that have been done since the last call.
+
+        Yields:
+            What `then` returned for every result.
         """
 
 
 class Work(Protocol[Piece_in, Result_out]):
-    """What is to be done with pieces of images under `root`, small enough to be sent to another process."""
+    """What is to be done with pieces of images; small enough to be sent to another process."""
 
     @property
     def root(self) -> ImageRoot:
-        """What the names in a piece are relative to."""
+        """Where the images are."""
 
     def load(self, backend: Backend, workers: int) -> Loaded[Piece_in, Result_out]:
         """Load the networks, once for all pieces.
 
         Args:
-            backend: The device on which they run.
+            backend: The device that the networks run on.
             workers: Threads that read images.
 
         Raises:
-            InputError: If the networks cannot be had.
+            InputError: Where a network or its weights cannot be used.
         """
 
 
 class Engine(Protocol):
-    """Where the work is done."""
+    """A place where work is done."""
 
     def stream_results(
         self,
@@ -77,28 +80,34 @@ class Engine(Protocol):
         then: Callable[[Result], Stored],
         on_images: Callable[[int], None],
     ) -> AbstractContextManager[Iterator[Stored]]:
-        """Open a block that gives `then(result)` for the results of `pieces`, in any order.
+        """Do work on pieces in the block of a `with` statement.
 
-        Networks are loaded when the block is entered, and what was started ends with it. `then` runs in this process.
+        When the block is entered, networks are loaded. When it is left, all started processes have ended.
 
         Args:
-            work: What is to be done with a piece.
-            pieces: At least one.
-            then: Stores a result.
-            on_images: Told how many images are done.
+            work: The work.
+            pieces: At least one piece.
+            then: Called in this process with every result, in any order.
+            on_images: Called with the number of images that have been done since the last call.
+
+        Returns:
+            A context manager that gives an iterator over what `then` returned.
 
         Raises:
-            InputError: If the work cannot be done.
+            InputError: Where networks cannot be loaded, or a process or Ray has ended by itself.
         """
 
 
 def run_piece(work_loaded: Loaded[Piece, Result], piece: Piece) -> Iterator[Result]:
-    """Yield the results of one piece unchanged, for a process that sends them on."""
+    """Yield the results of one piece, for a process that sends them to the one that stores them."""
     return work_loaded([piece], _return_unchanged, _tell_nobody)
 
 
 def make_portable(error: Exception) -> Exception:
-    """Return an error that another process can raise: its kind where a user can act on it, else its traceback."""
+    """Turn an error into one that can be raised in another process.
+
+    Errors that are explained to the user keep their type; others become a RuntimeError with the traceback as text.
+    """
     if is_out_of_memory(error):
         return MemoryError(get_first_line(error))
     if isinstance(error, InputError):
