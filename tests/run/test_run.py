@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +19,6 @@ from fastcomus.evaluation.truth.truth import read_mask
 from fastcomus.run import iteration as round_of_training
 from fastcomus.run.contents import list_iterations, read_skipped
 from fastcomus.segmentation.training import SelfTraining
-from fastcomus.settings import to_toml
 
 
 def test_every_image_gets_masks_of_its_own_size(finished_run: Path, photographs: Photographs) -> None:
@@ -117,38 +110,6 @@ def test_another_seed_trains_another_network(run_copy: Path) -> None:
     run.cluster()
     run.train(iterations=1)
     assert (run_copy / "iteration-1/segmenter.safetensors").read_bytes() != before
-
-
-def test_killed_at_random_moments_ends_with_the_same_bytes(
-    finished_run: Path, photographs: Photographs, tmp_path: Path
-) -> None:
-    """SIGKILL the command again and again until it gets through."""
-    settings = tmp_path / "settings.toml"
-    config = Run(finished_run).config
-    settings.write_text(to_toml(config))
-    folder = tmp_path / "run"
-    command = [sys.executable, "-m", "fastcomus", "run", str(photographs.images), "--run", str(folder)]
-    command += ["--preset", "offline", "--config", str(settings), "--truth", str(photographs.truth)]
-    command += ["--classes", str(photographs.classes)]
-    rng = random.Random(0)
-    kills = 0
-    while True:
-        process = subprocess.Popen(command, env={**os.environ, "FASTCOMUS_OFFLINE": "1"}, stderr=subprocess.DEVNULL)
-        # A process needs seconds to import torch; later kills come later, so that every stage is hit and all ends.
-        deadline = time.monotonic() + rng.uniform(3, 9) + 4 * kills
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-    assert process.returncode == 0 and kills > 0
-    made = tree_bytes(folder)
-    assert "report/index.html" in made  # which the command alone writes
-    assert {file: content for file, content in made.items() if not file.startswith("report/")} == tree_bytes(
-        finished_run
-    )
 
 
 def test_own_masks_replace_saliency(photographs: Photographs, tmp_path: Path) -> None:

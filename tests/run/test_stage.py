@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from conftest import Photographs
 from fastcomus.cli.log import JsonLines
 from fastcomus.progress import count
 from fastcomus.run.run import Run
-from fastcomus.run.stage import TIMES, get_peak_memory_bytes, read_stage_seconds
+from fastcomus.run.stage import TIMES, read_stage_seconds
 
 SALIENCY = {"priors": "background-prior", "refine_epochs": 0, "epochs": 2, "size": 33}
 
@@ -89,8 +91,16 @@ def test_lines_of_json_keep_any_message() -> None:
     assert told["message"] == 'a "b"\nü\udce9' and told["level"] == "warning" and told["time"].endswith("Z")
 
 
-def test_peak_memory_only_grows() -> None:
-    before = get_peak_memory_bytes()
-    kept = bytes(2 * 10**8)
-    assert before is None or (get_peak_memory_bytes() or 0) >= before
-    del kept
+@pytest.mark.skipif(sys.platform != "linux", reason="it says so of Linux")
+def test_peak_memory_grows_by_what_is_used_and_stays() -> None:
+    """In a process of its own, whose peak is its own."""
+    program = (
+        "from fastcomus.run.stage import get_peak_memory_bytes as peak\n"
+        "before = peak()\n"
+        "kept = bytearray(b'1') * (peak() + 2 * 10**8)\n"
+        "grown = peak() - len(kept)\n"
+        "del kept\n"
+        "print(0 < before, -10**8 < grown - before, peak() >= before + 2 * 10**8)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 3
