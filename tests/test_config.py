@@ -135,7 +135,12 @@ def usual_objects(small: Photographs, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize("name", CHANGES["embed"])
 def test_every_setting_of_embed_has_an_effect(
-    name: str, small: Photographs, usual_objects: dict[str, Any], mobilenet: str, tmp_path: Path
+    name: str,
+    small: Photographs,
+    usual_objects: dict[str, Any],
+    mobilenet: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     changed = {name: CHANGES["embed"][name]}
     if name == "masks":
@@ -156,8 +161,8 @@ def test_every_setting_of_embed_has_an_effect(
         assert before != after
         return
     if name == "compile":
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
-            patch.setattr(torch, "compile", stopped)  # it takes minutes
+        monkeypatch.setattr(torch, "compile", stopped)  # it takes minutes
+        with pytest.raises(InterruptedError):
             embedded(small, tmp_path / "run", changed)
         return
     assert embedded(small, tmp_path / "run", changed) != usual_objects

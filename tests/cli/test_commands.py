@@ -189,7 +189,7 @@ def test_weights_that_cannot_be_had_end_with_one_sentence_and_code_2(
         (["add", "found", str(tmp_path / "absent.pth")], "there is no file"),
     ):
         monkeypatch.setattr(sys, "argv", ["fastcomus", "weights", *line])
-        with pytest.raises(SystemExit, match="^2$"):
+        with pytest.raises(SystemExit, match=r"^2$"):
             main()
         said = capfd.readouterr()
         assert said.out == "" and told in said.err
