@@ -5,23 +5,25 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from conftest import make_photographs, tree_bytes
+from conftest import BACKBONE, make_photographs, tree_bytes
 from fork_server import Trial
 
 from fastcomus.run import iteration as round_of_training
 from fastcomus.run.run import Run
+from fastcomus.settings import get_preset_config, to_toml, with_settings
 
 SMALL = {
     "saliency": {"priors": "background-prior, minimum-barrier", "refine_epochs": 2, "epochs": 2, "size": 33},
     "embed": {"crop_size": 32, "shard_images": 3, "min_area": 100, "embed_batch": 2},
     "cluster": {"k": 3, "n_neighbors": 5, "n_init": 2},
-    "train": {"train_size": 33, "epochs": 2, "next_epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
+    "train": {**BACKBONE, "train_size": 33, "epochs": 2, "next_epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
     "predict": {"predict_size": 33, "scales": "1", "flip": False},
 }
 IMAGES, OTHERS = 10, 5
@@ -62,8 +64,26 @@ def export(place: Path, kind: str) -> None:
     _run(place).export(kind)
 
 
+def command(*line: str, checkpoint_s: float = 3600.0) -> None:
+    """The command line, with so many seconds between checkpoints."""
+    from fastcomus.cli import commands
+
+    round_of_training.CHECKPOINT_S = checkpoint_s
+    sys.argv = ["fastcomus", *line]
+    commands.main()
+
+
+def run_all(place: Path) -> None:
+    given, settings = place.parent, place.parent / "settings.toml"
+    settings.write_text(to_toml(with_settings(get_preset_config("offline"), SMALL)))
+    line = ["run", given / "images", "--run", place, "--preset", "offline", "--config", settings, "--device", "cpu"]
+    line += ["--truth", given / "truth", "--classes", given / "classes.txt"]
+    command(*map(str, line), checkpoint_s=0.0)
+
+
 # What each begins from: the folder after these stages.
 STAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "run": (run_all, ()),
     "embed": (embed, ()),
     "cluster": (cluster, ("embed",)),
     "train": (train, ("embed", "cluster")),

@@ -18,6 +18,7 @@ from conftest import TINY, Photographs, make_photographs, tree_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from tiny_segmenter import make_segmenter
 
 from fastcomus import InputError, Run, cluster
 from fastcomus.backends.choose import select
@@ -25,7 +26,6 @@ from fastcomus.config import STAGES, Config
 from fastcomus.segmentation import samples
 from fastcomus.segmentation.labelling import label_images
 from fastcomus.segmentation.prediction import Prediction
-from fastcomus.segmentation.segmenter import build_segmenter
 from fastcomus.settings import (
     PRESETS,
     from_dict,
@@ -45,7 +45,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "priors": "minimum-barrier",
         "refine_backbone": "mobilenetv3_small_050",
         "confident_share": 0.4,
-        "refine_epochs": 5,
+        "refine_epochs": 2,
         "moving_average": 0.9,  # with refine_epochs = 3
         "network": "mobilenetv3_small_050",
         "epochs": 2,
@@ -135,7 +135,12 @@ def usual_objects(small: Photographs, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize("name", CHANGES["embed"])
 def test_every_setting_of_embed_has_an_effect(
-    name: str, small: Photographs, usual_objects: dict[str, Any], mobilenet: str, tmp_path: Path
+    name: str,
+    small: Photographs,
+    usual_objects: dict[str, Any],
+    mobilenet: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     changed = {name: CHANGES["embed"][name]}
     if name == "masks":
@@ -143,7 +148,7 @@ def test_every_setting_of_embed_has_an_effect(
     if name == "encoder":
         changed["encoder_weights"] = mobilenet
     if name == "encoder_weights":
-        changed[name] = random_lite0(tmp_path)
+        changed[name] = random_checkpoint("tf_efficientnet_lite0", tmp_path)
     if name == "prior_weight":
         run = Run(tmp_path / "saliency", preset="offline", device="cpu")
         short = {"priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
@@ -164,24 +169,32 @@ def test_every_setting_of_embed_has_an_effect(
     assert embedded(small, tmp_path / "run", changed) != usual_objects
 
 
-@pytest.mark.parametrize("name", CHANGES["saliency"])
-def test_every_setting_of_train_saliency_has_an_effect(
-    name: str, small: Photographs, mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def network(folder: str, settings: dict[str, Any]) -> bytes:
-        run = Run(tmp_path / folder, preset="offline", device="cpu")
-        return run.train_saliency(small.images, **{**usual, **settings}).read_bytes()
-
+def saliency_network(photographs: Photographs, folder: Path, settings: dict[str, Any]) -> bytes:
     usual = {"priors": "background-prior, minimum-barrier", "refine_epochs": 1, "epochs": 1, "size": 65}
     usual |= {"batch_size": 5, "scale_max": 0.8, "precision": "float32", "confident_share": 1.0}
-    if name == "moving_average":
-        usual |= {"refine_epochs": 3, "learning_rate": 5e-3}  # maps that differ from epoch to epoch
-    changed = CHANGES["saliency"][name]
-    if changed == "mobilenetv3_small_050":
-        with pytest.raises(InputError, match=changed):  # it is asked for its weights, which are not here
-            network("changed", {name: changed})
+    run = Run(folder, preset="offline", device="cpu")
+    return run.train_saliency(photographs.images, **{**usual, **settings}).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def usual_saliency(small: Photographs, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return saliency_network(small, tmp_path_factory.mktemp("usual-saliency"), {})
+
+
+@pytest.mark.parametrize("name", CHANGES["saliency"])
+def test_every_setting_of_train_saliency_has_an_effect(
+    name: str, small: Photographs, usual_saliency: bytes, tmp_path: Path
+) -> None:
+    changed = {name: CHANGES["saliency"][name]}
+    if changed[name] == "mobilenetv3_small_050":
+        with pytest.raises(InputError, match=changed[name]):  # it is asked for its weights, which are not here
+            saliency_network(small, tmp_path, changed)
         return
-    assert network("usual", {}) != network("changed", {name: changed})
+    if name == "moving_average":
+        restless = {"refine_epochs": 3, "learning_rate": 5e-3}  # maps that differ from epoch to epoch
+        usual_saliency = saliency_network(small, tmp_path / "usual", restless)
+        changed |= restless
+    assert saliency_network(small, tmp_path / "changed", changed) != usual_saliency
 
 
 @pytest.mark.parametrize("name", CHANGES["assign"])
@@ -256,7 +269,7 @@ def test_every_setting_of_train_has_an_effect(
     if name == "backbone":
         changed["backbone_weights"] = mobilenet
     if name == "backbone_weights":
-        changed[name] = random_lite0(tmp_path)
+        changed[name] = random_checkpoint("test_efficientnet", tmp_path)
     if name == "scale_max":
         changed["scale_min"] = 0.4
     iterations = 2 if name in ("next_epochs", "min_confidence", "mask_weight") else 1
@@ -285,8 +298,7 @@ def test_every_setting_of_train_has_an_effect(
 
 @pytest.mark.parametrize("name", CHANGES["predict"])
 def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    segmenter = build_segmenter("efficientnet-lite0", "", 3, 16)  # a fresh head: many labels in every image
+    segmenter = make_segmenter(3)  # many labels in every image
 
     def class_maps(**settings: Any) -> tuple[set[tuple[str, bytes]], set[int]]:
         config = with_settings(get_preset_config("offline"), {**TINY, "predict": {**TINY["predict"], **settings}})
@@ -377,11 +389,11 @@ def embedded(photographs: Photographs, folder: Path, settings: dict[str, Any]) -
     }
 
 
-def random_lite0(folder: Path) -> str:
-    """A checkpoint of the offline network with other weights than its package holds."""
-    torch.manual_seed(0)
-    file = folder / "lite0.safetensors"
-    save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), file)
+def random_checkpoint(name: str, folder: Path) -> str:
+    """A checkpoint of a network of timm with other weights than it usually has."""
+    torch.manual_seed(1)
+    file = folder / "checkpoint.safetensors"
+    save_file(timm.create_model(name).state_dict(), file)
     return str(file)
 
 

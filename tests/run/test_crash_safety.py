@@ -21,7 +21,7 @@ from pathlib import Path
 import fork_server
 import pytest
 from conftest import tree_bytes
-from crash_stages import SMALL, Undisturbed, Workshop, killed_until_done
+from crash_stages import SMALL, STAGES, Undisturbed, Workshop, command, killed_until_done
 from fork_server import Trial
 from PIL import Image
 
@@ -32,8 +32,6 @@ from fastcomus.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server and its limits are Linux's")
 
-KILLS = {"embed": 4, "cluster": 5, "train": 3, "predict": 4, "assign": 2, "evaluate": 3, "train-saliency": 3}
-KILLS |= {"export-coco": 2, "export-voc": 3, "export-yolo": 2, "export-labelme": 2, "export-onnx": 1}
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -43,13 +41,13 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("crashes") / "workshop")
 
 
-@pytest.mark.parametrize("stage", KILLS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_killed_stages_go_on_to_the_same_bytes(stage: str, workshop: Workshop) -> None:
+    """At a random moment of the first half, in the middle, and at the last moment."""
     undisturbed = workshop.undisturbed(stage)
-    for seed in range(KILLS[stage]):
-        # Spread over the whole stage, at a random place in each part of it.
-        share = (seed + random.Random(f"{stage} {seed}").random()) / KILLS[stage]
-        *kills, end = killed_until_done(undisturbed, 1 + int(share * undisturbed.moments), seed)
+    middle = undisturbed.moments // 2
+    for seed, first in enumerate((random.Random(stage).randint(1, middle), middle, undisturbed.moments)):
+        *kills, end = killed_until_done(undisturbed, first, seed)
         assert kills and end == "same"
 
 
@@ -201,15 +199,6 @@ def test_two_processes_at_once_end_with_the_bytes_of_one(stage: str, workshop: W
 def interrupt_at(moments: tuple[int, ...], now: int) -> None:
     if now in moments:
         os.kill(os.getpid(), signal.SIGINT)
-
-
-def command(*line: str) -> None:
-    from fastcomus.cli import commands
-    from fastcomus.run import iteration as round_of_training
-
-    round_of_training.CHECKPOINT_S = 3600.0  # so that it is ctrl-C which stores
-    sys.argv = ["fastcomus", *line]
-    commands.main()
 
 
 @pytest.mark.parametrize("stage", ["embed", "train", "predict"])

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import Photographs, make_photographs, tree_bytes
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_segmenter import make_segmenter
 
 from fastcomus import Run
 from fastcomus.evaluation.truth.truth import read_mask
 from fastcomus.run import predict
 from fastcomus.segmentation.predicted_files import render_overlay
-from fastcomus.segmentation.segmenter import build_segmenter
 from fastcomus.store.masks import make_voc_palette
 
 
@@ -34,8 +33,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
 def trained(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose last network has a fresh head: several labels in every image."""
     folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("trained") / "run"))
-    torch.manual_seed(0)
-    network = build_segmenter("efficientnet-lite0", "", 3, 16).state_dict()
+    network = make_segmenter(3).state_dict()
     save_file({key: one.contiguous() for key, one in network.items()}, folder / "iteration-2/segmenter.safetensors")
     return folder
 

@@ -23,7 +23,7 @@ from fastcomus import InputError, Run
 from fastcomus.run.engines.ray import Share, make_ray_engine, plan_share
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra distributed is not installed")
-SHARDS = {**TINY, "embed": {**TINY["embed"], "shard_images": 16}}
+SHARDS = {**TINY, "embed": {**TINY["embed"], "shard_images": 4}}
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,12 @@ def own_ray() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@needs_ray
-def test_embed_gives_the_bytes_of_one_process(own_ray: None, many: Photographs, tmp_path: Path) -> None:
-    Run(tmp_path / "one", preset="offline", settings=SHARDS, device="cpu").embed(many.images)
-    run = Run(tmp_path / "ray", preset="offline", settings=SHARDS, workers=1)
-    run.embed(many.images, engine="ray")
-    one = tree_bytes(tmp_path / "one")
-    assert tree_bytes(tmp_path / "ray") == one and len(one) == 8
-    assert len(run.folder.read_table("objects/skipped.parquet")) == 2
+@pytest.fixture(scope="module")
+def one(many: Photographs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process makes of the photographs, in eighteen parts."""
+    run = Run(tmp_path_factory.mktemp("one") / "run", preset="offline", settings=SHARDS, device="cpu")
+    run.embed(many.images)
+    return tree_bytes(run.folder.path)
 
 
 @needs_ray
@@ -55,27 +53,26 @@ def test_predict_gives_the_bytes_of_one_process(
     kinds = {"overlay": True, "probabilities": True, "predict_size": 33}
     Run(finished_run, device="cpu").predict(many.images, tmp_path / "one", **kinds)
     Run(finished_run, workers=1).predict(many.images, tmp_path / "ray", engine="ray", **kinds)
-    one = tree_bytes(tmp_path / "one")
-    assert tree_bytes(tmp_path / "ray") == one and len(one) == 3 * 70 + 1
+    made = tree_bytes(tmp_path / "one")
+    assert tree_bytes(tmp_path / "ray") == made and len(made) == 3 * 70 + 1
 
 
 @needs_ray
-def test_a_killed_actor_is_made_again_and_a_killed_run_goes_on(
-    own_ray: None, many: Photographs, tmp_path: Path
+def test_embed_gives_the_bytes_of_one_process_though_an_actor_and_the_run_are_killed(
+    own_ray: None, many: Photographs, one: dict[str, bytes], tmp_path: Path
 ) -> None:
     """An actor is killed once there is a shard; some of the finished parts are lost."""
     run = Run(tmp_path / "ray", preset="offline", settings=SHARDS, workers=1)
     threading.Thread(target=kill_an_actor, args=(tmp_path / "ray/objects",), daemon=True).start()
-    run.embed(many.images, engine="ray", shard_images=4)
-    whole = tree_bytes(tmp_path / "ray")
+    run.embed(many.images, engine="ray")
+    assert tree_bytes(tmp_path / "ray") == one and len(one) == 21
+    assert len(run.folder.read_table("objects/skipped.parquet")) == 2
     for name in ("objects/manifest.json", "objects/part-00003.parquet", "objects/part-00011.parquet"):
         (tmp_path / "ray" / name).unlink()
     kept = (tmp_path / "ray/objects/part-00004.parquet").stat().st_mtime_ns
-    run.embed(many.images, engine="ray", shard_images=4)
-    assert tree_bytes(tmp_path / "ray") == whole and len(whole) == 21
+    run.embed(many.images, engine="ray")
+    assert tree_bytes(tmp_path / "ray") == one
     assert (tmp_path / "ray/objects/part-00004.parquet").stat().st_mtime_ns == kept
-    Run(tmp_path / "one", preset="offline", settings=SHARDS, device="cpu").embed(many.images, shard_images=4)
-    assert tree_bytes(tmp_path / "one") == whole
 
 
 @needs_ray
@@ -112,13 +109,14 @@ def test_a_ray_of_our_own_talks_to_this_machine_alone(own_ray: None) -> None:
 
 
 @needs_ray
-def test_ctrl_c_leaves_nothing_behind_and_another_engine_goes_on(many: Photographs, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing_behind_and_another_engine_goes_on(
+    many: Photographs, one: dict[str, bytes], tmp_path: Path
+) -> None:
     """The command with a Ray of its own, stopped once there is a shard; what is left is done here."""
     run, scratch = tmp_path / "run", Path(tempfile.mkdtemp(prefix="t-"))  # short, as sockets lie in it
     (tmp_path / "settings.toml").write_text(tomli_w.dumps(SHARDS))
     command = [sys.executable, "-m", "fastcomus", "embed", str(many.images), "--run", str(run), "--workers", "1"]
     command += ["--config", str(tmp_path / "settings.toml"), "--preset", "offline", "--engine", "ray"]
-    command += ["--shard-images", "4"]
     started = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(scratch)})
     while not list((run / "objects").glob("part-*")) and started.poll() is None:
         time.sleep(0.02)
@@ -130,9 +128,8 @@ def test_ctrl_c_leaves_nothing_behind_and_another_engine_goes_on(many: Photograp
     assert inside and not processes_of(str(scratch)) and not list(scratch.iterdir())
     scratch.rmdir()
     assert len(list((run / "objects").glob("part-*"))) < 18
-    for folder in (run, tmp_path / "one"):
-        Run(folder, preset="offline", settings=SHARDS, device="cpu").embed(many.images, shard_images=4)
-    assert tree_bytes(run) == tree_bytes(tmp_path / "one")
+    Run(run, preset="offline", settings=SHARDS, device="cpu").embed(many.images)
+    assert tree_bytes(run) == one
 
 
 @needs_ray

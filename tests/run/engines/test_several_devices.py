@@ -59,14 +59,6 @@ def test_other_commands_take_one_device(command: list[str]) -> None:
         assert isinstance(told, InputError) and f"fastcomus {command[0]} runs on one device; got --device" in str(told)
 
 
-def test_embed_gives_the_bytes_of_one_process(many: Photographs, tmp_path: Path) -> None:
-    for name, device in (("one", "cpu"), ("two", "cpu,cpu")):
-        Run(tmp_path / name, preset="offline", settings=TINY, device=device).embed(many.images, shard_images=16)
-    one = tree_bytes(tmp_path / "one")
-    assert tree_bytes(tmp_path / "two") == one and len(one) == 8
-    assert len(Run(tmp_path / "two").folder.read_table("objects/skipped.parquet")) == 2
-
-
 def test_predict_gives_the_bytes_of_one_process(finished_run: Path, many: Photographs, tmp_path: Path) -> None:
     for name, device in (("one", "cpu"), ("two", "cpu,cpu")):
         Run(finished_run, device=device).predict(
@@ -76,10 +68,8 @@ def test_predict_gives_the_bytes_of_one_process(finished_run: Path, many: Photog
     assert tree_bytes(tmp_path / "two") == one and len(one) == 3 * 70 + 1
 
 
-def test_a_killed_process_ends_all_with_a_sentence_and_the_rest_is_done_next_time(
-    many: Photographs, tmp_path: Path
-) -> None:
-    """One of the two is killed once the other's first shard is there."""
+def test_embed_gives_the_bytes_of_one_process_though_one_of_two_is_killed(many: Photographs, tmp_path: Path) -> None:
+    """One of the two is killed once there is a shard: both end with a sentence, and the rest is done next time."""
     run = Run(tmp_path / "run", preset="offline", settings=TINY, device="cpu,cpu")
     killed: list[int] = []
 
@@ -97,6 +87,7 @@ def test_a_killed_process_ends_all_with_a_sentence_and_the_rest_is_done_next_tim
     assert 0 < len(done) < 36
     run.embed(many.images, shard_images=2)
     assert all(part.stat().st_mtime_ns == before for part, before in done.items())
+    assert len(run.folder.read_table("objects/skipped.parquet")) == 2
     Run(tmp_path / "one", preset="offline", settings=TINY, device="cpu").embed(many.images, shard_images=2)
     assert tree_bytes(tmp_path / "run") == tree_bytes(tmp_path / "one")
 
