@@ -25,7 +25,7 @@ from torchvision import ops
 from torchvision.transforms.v2 import functional as transforms
 
 from bench import harness
-from fastcomus.backends import gpu_images, gpu_objects
+from fastcomus.backends import gpu_images, gpu_objects, ragged_batches
 from fastcomus.backends.cpu import CpuBackend, compute_otsu_threshold
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
@@ -91,7 +91,7 @@ def benchmark_crops(
     kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int, size: int
 ) -> list[harness.Row]:
     count = len(inputs.images)
-    packed = gpu_images.pack_images(inputs.images, device)
+    packed = ragged_batches.pack_images(inputs.images, device)
     owners = torch.arange(count, dtype=torch.int32, device=device)
     mean, std = (torch.tensor(one, device=device).view(3, 1, 1) for one in (MEAN, STD))
     planes = [one.permute(2, 0, 1)[None].float() for one in inputs.images]
@@ -124,8 +124,8 @@ def benchmark_crops(
     return time_sides("crops", sides, count, repeats, device, moved, errors)
 
 
-def benchmark_masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[harness.Row]:
-    packed = gpu_images.pack_maps(inputs.maps, torch.float32, device)
+def benchmark_masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+    packed = ragged_batches.pack_maps(inputs.maps, torch.float32, device)
 
     def by_kernel() -> torch.Tensor:
         return gpu_images.threshold_masks(kernels, packed, "otsu").boxes
@@ -176,8 +176,8 @@ def benchmark_objects(
     return time_sides("maps to objects", sides, len(coarse), repeats, device)
 
 
-def benchmark_class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[harness.Row]:
-    found = gpu_images.threshold_masks(kernels, gpu_images.pack_maps(inputs.maps, torch.float32, device), "otsu")
+def benchmark_class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+    found = gpu_images.threshold_masks(kernels, ragged_batches.pack_maps(inputs.maps, torch.float32, device), "otsu")
     count, sizes = len(inputs.maps), found.masks.host_sizes
     clusters = torch.arange(count, dtype=torch.int32, device=device) % 80
     nothing = torch.zeros(count, device=device)

@@ -161,9 +161,10 @@ def test_every_setting_of_embed_has_an_effect(
         assert before != after
         return
     if name == "compile":
-        monkeypatch.setattr(torch, "compile", stopped)  # it takes minutes
-        with pytest.raises(InterruptedError):
-            embedded(small, tmp_path / "run", changed)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "compile", stopped)  # it takes minutes
+            with pytest.raises(InterruptedError):
+                embedded(small, tmp_path / "run", changed)
         return
     assert embedded(small, tmp_path / "run", changed) != usual_objects
 

@@ -74,6 +74,6 @@ def _closure(requirements: list[Requirement]) -> set[str]:
             lines = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
             continue
-        pulled = [one for one in map(Requirement, lines) if any(_applies(one, extra) for extra in ("", *extras))]
-        todo += [(one.name.lower().replace("_", "-"), tuple(one.extras)) for one in pulled]
+        needed = [one for one in map(Requirement, lines) if any(_applies(one, extra) for extra in ("", *extras))]
+        todo += [(one.name.lower().replace("_", "-"), tuple(one.extras)) for one in needed]
     return found

@@ -1,7 +1,7 @@
 """Largest eigenpairs of a sparse symmetric matrix by a block Krylov method with thick restarts, on torch.
 
-No factorisation: the matrix enters through products with blocks of vectors only, which a sparse matrix does several
-times faster than as many single products. (Block Lanczos: Golub and Underwood 1977; thick restarts: Wu and Simon 2000.)
+The matrix is not factorised: it is only multiplied with blocks of vectors, which is several times faster for a sparse
+matrix than as many single products. (Block Lanczos: Golub and Underwood 1977; thick restarts: Wu and Simon 2000.)
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def find_largest_eigenpairs(
     Args:
         matrix: (n, n) symmetric, with n at least `count_basis_columns(count)` + 16.
         count: Number of eigenpairs.
-        seed: Of the random first block.
+        seed: Seed of the random first block.
         device: Where the products are computed.
         tolerance: Stop when every residual |A v - mu v| is below it.
         max_restarts: Stop after so many restarts in any case; the caller checks `residual`.
@@ -93,7 +93,7 @@ def find_largest_eigenpairs(
 
 
 def count_basis_columns(count: int) -> int:
-    """Vectors in the basis for `count` eigenpairs."""
+    """Get the number of vectors in the Krylov basis for `count` eigenpairs."""
     return max(3 * count, 2 * count + _LEAST_SPARE)
 
 
@@ -126,11 +126,11 @@ def _expand_basis(
 
 
 def _orthonormalise(rows: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (b, n), already orthogonal to `basis`, made orthonormal: the result and R (float64), rows = R^T @ result.
+    """Orthonormalise rows (b, n) that are orthogonal to `basis`: give the result and R (float64), rows = R^T @ result.
 
-    Twice by Cholesky of their Gram matrix. Rows that depend on one another (the basis has met an invariant subspace,
-    as in graphs of equal objects) go through Householder's QR, which puts any other direction in their place; that one
-    is made orthogonal to the basis, and R holds nothing of it.
+    The method is a Cholesky factorisation of the Gram matrix, done twice. Linearly dependent rows (the basis has met an
+    invariant subspace, as in graphs of equal objects) go through Householder's QR, which replaces them by arbitrary
+    directions; these are made orthogonal to the basis, and have no share in R.
     """
     total = torch.eye(len(rows), dtype=torch.float64)
     try:
@@ -162,7 +162,16 @@ def _rotate(basis: torch.Tensor, rotation: torch.Tensor) -> None:
 
 
 def build_sparse_tensor(matrix: csr_array, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """`matrix` as torch's compressed rows of `dtype`."""
+    """Convert a sparse matrix to a sparse CSR tensor.
+
+    Args:
+        matrix: (n, m).
+        device: Where the tensor is placed.
+        dtype: Type of its values.
+
+    Returns:
+        The tensor (n, m).
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(

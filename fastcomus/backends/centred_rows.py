@@ -1,4 +1,4 @@
-"""Rows made fit for squaring in float32 when they are looked at, so that there is no second copy of all of them."""
+"""Rows centred and scaled on access for distances in float32, without a second copy of all of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ BLOCK_ROWS = 65_536  # looked at together; a multiple of what FAISS takes at onc
 
 
 class CentredRows:
-    """(rows - mean) * scale of (N, D) float32 `rows`, their mean at 0, their largest number near 1.
+    """(rows - mean) * scale of (N, D) float32 `rows`, with mean 0 and largest absolute value near 1.
 
-    FAISS takes distances as |x|^2 + |y|^2 - 2 x.y, where a large common mean cancels all digits that matter, and
-    numbers above 1e19 overflow. The scale is a power of two, which keeps every digit. The mean loses digits, the same
-    for all rows: their differences do not. Indexing gives float32 copies; the rows themselves are left as they are.
+    FAISS computes distances as |x|^2 + |y|^2 - 2 x.y, where a large common mean cancels all significant digits, and
+    numbers above 1e19 overflow. The scale is a power of two, which keeps every digit. Rounding of the mean shifts all
+    rows alike, so their differences stay accurate. Indexing gives float32 copies; the rows themselves are not changed.
 
-    `rows`: as they came. `shift`: (D,) float32, what is taken off after scaling.
+    Attributes:
+        rows: The rows as given.
+        scale: The factor.
+        shift: (D,) float32, subtracted after scaling.
     """
 
     def __init__(self, rows: np.ndarray) -> None:
@@ -29,26 +32,26 @@ class CentredRows:
 
     @property
     def dimension(self) -> int:
-        """D, the numbers in a row."""
+        """The number D of values in a row."""
         return int(self.rows.shape[1])
 
     def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
         return self.transform(self.rows[chosen])
 
     def transform(self, others: np.ndarray) -> np.ndarray:
-        """`others` ((M, D) float32) as the rows are, by their mean and scale."""
+        """Apply the mean and scale of the rows to `others` (M, D) float32; gives (M, D) float32."""
         result: np.ndarray = np.multiply(others, np.float32(self.scale), dtype=np.float32)
         result -= self.shift
         return result
 
     def iterate_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows in order, (first row, (B, D)), a block at a time."""
+        """Yield all rows in order, as blocks (B, D) float32 with the index of their first row."""
         for start in range(0, len(self.rows), BLOCK_ROWS):
             yield start, self[start : start + BLOCK_ROWS]
 
 
 def _compute_centring(rows: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mean (D,) and scale."""
+    """Compute the mean (D,) and the scale."""
     if not rows.size:
         return np.zeros(rows.shape[1]), 1.0
     mean = rows.mean(axis=0, dtype=np.float64)

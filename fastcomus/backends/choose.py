@@ -1,4 +1,4 @@
-"""Which backend runs on which device."""
+"""Choice of the backend for a device."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ log = logging.getLogger("fastcomus")
 
 
 def select(device: str) -> Backend:
-    """The backend for `device`: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device when there is one).
+    """Choose the backend for a device.
 
-    Raises InputError when the device asked for is not there; only "auto" ever takes another.
+    Args:
+        device: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device where there is one).
+
+    Returns:
+        The backend.
+
+    Raises:
+        InputError: The device is not there; only "auto" ever takes another.
     """
     from fastcomus.backends.cpu import CpuBackend
     from fastcomus.backends.machine import keep_freed_memory
@@ -28,7 +35,17 @@ def select(device: str) -> Backend:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device that `select` would take; InputError where it is not there."""
+    """Find the device that `select` would choose.
+
+    Args:
+        device: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device where there is one).
+
+    Returns:
+        The device; "cuda" has no index.
+
+    Raises:
+        InputError: The device is not there.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -46,7 +63,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def _select_cuda(device: torch.device) -> Backend:
-    """All on the device where the extra `gpu` is installed, else only what torch does."""
+    """Do everything on the device where the extra `gpu` is installed, else only what torch does."""
     from fastcomus.backends.cpu import CpuBackend
     from fastcomus.backends.gpu import GpuBackend, find_missing_libraries
 

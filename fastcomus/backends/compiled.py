@@ -1,4 +1,4 @@
-"""How functions are compiled by numba."""
+"""Compilation of functions by numba."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import numba
 
 
 def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled when it is first called, and kept for later processes where there is a folder to write to.
+    """Compile a function on its first call; it releases the GIL while it runs.
 
-    It lets go of the GIL while it runs.
+    Args:
+        function: A function that numba can compile.
+
+    Returns:
+        The compiled function, cached on disk for later processes where there is a folder to write to.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
     try:

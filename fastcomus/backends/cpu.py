@@ -42,7 +42,7 @@ class ObjectMasks:
 
 @dataclass(frozen=True)
 class CpuBackend:
-    """See `Backend`. `device` is where the networks run; everything else here runs on the CPU."""
+    """See `Backend`. Networks run on `device`; everything else here runs on the CPU."""
 
     device: torch.device
     name: str = "cpu"
@@ -84,9 +84,15 @@ class CpuBackend:
         return FoundObjects(found.boxes, found.areas, found.scores, run_lengths, crops, found.too_small)
 
     def find_masks(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
-        """Threshold saliency `maps` (M, H, W) float32 in [0, 1] ("otsu" or a number), keep those of `min_area` px.
+        """Make masks from the saliency maps of one image, and keep those that are large enough.
 
-        Masks, (M, H, W) bool, are taken as they are.
+        Args:
+            maps: Saliency (M, H, W) float32 in [0, 1], or masks (M, H, W) bool, which are not thresholded.
+            theta: "otsu" (a threshold per map) or a number.
+            min_area: Smallest area of a mask, in pixels.
+
+        Returns:
+            The masks that were kept.
         """
         masks = maps
         if maps.dtype != bool:
@@ -102,7 +108,16 @@ class CpuBackend:
         return ObjectMasks(masks, boxes, areas, scores, too_small)
 
     def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
-        """`boxes` (M, 4) of `pixels` (H, W, 3) uint8, stretched with antialiasing to (M, 3, size, size) uint8."""
+        """Cut boxes out of an image and resize them with antialiasing.
+
+        Args:
+            pixels: (H, W, 3) uint8.
+            boxes: (M, 4), x0 y0 x1 y1 in pixels, half-open.
+            size: Side of a crop, in pixels.
+
+        Returns:
+            (M, 3, size, size) uint8.
+        """
         # Channels last in memory is torchvision's fast path for uint8.
         planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
         crops = [
@@ -153,9 +168,9 @@ class CpuBackend:
     def _find_eigenpairs(
         self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Up to `count` eigenvalues of a connected part of D^-1/2 W D^-1/2, descending from 1, and their vectors.
+        """Find up to `count` eigenvalues of a connected part of D^-1/2 W D^-1/2, descending from 1, and their vectors.
 
-        `scale`: D^-1/2 of its rows.
+        `scale` holds D^-1/2 of its rows.
         """
         return _solve_connected_graph(matrix, count, seed, self.device)
 
@@ -188,7 +203,15 @@ class CpuBackend:
 
 
 def resize_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Maps (M, h, w) of a network at an image's size, bilinearly: (M, H, W) of the same kind, float32 or bool."""
+    """Resize a network's maps bilinearly to an image's size.
+
+    Args:
+        maps: (M, h, w) float32 in [0, 1], or bool.
+        shape: Height H and width W of the image.
+
+    Returns:
+        (M, H, W) of the same dtype.
+    """
     if maps.shape[1:] == shape:
         return maps
     if not len(maps):
@@ -199,7 +222,7 @@ def resize_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def compute_otsu_threshold(saliency: np.ndarray) -> float:
-    """Otsu's threshold of a map in [0, 1] on 256 equal bins; 1.0 (nothing lies above) for a constant map."""
+    """Compute Otsu's threshold of a map in [0, 1] on 256 equal bins; 1.0 (nothing lies above) for a constant map."""
     counts = np.bincount((saliency * (OTSU_BINS - 1) + 0.5).astype(np.int64).ravel(), minlength=OTSU_BINS)
     levels = np.arange(OTSU_BINS)
     below = np.cumsum(counts)
@@ -220,7 +243,7 @@ def _find_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _find_connected_parts(affinity: csr_array) -> list[np.ndarray]:
-    """Rows of every connected part of a symmetric graph, the largest part first."""
+    """Find the rows of every connected part of a symmetric graph, the largest part first."""
     # In a symmetric graph the strong parts are the parts, and are found without transposing it.
     _, part = connected_components(affinity, connection="strong")
     sizes = np.bincount(part)
@@ -231,7 +254,7 @@ def _find_connected_parts(affinity: csr_array) -> list[np.ndarray]:
 def _solve_connected_graph(
     matrix: csr_array, count: int, seed: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `count` eigenvalues of D^-1/2 W D^-1/2 of a connected graph, descending from 1, and their vectors."""
+    """Find up to `count` eigenvalues of D^-1/2 W D^-1/2 of a connected graph, descending from 1, and their vectors."""
     n = matrix.shape[0]
     if n <= max(_DENSE_ROWS_PER_COMPONENT * count, 64):
         values, vectors = np.linalg.eigh(matrix.toarray())

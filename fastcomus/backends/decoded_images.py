@@ -1,4 +1,4 @@
-"""Images decoded ahead of what uses them: each by a thread on the CPU, or a batch at a time by a device that can."""
+"""Images decoded ahead of their use: one by one in CPU threads, or in batches by a device that can decode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """`pixels` (H, W, 3) uint8, on the host or on the device, or the reason why there are none."""
+    """Pixels (H, W, 3) uint8, on the host or on the device, or the error that prevented decoding."""
 
     name: str
     pixels: Image | None = None
@@ -37,11 +37,22 @@ def decode_images(
     workers: int,
     on_host: bool = False,
 ) -> Iterator[Result]:
-    """`then(image)` of every image of `groups`, which are names under `root`, in order.
+    """Decode images ahead of their use. A bad image is passed on with its error; it never raises.
 
-    `workers` threads read, decode and call `then`. Where the backend decodes on its device, they only read, and one
-    thread decodes batches there, none of which leaves its group, and calls `then`; unless pixels must be `on_host`.
-    Never raises for a bad image.
+    Threads read and decode files and call `then`. Where the backend decodes on its device, they only read; one thread
+    then decodes batches on the device, none of which spans two groups, and calls `then`.
+
+    Args:
+        groups: Groups of image names under `root`.
+        then: Called with every image.
+        root: Where the images are.
+        max_pixels: Larger images are refused.
+        backend: Decodes the files.
+        workers: Number of threads that read.
+        on_host: Whether pixels must be in host memory.
+
+    Returns:
+        The results of `then`, in order.
     """
     names = chain.from_iterable(groups)
     decoder = None if on_host else backend.batch_decoder
@@ -58,7 +69,17 @@ def decode_images(
 
 
 def decode_image(root: ImageRoot, name: str, max_pixels: int, backend: Backend) -> DecodedImage:
-    """One image, on the host; for worker threads."""
+    """Decode one image to host memory; may be called from several threads.
+
+    Args:
+        root: Where the images are.
+        name: Name of the image under `root`.
+        max_pixels: Larger images are refused.
+        backend: Decodes the file.
+
+    Returns:
+        The image, or the error where it is unreadable.
+    """
     try:
         return DecodedImage(name, backend.decode(root / name, max_pixels))
     except UnreadableImage as error:
@@ -66,12 +87,21 @@ def decode_image(root: ImageRoot, name: str, max_pixels: int, backend: Backend) 
 
 
 def resize_planes(pixels: Image, size: list[int]) -> torch.Tensor:
-    """(3, h, w) uint8 of an image (H, W, 3) uint8, where it lies, with antialiasing. `size`: [h, w]."""
+    """Resize an image with antialiasing, on the device where it is.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        size: [h, w] in pixels.
+
+    Returns:
+        (3, h, w) uint8.
+    """
     from torchvision.transforms.v2 import functional as transforms
 
     if isinstance(pixels, np.ndarray):
         pixels = torch.from_numpy(np.require(pixels, requirements="W"))
-    return transforms.resize(pixels.permute(2, 0, 1)[None], size, antialias=True)[0]
+    planes: torch.Tensor = transforms.resize(pixels.permute(2, 0, 1)[None], size, antialias=True)[0]
+    return planes
 
 
 class _HasPixels(Protocol):
@@ -85,7 +115,17 @@ Pictured = TypeVar("Pictured", bound=_HasPixels)
 def cut_into_batches(
     images: Iterator[Pictured], groups: Sequence[int], most: int, most_pixels: int
 ) -> Iterator[list[Pictured]]:
-    """Runs of up to `most` images and, unless one has more, `most_pixels`; none leaves its group. `groups`: sizes."""
+    """Cut a stream of images into batches, none of which spans two groups.
+
+    Args:
+        images: The images of all groups, in order.
+        groups: Number of images in each group.
+        most: Largest number of images in a batch.
+        most_pixels: Largest number of pixels in a batch, unless a single image has more.
+
+    Yields:
+        The batches, in order.
+    """
     for size in groups:
         batch: list[Pictured] = []
         pixels = 0
@@ -105,7 +145,7 @@ def cut_into_batches(
 
 @dataclass(frozen=True)
 class _ReadImage:
-    """What is decoded on a device, or pixels already, or the reason why there is neither."""
+    """A file to decode on a device, pixels that are decoded already, or the error that prevented reading."""
 
     name: str
     file: EncodedImage | np.ndarray | None = None
@@ -134,5 +174,5 @@ def _decode_batch(batch: Sequence[_ReadImage], decoder: BatchDecoder) -> Iterato
 
 
 def take_decoded_counts(backend: Backend) -> dict[str, int]:
-    """How many images this process decoded where since the last call; see `BatchDecoder.take_counts`."""
+    """Count the images that this process decoded since the last call; see `BatchDecoder.take_counts`."""
     return backend.batch_decoder.take_counts() if backend.batch_decoder else {}

@@ -1,4 +1,4 @@
-"""Eigenvectors that a library has found, looked at before they are used."""
+"""Verification and refinement of eigenvectors that a library has found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refine_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> tu
     Args:
         matrix: (n, n), the symmetric D^-1/2 W D^-1/2 of a connected graph, whose largest eigenvalue is 1.
         vectors: (n, c), candidates for the eigenvectors of the c largest eigenvalues.
-        seed: Of the random start of the Lanczos check.
+        seed: Seed of the random start of the Lanczos check.
 
     Returns:
         Eigenvalues (c,) float64, descending, and unit eigenvectors (n, c) float32.
@@ -53,7 +53,7 @@ def refine_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> tu
 
 
 def _estimate_largest_outside(operator: torch.Tensor, found: torch.Tensor, seed: int) -> float:
-    """What Lanczos' method sees of the largest eigenvalue on vectors orthogonal to `found`; never more than it is."""
+    """Estimate from below, by Lanczos' method, the largest eigenvalue on vectors orthogonal to `found`."""
     size, count = found.shape
     steps = min(_LANCZOS_STEPS, size - count)
     if steps <= 0:

@@ -1,7 +1,7 @@
-"""The GPU backend: custom kernels for pixels, FAISS and cuML for the clustering, each result looked at.
+"""The GPU backend: custom kernels for pixels, FAISS and cuML for the clustering, with each result checked.
 
-What does not pay on a device (reading files, small eigenproblems) stays with the CPU backend, on which this one stands.
-A library that fails or gives what its check refuses is replaced for that call by our own method, and the log says so.
+Work that is not faster on a device (reading files, small eigenproblems) is inherited from the CPU backend. Where a
+library fails or its result does not pass the check, our own method does that call, and the log says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from fastcomus.backends import gpu_images
+from fastcomus.backends import gpu_images, ragged_batches
 from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, CpuBackend
 from fastcomus.backends.eigenpair_check import EigenpairError, refine_eigenpairs
@@ -40,14 +40,14 @@ _LIBRARY_ERRORS = (RuntimeError, MemoryError, ArithmeticError)
 
 
 def find_missing_libraries() -> list[str]:
-    """Packages of the extra `gpu` that are not installed."""
+    """List the packages of the extra `gpu` that are not installed."""
     missing = [name for name, module in (("cupy", "cupy"), ("cuml", "cuml")) if not importlib.util.find_spec(module)]
     return missing if hasattr(import_faiss(), "StandardGpuResources") else [*missing, "faiss-gpu"]
 
 
 @dataclass(frozen=True)
 class GpuBackend(CpuBackend):
-    """See `Backend`. `device`: with its index. `kernels`: what launches the custom kernels."""
+    """See `Backend`. `device` has its index; `kernels` launches the custom kernels."""
 
     name: str = "cuda"
     all_pairs_rows: int = _ALL_PAIRS_ROWS
@@ -80,12 +80,12 @@ class GpuBackend(CpuBackend):
         labels = [label for image in images for label in image.labels]
         class_maps = gpu_images.assemble_masks(
             self.kernels,
-            gpu_images.pack_maps([mask for image in images for mask in image.masks], torch.uint8, self.device),
+            ragged_batches.pack_maps([mask for image in images for mask in image.masks], torch.uint8, self.device),
             torch.zeros(len(labels), device=self.device),
-            gpu_images.to_device(np.repeat(np.array(boxes, np.int32).reshape(-1, 4), counts, axis=0), self.device),
-            gpu_images.to_device(np.array(labels, np.int32), self.device),
+            ragged_batches.to_device(np.repeat(np.array(boxes, np.int32).reshape(-1, 4), counts, axis=0), self.device),
+            ragged_batches.to_device(np.array(labels, np.int32), self.device),
             torch.ones(len(labels), dtype=torch.bool, device=self.device),
-            gpu_images.to_device(np.cumsum([0, *counts], dtype=np.int64), self.device),
+            ragged_batches.to_device(np.cumsum([0, *counts], dtype=np.int64), self.device),
             [image.shape for image in images],
             torch.uint16,
         )
@@ -110,14 +110,14 @@ class GpuBackend(CpuBackend):
         return search_nearest_rows(queries, rows, count, self._search if count <= _MOST_NEIGHBORS else None)
 
     def _search(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Squared distances and indices of all pairs' nearest, by FAISS on the device."""
+        """Find squared distances and indices of the nearest rows among all pairs, by FAISS on the device."""
         import faiss
 
         resources = faiss.StandardGpuResources()  # let go of at the end: networks want the memory next
         return faiss.knn_gpu(resources, queries, rows, count, device=self._device_index)
 
     def _search_among_many(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
-        """Indices (N, count) and their recall: by cuVS where it is installed and reaches `recall`, else by FAISS."""
+        """Find indices (N, count) and their recall: by cuVS where installed and it reaches `recall`, else by FAISS."""
         try:
             from cuvs.common.exceptions import CuvsException
         except ImportError:
@@ -130,7 +130,7 @@ class GpuBackend(CpuBackend):
         return self._search_inverted_lists(rows, count, recall, seed)
 
     def _search_by_cagra(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
-        """The same by a graph that CAGRA builds and follows, as widely as `recall` takes, measured on a sample.
+        """Find the same by CAGRA's graph, widening the search until `recall`, measured on a sample, is reached.
 
         Raises ArithmeticError where the widest search falls short of it.
         """
@@ -159,24 +159,22 @@ class GpuBackend(CpuBackend):
         raise ArithmeticError(f"it found {reached:.3f} of the true neighbours, not {recall}")
 
     def _draw_sample(self, count: int, seed: int) -> np.ndarray:
-        """Rows, ascending, whose neighbours are also found exactly."""
+        """Draw the rows, ascending, whose neighbours are also found exactly."""
         return np.sort(np.random.default_rng(seed).choice(count, min(_SAMPLE, count), replace=False))
 
     def _search_inverted_lists(
         self, rows: CentredRows, count: int, recall: float, seed: int
     ) -> tuple[np.ndarray, float]:
-        """Indices (N, count), and their recall measured on a sample; more lists are looked at until it is reached."""
+        """Find indices (N, count), searching more lists until `recall`, measured on a sample, is reached; give both."""
         import faiss
 
         rng = np.random.default_rng(seed)
         lists = max(1, len(rows) // _ROWS_PER_LIST)
         resources = faiss.StandardGpuResources()
-        index = faiss.index_cpu_to_gpu(
-            resources, self._device_index, faiss.index_factory(rows.dimension, f"IVF{lists},Flat")
-        )
-        index.train(
-            rows[np.sort(rng.choice(len(rows), min(len(rows), lists * _TRAINING_ROWS_PER_LIST), replace=False))]
-        )
+        empty = faiss.index_factory(rows.dimension, f"IVF{lists},Flat")
+        index = faiss.index_cpu_to_gpu(resources, self._device_index, empty)
+        drawn = rng.choice(len(rows), min(len(rows), lists * _TRAINING_ROWS_PER_LIST), replace=False)
+        index.train(rows[np.sort(drawn)])
         for _, block in rows.iterate_blocks():
             index.add(block)
         sample = self._draw_sample(len(rows), seed)
@@ -203,7 +201,7 @@ class GpuBackend(CpuBackend):
     def _find_eigenpairs(
         self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """By cuML where the graph is large; by our block solver on the device where cuML's result is refused."""
+        """Use cuML for large graphs, and our block solver on the device where cuML's result is refused."""
         if matrix.shape[0] > SMALL_GRAPH_ROWS:
             try:
                 return self._find_cuml_eigenpairs(matrix, scale, count, seed)
@@ -229,7 +227,7 @@ class GpuBackend(CpuBackend):
                 norm_laplacian=True,
                 drop_first=False,
             )
-            rows = torch.from_dlpack(embedding).to(self.device)
+            rows = torch.utils.dlpack.from_dlpack(embedding).to(self.device)
         factors = torch.from_numpy(scale).to(rows)[:, None]
         try:  # scikit-learn's are eigenvectors times D^-1/2; whether cuML's are, the check tells
             values, vectors = refine_eigenpairs(matrix, rows / factors, seed)
@@ -262,7 +260,7 @@ class GpuBackend(CpuBackend):
 
 
 def _measure_search_recall(rows: CentredRows, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray) -> float:
-    """Share of the true neighbours of `sample` (S,) in `found` (S, n), where a place may hold the row itself or -1."""
+    """Measure the share of the true neighbours of `sample` (S,) in `found` (S, n), which may hold the row or -1."""
     others = _put_own_first(found, sample)[:, 1:]
     others = np.where(others == sample[:, None], -1, others)  # the row itself in a place left empty is no neighbour
     return measure_recall(rows, sample, others, farthest, others.shape[1])

@@ -1,7 +1,7 @@
-"""The objects of a batch of images on the device: masks, boxes, crops, and run lengths by the custom kernels.
+"""The objects of a batch of images on the device: masks, boxes, crops and run lengths by the custom kernels.
 
-What goes to the host is what rows need: areas, boxes, scores, and the places where masks change. The host waits twice,
-for the numbers and for these places.
+Only what table rows need is copied to the host: areas, boxes, scores, and the places where masks change. The host waits
+twice, for the numbers and for these places.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from fastcomus.backends import gpu_images
-from fastcomus.backends.gpu_images import THREADS, RaggedMaps, RaggedMasks
+from fastcomus.backends import gpu_images, ragged_batches
+from fastcomus.backends.gpu_images import THREADS
 from fastcomus.backends.interface import FoundObjects, Image
 from fastcomus.backends.kernel_loader import Kernels
+from fastcomus.backends.ragged_batches import RaggedMaps, RaggedMasks
 
 _COLUMN_THREADS = 64  # few, so that a handful of masks keeps many multiprocessors busy
 
@@ -39,12 +40,12 @@ def find_objects(
     areas, boxes, ends = numbers[:, 0], numbers[:, 1:5].astype(np.int32), numbers[:, 5]
     is_kept = areas >= min_area
     kept = np.flatnonzero(is_kept)
-    rows = gpu_images.to_device(kept, device)
+    rows = ragged_batches.to_device(kept, device)
     crops = gpu_images.crop_resize(
         kernels,
-        gpu_images.pack_images(images, device),
+        ragged_batches.pack_images(images, device),
         found.boxes[rows],
-        gpu_images.to_device(owners[kept].astype(np.int32), device),
+        ragged_batches.to_device(owners[kept].astype(np.int32), device),
         crop_size,
         torch.uint8,
     )
@@ -63,8 +64,17 @@ def find_objects(
 
 
 def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> RaggedMaps:
-    """Maps (M, h, w) float32, each at its own one of `sizes` (height, width), bilinearly, cut to [0, 1]."""
-    maps = gpu_images.allocate_maps(sizes, torch.float32, coarse.device)
+    """Resize maps bilinearly, each to its own size, and clip them to [0, 1].
+
+    Args:
+        kernels: Launches the kernels.
+        coarse: (M, h, w) float32.
+        sizes: (height, width) of each result.
+
+    Returns:
+        The resized maps.
+    """
+    maps = ragged_batches.allocate_maps(sizes, torch.float32, coarse.device)
     arguments = (coarse.contiguous(), coarse.shape[1], coarse.shape[2], maps.offsets, maps.sizes, maps.values)
     kernels.launch("enlarge_maps", "enlarge_maps", gpu_images.plan_grid(maps), THREADS, arguments)
     return maps
@@ -72,10 +82,13 @@ def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[i
 
 @dataclass(frozen=True)
 class Changes:
-    """How often M masks change, as in run_lengths.cu.
+    """The number of changes in each column of M masks, as in run_lengths.cu.
 
-    `columns`: (M,) int64, where the columns of each begin. `counts`, `ends`: of every column. `mask_ends`: (M,) int64,
-    the end of each mask's last column.
+    Attributes:
+        columns: (M,) int64, index of the first column of each mask among all columns.
+        counts: Number of changes in every column.
+        ends: Cumulative sums of `counts`.
+        mask_ends: (M,) int64, the entry of `ends` for each mask's last column.
     """
 
     columns: torch.Tensor
@@ -85,20 +98,38 @@ class Changes:
 
 
 def count_changes(kernels: Kernels, masks: RaggedMaps) -> Changes:
-    """Of masks (uint8, 0 or 1)."""
+    """Count the changes in every column of masks (uint8, 0 or 1).
+
+    Args:
+        kernels: Launches the kernels.
+        masks: The masks.
+
+    Returns:
+        The counts.
+    """
     device = masks.values.device
     last_columns = np.cumsum([width for _, width in masks.host_sizes], dtype=np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), last_columns])
-    columns = gpu_images.to_device(starts[:-1], device)
+    columns = ragged_batches.to_device(starts[:-1], device)
     counts = torch.empty(int(starts[-1]), dtype=torch.int32, device=device)
     arguments = (masks.values, masks.offsets, masks.sizes, columns, counts)
     kernels.launch("run_lengths", "count_changes", _plan_column_grid(masks), _COLUMN_THREADS, arguments)
     ends = counts.cumsum(0, dtype=torch.int64)
-    return Changes(columns, counts, ends, ends[gpu_images.to_device(last_columns - 1, device)])
+    return Changes(columns, counts, ends, ends[ragged_batches.to_device(last_columns - 1, device)])
 
 
 def write_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: int) -> np.ndarray:
-    """The places of all `total` changes, (total,) int32 on the host, mask by mask: x H + y."""
+    """List the places of all changes.
+
+    Args:
+        kernels: Launches the kernels.
+        masks: The masks.
+        changes: Their counts, from `count_changes`.
+        total: Number of all changes.
+
+    Returns:
+        Places x H + y, (total,) int32 on the host, mask by mask.
+    """
     places = torch.empty(total, dtype=torch.int32, device=masks.values.device)
     arguments = (masks.values, masks.offsets, masks.sizes, changes.columns, changes.counts, changes.ends, places)
     kernels.launch("run_lengths", "write_changes", _plan_column_grid(masks), _COLUMN_THREADS, arguments)
@@ -106,11 +137,19 @@ def write_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: 
 
 
 def encode_run_lengths(places: np.ndarray, size: tuple[int, int]) -> str:
-    """COCO's compressed run lengths of a mask of `size` (height, width) that changes at `places`, from 0 at first."""
+    """Encode a mask as COCO's compressed run lengths.
+
+    Args:
+        places: Ascending places x H + y where the mask changes, beginning with 0 outside.
+        size: Height H and width of the mask.
+
+    Returns:
+        The run lengths.
+    """
     height, width = size
     lengths = np.diff(places, prepend=0, append=height * width)
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)
-    return encoded["counts"].decode("ascii")
+    return str(encoded["counts"], "ascii")
 
 
 def _make_masks(
@@ -120,15 +159,15 @@ def _make_masks(
     sizes: Sequence[tuple[int, int]],
     theta: str,
 ) -> RaggedMasks:
-    """Of every map of all images, at its own one of `sizes`."""
+    """Make the masks of all images' maps, each at its own one of `sizes`."""
     each = [one for own in maps for one in own]
     are_masks = bool(each) and each[0].dtype in (bool, torch.bool)
     if all(_get_image_size(one) == size for one, size in zip(each, sizes, strict=True)):
         if are_masks:
-            masks = gpu_images.pack_maps(each, torch.uint8, device)
+            masks = ragged_batches.pack_maps(each, torch.uint8, device)
             inside = RaggedMaps(masks.values.float(), masks.offsets, masks.sizes, masks.host_sizes)
             return gpu_images.measure_masks(kernels, inside, masks)
-        return gpu_images.threshold_masks(kernels, gpu_images.pack_maps(each, torch.float32, device), theta)
+        return gpu_images.threshold_masks(kernels, ragged_batches.pack_maps(each, torch.float32, device), theta)
     coarse = torch.stack([torch.as_tensor(one).to(device) for one in each]).float()
     found = gpu_images.threshold_masks(kernels, enlarge_maps(kernels, coarse, sizes), "0.5" if are_masks else theta)
     if are_masks:  # a mask is sure of itself

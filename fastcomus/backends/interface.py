@@ -1,4 +1,4 @@
-"""The few heavy operations that a backend provides, and what they take and return."""
+"""The heavy operations that a backend provides, with their arguments and results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,13 @@ class FoundObjects:
 
 @dataclass(frozen=True)
 class LabelledMasks:
-    """`masks`: (H, W) bool each, of one image. `labels`: the cluster of each. `shape`: H and W."""
+    """Masks of one image, each with a cluster.
+
+    Attributes:
+        masks: (H, W) bool each.
+        labels: The cluster of each mask.
+        shape: H and W.
+    """
 
     masks: Sequence[np.ndarray]
     labels: Sequence[int]
@@ -59,35 +65,53 @@ class Neighbors:
 
 
 class EncodedImage(Protocol):
-    """A file that was read and not decoded yet."""
+    """A file that has been read but not decoded."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(H, W, 3) of its pixels."""
+        """The shape (H, W, 3) of its pixels."""
 
 
 class BatchDecoder(Protocol):
-    """Decodes files on a device, many at once."""
+    """Decodes files on a device, in batches."""
 
     def read(self, place: ImagePlace | str, max_pixels: int) -> EncodedImage | np.ndarray:
-        """A file, or its pixels where the device cannot decode it; raises UnreadableImage. For many threads."""
+        """Read a file; may be called from several threads at once.
+
+        Args:
+            place: A path, or a `StoredImage`.
+            max_pixels: Larger images are refused.
+
+        Returns:
+            The file, or its pixels (H, W, 3) uint8 where the device cannot decode it.
+
+        Raises:
+            UnreadableImage: The file cannot be read, or the CPU cannot decode it.
+        """
 
     def decode(self, files: Sequence[Any]) -> list[torch.Tensor | UnreadableImage]:
-        """The pixels (H, W, 3) uint8 of every file that `read` gave, on the device, or why there are none."""
+        """Decode files on the device.
+
+        Args:
+            files: What `read` returned.
+
+        Returns:
+            The pixels (H, W, 3) uint8 of every file, on the device, or the error where it is unreadable.
+        """
 
     def take_counts(self) -> dict[str, int]:
-        """How many images were decoded on the device, by its name, and by the CPU, by reasons; counted anew after."""
+        """Count the images decoded since the last call: on the device, by its name, and by the CPU, by reason."""
 
 
 class Backend(Protocol):
-    """What a backend must do. Networks run on `device`.
+    """The interface of a backend. Networks run on `device`.
 
-    NumPy arrays at this border lie in host memory, tensors there or on `device`.
+    NumPy arrays in arguments and results are in host memory; tensors are there or on `device`.
     """
 
     @property
     def name(self) -> str:
-        """What doctor and the log call it."""
+        """The name in the output of `doctor` and in the log."""
 
     @property
     def device(self) -> torch.device:
@@ -95,18 +119,29 @@ class Backend(Protocol):
 
     @property
     def images_at_once(self) -> int:
-        """How many images `find_objects` likes best: 1 where it works image by image."""
+        """The preferred number of images per call of `find_objects`; 1 where it works image by image."""
 
     @property
     def pixels_at_once(self) -> int:
-        """How many pixels these may have together, unless a single one has more."""
+        """The most pixels that these images may have together, unless a single one has more."""
 
     @property
     def batch_decoder(self) -> BatchDecoder | None:
-        """What decodes images that are only looked at on the device; None where `decode` is best."""
+        """The decoder of images that are only needed on the device; None where `decode` is best."""
 
     def decode(self, place: ImagePlace | str, max_pixels: int) -> np.ndarray:
-        """The image (a path, or a `StoredImage`) as (H, W, 3) uint8 RGB; raises UnreadableImage."""
+        """Decode an image.
+
+        Args:
+            place: A path, or a `StoredImage`.
+            max_pixels: Larger images are refused.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            UnreadableImage: The image cannot be read or decoded.
+        """
 
     def find_objects(
         self,
@@ -120,8 +155,8 @@ class Backend(Protocol):
 
         Args:
             images: (H, W, 3) uint8 RGB each.
-            maps: Of each image, saliency (M, h, w) float32 in [0, 1] or masks as bool, all of one kind; at the size of
-                their image, or all of one size, and then enlarged bilinearly.
+            maps: For each image, saliency (M, h, w) float32 in [0, 1] or masks as bool, all of one kind; either at the
+                size of their image, or all of one size, from which they are enlarged bilinearly.
             theta: "otsu" (a threshold per map) or a number; an object is where saliency exceeds it.
             min_area: Smallest area of an object, in pixels.
             crop_size: Side of a crop in pixels, to which an object's box is resized with antialiasing.
@@ -137,18 +172,31 @@ class Backend(Protocol):
             embeddings: (N, D) float32.
             n_neighbors: Rows to find, the row itself included.
             recall: Share of the true neighbours to reach, in (0, 1].
-            seed: Of the approximate search and of the sample that measures its recall.
+            seed: Seed of the approximate search and of the sample that measures its recall.
+
+        Returns:
+            The neighbours and their measured recall, which may fall short of the one asked for.
         """
 
     def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the `count` rows (N, D) nearest to each of the queries (M, D), by exact search.
+        """Find the nearest rows of each query in Euclidean distance, by exact search.
+
+        Args:
+            queries: (M, D) float32.
+            rows: (N, D) float32.
+            count: Rows to find for each query, at most N.
 
         Returns:
             Indices (M, count) int64, nearest first, and Euclidean distances (M, count) float32.
         """
 
     def find_eigenvectors(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the largest eigenpairs of D^-1/2 W D^-1/2, for the symmetric `affinity` W (N, N) with degrees D.
+        """Find the largest eigenpairs of D^-1/2 W D^-1/2, for a symmetric affinity W with degrees D.
+
+        Args:
+            affinity: W, (N, N).
+            n_components: Number c of eigenpairs.
+            seed: Seed of the random start.
 
         Returns:
             Eigenvalues (c,) float64, descending, and unit eigenvectors (N, c), float64 (float32 for large graphs).
@@ -157,14 +205,28 @@ class Backend(Protocol):
     def run_kmeans(
         self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Cluster `rows` (N, C) by the best of `n_init` k-means runs, or by one run from the centres `start` (k, C).
+        """Cluster rows by k-means.
+
+        Args:
+            rows: (N, C).
+            k: Number of clusters.
+            n_init: Number of runs, of which the best counts.
+            seed: Seed of the initial centres.
+            start: Initial centres (k, C) of a single run, instead of `n_init` random ones.
 
         Returns:
             Labels (N,) int32 in [0, k), and centres (k, C) float32.
         """
 
     def assemble_masks(self, images: Sequence[LabelledMasks]) -> list[np.ndarray]:
-        """A class map (H, W) uint16 per image: label + 1 inside each mask, later masks over earlier, 0 elsewhere."""
+        """Make a class map of each image: label + 1 inside each mask, later masks over earlier, 0 elsewhere.
+
+        Args:
+            images: The masks of each image.
+
+        Returns:
+            (H, W) uint16 per image.
+        """
 
     def count_confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
         """Count how often each pair of labels meets; may be called from several threads at once.

@@ -1,8 +1,8 @@
-"""JPEG files decoded on a device, a batch at a time, by nvJPEG through torchvision; the CPU reads what it cannot.
+"""JPEG files decoded on a device in batches, by nvJPEG through torchvision; the CPU decodes what it cannot.
 
-nvJPEG takes three colours in YCbCr. Left to the CPU are files of other formats, grey and CMYK ones, RGB without
-conversion, those that lack their end, and those that nvJPEG itself refuses. Colour profiles are ignored on either way,
-and pixels are turned upright by the EXIF orientation on the device.
+nvJPEG takes three colours in YCbCr. The CPU decodes files of other formats, grey and CMYK ones, RGB without conversion,
+truncated ones, and those that nvJPEG refuses. Colour profiles are ignored either way, and pixels are turned upright by
+the EXIF orientation on the device.
 """
 
 from __future__ import annotations
@@ -44,8 +44,12 @@ Decode = Callable[[list[torch.Tensor], torch.device], list[torch.Tensor]]
 class JpegFile:
     """A file that nvJPEG should be able to decode.
 
-    `place`: where it can be read again. `data`: its bytes, uint8. `orientation`: EXIF's, 1 to 8. `shape`: of its
-    pixels, (H, W, 3), before they are turned.
+    Attributes:
+        place: Where it can be read again.
+        data: Its bytes, uint8.
+        orientation: EXIF orientation, 1 to 8.
+        shape: (H, W, 3) of its pixels, before they are turned.
+        max_pixels: See `BatchDecoder.read`.
     """
 
     place: ImagePlace
@@ -56,7 +60,7 @@ class JpegFile:
 
 
 class JpegBatches:
-    """A `BatchDecoder`. `decode`: files to planes (3, H, W) uint8 on the device, or RuntimeError for all."""
+    """A `BatchDecoder`. `decode` turns files into planes (3, H, W) uint8 on the device; its RuntimeError is for all."""
 
     def __init__(self, device: torch.device, decode: Decode | None = None) -> None:
         self.device = device
@@ -99,7 +103,7 @@ class JpegBatches:
         return {what: count for what, count in counts.items() if count}
 
     def _decode_planes(self, files: Sequence[JpegFile]) -> list[torch.Tensor | None]:
-        """(3, H, W) of every file, None for one that is refused: one of them makes the whole batch fail."""
+        """Decode every file to (3, H, W), or None where refused; after a failed batch each file is tried alone."""
         if not files:
             return []
         planes: list[torch.Tensor | None] = []
@@ -153,7 +157,15 @@ class JpegBatches:
 
 
 def orient_planes(planes: torch.Tensor, orientation: int) -> torch.Tensor:
-    """(3, H, W) turned as EXIF's `orientation`, 1 to 8, asks for."""
+    """Turn an image as its EXIF orientation asks for.
+
+    Args:
+        planes: (3, H, W).
+        orientation: 1 to 8.
+
+    Returns:
+        (3, H, W), or (3, W, H) for orientations from 5 on.
+    """
     if orientation >= 5:
         planes = planes.transpose(1, 2)
     flipped = [1] if orientation in (3, 4, 7, 8) else []
@@ -162,12 +174,13 @@ def orient_planes(planes: torch.Tensor, orientation: int) -> torch.Tensor:
 
 
 def _decode_by_torchvision(files: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+    planes: list[torch.Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+    return planes
 
 
 @dataclass(frozen=True)
 class _Fetched(StoredImage):
-    """One whose bytes are here: they are not fetched twice."""
+    """A stored image whose bytes are in memory, so that they are not fetched twice."""
 
     name: str
     data: bytes
@@ -184,7 +197,7 @@ def _fetch_image(image: StoredImage, max_pixels: int) -> _Fetched:
 
 
 def _read_jpeg(place: Path | _Fetched, max_pixels: int) -> JpegFile | str:
-    """The file for the device, or why not: then it is for the CPU's reader to read it, or to say what is wrong."""
+    """Read a file for the device, or give the reason why the CPU's reader must read it (or report what is wrong)."""
     try:
         if isinstance(place, Path):
             status = place.stat()
@@ -212,7 +225,7 @@ def _explain_unsuitable(image: Any, max_pixels: int) -> str:
     if image.width * image.height > max_pixels:
         return "too large"
     if image.mode != "RGB":
-        return {"L": "grey", "CMYK": "CMYK"}.get(image.mode, image.mode)
+        return "grey" if image.mode == "L" else str(image.mode)
     # As libjpeg guesses: Adobe's marker says it, else JFIF's, else the components' names.
     if image.info.get("adobe_transform", 1) == 0:
         return "RGB without conversion"

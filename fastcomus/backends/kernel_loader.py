@@ -1,7 +1,7 @@
 """The custom kernels of `kernels/`: their sources, their signatures, and their launches on torch's tensors.
 
-A `.cu` file is found inside the package first (where a wheel puts it), then beside it (a clone). CuPy is imported here
-alone, when the first kernel is launched.
+A `.cu` file is looked for inside the package first (where a wheel puts it), then beside the package (in a clone). CuPy
+is imported only here, when the first kernel is launched.
 """
 
 from __future__ import annotations
@@ -51,20 +51,31 @@ class Parameter:
 
 
 class Kernels(Protocol):
-    """What launches a kernel. `file`: its source, without `.cu`. `grid`: blocks in x, y and z; `threads` per block."""
+    """Launches kernels."""
 
     def launch(
         self, file: str, kernel: str, grid: tuple[int, int, int], threads: int, arguments: Sequence[Argument]
     ) -> None:
-        """Arguments in the order of the kernel's parameters: contiguous tensors on one device, and numbers.
+        """Launch a kernel on torch's current stream, without waiting for it.
 
-        Returns at once; what is launched next on torch's current stream comes after it. A grid without blocks does
-        nothing. Raises TypeError for arguments that do not fit the kernel's parameters.
+        Args:
+            file: Name of its source, without `.cu`.
+            kernel: Name of the kernel.
+            grid: Blocks in x, y and z; a grid without blocks does nothing.
+            threads: Threads per block.
+            arguments: In the order of the kernel's parameters: contiguous tensors on one device, and numbers.
+
+        Raises:
+            TypeError: The arguments do not fit the kernel's parameters.
         """
 
 
 def read_kernel_source(file: str) -> str:
-    """The text of `file`.cu. Raises InputError where the installation lacks it."""
+    """Read the text of `file`.cu.
+
+    Raises:
+        InputError: The installation lacks it.
+    """
     for folder in FOLDERS:
         if (folder / f"{file}.cu").is_file():
             return (folder / f"{file}.cu").read_text(encoding="utf-8")
@@ -74,7 +85,7 @@ def read_kernel_source(file: str) -> str:
 
 @cache
 def parse_signatures(file: str) -> dict[str, tuple[Parameter, ...]]:
-    """The parameters of every kernel in `file`.cu, by its name."""
+    """Parse the parameters of every kernel in `file`.cu; gives them by the kernel's name."""
     found = {}
     for name, text in _KERNEL.findall(read_kernel_source(file)):
         matches = [_PARAMETER.fullmatch(" ".join(one.split())) for one in text.split(",")]
@@ -84,7 +95,19 @@ def parse_signatures(file: str) -> dict[str, tuple[Parameter, ...]]:
 
 
 def bind_arguments(file: str, kernel: str, arguments: Sequence[Argument]) -> list[torch.Tensor | np.generic]:
-    """`arguments` as the kernel takes them: its tensors, checked, and numbers of the parameters' own types."""
+    """Check arguments against a kernel's parameters, and convert numbers to the parameters' types.
+
+    Args:
+        file: Name of its source, without `.cu`.
+        kernel: Name of the kernel.
+        arguments: In the order of the kernel's parameters.
+
+    Returns:
+        The tensors, unchanged, and the converted numbers.
+
+    Raises:
+        TypeError: The arguments do not fit the parameters.
+    """
     parameters = parse_signatures(file)[kernel]
     if len(parameters) != len(arguments):
         raise TypeError(f"{kernel} takes {len(parameters)} arguments, got {len(arguments)}")
@@ -131,7 +154,7 @@ class CupyKernels:
 
 @cache
 def _compile_kernel(file: str, kernel: str, device_index: int) -> Any:
-    """The kernel for a device; `device_index` must be CuPy's current one."""
+    """Compile the kernel for a device; `device_index` must be CuPy's current one."""
     return _load_module(file, device_index).get_function(kernel)
 
 

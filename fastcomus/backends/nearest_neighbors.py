@@ -20,11 +20,19 @@ _SAMPLE_OF_ALL_PAIRS = 100  # the same, to see whether bfloat16 tells rows apart
 def search_neighbors(
     embeddings: np.ndarray, count: int, recall: float, seed: int, threads: int, all_pairs_rows: int = ALL_PAIRS_ROWS
 ) -> Neighbors:
-    """Every row's `count` nearest rows in Euclidean distance, itself first.
+    """Find the nearest rows of every row in Euclidean distance, itself first.
 
-    `embeddings`: (N, D) float32. `recall` in (0, 1]: the share of true neighbours to reach, measured on a sample; 1
-    searches exactly, as do few rows in any case. Up to `all_pairs_rows` all pairs are looked at. The measured recall
-    comes with the result, also where it falls short.
+    Args:
+        embeddings: (N, D) float32.
+        count: Rows to find, the row itself included.
+        recall: Share of the true neighbours to reach, in (0, 1], measured on a sample. Few rows, or a recall of 1, are
+            searched exactly.
+        seed: Seed of the search and of the sample.
+        threads: Number of threads.
+        all_pairs_rows: Up to so many rows all pairs are compared.
+
+    Returns:
+        The neighbours and their measured recall, which may fall short of the one asked for.
     """
     faiss = import_faiss()
     import torch
@@ -66,7 +74,7 @@ def search_neighbors(
 def search_nearest_rows(
     queries: np.ndarray, rows: np.ndarray, count: int, knn: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See `Backend.find_nearest`. `knn`: what searches instead of `faiss.knn`."""
+    """See `Backend.find_nearest`. `knn` searches in place of `faiss.knn`."""
     centred = CentredRows(rows)
     queries = centred.transform(queries)
     _, found = search_by_blocks(knn or import_faiss().knn, queries, centred, count)
@@ -83,9 +91,16 @@ def search_nearest_rows(
 def search_by_blocks(
     knn: Callable[..., tuple[np.ndarray, np.ndarray]], queries: np.ndarray, rows: CentredRows, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the rows nearest to `queries` (M, D) by running `knn` on one block of rows after another.
+    """Find the nearest rows of queries by running `knn` on one block of rows after another.
 
-    Returns squared distances (M, count) float32 and indices (M, count) int64; `count` is at most the number of rows.
+    Args:
+        knn: A function like `faiss.knn`.
+        queries: (M, D) float32.
+        rows: The rows.
+        count: Rows to find for each query, at most their number.
+
+    Returns:
+        Squared distances (M, count) float32 and indices (M, count) int64, nearest first.
     """
     distances, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     for start, block in rows.iterate_blocks():
@@ -99,7 +114,11 @@ def search_by_blocks(
 
 
 def import_faiss():  # type: ignore[no-untyped-def]
-    """The faiss module; InputError naming the extras when neither build is installed."""
+    """Import faiss.
+
+    Raises:
+        InputError: It is not installed; the message names the extras.
+    """
     try:
         import faiss
     except ImportError as error:
@@ -110,10 +129,19 @@ def import_faiss():  # type: ignore[no-untyped-def]
 def measure_recall(
     rows: CentredRows, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray, others: int
 ) -> float:
-    """Share of the `others` true neighbours of each row of `sample` (S,) among its candidates `found` (S, L), -1 none.
+    """Measure the recall of candidates by their distances, so that ties and rounding do not matter.
 
-    A candidate no farther than the true last neighbour, at squared distance `farthest` (S,), is one: by distance and
-    not by index, so that ties and rounding decide nothing.
+    A candidate is a true neighbour if it is no farther than the true last one.
+
+    Args:
+        rows: The rows.
+        sample: (S,), the rows whose true neighbours are known.
+        found: (S, L), their candidates, -1 for none.
+        farthest: (S,), squared distance of the true last neighbour.
+        others: Number of true neighbours of a row, itself not included.
+
+    Returns:
+        The share of true neighbours among the candidates, in [0, 1].
     """
     hits = 0
     for row, candidates, limit in zip(sample, found, farthest, strict=True):

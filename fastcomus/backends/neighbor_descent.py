@@ -33,10 +33,17 @@ _TRAINING_ROWS = 32  # of a k-means, for each of its centres
 
 
 def search_all_pairs(rows: CentredRows, count: int, precision: torch.dtype, threads: Threads) -> np.ndarray:
-    """The `count` other rows nearest to each of (N, D) by the products of all pairs: (N, count) int32.
+    """Find the nearest other rows of every row by the products of all pairs; each product serves both of its rows.
 
-    Nearest first; -1 where there are fewer than `count` others. `precision`: of the products, float32 or bfloat16; then
-    the nearest are chosen in float32 among a third more. Every product serves both of its rows.
+    Args:
+        rows: N rows.
+        count: Other rows to find.
+        precision: Of the products, float32 or bfloat16; in bfloat16 a third more candidates are found, from which the
+            nearest are chosen in float32.
+        threads: Compute the products.
+
+    Returns:
+        (N, count) int32, nearest first; -1 where there are fewer than `count` others.
     """
     n = len(rows)
     lists = NeighborLists(n, count if precision == torch.float32 else math.ceil(4 / 3 * count))
@@ -65,17 +72,26 @@ def search_likely_pairs(
     seed: int,
     threads: Threads,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Like `search_all_pairs`, but compare only likely pairs, until `recall` is reached or nothing is gained.
+    """Find the nearest other rows of every row by comparing likely pairs, until the recall is reached or stops rising.
 
-    Also returns (N,) int64, the rows in an order where near ones stand together.
-
-    `recall_of`: the share of true neighbours in candidates (S, L) of the rows `sample` (S,), -1 for none.
-
-    The rows are ordered by k-means and cut into chunks; each is compared with the rows of the nearest chunks; then the
-    same in another order. Then the rows around each row (those in its list, those whose lists it is in) are compared
-    with one another, again and again (Dong et al., "Efficient k-nearest neighbor graph construction for generic
-    similarity measures", 2011), with further orders when that gains little. Products are taken in bfloat16 where the
+    The rows are ordered by k-means and cut into chunks, and each chunk is compared with the nearest chunks; then the
+    same in another order. Then the rows around each row (those in its list, and those whose lists contain it) are
+    compared with one another repeatedly (Dong et al., "Efficient k-nearest neighbor graph construction for generic
+    similarity measures", 2011), with further orders when that gains little. Products are in bfloat16 where the
     processor has instructions for it and they tell the rows apart, else in float32.
+
+    Args:
+        rows: N rows.
+        count: Other rows to find.
+        recall: Share of the true neighbours to reach, in (0, 1].
+        sample: (S,), the rows on which recall is measured.
+        recall_of: Gives the recall of candidates (S, L) of the sample, -1 for none.
+        seed: Seed of the k-means.
+        threads: Compute the products.
+
+    Returns:
+        Neighbours (N, count) int32, nearest first, -1 for none; and the rows in an order where near ones are together,
+        (N,) int64.
     """
     order = _order_rows(rows, seed, threads)
     places = np.empty(len(rows), np.int64)
@@ -122,7 +138,7 @@ def search_likely_pairs(
 
 
 def _order_rows(rows: CentredRows, seed: int, threads: Threads) -> np.ndarray:
-    """(N,) int64: the rows in an order where those of a k-means cluster of a k-means cluster stand together."""
+    """Order the rows so that members of the same cluster of a two-level k-means are together: (N,) int64."""
     coarse = _run_coarse_kmeans(rows, max(1, round(math.sqrt(len(rows) / _CHUNK))), seed)
     order = np.argsort(coarse, kind="stable")
 
@@ -135,7 +151,7 @@ def _order_rows(rows: CentredRows, seed: int, threads: Threads) -> np.ndarray:
 
 
 def _run_coarse_kmeans(rows: CentredRows, k: int, seed: int) -> np.ndarray:
-    """`_run_quick_kmeans` of all rows, a block at a time: FAISS trains on those that it would have drawn among all."""
+    """Run `_run_quick_kmeans` on all rows block by block; FAISS trains on the rows that it would draw among all."""
     if k == 1 or len(rows) <= k:
         return np.zeros(len(rows), np.int32)
     drawn = np.empty(len(rows), np.int32)
@@ -145,7 +161,7 @@ def _run_coarse_kmeans(rows: CentredRows, k: int, seed: int) -> np.ndarray:
 
 
 def _run_quick_kmeans(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """(N,) labels of a quick k-means: it only has to bring near rows together."""
+    """Compute labels (N,) by a quick k-means, which only has to bring near rows together."""
     if k == 1 or len(rows) <= k:
         return np.zeros(len(rows), np.int64)
     return np.asarray(_train_kmeans(rows, k, seed).search(rows, 1)[1][:, 0])
@@ -177,7 +193,7 @@ def _pad_rows(
 
 
 def _number_rows(n: int, padded: int) -> np.ndarray:
-    """0, 1, ..., n - 1, then -1 up to the length `padded`; int32."""
+    """Make the int32 numbers 0, 1, ..., n - 1, then -1 up to the length `padded`."""
     numbers = np.full(padded, -1, np.int32)
     numbers[:n] = np.arange(n)
     return numbers
@@ -212,7 +228,7 @@ def _compare_chunks(
 def _compare_sample(
     lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, sample: np.ndarray, threads: Threads
 ) -> None:
-    """The rows `sample` (S,) with all rows."""
+    """Compare the rows `sample` (S,) with all rows."""
     chosen, targets = vectors[torch.from_numpy(sample)], sample[None].astype(np.int32)
     numbers = _number_rows(len(lists.ids), len(vectors))
 
@@ -261,5 +277,5 @@ def _compare_surroundings(
 
 
 def _round_up(number: float) -> int:
-    """To a multiple of 16, upwards."""
+    """Round up to a multiple of 16."""
     return -(-math.ceil(number) // 16) * 16

@@ -21,10 +21,13 @@ _PLACE_OF_BIT = np.array([((0x077CB531 << i) & 0xFFFFFFFF) >> 27 for i in range(
 
 @dataclass(frozen=True)
 class Offer:
-    """To row `targets[b, r]` each of the rows `candidates[b, :]`.
+    """Candidates offered to target rows: each row of `candidates[b, :]` to each row `targets[b, r]`.
 
-    `products`: (B, R, C) float32, their scalar products; C a multiple of 16. `targets` (B, R) and `candidates` (B, C):
-    int32, -1 for none. `squared`: (B, C) float32, squared norms of the candidates, infinite for none.
+    Attributes:
+        products: (B, R, C) float32, their scalar products; C is a multiple of 16.
+        targets: (B, R) int32, -1 for none.
+        candidates: (B, C) int32, -1 for none.
+        squared: (B, C) float32, squared norms of the candidates, infinite for none.
     """
 
     products: np.ndarray
@@ -36,8 +39,10 @@ class Offer:
 class NeighborLists:
     """For each of N rows the `length` nearest other rows among those offered so far, nearest first.
 
-    `ids`: (N, length) int32, -1 where none. `scores`: (N, length) float32, squared distance less the row's own squared
-    norm. `fresh`: (N, length) bool, whether an entry came since the flag was last cleared.
+    Attributes:
+        ids: (N, length) int32, -1 for none.
+        scores: (N, length) float32, squared distance minus the row's own squared norm.
+        fresh: (N, length) bool, whether an entry was added since its flag was last cleared.
     """
 
     def __init__(self, rows: int, length: int) -> None:
@@ -47,10 +52,14 @@ class NeighborLists:
         self._bounds = np.full(rows, np.inf, np.float32)  # each list's last score, packed: read for every offer
 
     def take(self, jobs: Iterable[Callable[[], Sequence[Offer]]], threads: Threads) -> None:
-        """Take the offers that `jobs` make.
+        """Insert the offers of all jobs into the lists.
 
-        A group of jobs is drawn and run in threads, then each thread takes all their offers in order, for the rows that
-        are its own: what the lists end with does not depend on the number of threads.
+        Jobs are run in groups by the threads; then each thread inserts all offers of the group, in order, for the rows
+        it owns. The final lists do not depend on the number of threads.
+
+        Args:
+            jobs: Functions that compute offers.
+            threads: Run the jobs and insert the offers.
         """
         waiting = iter(jobs)
         while group := list(islice(waiting, _GROUP)):
@@ -67,23 +76,46 @@ class NeighborLists:
     def find_linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find for each row up to `count` others that list it and are not in its own list.
 
-        Returns ids (N, count) int32, -1 for none, and whether each link is fresh. Those that rank it first come first.
+        Args:
+            count: Most rows to find for each row.
+
+        Returns:
+            Ids (N, count) int32, -1 for none, first those that rank the row first; and whether each link is fresh.
         """
-        return _collect_linking_rows(self.ids, self.fresh, count)
+        linking: tuple[np.ndarray, np.ndarray] = _collect_linking_rows(self.ids, self.fresh, count)
+        return linking
 
     def gather_surroundings(
         self, first: int, last: int, linking: np.ndarray, is_fresh: np.ndarray, fresh_count: int
     ) -> np.ndarray:
-        """The rows in the lists of [first, last) and those `linking` to them: (last - first, L) int32, -1 for none.
+        """Gather the rows in the lists of the rows [first, last) and those that link to them.
 
-        Up to `fresh_count` fresh entries come first; their flags are cleared.
+        Args:
+            first: First row.
+            last: Row after the last one.
+            linking: Ids from `find_linking_rows`.
+            is_fresh: Their flags.
+            fresh_count: Most fresh entries to put first, whose flags are then cleared.
+
+        Returns:
+            (last - first, L) int32, -1 for none.
         """
         around = np.empty((last - first, self.ids.shape[1] + linking.shape[1]), np.int32)
         _fill_surroundings(self.ids, self.fresh, linking, is_fresh, first, fresh_count, around)
         return around
 
     def rank_nearest(self, rows: CentredRows, numbers: np.ndarray, count: int, threads: Threads) -> np.ndarray:
-        """(N, count) int32: the best of each list by distances taken anew from the differences of `rows`[numbers]."""
+        """Find the best of each list by distances computed anew from the differences of rows.
+
+        Args:
+            rows: The rows.
+            numbers: Row number of each id.
+            count: Entries to keep of each list.
+            threads: Compute the distances.
+
+        Returns:
+            (N, count) int32, nearest first.
+        """
         found = np.empty((len(self.ids), count), np.int32)
         bounds = np.linspace(0, len(self.ids), threads.count + 1).astype(int)
         moved = rows.rows, np.float32(rows.scale), rows.shift
@@ -197,6 +229,6 @@ def _rank(rows, scale, shift, numbers, ids, found, first, last):  # type: ignore
 
 @compile_function
 def _centre(row, scale, shift, centred):  # type: ignore[no-untyped-def]
-    """As `CentredRows` does, digit by digit: the product with a power of two is exact."""
+    """Centre a row as `CentredRows` does, to the digit: the product with a power of two is exact."""
     for column in range(row.shape[0]):
         centred[column] = row[column] * scale - shift[column]

@@ -1,4 +1,4 @@
-"""Work done by threads a few steps ahead of the consumer."""
+"""Work done in threads a few steps ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,19 @@ AHEAD = 32  # results that wait: a batch, so that the next one is ready when the
 def read_ahead(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = AHEAD
 ) -> Iterator[Result]:
-    """`work(item)` for every item, in order, by `workers` threads; at most `ahead` results wait, whatever the input.
+    """Apply a function to items in threads, ahead of the consumer; memory stays bounded however many items there are.
 
-    Each of them computes alone: sharing small operations among threads of its own would only take cores from the
+    Each thread computes alone: splitting small operations among further threads would only take cores from the
     consumer.
+
+    Args:
+        work: Applied to every item.
+        items: The items.
+        workers: Number of threads.
+        ahead: Most results that wait to be consumed.
+
+    Yields:
+        The results, in order.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="read-ahead", initializer=_work_alone) as pool:

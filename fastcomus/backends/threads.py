@@ -1,4 +1,4 @@
-"""Threads that each do their own matrix products, instead of sharing every product among all."""
+"""Threads that each do whole matrix products, instead of sharing every product among all."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ import torch
 
 
 class Threads:
-    """`count` threads; `map(function, items)` gives the results in order. One works in the caller's own thread."""
+    """A number of threads to work in; a single one is the caller's own."""
 
     def __init__(self, count: int, pool: ThreadPoolExecutor | None) -> None:
         self.count = count
         self._pool = pool
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        """Apply `function` to every item; results in order."""
+        """Apply `function` to every item in threads; results in order."""
         return [function(item) for item in items] if self._pool is None else list(self._pool.map(function, items))
 
 
 @contextmanager
 def start_threads(count: int) -> Iterator[Threads]:
-    """`Threads` in which torch and FAISS use one thread each.
+    """Start threads in each of which torch and FAISS use one thread.
 
-    Small products are shared at a loss, and a thread that waits for its share takes time from those that work.
+    Sharing small products among threads is slow, and a thread that waits for its share takes time from the others.
+
+    Args:
+        count: Number of threads.
+
+    Yields:
+        The threads.
     """
     if count == 1:
         yield Threads(1, None)

@@ -29,17 +29,17 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; whatever a user can do something about ends it with one sentence.
+    """Run the command line; errors that a user can correct end it with one sentence.
 
-    Exit codes: 2 bad input, or a file that cannot be written; 3 memory ran out; 130 stopped by ctrl-C.
+    Exit codes: 2 for bad input or a file that cannot be used, 3 when memory ran out, 130 when stopped by ctrl-C.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    # Of several processes that train together the first speaks for all.
+    # Of several processes that train together only the first one logs.
     logging.getLogger("fastcomus").setLevel(logging.INFO if detect_process_group().is_first else logging.WARNING)
     try:
         with end_at_safe_points():
             app()
-    except SystemExit as ended:  # Typer makes this of ctrl-C
+    except SystemExit as ended:  # Typer turns ctrl-C into it
         if ended.code == STOPPED:
             say("stopped; the same command goes on from here.", STOPPED)
         raise

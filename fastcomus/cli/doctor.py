@@ -1,4 +1,4 @@
-"""What this machine offers: devices, libraries, weights, and what the preset `auto` would take."""
+"""Show what this machine has: devices, libraries, weights, and the preset that `auto` chooses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PACKAGES = {
 
 
 def examine() -> None:
-    """Print the examination to standard output."""
+    """Print devices, libraries, weights and the preset that auto takes to standard output."""
     console = Console()
     console.print(_tabulate_devices())
     console.print(_tabulate_packages())

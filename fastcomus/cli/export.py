@@ -15,10 +15,7 @@ export_app = typer.Typer(help="Masks in the formats of other tools, or the train
 
 Given = dict[str, dict[str, Any]]
 Output = Annotated[
-    Path | None,
-    typer.Option(
-        help="New folder to write; by default exports/iteration-N-FORMAT in the run.",
-    ),
+    Path | None, typer.Option(help="New folder to write; by default exports/iteration-N-FORMAT in the run.")
 ]
 Iteration = Annotated[int | None, typer.Option(help="Iteration whose masks to take; by default the last.")]
 Transfer = Annotated[
@@ -29,7 +26,6 @@ Transfer = Annotated[
         "changes one changes both), copy never does.",
     ),
 ]
-
 
 _FORMATS = {
     "coco": "COCO JSON: a run-length mask per connected region, exact to the pixel, beside the images.",

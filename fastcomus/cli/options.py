@@ -1,4 +1,4 @@
-"""Command-line options made from the dataclasses in `config.py`, so that names, help and defaults live once."""
+"""Command-line options made from the dataclasses of `config.py`, which alone hold names, help and defaults."""
 
 import inspect
 from collections.abc import Callable
@@ -66,15 +66,22 @@ _ON_SEVERAL_DEVICES = ("embed", "predict")
 
 
 def register_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a command of `app` with an option for every setting of `stages`, besides the common ones.
+    """Return a decorator that makes a function a command with an option for every setting of some stages.
 
-    The function is called as `function(run, given settings by stage, **its own parameters)`.
+    The function is called as `function(run, given, **own)`: the `Run`, the settings that were given, by stage, and the
+    function's further parameters, which become options too. `COMMON` options are added to every command.
+
+    Args:
+        app: The Typer application that gets the command.
+        *stages: Names of stages in `config.STAGES`.
+
+    Raises:
+        InputError: By the command, for several devices or processes where it uses only one.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(function).parameters.values() if p.name not in ("run", "given")]
         options = _make_setting_options(stages)
-
         name = function.__name__.removesuffix("_command").replace("_", "-")
 
         def command(**values: Any) -> None:
@@ -126,7 +133,7 @@ def _open_run(values: dict[str, Any]) -> Any:
 
 
 def _make_setting_options(stages: tuple[str, ...]) -> list[inspect.Parameter]:
-    """An option per setting of `stages`; a setting that two stages share is one option for both."""
+    """Return one option per setting; a setting that two stages share is one option for both."""
     options: dict[str, inspect.Parameter] = {}
     for stage in stages:
         for field in fields(STAGES[stage]):
@@ -135,7 +142,7 @@ def _make_setting_options(stages: tuple[str, ...]) -> list[inspect.Parameter]:
 
 
 def _make_setting_option(stage: str, field: "Field[Any]") -> inspect.Parameter:
-    """Not given means None, so that the preset's or the run folder's value stays."""
+    """Return the option of a setting; its default None stands for the value of the preset or the run folder."""
     by_preset = {
         name: preset[stage][field.name] for name, preset in PRESETS.items() if field.name in preset.get(stage, {})
     }
@@ -154,7 +161,7 @@ def _make_setting_option(stage: str, field: "Field[Any]") -> inspect.Parameter:
 
 
 def _build_number_parser(zero: str) -> Callable[[str], int]:
-    """Reads a number, or the word that stands for 0."""
+    """Return a parser of whole numbers, for which the word `zero` means 0."""
 
     def number(text: str) -> int:
         try:

@@ -1,19 +1,27 @@
-"""The names of the clusters as a table for the terminal."""
+"""Tables for the terminal: the names of clusters, and the weights of networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from fastcomus.clusters.names import ClusterNames
 from fastcomus.networks.cache import get_cache_folder, is_present, list_added_names
 from fastcomus.networks.registry import SOURCES, get_licence, is_supervised
 
+if TYPE_CHECKING:
+    from fastcomus.clusters.names import ClusterNames
+
 
 def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
-    """A row per cluster: its number, its objects (`sizes`, (k,)), its name and the label of its class."""
+    """Return a table with a row per cluster: its number, number of objects, name and label.
+
+    Args:
+        names: Of the clusters.
+        sizes: Number of objects of each cluster, (k,).
+    """
     table = Table("cluster", "objects", "name", "label")
     for column in (0, 1, 3):
         table.columns[column].justify = "right"
@@ -30,9 +38,9 @@ def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
 
 
 def build_weight_table() -> Table:
-    """One row per network of SOURCES, then per other one whose weights were added."""
+    """Return a table with a row per network of `SOURCES`, then per other network whose weights were added."""
     table = Table(title="Weights", title_justify="left")
-    table.add_column("name", no_wrap=True)  # as it is given to a command
+    table.add_column("name", no_wrap=True)  # so that it can be copied into a command
     for title in ("what", "licence", "human labels", "here"):
         table.add_column(title, overflow="fold")
     for name in [*SOURCES, *(name for name in list_added_names() if name not in SOURCES)]:

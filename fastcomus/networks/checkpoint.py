@@ -1,4 +1,4 @@
-"""Reading checkpoints without executing what they hold, and comparing them with a network."""
+"""Reading checkpoints without executing code in them, and comparing them with a network."""
 
 from __future__ import annotations
 
@@ -16,11 +16,20 @@ _NAMED_KEYS = 3
 
 
 def read_checkpoint(file: Path, what: str = "") -> dict[str, Any]:
-    """The tensors of a safetensors or PyTorch file by name, on the CPU; nothing in it is executed.
+    """Read the tensors of a safetensors or PyTorch file; no code in it is executed.
 
-    Of a training program's file the state dict, under the network's own names: without the prefixes of wrappers, and of
-    a backbone with a head the backbone. `what`: what an error calls it, by default the file. Raises InputError when it
-    is no checkpoint.
+    From the file of a training program only the state dict is taken. Prefixes that wrappers add to names are removed,
+    and of a backbone with a head only the backbone is kept.
+
+    Args:
+        file: The checkpoint.
+        what: What error messages call it; by default its path.
+
+    Returns:
+        The tensors by name, on the CPU.
+
+    Raises:
+        InputError: The file is missing, is no readable checkpoint, or holds no tensors.
     """
     what = what or str(file)
     if not file.is_file():
@@ -38,30 +47,53 @@ def read_checkpoint(file: Path, what: str = "") -> dict[str, Any]:
 
 
 def is_safetensors(file: Path) -> bool:
-    """Whether a file begins as safetensors do (the length of a JSON object, then that object), whatever its name."""
+    """Tell from its first bytes (the length of a JSON object, then the object) whether a file is a safetensors file."""
     with file.open("rb") as stream:
         head = stream.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size
 
 
 def load_exactly(network: Any, state: dict[str, Any], what: str) -> None:
-    """Load `state`, read from `what`, into the torch module `network`.
+    """Load a state dict whose names and shapes must be exactly those of the network.
 
-    Raises InputError that names tensors which are missing, extra or of another shape.
+    Args:
+        network: A torch module, changed in place.
+        state: Tensors by name.
+        what: What error messages call the source of `state`.
+
+    Raises:
+        InputError: Tensors are missing, extra or of another shape; the message names them.
     """
     check_exactly(network, state, what)
     network.load_state_dict(state)
 
 
 def check_exactly(network: Any, state: dict[str, Any], what: str) -> None:
-    """Raise InputError unless `state`, read from `what`, has the names and shapes of the torch module `network`."""
+    """Check that a state dict has exactly the names and shapes of a network.
+
+    Args:
+        network: A torch module.
+        state: Tensors by name.
+        what: What error messages call the source of `state`.
+
+    Raises:
+        InputError: Tensors are missing, extra or of another shape; the message names them.
+    """
     told = describe_differences(network.state_dict(), state)
     if told:
         raise InputError(f"{what} holds another network than this one: of its tensors {told}. Give its own.")
 
 
 def describe_differences(own: dict[str, Any], given: dict[str, Any]) -> str:
-    """How the names and shapes of `given` differ from `own`: "2 missing (a, b); 1 extra (c)"; "" where they do not."""
+    """Describe how the names and shapes of `given` differ from those of `own`.
+
+    Args:
+        own: Tensors of the network, by name.
+        given: Tensors of the checkpoint, by name.
+
+    Returns:
+        For example "2 missing (a, b); 1 extra (c)"; "" where nothing differs.
+    """
     wrong = {
         "missing": [key for key in own if key not in given],
         "extra": [key for key in given if key not in own],

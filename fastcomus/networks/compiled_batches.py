@@ -1,4 +1,4 @@
-"""Functions compiled for batches of one size, and batches filled up to it."""
+"""Functions compiled for batches of one size, and padding of batches to that size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 class FixedBatches:
     """A function of a batch of images, compiled by torch.compile for batches of `size`.
 
-    It returns a tensor or several; on a CUDA device it becomes a CUDA graph, launched as one. A batch of that size goes
-    through what was compiled, at the first of them for minutes; any other, as they come where
-    memory runs short, through `function` itself. On a CUDA device always to be called from the same thread.
+    The function returns one tensor or several; on a CUDA device it becomes a CUDA graph, launched as one. The first
+    batch of that size takes minutes to compile. Batches of any other size, which occur where memory runs short, go
+    through `function` uncompiled. On a CUDA device all calls must come from the same thread.
     """
 
     def __init__(self, function: Callable[[torch.Tensor], Any], size: int, device: torch.device) -> None:
@@ -29,7 +29,15 @@ class FixedBatches:
 
 
 def fill_up(batch: torch.Tensor, size: int) -> torch.Tensor:
-    """`batch` (N, ...), its last item repeated until there are `size`."""
+    """Repeat the last item of a batch until there are `size` items.
+
+    Args:
+        batch: (N, ...), N > 0.
+        size: Number of items wanted.
+
+    Returns:
+        (max(N, size), ...).
+    """
     missing = size - len(batch)
     return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]) if missing > 0 else batch
 

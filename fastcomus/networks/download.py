@@ -100,7 +100,7 @@ def _fetch_patiently(url: str, part: Path, pause_seconds: float) -> None:
 
 
 def _fetch(url: str, part: Path) -> None:
-    """One attempt: what is missing of `part`, or all of it. Raises OSError when the connection ends too early."""
+    """Make one attempt to fetch the missing rest of `part`, or all of it; OSError if the connection ends too early."""
     there, known = _get_size(part), _read_said(part)
     if there and there == known.get("length"):
         return
@@ -135,7 +135,7 @@ def _open_url(url: str, there: int, known: dict[str, Any]) -> Any:
 
 
 def _extract_said(reply: Any) -> dict[str, Any]:
-    """What the server says of the whole file: `length` in bytes (None when it does not say), `etag`, `date`."""
+    """Read what the server says of the whole file: `length` in bytes (None if unknown), `etag` and `date`."""
     length = reply.headers.get("Content-Length") if reply.status == 200 else _parse_content_range(reply)[1]
     return {
         "length": int(length) if length and length.isdigit() else None,
@@ -145,13 +145,13 @@ def _extract_said(reply: Any) -> dict[str, Any]:
 
 
 def _is_rest_of(reply: Any, there: int, said: dict[str, Any], known: dict[str, Any]) -> bool:
-    """Whether a reply goes on where `part` ends, and is of the same file: nothing that was said of it has changed."""
+    """Tell whether a reply continues where `part` ends, in the same file: no property the server stated has changed."""
     same = all(said[name] == value for name, value in known.items() if value and said[name])
     return same and said["length"] is not None and _parse_content_range(reply)[0] == there
 
 
 def _parse_content_range(reply: Any) -> tuple[int, str]:
-    """First byte and length of the whole, of "bytes 1000-4999/5000"; -1 and "" where that is not said."""
+    """Read the first byte and total length from "bytes 1000-4999/5000"; -1 and "" where the header is missing."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", reply.headers.get("Content-Range", ""))
     return (int(found[1]), found[2]) if found else (-1, "")
 
@@ -159,7 +159,8 @@ def _parse_content_range(reply: Any) -> tuple[int, str]:
 def _receive(url: str, reply: Any, part: Path, there: int, said: dict[str, Any]) -> None:
     """Append a reply to the first `there` bytes of `part`."""
     length = said["length"]
-    _check_space(url, part, there, length)
+    if length is not None and shutil.disk_usage(part.parent).free < length - there:
+        raise _build_space_error(url, part, length)
     log.info("downloading %s%s", url, f" from byte {there} of {length}" if there else "")
     size = there
     try:
@@ -181,13 +182,8 @@ def _receive(url: str, reply: Any, part: Path, there: int, said: dict[str, Any])
         raise OSError(f"the connection ended after {size} of {length} bytes")
 
 
-def _check_space(url: str, part: Path, there: int, length: int | None) -> None:
-    if length is not None and shutil.disk_usage(part.parent).free < length - there:
-        raise _build_space_error(url, part, length)
-
-
 def _build_space_error(url: str, part: Path, length: int | None) -> InputError:
-    """Says so, after leaving the space to others."""
+    """Delete the partial file to free its space, and make the error."""
     _remove(part)
     wanted = f" of {length / _MEGABYTE:.1f} MB" if length is not None else ""
     return InputError(
@@ -201,7 +197,7 @@ def _get_size(part: Path) -> int:
 
 
 def _read_said(part: Path) -> dict[str, Any]:
-    """What was said of the file that `part` begins; empty when that cannot be known."""
+    """Read what the server said of the file that `part` begins; {} where that is unknown."""
     try:
         said = json.loads(_get_said_file(part).read_text())
         return {"length": said["length"], "etag": str(said["etag"]), "date": str(said["date"])}

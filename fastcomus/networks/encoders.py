@@ -1,8 +1,9 @@
-"""Object crops to embeddings (step 3), and images to features of their patches."""
+"""Encoders that turn object crops into embeddings (step 3), and images into features of their patches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,26 +32,34 @@ class Encoder:
 
     @torch.inference_mode()
     def __call__(self, crops: torch.Tensor) -> torch.Tensor:
-        """`crops`: (N, 3, S, S) uint8, on any device -> (N, D) float32 on the network's."""
+        """Embed crops (N, 3, S, S) uint8, on any device, as (N, D) float32 on the network's device."""
         pixels = move_to_device(crops, self.mean.device).to(torch.float32, memory_format=torch.channels_last)
         return self.embed_normalised((pixels - self.mean) / self.std)
 
     @torch.inference_mode()
     def embed_normalised(self, normalised: torch.Tensor) -> torch.Tensor:
-        """`normalised`: (N, 3, S, S) float32 as the network was trained on -> (N, D) float32, there too."""
+        """Embed crops (N, 3, S, S) float32, normalised as in the network's training, as (N, D) float32 beside them."""
         with use_precision(self.mean.device, self.precision):
-            if self.has_class_token:  # noqa: SIM108
-                rows = self.network.forward_features(normalised)[:, 0]  # type: ignore[operator]
-            else:
-                rows = self.network(normalised)
-        return rows.float()
+            forward: Any = self.network.forward_features if self.has_class_token else self.network
+            rows: torch.Tensor = forward(normalised)
+        return (rows[:, 0] if self.has_class_token else rows).float()
 
 
 def load_encoder(name: str, weights_file: str, crop_size: int, precision: str, device: torch.device) -> Encoder:
-    """The encoder `name` (`efficientnet-lite0` or any timm name) for crops of `crop_size` px.
+    """Load an encoder of crops. A ViT's position embedding is resampled to the crop size.
 
-    A ViT's position embedding is resampled to the crop size. `precision`: "float32" or "bf16" (autocast).
-    Raises InputError for an unknown name or weights that cannot be had.
+    Args:
+        name: `efficientnet-lite0` or any timm name.
+        weights_file: Checkpoint to load instead of the published one; "" for the published one.
+        crop_size: Side of the crops, in pixels.
+        precision: "float32" or "bf16" (autocast).
+        device: Where the network runs.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        InputError: The name is unknown, or the weights cannot be fetched or do not fit.
     """
     # Networks of fixed input size (ViTs, for instance) are built for the crop size; the others take any.
     options = {"img_size": crop_size} if weights.has_fixed_input_size(name) else {}
@@ -66,13 +75,16 @@ def load_encoder(name: str, weights_file: str, crop_size: int, precision: str, d
 
 @dataclass(frozen=True)
 class PatchFeatures:
-    """What one pass of a network tells of N images, each a grid of h x w patches. All float32.
+    """Features of N images from one pass of a network, each image a grid of h x w patches; all float32.
 
-    `cls`: (N, D), the CLS token of the last layer. `patches`: (N, h, w, D), the other tokens of it. `keys`:
-    (N, h, w, D), their keys in the last layer's attention. `attention`: (N, heads, h, w), the weights with which the
-    CLS token attends to them there, in [0, 1]. Convolutional networks have no attention: there `keys` are the
-    features less their mean over the image (else all patches are alike), `cls` is that mean, and `attention` has no
-    heads.
+    Convolutional networks have no attention: there `cls` is the mean of the features over the image, `keys` are the
+    features minus that mean (without which all patches are alike), and `attention` has no heads.
+
+    Attributes:
+        cls: (N, D), the CLS token of the last layer.
+        patches: (N, h, w, D), its other tokens.
+        keys: (N, h, w, D), the keys of the patches in the last layer's attention.
+        attention: (N, heads, h, w), the weights in [0, 1] with which the CLS token attends to them in that layer.
     """
 
     cls: torch.Tensor
@@ -101,13 +113,13 @@ class PatchEncoder:
             self._attention_layer.qkv.register_forward_hook(lambda _, __, output: self._projected.append(output))
 
     def __call__(self, images: torch.Tensor) -> PatchFeatures:
-        """`images`: (N, 3, H, W) uint8, on any device."""
+        """Encode images (N, 3, H, W) uint8, on any device."""
         pixels = move_to_device(images, self.mean.device).to(torch.float32, memory_format=torch.channels_last)
         return self.encode_normalised((pixels - self.mean) / self.std)
 
     @torch.inference_mode()
     def encode_normalised(self, normalised: torch.Tensor) -> PatchFeatures:
-        """`normalised`: (N, 3, H, W) float32 as the network was trained on."""
+        """Encode images (N, 3, H, W) float32, normalised as in the network's training."""
         with use_precision(self.mean.device, self.precision):
             if self.is_transformer:
                 return self._run_transformer(normalised)
@@ -118,7 +130,7 @@ class PatchEncoder:
 
     def _run_transformer(self, normalised: torch.Tensor) -> PatchFeatures:
         attention_layer = self._attention_layer
-        self._projected.clear()  # where a pass had no memory
+        self._projected.clear()  # left by a pass that ran out of memory
         tokens = self.network.forward_features(normalised).float()  # type: ignore[operator]
         projected = self._projected.pop().float()
         grid = [side // self.patch_size for side in normalised.shape[-2:]]
@@ -134,10 +146,20 @@ class PatchEncoder:
 
 
 def load_patch_encoder(name: str, weights_file: str, precision: str, device: torch.device) -> PatchEncoder:
-    """The encoder `name` (`efficientnet-lite0` or any timm name) for images of any size.
+    """Load an encoder of images of any size. A ViT's position embedding is resampled to each size.
 
-    A ViT's position embedding is resampled to each size. Raises InputError for an unknown name, weights that cannot be
-    had, or a network without a grid of features.
+    Args:
+        name: `efficientnet-lite0` or any timm name.
+        weights_file: Checkpoint to load instead of the published one; "" for the published one.
+        precision: "float32" or "bf16" (autocast).
+        device: Where the network runs.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        InputError: The name is unknown, the weights cannot be fetched or do not fit, or the network has no grid of
+            features.
     """
     if weights.has_fixed_input_size(name):
         network = weights.load(name, weights_file, num_classes=0, dynamic_img_size=True)
@@ -158,6 +180,6 @@ def load_patch_encoder(name: str, weights_file: str, precision: str, device: tor
 
 
 def get_pixel_statistics(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel that the network's weights expect, of pixels in [0, 1]."""
+    """Get the mean and standard deviation per channel, of pixels in [0, 1], that the network's weights expect."""
     configuration = network.pretrained_cfg
     return configuration["mean"], configuration["std"]  # type: ignore[index, return-value]

@@ -1,4 +1,4 @@
-"""Batches that fit into memory: sized by what is free, halved where that was not enough, and remembered."""
+"""Batches that fit into memory: sized by the free memory, halved where that is not enough, with the size remembered."""
 
 from __future__ import annotations
 
@@ -16,21 +16,31 @@ _SHARE_OF_FREE = 0.8  # what a batch may take of free memory; the rest is for fr
 
 
 def choose_batch_limit(setting: int, device: torch.device, on_gpu: int, on_cpu: int) -> int:
-    """Items per batch before memory is looked at: the `setting`, or for 0 what suits the device."""
+    """Choose the largest batch size, before memory is considered.
+
+    Args:
+        setting: The user's setting; 0 for the default of the device.
+        device: Where batches are processed.
+        on_gpu: Default for a CUDA device.
+        on_cpu: Default for the CPU.
+
+    Returns:
+        Items per batch.
+    """
     return setting or (on_gpu if device.type == "cuda" else on_cpu)
 
 
 class DeviceMemory(Protocol):
-    """What is known of a device's memory."""
+    """Measures the memory of a device."""
 
     def measure_free_bytes(self) -> int:
-        """What a new tensor may take."""
+        """Measure how many bytes new tensors may take."""
 
     def measure_peak_bytes(self, work: Callable[[], object]) -> int:
-        """Do `work`; the most memory that it held at a time, beyond what was held before."""
+        """Call `work` and measure the most bytes it held at a time, beyond those held before."""
 
     def release(self) -> None:
-        """Give back what is kept for later tensors."""
+        """Release memory that the allocator keeps for later tensors."""
 
 
 class CudaMemory:
@@ -57,11 +67,11 @@ class CudaMemory:
 
 
 class FittingBatches:
-    """Runs a function over batches that may be too large, in as few parts as fit.
+    """Runs a function over batches that may be too large for memory, in as few parts as fit.
 
-    On a CUDA device the first batch of a size of item is preceded by one item alone, whose memory tells how many fit
-    into what is free. When memory runs out all the same, the part is halved and tried again; items of that size or
-    larger never come in larger parts again. On the CPU only the halving happens.
+    On a CUDA device a single item is run first for every new size of item; the memory it takes tells how many fit into
+    what is free. Where memory still runs out, the part is halved and tried again, and items of that size or larger
+    never come in larger parts again. On the CPU parts are only halved.
     """
 
     def __init__(self, device: torch.device, memory: DeviceMemory | None = None) -> None:
@@ -70,9 +80,17 @@ class FittingBatches:
         self._most: dict[int, int] = {}  # items at once, by numbers in an item
 
     def run(self, function: Callable[[torch.Tensor], Result], batch: torch.Tensor) -> list[Result]:
-        """`function` of consecutive parts of `batch` (N, ...), in order; one part where all of it fits.
+        """Apply a function to a batch, in one part where all of it fits, else in consecutive parts.
 
-        Raises InputError when a single item is too large.
+        Args:
+            function: Applied to each part.
+            batch: (N, ...).
+
+        Returns:
+            The result of each part, in order.
+
+        Raises:
+            InputError: A single item is too large for memory.
         """
         item = batch[0].numel() if len(batch) else 0
         if self.memory and len(batch) > 1 and item not in self._most:
@@ -93,7 +111,7 @@ class FittingBatches:
         return results
 
     def get_limit(self, item: int) -> int:
-        """How many items of so many numbers may come at once, as far as is known."""
+        """Get how many items of `item` numbers each may be run at once, as far as is known."""
         return min((most for size, most in self._most.items() if size <= item), default=2**31)
 
     def _measure(self, function: Callable[[torch.Tensor], object], one: torch.Tensor, item: int) -> None:

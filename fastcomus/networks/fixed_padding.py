@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 from torch.nn.utils import skip_init
 
@@ -12,10 +12,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def with_fixed_padding(network: Network) -> Network:
-    """`network`, changed so that no convolution works out its padding from the image's size, with a padded copy of it.
+    """Replace convolutions that compute their padding from the image's size by ones with constant padding.
 
-    For sides of n * output stride + 1 pixels, whose halves are again such, TensorFlow's "same" padding is the same on
-    both sides and for every size, so nothing changes for them, not a bit.
+    For sides of n * output stride + 1 pixels TensorFlow's "same" padding is symmetric and independent of the size, at
+    every layer. For such images the results are unchanged to the bit.
+
+    Args:
+        network: Changed in place.
+
+    Returns:
+        The same network.
     """
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
@@ -37,5 +43,13 @@ def with_fixed_padding(network: Network) -> Network:
 
 
 def align_side(side: float, output_stride: int) -> int:
-    """The side in pixels nearest to `side` that is a multiple of the output stride plus one; at least two steps."""
+    """Round a side to a multiple of the output stride plus one, of at least two strides.
+
+    Args:
+        side: In pixels.
+        output_stride: Pixels per feature of the network.
+
+    Returns:
+        The nearest such side, in pixels.
+    """
     return max(2, round((side - 1) / output_stride)) * output_stride + 1

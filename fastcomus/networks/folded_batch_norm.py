@@ -1,4 +1,4 @@
-"""Batch normalisation behind a convolution, folded into it: at inference it is but another scale and bias."""
+"""Folding of batch normalisations into the convolutions before them: at inference they only scale and shift."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TypeVar
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -17,11 +17,18 @@ _TOLERANCE = 1e-3  # of the largest output; rounding makes a hundredth of it
 
 
 def with_folded_batch_norms(network: Network, pixels: torch.dtype, side: int = 64) -> Network:
-    """Copy `network` (eval mode) and fold each batch normalisation into the convolution before it.
+    """Copy a network and fold each batch normalisation into the convolution before it.
 
-    `pixels`: what it takes as (N, 3, H, W): uint8, or float32 as it was trained on. Which normalisation follows which
-    convolution is seen as noise of `side` px passes. `network` itself comes back where it has none, or where something
-    else takes what a convolution gives as well.
+    Which normalisation follows which convolution is observed by passing noise through the network.
+
+    Args:
+        network: In eval mode; takes images (N, 3, H, W).
+        pixels: Kind of its input: uint8, or float32 normalised as in its training.
+        side: Side of the noise image, in pixels.
+
+    Returns:
+        The folded copy; `network` itself where it has no batch normalisation, or where the copy's outputs differ
+        because something else uses the output of a convolution as well.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
@@ -46,7 +53,7 @@ def with_folded_batch_norms(network: Network, pixels: torch.dtype, side: int = 6
 def _observe_pairs(
     network: nn.Module, noise: torch.Tensor
 ) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], list[torch.Tensor]]:
-    """Convolutions with the one normalisation that takes their output, both used once; and what the network gives."""
+    """Find each convolution, used once, whose output goes to one normalisation, used once; also give the outputs."""
     outputs: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}  # holds the tensors, so that an id stays theirs
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
     used: Counter[nn.Module] = Counter()
@@ -82,7 +89,7 @@ def _run_network(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]
 
 
 def _make_noise(pixels: torch.dtype, side: int) -> torch.Tensor:
-    """(1, 3, side, side), the same at every call."""
+    """Make noise (1, 3, side, side), the same at every call."""
     generator, shape = torch.Generator().manual_seed(0), (1, 3, side, side)
     if pixels == torch.uint8:
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import torch
 
 from fastcomus.backends.machine import has_bfloat16
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """`wanted`, or for "auto" bf16 where the device has instructions for it, else float32."""
+    """Choose the precision of a network.
+
+    Args:
+        wanted: "float32", "bf16", or "auto".
+        device: Where the network runs.
+
+    Returns:
+        `wanted`; for "auto" "bf16" where the device has instructions for it, else "float32".
+    """
     if wanted != "auto":
         return wanted
     has_instructions = has_bfloat16() if device.type == "cpu" else torch.cuda.is_bf16_supported(False)
     return "bf16" if has_instructions else "float32"
 
 
-def use_precision(device: torch.device, precision: str) -> AbstractContextManager:
-    """Mixed precision in bfloat16 for "bf16"; nothing for "float32"."""
+def use_precision(device: torch.device, precision: str) -> torch.autocast:
+    """Make a context that autocasts to bfloat16.
+
+    Args:
+        device: Where the network runs.
+        precision: "bf16", or "float32", for which the context does nothing.
+
+    Returns:
+        The context manager.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

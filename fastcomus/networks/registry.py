@@ -126,19 +126,27 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def check_name(name: str) -> None:
-    """Raise InputError, with the nearest names, unless `name` is an encoder or backbone of SOURCES or a timm name."""
+    """Check that `name` is an encoder or backbone of SOURCES or a timm name.
+
+    Raises:
+        InputError: It is not; the message suggests the nearest names.
+    """
     if name in SOURCES and SOURCES[name].kind == SALIENCY:
         raise InputError(f"{name} is a saliency network, which makes no features; give it to --saliency.")
     _check_known(name, [known for known, source in SOURCES.items() if source.kind != SALIENCY])
 
 
 def check_any_name(name: str) -> None:
-    """Raise InputError, with the nearest names, unless `name` stands in SOURCES or is a timm name."""
+    """Check that `name` is in SOURCES or is a timm name.
+
+    Raises:
+        InputError: It is not; the message suggests the nearest names.
+    """
     _check_known(name, list(SOURCES))
 
 
 def is_supervised(name: str) -> bool:
-    """Whether human labels were used to train these weights (unknown tags count as yes)."""
+    """Tell whether human labels were used to train the weights `name`; unknown weights count as supervised."""
     if name in SOURCES:
         return SOURCES[name].supervised
     tag = name.partition(".")[2] or str(getattr(_get_timm_configuration(name), "tag", None) or "")
@@ -146,19 +154,19 @@ def is_supervised(name: str) -> bool:
 
 
 def get_licence(name: str) -> str:
-    """The licence of the weights `name`, as their publisher or timm names it; "" when nobody says."""
+    """Get the licence of the weights `name` as stated by their publisher or timm; "" where none is stated."""
     return (
         SOURCES[name].licence if name in SOURCES else str(getattr(_get_timm_configuration(name), "license", None) or "")
     )
 
 
 def get_timm_name(name: str) -> str:
-    """What timm calls the architecture of an encoder or backbone."""
+    """Get timm's name for the architecture of an encoder or backbone."""
     return SOURCES[name].architecture if name in SOURCES else name
 
 
 def is_on_hub(name: str) -> bool:
-    """Whether the weights of `name` lie on the Hugging Face hub in a form that needs no program of its own."""
+    """Tell whether the Hugging Face hub has the weights of `name` in a form that needs no custom loader."""
     source = SOURCES.get(name)
     if source and (source.url or source.package or source.page):
         return False
@@ -166,24 +174,24 @@ def is_on_hub(name: str) -> bool:
 
 
 def get_hub_repository(name: str) -> str:
-    """Id of the hub's repository with the weights of a timm name; "" when there is none."""
+    """Get the id of the hub's repository with the weights of a timm name; "" where there is none."""
     repository = str(getattr(_get_timm_configuration(name), "hf_hub_id", None) or "")
     return repository + name if repository.endswith("/") else repository
 
 
 def list_hub_files(name: str) -> tuple[str, ...]:
-    """Files that may hold the weights in that repository, the likeliest first."""
+    """List the files that may hold the weights in the hub's repository of `name`, the most likely first."""
     given = getattr(_get_timm_configuration(name), "hf_hub_filename", None)
     return (str(given),) if given else _HUB_FILES
 
 
 def get_hub_endpoint() -> str:
-    """Where the hub is: HF_ENDPOINT, else the public one."""
+    """Get the hub's address: HF_ENDPOINT, or else the public one."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
 
 
 def get_weights_address(name: str) -> str:
-    """The URL of the weights, or the page or package where a person finds them."""
+    """Get the URL of the weights of `name`, or the page or package where a person finds them."""
     source = SOURCES.get(name)
     if source and (source.url or source.page or source.package):
         return source.url or source.page or f"https://pypi.org/project/{source.package}"

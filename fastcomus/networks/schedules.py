@@ -1,4 +1,4 @@
-"""How the learning rate falls and the weights are averaged in the course of training."""
+"""Schedules of the learning rate and of the averaging of weights during training."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import torch
 
 
 def compute_cosine_factor(progress: float) -> float:
-    """By which the learning rate is multiplied after that share of training, in [0, 1]: from 1 down to 0."""
+    """Compute the factor of the learning rate, from 1 down to 0, after a share `progress` in [0, 1] of the training."""
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
 
 
 def make_moving_average(
     kept: float,
 ) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], torch.Tensor | int], None]:
-    """For AveragedModel: averages that keep the share `kept` of themselves in a step, less in the first ones.
+    """Make the averaging function of an exponential moving average, for `AveragedModel(multi_avg_fn=...)`.
 
-    After n updates they keep at most (1 + n) / (4 + n), so that a short training does not end with the weights it
-    began with.
+    After n updates the averages keep at most the share (1 + n) / (4 + n) of themselves, so that a short training is not
+    dominated by its initial weights.
+
+    Args:
+        kept: Share of themselves that the averages keep in a step, in [0, 1].
+
+    Returns:
+        A function of the averages, the current values and the number of updates, which changes the averages in place.
     """
 
     def average(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor], updates: torch.Tensor | int) -> None:

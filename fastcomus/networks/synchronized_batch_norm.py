@@ -1,23 +1,30 @@
-"""Batch normalisation by the statistics of a batch that several processes share."""
+"""Batch normalisation with statistics over the batches of several processes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed
-from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 
 
 def synchronize_batch_norms(network: nn.Module, device: torch.device) -> nn.Module:
-    """`network` with its batch normalisations exchanged for ones that see the batches of all processes.
+    """Replace batch normalisations by ones whose statistics cover the batches of all processes.
 
-    On CUDA devices torch's SyncBatchNorm, which knows no other; on a CPU the same in plain operations. Parameters and
-    their names stay as they are.
+    On CUDA devices this is torch's SyncBatchNorm, which supports no other device; on a CPU it is the same in plain
+    operations. Parameters and their names are unchanged.
+
+    Args:
+        network: Changed in place.
+        device: Where it is trained.
+
+    Returns:
+        The network.
     """
     if device.type == "cuda":
-        return convert_sync_batchnorm(network)
+        return cast(nn.Module, convert_sync_batchnorm(network))
     for name, child in list(network.named_children()):
         if isinstance(child, nn.BatchNorm2d):
             network.add_module(name, SynchronizedBatchNorm(child))
@@ -27,7 +34,7 @@ def synchronize_batch_norms(network: nn.Module, device: torch.device) -> nn.Modu
 
 
 class SynchronizedBatchNorm(nn.Module):
-    """Takes the place of a BatchNorm2d, or of timm's that has an activation behind it; (N, C, H, W) float32."""
+    """Replaces a BatchNorm2d, or timm's one with an activation after it, for (N, C, H, W) float32."""
 
     def __init__(self, plain: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -41,12 +48,12 @@ class SynchronizedBatchNorm(nn.Module):
         self.after = nn.Sequential(plain.drop, plain.act) if isinstance(plain, BatchNormAct2d) else nn.Identity()
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Normalise (N, C, H, W); in training by the statistics of all processes."""
+        """Normalise `values` (N, C, H, W); in training by the statistics of all processes."""
         if not self.training:
             normalised = nn.functional.batch_norm(
                 values, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
-            return self.after(normalised)
+            return cast(torch.Tensor, self.after(normalised))
         wide = values.float()
         count = _SumOverProcesses.apply(torch.tensor([float(values[:, 0].numel())], device=values.device))
         mean = _SumOverProcesses.apply(wide.sum((0, 2, 3))) / count
@@ -57,11 +64,12 @@ class SynchronizedBatchNorm(nn.Module):
             self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
-        return self.after(torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None]).to(values.dtype))
+        normalised = torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None]).to(values.dtype)
+        return cast(torch.Tensor, self.after(normalised))
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """What every process adds reaches the loss of every other, so gradients are summed as well."""
+    """Sum over processes; each value affects the losses of all processes, so gradients are summed as well."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Pretrained networks: building and loading them, and whether their weights can be had here.
+"""Pretrained networks: building and loading them, and whether their weights can be obtained.
 
-`registry.py` knows the names, `cache.py` the files, `checkpoint.py` reads them. No pickled code is ever run:
-checkpoints load with `weights_only=True` or as safetensors.
+`registry.py` knows the names, `cache.py` manages the files, and `checkpoint.py` reads them. Pickled code is never
+executed: checkpoints are loaded with `weights_only=True` or as safetensors.
 """
 
 from __future__ import annotations
@@ -17,13 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcomus.errors import InputError, get_first_line
-from fastcomus.networks.cache import (
-    find_present_file,
-    is_offline,
-    is_present,
-    obtain_checkpoint_file,
-    put,
-)
+from fastcomus.networks.cache import find_present_file, is_offline, is_present, obtain_checkpoint_file, put
 from fastcomus.networks.checkpoint import check_exactly, describe_differences, load_exactly, read_checkpoint
 from fastcomus.networks.registry import (
     SALIENCY,
@@ -35,6 +29,7 @@ from fastcomus.networks.registry import (
     is_on_hub,
     is_supervised,
 )
+from fastcomus.store.integrity import compute_file_digest
 
 __all__ = [
     "SOURCES",
@@ -56,7 +51,18 @@ _SHARE_EXPECTED = 0.5  # of the tensors unchanged; position embeddings are resam
 
 
 def create_network(name: str, **options: Any) -> Any:
-    """The torch module `name` with random weights; `options` go to `timm.create_model`."""
+    """Create a network with random weights.
+
+    Args:
+        name: An encoder or backbone of SOURCES, or a timm name.
+        options: Passed to `timm.create_model`.
+
+    Returns:
+        The torch module.
+
+    Raises:
+        InputError: The name is unknown.
+    """
     import timm
 
     check_name(name)
@@ -64,10 +70,18 @@ def create_network(name: str, **options: Any) -> Any:
 
 
 def load(name: str, weights_file: str = "", **options: Any) -> Any:
-    """The pretrained torch module `name`; `options` go to `timm.create_model`.
+    """Load a pretrained network.
 
-    `weights_file`: a checkpoint to load instead of the published one. Raises InputError when the name is unknown or
-    the weights cannot be had or do not fit.
+    Args:
+        name: An encoder or backbone of SOURCES, or a timm name.
+        weights_file: Checkpoint to load instead of the published one; "" for the published one.
+        options: Passed to `timm.create_model`.
+
+    Returns:
+        The torch module.
+
+    Raises:
+        InputError: The name is unknown, or the weights cannot be fetched or do not fit.
     """
     check_name(name)
     if weights_file:
@@ -78,11 +92,18 @@ def load(name: str, weights_file: str = "", **options: Any) -> Any:
 
 
 def add(name: str, file: Path, create_skeleton: Callable[[str], Any]) -> Path:
-    """Take `file` for the weights of `name` (of SOURCES, or a timm name) from now on; gives its place in the cache.
+    """Use `file` as the weights of `name` from now on.
 
-    `create_skeleton` makes a saliency network of an architecture without values, to compare names and shapes with.
+    Args:
+        name: A name in SOURCES, or a timm name.
+        file: The checkpoint, which is copied.
+        create_skeleton: Makes a saliency network of an architecture without values, to compare names and shapes with.
 
-    Raises InputError when the name is unknown, or the file is no checkpoint or holds another network.
+    Returns:
+        The copy in the cache.
+
+    Raises:
+        InputError: The name is unknown, or the file is no checkpoint or holds another network.
     """
     check_any_name(name)
     source = SOURCES.get(name)
@@ -102,7 +123,7 @@ def add(name: str, file: Path, create_skeleton: Callable[[str], Any]) -> Path:
 
 
 def has_fixed_input_size(name: str) -> bool:
-    """Whether the network is built for one size of image and must be told it (`img_size` of `timm.create_model`)."""
+    """Tell whether the network is built for one image size, which `timm.create_model` then takes as `img_size`."""
     import timm
 
     check_name(name)
@@ -111,7 +132,15 @@ def has_fixed_input_size(name: str) -> bool:
 
 
 def is_obtainable(names: list[str], seconds: float = PROBE_SECONDS) -> bool:
-    """Whether each of `names` is present or its address answers, found out within `seconds` in all."""
+    """Tell whether all weights are on this machine or at addresses that answer.
+
+    Args:
+        names: Names in SOURCES, or timm names.
+        seconds: Time limit for all of them together.
+
+    Returns:
+        True where each is present or its address answers in time.
+    """
     missing = [name for name in names if not is_present(name)]
     if not missing:
         return True
@@ -134,7 +163,7 @@ def is_obtainable(names: list[str], seconds: float = PROBE_SECONDS) -> bool:
 
 
 def _load_verified(name: str, file: Path, what: str, **options: Any) -> Any:
-    """The network `name` with the weights in `file`, which an error calls `what`."""
+    """Load the network `name` with the weights in `file`, which error messages call `what`."""
     state = read_checkpoint(file)
     if name in SOURCES and SOURCES[name].package and what == name:
         state = _rename_for_timm(name, state)
@@ -168,16 +197,16 @@ def _create_pretrained(name: str, what: str, state: dict[str, Any], **options: A
 
 
 def _rename_for_timm(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The tensors of the package, which come in the same order under other names."""
+    """Give the package's tensors timm's names; both are in the same order."""
     own = create_network(name).state_dict()
     assert [t.shape for t in own.values()] == [t.shape for t in given.values()]
     return dict(zip(own, given.values(), strict=True))
 
 
 def _measure_share_found(network: Any, state: dict[str, Any]) -> float:
-    """Share of the network's tensors whose values stand in `state`, whatever their names; constant ones do not count.
+    """Measure the share of the network's tensors whose values are in `state` under any name, ignoring constant tensors.
 
-    timm loads a trimmed network without asking whether anything fitted; a share near 0 tells a wrong file.
+    timm loads a network without checking that any tensor fitted; a share near 0 reveals a wrong file.
     """
     import torch
 
@@ -191,8 +220,6 @@ def _measure_share_found(network: Any, state: dict[str, Any]) -> float:
 
 
 def _check_digest(file: Path, what: str, sha256: str) -> None:
-    from fastcomus.store.integrity import compute_file_digest
-
     digest = compute_file_digest(file)
     if digest != sha256:
         raise InputError(f"{what} has the SHA-256 {digest} instead of {sha256}; it is damaged or another file.")

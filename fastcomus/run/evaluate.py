@@ -1,4 +1,4 @@
-"""`evaluate`: score the class maps of an iteration against truth (step 11)."""
+"""`evaluate`: score the class maps of an iteration against ground truth (step 11)."""
 
 from __future__ import annotations
 
@@ -93,4 +93,4 @@ def _read_image_clusters(maps: ClassMaps, truth: ImageLabels) -> dict[str, int]:
         for name, cluster in zip(present, found, strict=True):
             clusters[name] = cluster
             advance(1)
-    return clusters
+        return clusters

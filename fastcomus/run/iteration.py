@@ -1,4 +1,4 @@
-"""One round of self-training on a run folder: train, store the network, let it label every image (steps 9 and 10)."""
+"""One round of self-training: train a network, store it, and label every image with it (steps 9 and 10)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from fastcomus.config import Config
@@ -41,32 +42,46 @@ CHECKPOINT_S = 60.0  # between checkpoints within an epoch
 def run_iteration(
     iteration: int, samples: Sequence[Sample], sources: Sequence[ImageSource], k: int, follows: str, at: Workplace
 ) -> tuple[str, list[Sample]]:
-    """Do iteration `iteration` (1, 2, ...) unless it is up to date; its fingerprint and the next iteration's samples.
+    """Do an iteration unless it is up to date.
 
-    `follows`: fingerprint of the iteration before, whose class maps `samples` carry. `sources`: all images to label.
-    Training goes on from the last epoch, labelling from the last mask, of an attempt that was killed. A network that is
-    there stays where only settings of labelling have changed.
+    After a kill, training resumes from the last checkpoint and labelling after the last mask. An existing network is
+    kept where only settings of labelling have changed.
+
+    Args:
+        iteration: Its number, from 1.
+        samples: The images to train on, with the class maps of the iteration before.
+        sources: All images to label.
+        k: Number of clusters.
+        follows: Fingerprint of the iteration before.
+        at: The run folder, the settings and the device.
+
+    Returns:
+        The fingerprint of this iteration, and the samples of the next one.
+
+    Raises:
+        InputError: For fewer than two samples, or where an image can no longer be read.
     """
     name, config = f"iteration-{iteration}", at.config
+    settings = _select_settings(config, iteration)
+    training = _select_training_settings(settings, iteration)
     stage = compute_fingerprint(
-        train=_select_settings(config, iteration),
+        train=settings,
         predict=asdict(config.predict),
         seed=config.seed,
         k=k,
         follows=follows,
         extend=[source.stamp for source in sources],
     )
-    trained_from = compute_fingerprint(
-        train=_select_training_settings(config, iteration), seed=config.seed, k=k, follows=follows
-    )
+    trained_from = compute_fingerprint(train=training, seed=config.seed, k=k, follows=follows)
     first = at.processes.is_first
     if at.processes.broadcast(first and at.folder.is_current(name, stage)):
         log.info("%s: up to date", name)
     else:
         if len(samples) < 2:
+            remedy = "lower --filter" if iteration == 1 else "give the first network more --epochs"
             raise InputError(
-                f"{name} needs at least 2 images with an object to train on; got {len(samples)}. Add images"
-                + (", or lower --filter." if iteration == 1 else ", or give the first network more --epochs.")
+                f"{name} needs at least 2 images with an object to train on; got {len(samples)}. Add images, or "
+                f"{remedy}."
             )
         if first:
             at.folder.begin(name, stage, kept=NETWORK_FILES)
@@ -79,21 +94,20 @@ def run_iteration(
             at.folder.finish(name, stage, follows=follows, images=len(samples), empty=empty, **facts)
         at.processes.wait()
         log.info("%s: masks in %s", name, at.folder.path / name / "masks")
-    is_empty = set((at.folder.read_manifest(name) or {})["empty"])
-    masks = ((source, image, _make_mask_name(name, source, image)) for source in sources for image in source.names)
-    labelled = [
-        Sample(
-            source.root / image, mask, _make_confidence_name(name, source, image) if config.train.min_confidence else ""
-        )
-        for source, image, mask in masks
-        if mask not in is_empty and at.folder.resolve_file(mask).exists()
-    ]
-    return stage, labelled
+    return stage, _list_labelled(name, sources, at)
 
 
 def measure_agreement(iteration: int, sources: Sequence[ImageSource], at: Workplace) -> float:
-    """The share, in [0, 1], of the pixels that are object in the masks of `iteration` or of the one before which have
-    the same label in both. Images that only one of them has labelled do not count; 1 where there is no object.
+    """Compare the masks of an iteration with those of the one before.
+
+    Args:
+        iteration: Its number, from 2.
+        sources: The images; those that lack one of the two masks do not count.
+        at: The run folder.
+
+    Returns:
+        Of the pixels that are object in either mask, the share in [0, 1] with the same label in both; 1 if there are
+        none.
     """
     same = of_either = 0
     for source in sources:
@@ -108,10 +122,7 @@ def measure_agreement(iteration: int, sources: Sequence[ImageSource], at: Workpl
 
 
 def _obtain_segmenter(iteration: int, samples: Sequence[Sample], k: int, trained_from: str, at: Workplace) -> Segmenter:
-    """The network of the iteration, from its file or trained, going on from the last checkpoint.
-
-    `trained_from`: a fingerprint of all that training depends on.
-    """
+    """Read the network of the iteration, or train it; `trained_from` is a fingerprint of all it depends on."""
     config, folder, first = at.config.train, at.folder, at.processes.is_first
     name = f"iteration-{iteration}"
     if at.processes.broadcast(has_segmenter(folder, iteration, trained_from)):
@@ -155,7 +166,7 @@ def _obtain_segmenter(iteration: int, samples: Sequence[Sample], k: int, trained
 
 
 def _check_samples(read: ReadSample, count: int, name: str, at: Workplace) -> None:
-    """Every process looks at its share; what one cannot use ends all of them."""
+    """Check the samples, each process its share of them; an error of one is raised in all."""
     told = ""
     with show_progress(f"{name}: reading", count, "images") as advance:
         try:
@@ -168,10 +179,7 @@ def _check_samples(read: ReadSample, count: int, name: str, at: Workplace) -> No
 
 
 def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource], at: Workplace) -> list[str]:
-    """Write the class map of every image that has none yet; the names of masks without any object.
-
-    Every process does its share of the images.
-    """
+    """Write the missing class maps, each process its share; return the names of all masks without an object."""
     empty = []
     for source in sources:
         names = source.names[at.processes.rank :: at.processes.size]
@@ -179,35 +187,47 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
         done = {image for image, mask in masks.items() if at.folder.resolve_file(mask).exists()}
         empty += [masks[image] for image in done if not read_class_map(at.folder, masks[image]).any()]
         log.info("%s: labelling %d images, %d are done", name, len(masks) - len(done), len(done))
-
-        def write(prediction: Prediction, source: ImageSource = source, masks: dict[str, str] = masks) -> str | None:
-            """The mask's name when it is empty."""
-            if prediction.error is not None and prediction.error.reason == LOST:
-                raise InputError(
-                    f"{source.root / prediction.image} can no longer be read ({prediction.error}); put it back, or "
-                    "run fastcomus embed and cluster."
-                )
-            if prediction.error is not None:
-                log.warning("%s: skipped %s: %s", name, prediction.image, prediction.error)
-                return None
-            mask, train = masks[prediction.image], at.config.train
-            first = get_mask_path("iteration-0", prediction.image)
-            has_first = train.mask_weight > 0 and not source.folder and at.folder.resolve_file(first).exists()
-            if has_first or train.min_confidence:
-                is_object = read_class_map(at.folder, first) > 0 if has_first else None
-                labels, confidence = prediction.compute_labels_and_confidence(is_object, train.mask_weight)
-            else:
-                labels = prediction.compute_labels()
-            if train.min_confidence:
-                write_grey(at.folder, _make_confidence_name(name, source, prediction.image), confidence)
-            write_class_map(at.folder, mask, labels)
-            return None if labels.any() else mask
-
-        task = f"{name} masks"
+        write, task = partial(_write_labels, name=name, source=source, at=at), f"{name} masks"
         for mask in label_images(segmenter, source.root, names, done, write, at.config, at.backend, at.workers, task):
             count(masks=1)
             empty += [mask] if mask is not None else []
     return sorted(mask for of_one in at.processes.gather(empty) for mask in of_one)
+
+
+def _write_labels(prediction: Prediction, name: str, source: ImageSource, at: Workplace) -> str | None:
+    """Write the class map of an image, and where the next iteration needs it the confidence; name it if it is empty."""
+    image, error, train = prediction.image, prediction.error, at.config.train
+    if error is not None and error.reason == LOST:
+        raise InputError(
+            f"{source.root / image} can no longer be read ({error}); put it back, or run fastcomus embed and cluster."
+        )
+    if error is not None:
+        log.warning("%s: skipped %s: %s", name, image, error)
+        return None
+    mask, first = _make_mask_name(name, source, image), get_mask_path("iteration-0", image)
+    has_first = train.mask_weight > 0 and not source.folder and at.folder.resolve_file(first).exists()
+    if has_first or train.min_confidence:
+        is_object = read_class_map(at.folder, first) > 0 if has_first else None
+        labels, confidence = prediction.compute_labels_and_confidence(is_object, train.mask_weight)
+    else:
+        labels = prediction.compute_labels()
+    if train.min_confidence:
+        write_grey(at.folder, _make_confidence_name(name, source, image), confidence)
+    write_class_map(at.folder, mask, labels)
+    return None if labels.any() else mask
+
+
+def _list_labelled(name: str, sources: Sequence[ImageSource], at: Workplace) -> list[Sample]:
+    """Return the images in which iteration `name` found an object, with their class maps."""
+    empty = set((at.folder.read_manifest(name) or {})["empty"])
+    labelled = []
+    for source in sources:
+        for image in source.names:
+            mask = _make_mask_name(name, source, image)
+            if mask not in empty and at.folder.resolve_file(mask).exists():
+                confidence = _make_confidence_name(name, source, image) if at.config.train.min_confidence else ""
+                labelled.append(Sample(source.root / image, mask, confidence))
+    return labelled
 
 
 def _make_mask_name(name: str, source: ImageSource, image: str) -> str:
@@ -215,7 +235,7 @@ def _make_mask_name(name: str, source: ImageSource, image: str) -> str:
 
 
 def _make_confidence_name(name: str, source: ImageSource, image: str) -> str:
-    """Grey: 255 where the network was sure of its label."""
+    """Return the name of a grey image, 255 where the probability of the label is 1."""
     return f"{_make_folder_name(name, source)}/confidence/{get_mask_file_name(image)}"
 
 
@@ -224,20 +244,18 @@ def _make_folder_name(name: str, source: ImageSource) -> str:
 
 
 def _select_settings(config: Config, iteration: int) -> dict[str, Any]:
-    """Settings that this iteration depends on; another number of iterations leaves the first ones as they are."""
+    """Return the settings of training that the iteration depends on; the number of iterations is none of them."""
     settings = asdict(config.train)
     for setting in ("iterations", "stop_agreement", "cache_gb", "next_epochs" if iteration == 1 else "epochs"):
         del settings[setting]
     if iteration == 1:
         del settings["extend"]
-        settings["min_confidence"] = settings["min_confidence"] > 0  # later ones ask for its confidence, however much
+        # The first iteration only stores its confidence; the threshold is applied by the next one.
+        settings["min_confidence"] = settings["min_confidence"] > 0
     return settings
 
 
-def _select_training_settings(config: Config, iteration: int) -> dict[str, Any]:
-    """Of these, those that change the network; how the images are labelled after changes the next one."""
-    settings = _select_settings(config, iteration)
-    del settings["mask_weight"]
-    if iteration == 1:
-        del settings["min_confidence"]
-    return settings
+def _select_training_settings(settings: dict[str, Any], iteration: int) -> dict[str, Any]:
+    """Return those of `_select_settings` that change the network, and not only how images are labelled with it."""
+    labelling = {"mask_weight", "min_confidence"} if iteration == 1 else {"mask_weight"}
+    return {name: value for name, value in settings.items() if name not in labelling}

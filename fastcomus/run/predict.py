@@ -1,4 +1,4 @@
-"""`predict`: class maps of other images by the newest network, with overlays and probabilities on request."""
+"""`predict`: label other images with the newest network, and draw overlays or write probabilities on request."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def predict(
     address: str,
     settings: Mapping[str, Any],
 ) -> Path:
-    """Label images by the newest network and return the folder of masks; see `Run.predict`."""
+    """Label images with the newest network and return the folder of masks; see `Run.predict`."""
     config = with_settings(at.config, {"predict": settings})
     chosen_engine = at.choose_engine(engine, address)
     newest = choose_trained_iteration(at.folder, None)
@@ -69,7 +69,7 @@ def predict(
 
 
 def _fill(work: PredictWork, folder: PredictedFolder, target: RunFolder, engine: Engine) -> None:
-    """Label the images that are not done, as `engine` says, and write their files to `target`."""
+    """Label the images that are not done and write their files to `target`."""
     folder.drop_stale()
     done = folder.find_done(work.overlay, work.probabilities)
     pieces = [Window(one, frozenset(done.intersection(one))) for one in folder.windows if not done.issuperset(one)]
@@ -98,7 +98,7 @@ def _fill(work: PredictWork, folder: PredictedFolder, target: RunFolder, engine:
 
 
 def _describe(work: PredictWork, run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings that masks depend on, and the classes that clusters were named to, if any."""
+    """Return the settings that masks depend on, and the names of the classes where clusters were given names."""
     config, iteration, names = work.config, work.iteration, work.names
     settings = {"network": (run.read_manifest(f"iteration-{iteration}") or {})["fingerprint"], "iteration": iteration}
     settings |= {"predict": asdict(config.predict), "precision": config.train.precision}
@@ -110,7 +110,7 @@ def _describe(work: PredictWork, run: RunFolder) -> tuple[dict[str, Any], dict[s
 
 @dataclass(frozen=True)
 class Window:
-    """Images that may share batches, and those among them that are `done` already."""
+    """Images that may share batches of the network, and those of them that are done already."""
 
     names: tuple[str, ...]
     done: frozenset[str]
@@ -118,7 +118,14 @@ class Window:
 
 @dataclass(frozen=True)
 class PredictedFiles:
-    """The files of one image, by name, in the order in which they are to be written; or why there are none."""
+    """The result for one image.
+
+    Attributes:
+        image: Name of the image.
+        files: Names and contents, in the order in which they are to be written; none for a skipped image.
+        skipped: Why the image was skipped, or None.
+        images: See `engines.work.OfImages.images`.
+    """
 
     image: str
     files: tuple[tuple[str, bytes], ...] = ()
@@ -128,7 +135,7 @@ class PredictedFiles:
 
 @dataclass(frozen=True)
 class PredictWork:
-    """Labelling images under `root` by the network of `iteration` of the run folder `run`."""
+    """Labelling images under `root` with the network of `iteration` of the run folder `run`."""
 
     run: Path
     iteration: int
@@ -139,6 +146,7 @@ class PredictWork:
     config: Config
 
     def load(self, backend: Backend, workers: int) -> Loaded[Window, PredictedFiles]:
+        """See `engines.work.Work.load`."""
         segmenter = with_folded_batch_norms(load_segmenter(RunFolder(self.run), self.iteration), torch.uint8)
 
         def label(
@@ -163,6 +171,5 @@ class PredictWork:
         image, error = prediction.image, prediction.error
         if error is not None:
             return PredictedFiles(image, skipped=Skipped(image, error.reason, error.detail))
-        return PredictedFiles(
-            image, encode_predicted_files(prediction, self.names, prediction.pixels, self.probabilities)
-        )
+        files = encode_predicted_files(prediction, self.names, prediction.pixels, self.probabilities)
+        return PredictedFiles(image, files)

@@ -16,13 +16,14 @@ from fastcomus.store.sealed_json import compute_fingerprint, read_sealed
 
 
 class PredictedFolder:
-    """Masks of the images `found` under `folder`, in windows of images that share batches of the network.
+    """The masks that `predict` writes, in windows of images that share batches of the network.
 
-    predictions.json holds the settings, the classes where clusters have names, the images that were skipped, and a
+    predictions.json holds the settings, the names of classes where clusters have names, the skipped images, and a
     fingerprint of every window, which changes with its images and with the settings.
 
     Attributes:
-        skipped: The images among `found` that could not be read, by name.
+        windows: The names of the images, window by window.
+        skipped: The images that could not be read, by name.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class PredictedFolder:
             compute_fingerprint(settings=settings, stamps=stamps[start : start + WINDOW])
             for start in range(0, len(names), WINDOW)
         ]
-        # What a killed writer left; an unfinished mask is written again under the same name.
+        # A killed writer may have left this one; unfinished masks are overwritten later.
         folder.locate_unfinished("predictions.json").unlink(missing_ok=True)
         self._state = _read_state(folder)
         known = {name for window, mark in self._pair_marks() if self._is_known(mark) for name in window}
@@ -44,7 +45,7 @@ class PredictedFolder:
         self.skipped = {row["image"]: Skipped(**row) for row in rows}
 
     def drop_stale(self) -> None:
-        """Remove the files of every window that changed; a kill in between leaves no mask that passes for a new one."""
+        """Remove the files of every changed window, after removing its fingerprint from predictions.json."""
         stale = [window for window, mark in self._pair_marks() if not self._is_known(mark)]
         if not stale:
             return
@@ -55,7 +56,12 @@ class PredictedFolder:
         self.remember()
 
     def find_done(self, overlay: bool, probabilities: bool) -> set[str]:
-        """Return the images that were skipped or whose files are all there."""
+        """Return the images that were skipped or whose files all exist.
+
+        Args:
+            overlay: Whether an overlay is needed.
+            probabilities: Whether probabilities are needed.
+        """
         return {
             name
             for name in self._found.names
@@ -66,11 +72,11 @@ class PredictedFolder:
         }
 
     def has_other_classes(self) -> bool:
-        """Tell whether predictions.json names the same classes otherwise."""
+        """Return whether the names of the classes differ from those in predictions.json."""
         return bool(self._state.get("classes") != self._classes.get("classes"))
 
     def remember(self) -> None:
-        """Write predictions.json with all windows, unless it says the same already."""
+        """Write predictions.json with all windows, unless it is up to date."""
         self._write_state(self._marks)
 
     def _pair_marks(self) -> Iterable[tuple[tuple[str, ...], str]]:
@@ -88,6 +94,6 @@ class PredictedFolder:
 
 
 def _read_state(folder: RunFolder) -> dict[str, Any]:
-    """Return what an earlier `predict` left; {} where there is nothing."""
+    """Return predictions.json of an earlier `predict`, or {}."""
     file = folder.path / "predictions.json"
     return read_sealed(file, "delete it, and all masks are made again") if file.exists() else {}

@@ -1,12 +1,10 @@
-"""What `--preset auto` takes."""
+"""Choose the preset for `--preset auto`."""
 
 from __future__ import annotations
 
 import logging
 
-from fastcomus.networks.cache import (
-    is_present,
-)
+from fastcomus.networks.cache import is_present
 from fastcomus.networks.weights import PROBE_SECONDS, is_obtainable
 from fastcomus.settings import get_preset_config
 
@@ -14,7 +12,7 @@ log = logging.getLogger("fastcomus")
 
 
 def choose_preset() -> str:
-    """What `--preset auto` takes: "dino" when its weights are here or can be fetched, else "offline"; logged."""
+    """Return "dino" where its weights are present or can be downloaded, else "offline"; log which and why."""
     config = get_preset_config("dino")
     wanted = [config.embed.encoder, config.train.backbone]
     if is_obtainable(wanted):

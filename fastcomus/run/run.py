@@ -15,6 +15,7 @@ from fastcomus.networks.registry import check_name
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
+from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Run:
         return self.workplace.config
 
     def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run, for the commands to come."""
+        """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run."""
         self.workplace.config = with_settings(self.config, settings)
 
     def embed(
@@ -109,8 +110,6 @@ class Run:
 
     def objects(self) -> pa.Table:
         """Return what `embed` found, a row for each object: image, box, area, score, mask, embedding."""
-        from fastcomus.store.objects_table import read_shards
-
         return read_shards(self.folder)
 
     def cluster(
@@ -260,11 +259,9 @@ class Run:
         return export(self.workplace, format, output, iteration, images)
 
     def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
-        """Write a trained network as ONNX; what goes in and comes out: `segmentation.onnx.LabelledImages`.
+        """Write the network of an iteration, by default the last, as ONNX (`segmentation.onnx.LabelledImages`).
 
-        Args:
-            output: File to write, which is returned; by default segmenter.onnx in the run folder.
-            iteration: Iteration whose network to take; by default the last.
+        The file is `output`, by default segmenter.onnx in the run folder; it is returned.
         """
         from fastcomus.run.export import export_onnx
 
@@ -283,7 +280,7 @@ class Run:
 
         Args:
             images: As for `embed`.
-            truth: As for `evaluate`, whose results are returned, one for each iteration; "" scores nothing.
+            truth: As for `evaluate`, whose results are returned for each iteration; "" scores nothing.
             classes: As for `evaluate`.
         """
         with self.folder.writer.hold():

@@ -1,4 +1,4 @@
-"""Maps of the priors for `train-saliency`, kept in files of 256 images."""
+"""Saliency maps of the priors for `train-saliency`, kept in files of 256 images each."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fastcomus.backends.interface import Backend
 from fastcomus.backends.read_ahead import read_ahead
-from fastcomus.config import Config, EmbedConfig
+from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError
-from fastcomus.images.found import LOST, UnreadableImage
-from fastcomus.images.roots import ImagePlace, ImageRoot
+from fastcomus.images.found import LOST, ImageList, UnreadableImage
+from fastcomus.images.roots import ImagePlace
 from fastcomus.interruption import reach_safe_point
 from fastcomus.objects.saliency.methods import load_proposer
-from fastcomus.objects.saliency.training import (
-    MAP_SIDE,
-    shrink_map,
-)
+from fastcomus.objects.saliency.training import MAP_SIDE, shrink_map
 from fastcomus.progress import show_progress
+from fastcomus.run.workplace import Workplace
 from fastcomus.settings import parse_priors
 from fastcomus.store.integrity import compute_file_digest, seal_json
 from fastcomus.store.run_folder import RunFolder
@@ -34,26 +31,38 @@ _PART = 256  # images whose maps lie in one file
 
 @dataclass(frozen=True)
 class Photographs:
-    """Images that can be read: `names` under `root`, and their maps by the priors, (N, P, L, L) uint8, on disk."""
+    """The images that can be read, and their saliency maps on disk.
+
+    Attributes:
+        read: Returns the pixels (H, W, 3) uint8 of an image by its index.
+        priors: Returns the maps (P, L, L) uint8 of its P priors, L = `MAP_SIDE`.
+        count: Number of images.
+    """
 
     read: Callable[[int], np.ndarray]
     priors: Callable[[int], np.ndarray]
     count: int
 
 
-def compute_prior_maps(
-    root: ImageRoot, names: Sequence[str], folder: RunFolder, config: Config, backend: Backend, workers: int
-) -> Photographs:
-    """Every prior's map of every image, a file per 256 images."""
-    proposers = [
-        load_proposer(EmbedConfig(saliency=name), torch.device("cpu")) for name in parse_priors(config.saliency)
-    ]
+def compute_prior_maps(found: ImageList, at: Workplace) -> Photographs:
+    """Compute every prior's map of every image, except those that are on disk from an earlier attempt.
+
+    Args:
+        found: The images; those that cannot be read are skipped.
+        at: The run folder, the settings and the device.
+
+    Raises:
+        InputError: Where an image can no longer be read, or files of an earlier attempt are damaged.
+    """
+    root, names, folder = found.root, found.names, at.folder
+    cpu = torch.device("cpu")
+    proposers = [load_proposer(EmbedConfig(saliency=name), cpu) for name in parse_priors(at.config.saliency)]
     unreadable = np.zeros((len(proposers), 0, 0), np.uint8)
 
     def read(name: str) -> np.ndarray:
-        return backend.decode(root / name, config.embed.max_pixels)
+        return at.backend.decode(root / name, at.config.embed.max_pixels)
 
-    def maps_of(name: str) -> np.ndarray:
+    def compute_maps(name: str) -> np.ndarray:
         try:
             pixels = read(name)
         except UnreadableImage as error:
@@ -70,7 +79,7 @@ def compute_prior_maps(
             part = names[start : start + _PART]
             made = np.zeros((len(part), len(proposers), MAP_SIDE, MAP_SIDE), np.uint8)
             is_read = np.zeros(len(part), bool)
-            for place, maps in enumerate(read_ahead(maps_of, part, workers)):
+            for place, maps in enumerate(read_ahead(compute_maps, part, at.workers)):
                 if maps.size:
                     made[place], is_read[place] = maps, True
                 advance(1)
@@ -101,13 +110,13 @@ def _build_gone_error(image: ImagePlace, error: UnreadableImage) -> InputError:
 
 
 def _has_maps(folder: RunFolder, start: int) -> bool:
-    """Whether the maps from image `start` on are there and whole; InputError where what is said of them is damaged."""
+    """Return whether the maps from image `start` on are intact; raise InputError where their facts are damaged."""
     maps, facts = folder.resolve_file(_get_maps_file(start)), folder.resolve_file(_get_facts_file(start))
     return maps.exists() and facts.exists() and read_sealed(facts)["maps"] == compute_file_digest(maps)
 
 
 def _get_facts_file(start: int) -> str:
-    """Beside maps, written after them: their digest, and which of the images could be read."""
+    """Return the file that is written after the maps: their digest, and which of the images could be read."""
     return f"{FOLDER}/priors/maps-{start:09d}.json"
 
 

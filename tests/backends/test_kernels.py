@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 from skimage import data
 
-from fastcomus.backends import choose, gpu_images, gpu_objects, interface, kernel_loader
+from fastcomus.backends import choose, gpu_images, gpu_objects, interface, kernel_loader, ragged_batches
 from fastcomus.backends.cpu import compute_otsu_threshold, resize_maps
 
 FILES = ("crop_resize", "mask_boxes", "assemble_masks", "enlarge_maps", "run_lengths")
@@ -99,7 +99,7 @@ def image_batches(draw: st.DrawFn) -> tuple[list[np.ndarray], list[list[list[int
 
 def crops_by_kernel(
     kernels: CpuKernels,
-    images: gpu_images.RaggedImages,
+    images: ragged_batches.RaggedImages,
     boxes: list[list[list[int]]],
     size: int,
     dtype: torch.dtype = torch.float32,
@@ -125,13 +125,13 @@ def assert_crops_agree(images: list[np.ndarray], boxes: list[list[list[int]]], s
 @given(image_batches(), st.integers(1, 48))
 def test_crops_are_those_of_the_cpu_backend(kernels: CpuKernels, batch: tuple, size: int) -> None:
     images, boxes = batch
-    packed = gpu_images.pack_images(images, HOST)
+    packed = ragged_batches.pack_images(images, HOST)
     found = crops_by_kernel(kernels, packed, boxes, size)
     assert_crops_agree(images, boxes, size, found)
     assert (crops_by_kernel(backwards(kernels), packed, boxes, size) == found).all()
     assert_crops_agree(images, boxes, size, crops_by_kernel(kernels, packed, boxes, size, torch.uint8))
     planar = [torch.from_numpy(one).permute(2, 0, 1).contiguous().permute(1, 2, 0) for one in images]
-    assert (crops_by_kernel(kernels, gpu_images.pack_images(planar, HOST), boxes, size) == found).all()
+    assert (crops_by_kernel(kernels, ragged_batches.pack_images(planar, HOST), boxes, size) == found).all()
 
 
 @MANY
@@ -152,7 +152,7 @@ def test_rows_may_be_padded_and_pixels_apart(
         start += len(memory)
     pixels = torch.from_numpy(np.concatenate([np.full(5, 77, np.uint8), *parts]))
     sizes = tuple(image.shape[:2] for image in images)
-    packed = gpu_images.RaggedImages(pixels, torch.tensor(layouts, dtype=torch.int64).reshape(-1, 4), sizes)
+    packed = ragged_batches.RaggedImages(pixels, torch.tensor(layouts, dtype=torch.int64).reshape(-1, 4), sizes)
     assert_crops_agree(images, boxes, size, crops_by_kernel(kernels, packed, boxes, size))
 
 
@@ -162,7 +162,7 @@ def test_extreme_images(kernels: CpuKernels, shape: tuple[int, int], size: int) 
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     height, width = shape
     boxes = [[[0, 0, width, height], [width - 1, height - 1, width, height], [0, 0, 1, 1]]]
-    found = crops_by_kernel(kernels, gpu_images.pack_images([pixels], HOST), boxes, size)
+    found = crops_by_kernel(kernels, ragged_batches.pack_images([pixels], HOST), boxes, size)
     assert_crops_agree([pixels], boxes, size, found)
 
 
@@ -170,13 +170,13 @@ def test_extreme_images(kernels: CpuKernels, shape: tuple[int, int], size: int) 
 def test_crops_of_a_photograph(kernels: CpuKernels, size: int) -> None:
     photograph = data.astronaut()
     boxes = [[[100, 50, 300, 400], [0, 0, 512, 512], [0, 0, 20, 10], [511, 511, 512, 512], [0, 0, size % 512, 512]]]
-    found = crops_by_kernel(kernels, gpu_images.pack_images([photograph], HOST), boxes, size)
+    found = crops_by_kernel(kernels, ragged_batches.pack_images([photograph], HOST), boxes, size)
     assert_crops_agree([photograph], boxes, size, found)
     assert (found - crops_by_backend([photograph], boxes, size)).abs().mean() < 0.3  # the rounding to uint8
 
 
 def test_crops_are_normalised_and_rounded_to_half_precision(kernels: CpuKernels) -> None:
-    packed, boxes = gpu_images.pack_images([data.astronaut()], HOST), [[[10, 20, 400, 300]]]
+    packed, boxes = ragged_batches.pack_images([data.astronaut()], HOST), [[[10, 20, 400, 300]]]
     mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
     plain = crops_by_kernel(kernels, packed, boxes, 64)
     normalised = crops_by_kernel(kernels, packed, boxes, 64, mean=mean, std=std)
@@ -191,7 +191,7 @@ def test_crops_read_hardly_more_than_the_box(tmp_path_factory: pytest.TempPathFa
     """Bytes that blocks read, counted byte by byte, and what the header of the kernel says."""
     counting = CpuKernels(tmp_path_factory.getbasetemp(), "-DCOUNT_READS")
     width, height = box
-    pixels = gpu_images.pack_images([np.zeros((height, width, 3), np.uint8)], HOST)
+    pixels = ragged_batches.pack_images([np.zeros((height, width, 3), np.uint8)], HOST)
     size, output_bytes = 256, 2
     library = counting.library("crop_resize")
     library.watched_bytes_read.restype = ctypes.c_uint64
@@ -221,7 +221,7 @@ def map_batches(draw: st.DrawFn) -> list[np.ndarray]:
     return maps
 
 
-def assert_masks_agree(found: gpu_images.RaggedMasks, maps: list[np.ndarray], theta: str) -> None:
+def assert_masks_agree(found: ragged_batches.RaggedMasks, maps: list[np.ndarray], theta: str) -> None:
     masks = found.masks.split()
     assert len(masks) == len(maps) == len(found.boxes)
     for i, saliency in enumerate(maps):
@@ -237,7 +237,7 @@ def assert_masks_agree(found: gpu_images.RaggedMasks, maps: list[np.ndarray], th
 @MANY
 @given(map_batches(), st.sampled_from(["otsu", "0.5", "0.0", "0.1", "0.3333"]))
 def test_masks_and_boxes_are_those_of_the_cpu_backend(kernels: CpuKernels, maps: list[np.ndarray], theta: str) -> None:
-    packed = gpu_images.pack_maps(maps, torch.float32, HOST)
+    packed = ragged_batches.pack_maps(maps, torch.float32, HOST)
     found = gpu_images.threshold_masks(kernels, packed, theta)
     assert_masks_agree(found, maps, theta)
     again = gpu_images.threshold_masks(backwards(kernels), packed, theta)
@@ -252,14 +252,14 @@ def test_masks_of_a_large_map(kernels: CpuKernels) -> None:
     rng = np.random.default_rng(0)
     large = rng.integers(0, 511, (700, 500)).astype(np.float32) / 510
     maps = [large, rng.random((3, 2), np.float32), large[:, :1], np.clip(large * 1.5 - 0.4, 0, 1)]
-    packed = gpu_images.pack_maps(maps, torch.float32, HOST)
+    packed = ragged_batches.pack_maps(maps, torch.float32, HOST)
     assert_masks_agree(gpu_images.threshold_masks(kernels, packed, "otsu"), maps, "otsu")
 
 
 @MANY
 @given(map_batches())
 def test_largest_part_is_scipys(kernels: CpuKernels, maps: list[np.ndarray]) -> None:
-    packed = gpu_images.pack_maps(maps, torch.float32, HOST)
+    packed = ragged_batches.pack_maps(maps, torch.float32, HOST)
     found = gpu_images.threshold_masks(kernels, packed, "0.55", largest_part=True)
     again = gpu_images.threshold_masks(backwards(kernels), packed, "0.55", largest_part=True)
     assert (found.masks.values == again.masks.values).all()
@@ -289,7 +289,7 @@ def test_largest_part_of_a_spiral_and_a_comb(kernels: CpuKernels) -> None:
         dy, dx = dx, -dy
     alone = comb.copy()
     alone[200, 100:103] = 0  # in two
-    packed = gpu_images.pack_maps([comb, spiral, alone], torch.float32, HOST)
+    packed = ragged_batches.pack_maps([comb, spiral, alone], torch.float32, HOST)
     found = gpu_images.threshold_masks(kernels, packed, "0.5", largest_part=True)
     for mask, saliency in zip(found.masks.split(), [comb, spiral, alone], strict=True):
         labels, _ = ndimage.label(saliency > 0.5, np.ones((3, 3)))
@@ -321,7 +321,7 @@ def test_maps_are_enlarged_as_torch_does(
 @given(map_batches(), st.sampled_from([0.0, 0.5, 0.95, 2.0]))
 def test_run_lengths_are_cocos(kernels: CpuKernels, maps: list[np.ndarray], above: float) -> None:
     masks = [one > above for one in maps]
-    packed = gpu_images.pack_maps(masks, torch.uint8, HOST)
+    packed = ragged_batches.pack_maps(masks, torch.uint8, HOST)
     changes = gpu_objects.count_changes(kernels, packed)
     ends = changes.mask_ends.tolist()
     places = gpu_objects.write_changes(backwards(kernels), packed, changes, ends[-1] if ends else 0)
@@ -356,10 +356,10 @@ def test_class_maps_are_those_of_the_cpu_backend(kernels: CpuKernels, draw: st.D
         image_sizes,
         dtype,
     )
-    masks = gpu_images.pack_maps(shapes, torch.uint8, HOST)
+    masks = ragged_batches.pack_maps(shapes, torch.uint8, HOST)
     nothing, half = torch.zeros(len(shapes)), torch.full((len(shapes),), 0.5)
     found = gpu_images.assemble_masks(kernels, masks, nothing, *arguments).split()
-    maps = gpu_images.pack_maps(saliency, torch.float32, HOST)
+    maps = ragged_batches.pack_maps(saliency, torch.float32, HOST)
     by_saliency = gpu_images.assemble_masks(kernels, maps, half, *arguments).split()
     assert len(found) == len(image_sizes)
     for i, size in enumerate(image_sizes):
@@ -374,7 +374,7 @@ def test_class_maps_are_those_of_the_cpu_backend(kernels: CpuKernels, draw: st.D
 
 
 def test_arguments_that_do_not_fit_are_refused(kernels: CpuKernels) -> None:
-    maps = gpu_images.pack_maps([np.zeros((3, 4), np.float32)], torch.float32, HOST)
+    maps = ragged_batches.pack_maps([np.zeros((3, 4), np.float32)], torch.float32, HOST)
     counts = torch.zeros((1, 256), dtype=torch.int32)
     right = [maps.values, maps.offsets, maps.sizes, counts]
     kernels.launch("mask_boxes", "histograms", (1, 1, 1), 32, right)
@@ -432,7 +432,7 @@ import torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from cuda_on_cpu.cpu_kernels import CpuKernels
-from fastcomus.backends import gpu_images, gpu_objects, kernel_loader
+from fastcomus.backends import gpu_images, gpu_objects, kernel_loader, ragged_batches
 
 if sys.argv[3:]:
     whole = kernel_loader.read_kernel_source
@@ -442,15 +442,16 @@ if sys.argv[3:]:
 kernels = CpuKernels(Path(sys.argv[2]), "-fsanitize=address", "-g", "-O0")
 host = torch.device("cpu")
 rng = np.random.default_rng(0)
-images = gpu_images.pack_images([rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((40, 33), (7, 90))], host)
+sizes = [(40, 33), (7, 90)]
+images = ragged_batches.pack_images([rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes], host)
 boxes = torch.tensor([[0, 0, 33, 40], [32, 39, 33, 40], [0, 0, 90, 7]], dtype=torch.int32)
 gpu_images.crop_resize(kernels, images, boxes, torch.tensor([0, 0, 1], dtype=torch.int32), 20, torch.float16)
-maps = gpu_images.pack_maps([rng.random((40, 33), np.float32), rng.random((7, 90), np.float32)], torch.float32, host)
+maps = ragged_batches.pack_maps([rng.random(size, np.float32) for size in sizes], torch.float32, host)
 found = gpu_images.threshold_masks(kernels, maps, "otsu", largest_part=True)
 clusters, kept = torch.tensor([3, 4], dtype=torch.int32), torch.ones(2, dtype=torch.bool)
 gpu_images.assemble_masks(kernels, found.masks, torch.zeros(2), found.boxes, clusters, kept, torch.tensor([0, 1, 2]),
                           maps.host_sizes, torch.uint8)
-enlarged = gpu_objects.enlarge_maps(kernels, torch.rand(2, 9, 7), [(40, 33), (7, 90)])
+enlarged = gpu_objects.enlarge_maps(kernels, torch.rand(2, 9, 7), sizes)
 changes = gpu_objects.count_changes(kernels, found.masks)
 gpu_objects.write_changes(kernels, found.masks, changes, int(changes.mask_ends[-1]))
 print("reached the end", len(set(kernels.launched)))

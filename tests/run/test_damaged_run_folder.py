@@ -68,15 +68,15 @@ READERS: dict[str, Callable[[Path], object]] = {
 def test_a_damaged_file_is_told_or_reads_as_before(name: str, run_copy: Path) -> None:
     read, file = READERS[name], run_copy / name
     whole, expected = file.read_bytes(), read(run_copy)
-    told = []
+    sentences = []
     for seed in range(SEEDS):
         file.write_bytes(damaged(whole, seed))
         try:
             assert read(run_copy) == expected  # zeros over zeros, for instance
         except InputError as error:
-            told.append(str(error))
-    assert len(told) >= SEEDS * 2 // 3
-    assert all("\n" not in one and ("cannot be" in one or "is not" in one) for one in told), told
+            sentences.append(str(error))
+    assert len(sentences) >= SEEDS * 2 // 3
+    assert all("\n" not in one and ("cannot be" in one or "is not" in one) for one in sentences)
 
 
 def test_a_damaged_network_is_told(run_copy: Path, photographs: Photographs) -> None:

@@ -1,1 +1,1 @@
-"""The demonstration on scenes that are made on the spot."""
+"""The demonstration: a whole run on generated scenes."""

@@ -14,7 +14,7 @@ SCENE_WIDTH_PX, SCENE_HEIGHT_PX = 320, 240
 
 
 def collect_textures() -> list[Callable[[np.random.Generator], np.ndarray]]:
-    """Return makers of backgrounds: each draws a (240, 320, 3) float32 picture in [0, 1]."""
+    """Return functions that each draw a random background, (240, 320, 3) float32 in [0, 1]."""
     astronaut, camera, coffee = (read_photograph(f"{name}.png") for name in ("astronaut", "camera", "coffee"))
     grass, gravel, brick = (read_photograph(f"{name}.png") for name in ("grass", "gravel", "brick"))
     garage, rocket = read_photograph("motorcycle_left.png"), read_photograph("rocket.jpg")
@@ -55,7 +55,7 @@ def _tint(rng: np.random.Generator, grey: np.ndarray, ramps: Sequence[Sequence[S
 def _crop(
     rng: np.random.Generator, texture: np.ndarray, height_share: tuple[float, float], turned: bool = False
 ) -> np.ndarray:
-    """Cut a random 4:3 part, `height_share` of 512 px high; a texture that is too small goes on mirrored."""
+    """Cut a random 4:3 part, `height_share` of 512 px high; a texture that is too small is continued mirrored."""
     if turned and rng.random() < 0.5:
         texture = texture.transpose(1, 0, 2)
     height_px = round(512 * rng.uniform(*height_share))

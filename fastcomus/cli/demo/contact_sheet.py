@@ -1,4 +1,4 @@
-"""A contact sheet: images beside their class maps, one scene a row."""
+"""Draw a contact sheet: images beside their class maps, one scene per row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from fastcomus.errors import InputError
 
-# Colours of the class maps and of their overlays; class 0 is black, further classes take these in turn.
+# Colours of classes: black for background, then these in turn.
 _COLOURS = (
     (0, 0, 0), (230, 25, 75), (60, 180, 75), (255, 200, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180),
     (70, 220, 230), (240, 50, 230), (170, 255, 60), (250, 150, 190), (0, 128, 128), (170, 110, 40),
@@ -22,7 +22,7 @@ _COLOURS = (
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One scene of a contact sheet: pixels (H, W, 3) uint8, and a class map (H, W) of integers per column."""
+    """One scene of a contact sheet: pixels (H, W, 3) uint8, and one class map (H, W) of integers per column."""
 
     pixels: np.ndarray
     class_maps: tuple[np.ndarray, ...]
@@ -32,11 +32,12 @@ _TEXT_COLOUR = (40, 40, 40)
 
 
 def choose_class_colours(count: int) -> np.ndarray:
-    """Return `count` colours (count, 3) uint8 of class maps; 0 (background) is black, distinct up to 18."""
+    """Return the colours of `count` classes, (count, 3) uint8; black for background, distinct up to 18."""
     return np.asarray([_COLOURS[i] if i == 0 else _COLOURS[1 + (i - 1) % 17] for i in range(count)], np.uint8)
 
 
 def make_palette_image(class_map: np.ndarray) -> Image.Image:
+    """Return a class map (H, W) uint8 as a palette image in the colours of the classes."""
     image = Image.fromarray(class_map, mode="P")
     image.putpalette(choose_class_colours(256).tobytes())
     return image
@@ -49,12 +50,19 @@ def write_contact_sheet(
     column_titles: Sequence[str] = ("image", "truth", "iteration 0", "final"),
     cell_width_px: int = 240,
 ) -> None:
-    """Draw scenes beside their class maps, one row per scene, and a legend of the classes, to a JPEG or PNG.
+    """Draw scenes beside their class maps, one row per scene, with a legend of the classes.
 
-    The first column shows the pixels alone, each further one a class map drawn over them. Class maps
-    hold indices into `class_names` (0 is background); predictions must already be matched to the classes,
-    and a value that is not a class is drawn in grey. Raises InputError when there are no rows, or when a row
-    does not have a class map, of its own height and width, for every column after the first.
+    The first column shows the pixels, each further one a class map drawn over them.
+
+    Args:
+        path: JPEG or PNG file to write.
+        rows: The scenes. Values of class maps are indices into `class_names`; other values are drawn in grey.
+        class_names: Background first.
+        column_titles: Of the pixels, then of each class map.
+        cell_width_px: Width of a picture.
+
+    Raises:
+        InputError: Without rows, or for a row without a class map of its height and width for every column.
     """
     if not rows:
         raise InputError("a contact sheet needs at least one scene, but none was given; choose some to show.")
@@ -93,7 +101,7 @@ def write_contact_sheet(
 
 
 def _overlay(pixels: np.ndarray, class_map: np.ndarray, class_count: int) -> np.ndarray:
-    """Return pixels with the classes' colours over a darkened grey picture, and a white line around each."""
+    """Return a darkened grey picture with objects tinted in the colours of their classes and outlined in white."""
     known = (class_map >= 0) & (class_map < class_count)
     colours_and_grey = np.vstack([choose_class_colours(class_count), [(128, 128, 128)]])
     colours = colours_and_grey[np.where(known, class_map, class_count)]

@@ -1,4 +1,4 @@
-"""Eight objects cut out of the photographs inside scikit-image; nothing is downloaded."""
+"""Cut objects of eight classes out of the photographs in the scikit-image package; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from fastcomus.errors import InputError
 
 @dataclass(frozen=True)
 class Cutout:
-    """An object cut out: colours (h, w, 3) and opacity (h, w), float32 in [0, 1], with an empty margin."""
+    """An object that was cut out, with an empty margin.
+
+    Attributes:
+        colours: (h, w, 3) float32 in [0, 1].
+        opacity: (h, w) float32 in [0, 1].
+        stands_on_border: Whether the photograph cuts it off below, so that it is placed at the scene's lower border.
+        area_range: Its share of the scene where it is alone.
+    """
 
     colours: np.ndarray
     opacity: np.ndarray
-    stands_on_border: bool  # the photograph ends there, so the object is placed at the scene's lower border
-    area_range: tuple[float, float]  # share of the scene that it takes when alone
+    stands_on_border: bool
+    area_range: tuple[float, float]
 
 
-# Outlines in pixels (x, y) of the photograph, drawn by hand to a few pixels; `_snap_to_edges` does the rest.
+# Outlines in pixels (x, y) of the photograph, drawn by hand within a few pixels; `_snap_to_edges` refines them.
 _ASTRONAUT = (
     (234, 15), (206, 23), (188, 37), (164, 52), (154, 70), (155, 91), (164, 110), (171, 120), (174, 131),
     (182, 134), (186, 148), (164, 149), (143, 158), (129, 173), (123, 188), (115, 187), (113, 199),
@@ -80,12 +87,12 @@ _CUP = (
 )  # fmt: skip
 
 
-# Silver, gold, bronze: what the grey of the coins is multiplied by.
+# Factors for the grey of the coins: silver, gold, bronze.
 _METALS = np.array([(1.0, 1.0, 1.02), (1.0, 0.86, 0.56), (0.92, 0.70, 0.52)], np.float32)
 
 
 def cut_out_objects() -> dict[str, list[Cutout]]:
-    """Return the cut-outs of every class by name."""
+    """Return the cut-outs of every class by its name; raise InputError without scikit-image's photographs."""
     astronaut, camera = read_photograph("astronaut.png"), read_photograph("camera.png")
     cat, coffee = read_photograph("chelsea.png"), read_photograph("coffee.png")
     photographer = _snap_to_edges(camera, _draw_polygon_mask(camera, _PHOTOGRAPHER), band_px=4)
@@ -94,7 +101,7 @@ def cut_out_objects() -> dict[str, list[Cutout]]:
     person = _snap_to_edges(astronaut, _draw_polygon_mask(astronaut, _ASTRONAUT), band_px=5)
     shuttle = _snap_to_edges(astronaut, _draw_polygon_mask(astronaut, _SHUTTLE), band_px=2)
     cup = _snap_to_edges(coffee, _draw_polygon_mask(coffee, _CUP), band_px=5)
-    # The outline of fur out of focus has no edge to snap to.
+    # The blurred fur has no edge to snap to.
     cat_face = _smooth(_draw_polygon_mask(cat, _CAT), 4)
     return {
         "astronaut": [_cut(astronaut, person, stands_on_border=True, area_range=(0.18, 0.40))],
@@ -115,7 +122,7 @@ def read_photograph(file_name: str) -> np.ndarray:
 
 
 def _find_package_file(file_name: str) -> Path:
-    # Looked up on disk: skimage.data's own functions would download what the wheel lacks.
+    # Not with skimage.data, which downloads missing files.
     remedy = 'install it with pip install "fastcomus[offline]".'
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
@@ -137,12 +144,12 @@ def _snap_to_edges(photograph: np.ndarray, mask: np.ndarray, band_px: int) -> np
     """Move a hand-drawn outline to the strongest edge within `band_px` of it (a watershed), and smooth it."""
     from skimage.segmentation import watershed
 
-    # Distances know nothing of the photograph's border: an object that it cuts keeps its cut.
+    # Distances ignore the photograph's border, so an object that it cuts off is not moved away from it.
     inside_px, outside_px = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
     off_line_px = inside_px + outside_px - 1
     smooth = ndimage.gaussian_filter(photograph, (1, 1, 0))
     gradient = np.sqrt(ndimage.sobel(smooth, 0) ** 2 + ndimage.sobel(smooth, 1) ** 2).sum(axis=2)
-    # Where the photograph shows no edge the hand-drawn line stays: it is a low wall of its own.
+    # A low ridge along the hand-drawn line keeps it where the photograph has no edge.
     gradient += 0.3 * np.exp(-((off_line_px / 1.5) ** 2))
     markers = 1 * (inside_px > band_px) + 2 * (outside_px > band_px)
     labels = np.where(mask, 1, 2)
@@ -162,7 +169,7 @@ def _cut(
     area_range: tuple[float, float] = (0.12, 0.36),
 ) -> Cutout:
     margin_px = 4
-    # Half a pixel is given up, and the colours of the object flow outwards: no fringe of the old background.
+    # Shrink the object by half a pixel and extend its colours outwards, so that no old background shows at its edge.
     opacity = np.clip(ndimage.gaussian_filter(mask.astype(np.float32), 1.0) * 2 - 0.9, 0, 1)
     inside = ndimage.binary_erosion(mask, iterations=2, border_value=1)
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
@@ -188,13 +195,13 @@ def _cut_out_coins() -> list[Cutout]:
     coins = ndimage.binary_opening(ndimage.binary_fill_holes(coins), iterations=3)
     labels, coin_count = ndimage.label(coins)
     areas_px = ndimage.sum_labels(coins, labels, np.arange(1, coin_count + 1))
-    # The larger ones only: small ones would be blurred by the enlargement.
+    # Only the larger ones, since enlarging the small ones would blur them.
     masks = [_smooth(labels == label + 1, 1.5) for label in np.flatnonzero((areas_px > 1400) & (areas_px < 5000))]
     return [_cut(photograph * metal, mask, area_range=(0.08, 0.22)) for mask in masks for metal in _METALS]
 
 
 def _cut_out_motorcycles() -> list[Cutout]:
-    """Two views of the motorcycle, cut out by its measured depth: nearer than the floor and the wall."""
+    """Cut out two views of the motorcycle by its disparity: what is nearer than the floor and the wall."""
     left, right = read_photograph("motorcycle_left.png"), read_photograph("motorcycle_right.png")
     disparity_px = np.load(_find_package_file("motorcycle_disp.npz"))["arr_0"].astype(np.float64)
     height, width = disparity_px.shape
@@ -227,5 +234,5 @@ def _cut_out_retina() -> Cutout:
         small = image.convert("RGB").resize((400, 400), Image.Resampling.BOX)
     photograph = np.asarray(small, np.float32) / 255
     disc = ndimage.binary_fill_holes(photograph[..., 0] > 0.2)
-    # The opening takes off the small tab at the disc's rim.
+    # The opening removes the small tab at the rim of the disc.
     return _cut(photograph, ndimage.binary_opening(ndimage.binary_erosion(disc, iterations=2), iterations=24))

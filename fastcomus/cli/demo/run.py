@@ -1,4 +1,4 @@
-"""The demonstration: scenes with exact masks, made on the spot, through the whole pipeline, offline."""
+"""Run the whole pipeline on generated scenes with exact masks, offline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,19 @@ log = logging.getLogger("fastcomus")
 
 
 def run_demo(folder: Path, seed: int, device: str) -> list[Evaluation]:
-    """Make the scenes in `folder`/scenes, run everything in `folder`/run, print the scores, draw a contact sheet."""
+    """Make scenes, run all stages on them, print the scores and draw a contact sheet.
+
+    Args:
+        folder: Gets scenes/, the run folder run/ and contact-sheet.png.
+        seed: Of the scenes and of the run.
+        device: See `Run`.
+
+    Returns:
+        The scores of every iteration.
+
+    Raises:
+        InputError: Where scikit-image's photographs are not installed.
+    """
     k = len(CLASS_NAMES) - 1
     settings = {"cluster": {"k": k}, **QUICK_TRAINING}
     run = Run(folder / "run", preset="offline", seed=seed, device=device, settings=settings)
@@ -68,7 +80,7 @@ def run_demo(folder: Path, seed: int, device: str) -> list[Evaluation]:
 
 
 def _prepare_scenes(folder: Path, seed: int) -> list[str]:
-    """Make the scenes unless they are there already, so that a second demo finds everything up to date."""
+    """Make the scenes unless they exist, and return their file names; a second demo finds everything up to date."""
     store = RunFolder(folder)
     wanted = {"seed": seed, "count": SCENES}
     if not store.is_current("scenes", str(wanted)):
@@ -79,7 +91,7 @@ def _prepare_scenes(folder: Path, seed: int) -> list[str]:
 
 
 def _rename_to_classes(run: Run, iteration: int, name: str, evaluation: Evaluation) -> np.ndarray:
-    """The class map of an iteration with its clusters renamed to the classes they were matched to; -1 for none."""
+    """Return a class map (H, W) with clusters renamed to the classes they were matched to; -1 for none."""
     names = np.array([-1 if label is None else label for label in evaluation.hungarian.assignment])
     return names[run.name().map_to_classes(read_class_map(run.folder, get_mask_path(f"iteration-{iteration}", name)))]
 

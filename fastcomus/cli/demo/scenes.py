@@ -1,4 +1,4 @@
-"""Scenes with exact masks: cut-out objects, scaled, turned, mirrored and lit, over photographic textures."""
+"""Make scenes with exact masks: cut-out objects, transformed and lit at random, over photographic textures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,21 @@ JPEG_QUALITY = 92
 
 
 def make_scenes(folder: Path, count: int, seed: int) -> list[str]:
-    """Write `count` scenes of 320 x 240 px with exact masks; the same seed gives the same bytes.
+    """Write scenes of 320 x 240 px with exact masks; the same seed gives the same bytes.
 
-    Writes `images/scene-000.jpg`, ..., `truth/scene-000.png`, ... (8-bit palette class maps, 0 background,
-    c object class c of `CLASS_NAMES`) and `classes.txt` (a name per line, background first) into `folder`.
     Every class is the main object of equally many scenes (within one); one scene in eight shows two classes.
 
-    Returns the file names of the images, in order. Raises InputError when `count` < 1 or when the photographs
-    of scikit-image are not installed.
+    Args:
+        folder: Gets images/scene-000.jpg and so on, truth/scene-000.png and so on (8-bit palette class maps, 0
+            background, c for class c of `CLASS_NAMES`), and classes.txt (a name per line, background first).
+        count: Number of scenes.
+        seed: For all random choices.
+
+    Returns:
+        The file names of the images, in order.
+
+    Raises:
+        InputError: For a count below 1, or where scikit-image's photographs are not installed.
     """
     if count < 1:
         raise InputError(f"the demo needs at least one scene, but count is {count}; give a positive number.")
@@ -38,7 +45,7 @@ def make_scenes(folder: Path, count: int, seed: int) -> list[str]:
     for new_folder in (images_folder, truth_folder):
         new_folder.mkdir(parents=True, exist_ok=True)
         for left_over in new_folder.glob("scene-*.*"):
-            left_over.unlink()  # of an earlier, longer demo: it would not match this one's
+            left_over.unlink()  # of an earlier demo with more scenes
     (folder / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
 
     rng = np.random.default_rng(seed)
@@ -51,7 +58,7 @@ def make_scenes(folder: Path, count: int, seed: int) -> list[str]:
         classes = [main_classes.pop()]
         if index % 8 == 5:
             classes.append((classes[0] + int(rng.integers(1, class_count))) % class_count)
-        # A generator per scene: a change in how one scene is drawn leaves the others alone.
+        # One generator per scene, so that scenes do not depend on one another.
         scene_rng = np.random.default_rng([seed, index])
         pixels, class_map = _compose_scene(scene_rng, classes, cutouts, textures)
         stem = f"scene-{index:03d}"
@@ -67,7 +74,7 @@ def _compose_scene(
     cutouts: dict[str, list[Cutout]],
     textures: list[Callable[[np.random.Generator], np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixels (240, 320, 3) uint8 and the class map (240, 320) uint8 of the classes' objects."""
+    """Draw one object per class; return pixels (240, 320, 3) uint8 and the class map (240, 320) uint8."""
     scene = textures[rng.integers(len(textures))](rng)
     scene = ndimage.gaussian_filter(scene, (*[rng.uniform(0.0, 1.6)] * 2, 0))
     scene = _vary_light(rng, scene, strength=1.0)
@@ -88,7 +95,7 @@ def _compose_scene(
 
 
 def _vary_light(rng: np.random.Generator, picture: np.ndarray, strength: float) -> np.ndarray:
-    """Change gamma, contrast, brightness and colour cast, and let the light fall off to one side."""
+    """Change gamma, contrast, brightness and colour cast, and darken the picture towards one side."""
     gamma = np.exp(rng.uniform(-0.25, 0.25) * strength)
     contrast, brightness = 1 + rng.uniform(-0.2, 0.15) * strength, rng.uniform(-0.08, 0.08) * strength
     cast = 1 + rng.uniform(-0.08, 0.08, 3) * strength
@@ -104,9 +111,9 @@ def _place_cutout(
     area_range: tuple[float, float],
     zone: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale, turn, mirror and place an object: colours (240, 320, 3), opacity (240, 320) of the whole scene.
+    """Scale, rotate, mirror and place an object; return colours (240, 320, 3) and opacity (240, 320).
 
-    `area_range` is the share of the scene that it takes; `zone` 0 or 1 keeps it to the left or right half.
+    `area_range` is its share of the scene; `zone` 0 or 1 restricts it to the left or right half.
     """
     layers = np.dstack([cutout.colours, cutout.opacity])
     if rng.random() < 0.5:
@@ -125,7 +132,7 @@ def _place_cutout(
     if zone == 1:
         left += SCENE_WIDTH_PX - room_px
     if cutout.stands_on_border:
-        # The cut through the body stays out of sight, so that the figure is one that the frame ends.
+        # The lower edge, where the photograph ended, lies outside the scene.
         top = SCENE_HEIGHT_PX - int(height_px * rng.uniform(0.82, 0.95))
     else:
         top = int(rng.uniform(0.03, 0.97) * (SCENE_HEIGHT_PX - height_px))
@@ -135,13 +142,13 @@ def _place_cutout(
 
 
 def _turn_layers(layers: np.ndarray, scale: float, stretch: float, degrees: float) -> np.ndarray:
-    """Resize (width times `stretch`, height by its inverse) and rotate (h, w, 4) layers; trim to the seen."""
+    """Resize (h, w, 4) layers (width times `stretch`, height divided by it), rotate them, and trim empty margins."""
     size = round(layers.shape[1] * scale * stretch), round(layers.shape[0] * scale / stretch)
     result = []
     for layer in range(4):
         image = Image.fromarray(np.ascontiguousarray(layers[..., layer]))
         image = image.resize(size, Image.Resampling.LANCZOS)
-        # The empty margin of a cut-out keeps the dark outside of the turned picture away from its edge.
+        # The empty margin of a cut-out keeps the black corners of the rotated picture away from the object.
         result.append(np.asarray(image.rotate(degrees, Image.Resampling.BICUBIC, expand=True)))
     turned = np.clip(np.dstack(result), 0, 1)
     rows, columns = (np.flatnonzero((turned[..., 3] > 0.02).any(axis=axis)) for axis in (1, 0))

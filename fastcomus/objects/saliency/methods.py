@@ -58,7 +58,12 @@ def _load_prior(name: str, config: EmbedConfig, device: torch.device) -> Propose
 def _load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:
     from fastcomus.objects.saliency.network_map import load_network_map
 
-    return load_network_map(name, config, device)
+    def load_prior(prior: str) -> Proposer:
+        proposer = load_proposer(EmbedConfig(saliency=prior), torch.device("cpu"))
+        assert callable(proposer)
+        return proposer
+
+    return load_network_map(name, config, device, load_prior)
 
 
 def _load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:

@@ -23,7 +23,6 @@ from fastcomus.networks.fixed_padding import align_side
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.objects.saliency.basnet import BASNet
-from fastcomus.objects.saliency.methods import load_proposer
 from fastcomus.objects.saliency.proposer import Proposer, choose_images_per_pass, resize_to_square
 from fastcomus.objects.saliency.pyramid import PyramidNetwork
 from fastcomus.store.integrity import TENSOR_SEAL, compute_tensor_digest
@@ -134,13 +133,16 @@ class NetworkMap:
         return torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT))
 
 
-def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkMap:
+def load_network_map(
+    name: str, config: EmbedConfig, device: torch.device, load_prior: Callable[[str], Proposer]
+) -> NetworkMap:
     """Load a saliency network.
 
     Args:
         name: "basnet-unsupervised", "basnet-supervised", or a checkpoint file of train-saliency or of BASNet.
         config: The settings.
         device: Where it runs.
+        load_prior: Loads a method without weights by its name.
 
     Returns:
         The proposer.
@@ -154,7 +156,7 @@ def load_network_map(name: str, config: EmbedConfig, device: torch.device) -> Ne
         network = SaliencyNetwork(described["network"], described["size"])
         weights.load_exactly(network, weights.read_checkpoint(Path(name)), name)
         if config.prior_weight:
-            priors = [_load_prior(one, name) for one in described.get("priors", [])]
+            priors = [_load_known_prior(one, name, load_prior) for one in described.get("priors", [])]
     else:
         file = Path(name) if Path(name).is_file() else weights.obtain_checkpoint_file(name)
         network = SaliencyNetwork(BASNET, config.saliency_size)
@@ -217,11 +219,9 @@ def _read_description(file: Path) -> dict[str, Any] | None:
     return found
 
 
-def _load_prior(prior: Any, checkpoint: str) -> Proposer:
+def _load_known_prior(prior: Any, checkpoint: str, load_prior: Callable[[str], Proposer]) -> Proposer:
     if prior not in SALIENCY_PRIORS:
         raise InputError(
             f"{checkpoint} was trained on a prior {prior!r} that this fastcomus does not know; train anew."
         )
-    proposer = load_proposer(EmbedConfig(saliency=prior), torch.device("cpu"))
-    assert callable(proposer)
-    return proposer
+    return load_prior(prior)

@@ -1,9 +1,8 @@
-"""Where the per-image stages compute: in this process, in one per device (`several_devices.py`), on Ray
-(`distributed.py`).
+"""Choose where the per-image stages compute: in this process, in one per device, or on Ray.
 
-A stage describes its work once, as a `Work` that can be sent to other processes, and cuts it into pieces: runs of image
-names whose results do not depend on the other pieces. Whatever the engine, the process that was started writes every
-file, so the folder has one writer and the bytes are the same.
+A stage describes its work once, as a `Work` that can be sent to other processes, and cuts the images into pieces whose
+results do not depend on one another. With every engine the process that the user started writes all files, so the
+run folder has one writer and the bytes are the same.
 """
 
 from __future__ import annotations
@@ -18,31 +17,22 @@ from fastcomus.run.engines.work import Engine, Piece, Result, Stored, Work
 ENGINES = ("local", "ray")
 
 
-class ThisProcess:
-    """Everything here, on one device."""
-
-    def __init__(self, backend: Backend, workers: int) -> None:
-        self.backend = backend
-        self.workers = workers
-
-    @contextmanager
-    def stream_results(
-        self,
-        work: Work[Piece, Result],
-        pieces: Sequence[Piece],
-        then: Callable[[Result], Stored],
-        on_images: Callable[[int], None],
-    ) -> Iterator[Iterator[Stored]]:
-        yield work.load(self.backend, self.workers)(pieces, then, on_images)
-
-
 def choose_engine(
     name: str, address: str, device: str, devices: Sequence[str], backend: Backend, workers: int | None, cores: int
 ) -> Engine:
-    """The engine `name`, "local" or "ray", before anything is loaded or started.
+    """Return an engine; nothing is loaded or started yet.
 
-    `address`: of a Ray cluster. `device`: as it was asked for; `devices`: one or several of this machine. `workers`:
-    threads that read images in every process, None for a share of the `cores`. Raises InputError.
+    Args:
+        name: "local" or "ray".
+        address: Of a Ray cluster, or "".
+        device: As the user gave it, for Ray.
+        devices: One or several devices of this machine, for "local".
+        backend: Of the first of them.
+        workers: Threads that read images in every process, or None for a share of the cores.
+        cores: Of this machine.
+
+    Raises:
+        InputError: For an unknown name, an address without Ray, or a Ray that cannot be used.
     """
     if name not in ENGINES:
         raise InputError(f"--engine must be {' or '.join(ENGINES)}; got {name!r}{suggest_names(name, ENGINES)}")
@@ -57,3 +47,22 @@ def choose_engine(
 
         return SeveralDevices(devices, workers or max(1, cores // len(devices)))
     return ThisProcess(backend, workers or cores)
+
+
+class ThisProcess:
+    """All work in this process, on one device."""
+
+    def __init__(self, backend: Backend, workers: int) -> None:
+        self.backend = backend
+        self.workers = workers
+
+    @contextmanager
+    def stream_results(
+        self,
+        work: Work[Piece, Result],
+        pieces: Sequence[Piece],
+        then: Callable[[Result], Stored],
+        on_images: Callable[[int], None],
+    ) -> Iterator[Iterator[Stored]]:
+        """See `Engine.stream_results`."""
+        yield work.load(self.backend, self.workers)(pieces, then, on_images)

@@ -1,7 +1,7 @@
-"""The per-image stages on Ray Data: actors hold the networks, results stream to the process that was started.
+"""Run the per-image stages on Ray Data: actors hold the networks, and results stream to this process.
 
-Ray is that of a cluster, or one of its own on this machine, which listens to this machine alone, reports nothing to
-anyone and leaves nothing behind.
+Without an address of a cluster, Ray is started on this machine; it then accepts local connections only, sends no usage
+statistics and is removed when the work ends.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from fastcomus.run.engines.work import Piece, Result, Stored, Work, make_portabl
 
 log = logging.getLogger("fastcomus")
 
-_CORES = 4  # of an actor without a GPU: one network each, which several cores share well
-_RETRIES = 3  # of an actor that was lost, and of its piece: Ray would start it for ever
+_CORES = 4  # of an actor without a GPU; one network uses several cores well
+_RETRIES = 3  # of an actor that was lost, and of its piece; Ray's default has no limit
 _CONNECT_S = 5.0
 _QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # else it reports its use to its makers
-    "RAY_DATA_USAGE_DISABLED": "1",  # and asks a Prometheus for more of it
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # it is started here or not at all
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters comes as an error
+    "RAY_USAGE_STATS_ENABLED": "0",  # send no usage statistics
+    "RAY_DATA_USAGE_DISABLED": "1",  # nor those of Ray Data
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # only `_start_ray` starts Ray
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # errors reach this process as exceptions
 }
-_ALONE = {  # a Ray of one's own
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: listens to this machine alone
-    "RAY_worker_niceness": "0",  # as urgent as the process that was started, not last of all on the machine
+_ALONE = {  # for a Ray that is started on this machine
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # accept local connections only, on Linux too
+    "RAY_worker_niceness": "0",  # the priority of this process; Ray's default is the lowest
 }
 
 
 @dataclass(frozen=True)
 class Share:
-    """What each of `actors` actors has: `cores`, and a GPU or not."""
+    """How many actors there are, how many cores each of them has, and whether each has a GPU."""
 
     actors: int
     cores: int
@@ -54,10 +54,16 @@ class Share:
 
 
 def make_ray_engine(address: str, device: str, workers: int | None) -> OnRay:
-    """The engine, before Ray is started or anything is loaded; InputError where it cannot work.
+    """Return the engine; Ray is not started yet.
 
-    `address`: of a cluster ("auto" or "HOST:PORT"), by default that of RAY_ADDRESS; without one Ray is started on this
-    machine. `device`: "auto" (the cluster's GPUs if it has any), "cpu" or "cuda". `workers`: cores of an actor.
+    Args:
+        address: "auto" or "HOST:PORT" of a cluster, "local", or "" for RAY_ADDRESS. Without any of them Ray is started
+            on this machine.
+        device: "auto" (GPUs if the cluster has any), "cpu" or "cuda".
+        workers: Cores of an actor, or None for a suitable number.
+
+    Raises:
+        InputError: Without the package ray, for another device, or where no cluster answers at the address.
     """
     if importlib.util.find_spec("ray") is None:
         raise InputError('--engine ray needs Ray; run pip install "fastcomus[distributed]".')
@@ -70,7 +76,7 @@ def make_ray_engine(address: str, device: str, workers: int | None) -> OnRay:
 
 
 class OnRay:
-    """Actors of a Ray cluster, or of a Ray that lives as long as the work."""
+    """Actors of a Ray cluster, or of a Ray that is started for the work and ends with it."""
 
     def __init__(self, address: str, device: str, workers: int | None) -> None:
         self.address = address
@@ -85,6 +91,7 @@ class OnRay:
         then: Callable[[Result], Stored],
         on_images: Callable[[int], None],
     ) -> Iterator[Iterator[Stored]]:
+        """See `Engine.stream_results`."""
         with _connect_ray(self.address):
             import ray
 
@@ -92,15 +99,15 @@ class OnRay:
             log.info("Ray: actors %d, each of cores %d, GPUs %d.", share.actors, share.cores, share.gpu)
             rows = _stream_rows(work, pieces, share)
             try:
-                first = next(rows, None)  # when it is here, networks are loaded
+                first = next(rows, None)  # comes after networks are loaded
                 yield _store_results(first, rows, then, on_images)
             finally:
-                with _silence_standard_error():  # Ray tells of every piece that is given up
-                    rows.close()  # before Ray is: an executor that outlives it would start another
+                with _silence_standard_error():  # Ray prints a line for every cancelled piece
+                    rows.close()  # before Ray shuts down; a remaining executor would start Ray again
 
 
 class _Actor:
-    """What Ray makes once per actor. An error is a result like others, so that it comes out as it was raised."""
+    """The callable of Ray's actors. An error is returned as a result, so that it is raised again as it was."""
 
     def __init__(self, work: Any, share: Share, environment: Mapping[str, str]) -> None:
         self.work = work
@@ -135,7 +142,17 @@ class _Actor:
 
 
 def plan_share(nodes: Sequence[Mapping[str, Any]], device: str, workers: int | None, pieces: int) -> Share:
-    """How the machines of a cluster, as `ray.nodes()` tells of them, are divided among actors for `pieces` pieces."""
+    """Divide the machines of a cluster among actors.
+
+    Args:
+        nodes: What `ray.nodes()` returns.
+        device: "auto", "cpu" or "cuda".
+        workers: Cores of an actor, or None for a suitable number.
+        pieces: Number of pieces; there are no more actors than pieces.
+
+    Raises:
+        InputError: For "cuda" without a GPU, or where no machine has that many cores.
+    """
     machines = [node["Resources"] for node in nodes if node["Alive"]]
     gpus = [int(one.get("GPU", 0)) for one in machines]
     cores = [int(one.get("CPU", 0)) for one in machines]
@@ -153,7 +170,7 @@ def plan_share(nodes: Sequence[Mapping[str, Any]], device: str, workers: int | N
 
 
 def _stream_rows(work: Any, pieces: Sequence[Any], share: Share) -> Generator[Any, None, None]:
-    """What the actors give, as it comes."""
+    """Yield the results of the actors as they come; raise the first error."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -161,7 +178,7 @@ def _stream_rows(work: Any, pieces: Sequence[Any], share: Share) -> Generator[An
     environment = {name: value for name, value in os.environ.items() if name.startswith("FASTCOMUS_")}
     items = ray.data.from_items(list(pieces), override_num_blocks=len(pieces))
     options: dict[str, Any] = {}
-    if "ray_remote_args_fn" in inspect.signature(items.map_batches).parameters:  # deprecated, with nothing for it yet
+    if "ray_remote_args_fn" in inspect.signature(items.map_batches).parameters:  # deprecated without a successor
         options["ray_remote_args_fn"] = lambda: {"max_restarts": _RETRIES, "max_task_retries": _RETRIES}
     with warnings.catch_warnings(action="ignore"):
         made = items.map_batches(
@@ -191,7 +208,7 @@ def _stream_rows(work: Any, pieces: Sequence[Any], share: Share) -> Generator[An
 
 
 def _summarise_error(error: BaseException) -> str:
-    """In a line: of an error within an actor the last one, which names it."""
+    """Return one line: the last of an actor's traceback, which names the error, or the first of other texts."""
     cause = getattr(error, "cause", None) or error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     return lines[-1] if "Traceback" in str(cause) else lines[0]
@@ -209,7 +226,7 @@ def _store_results(
 
 @contextmanager
 def _connect_ray(address: str) -> Iterator[None]:
-    """Ray can be used inside the block. One that the calling program has started is used as it is."""
+    """Connect to Ray, or start it, for the block; use a connection of the calling program as it is."""
     given = os.environ.copy()
     os.environ.update(_QUIET if address else {**_QUIET, **_ALONE})
     try:
@@ -227,7 +244,10 @@ def _connect_ray(address: str) -> Iterator[None]:
 
 
 def _start_ray(address: str, scratch: str) -> tuple[Any, bool]:
-    """The module ray, connected, and whether that was done here. `scratch`: for the files of a Ray of one's own."""
+    """Return the connected module ray, and whether the connection was made here.
+
+    A Ray that is started on this machine keeps its files in the folder `scratch`.
+    """
     import ray
     import ray.data
 
@@ -245,7 +265,7 @@ def _start_ray(address: str, scratch: str) -> tuple[Any, bool]:
 
 @contextmanager
 def _silence_standard_error() -> Iterator[None]:
-    """Ray's C++ writes there whatever the level of its log, even that it was told to be quiet."""
+    """Discard standard error in the block, since Ray's C++ code writes there whatever the level of its log."""
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)

@@ -1,6 +1,6 @@
-"""Several devices of one machine, a process for each: images are divided, and this process writes.
+"""Share images among several devices of one machine, with a process for each; this process writes all files.
 
-Each process has two pieces at most, and waits while nobody takes its results, so memory does not grow with the images.
+Each process has at most two pieces and waits until its results are taken, so memory does not grow with the images.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from fastcomus.errors import InputError
 from fastcomus.progress import count_decoded
 from fastcomus.run.engines.work import Piece, Result, Stored, Work, make_portable, run_piece
 
-_PIECES_EACH = 2  # one that is computed and one that waits
+_PIECES_EACH = 2  # one in work and one waiting
 
 
 def parse_devices(wanted: str) -> list[str]:
-    """The devices in "cuda:0,cuda:1" or "cuda:all"; any other single name as it is. InputError for one named twice.
+    """Return the names of devices.
 
-    The same CPU may be named several times: "cpu,cpu" makes two processes.
+    Args:
+        wanted: One name, several such as "cuda:0,cuda:1", or "cuda:all". "cpu,cpu" makes two processes on the CPU.
+
+    Raises:
+        InputError: For a GPU named twice, an unknown name among several, or "cuda:all" without a GPU.
     """
     if wanted == "cuda:all":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -49,7 +53,7 @@ def parse_devices(wanted: str) -> list[str]:
 
 
 class SeveralDevices:
-    """A process for each of `devices`, with `workers` threads that read images and a share of the processor."""
+    """One process per device, each with `workers` threads that read images and a share of the cores."""
 
     def __init__(self, devices: Sequence[str], workers: int) -> None:
         self.devices = tuple(devices)
@@ -63,12 +67,13 @@ class SeveralDevices:
         then: Callable[[Result], Stored],
         on_images: Callable[[int], None],
     ) -> Iterator[Iterator[Stored]]:
+        """See `Engine.stream_results`."""
         devices = self.devices[: len(pieces)]
         threads = max(1, torch.get_num_threads() // len(devices))
         processes = [_Process(work, device, self.workers, threads) for device in devices]
         try:
             for process in processes:
-                process.receive()  # its networks are loaded, or it says why not
+                process.receive()  # "ready", or the error with which loading failed
             yield _collect_results(processes, pieces, then, on_images)
         finally:
             for process in processes:
@@ -76,8 +81,10 @@ class SeveralDevices:
 
 
 class _Process:
-    """One process and the line to it. What it says: ("ready", None), ("result", Result), behind each piece
-    ("done", where its images were decoded), ("failed", error).
+    """A started process and the connection to it.
+
+    It sends ("ready", None), ("result", Result), after each piece ("done", counts of where its images were decoded),
+    and ("failed", error).
     """
 
     def __init__(self, work: Any, device: str, workers: int, threads: int) -> None:
@@ -86,10 +93,10 @@ class _Process:
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, work, device, workers, threads), daemon=True)
         self._process.start()
-        theirs.close()  # so that the line breaks when the process ends
+        theirs.close()  # so that the connection breaks when the process ends
 
     def receive(self) -> tuple[str, Any]:
-        """The next message; raises what the process failed with, InputError where it has ended."""
+        """Return the next message; raise the error with which the process failed, or InputError if it has ended."""
         try:
             said, value = self.connection.recv()
         except (EOFError, OSError):
@@ -103,10 +110,8 @@ class _Process:
         return said, value
 
     def give(self, piece: Any) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the process has ended; `receive` raises for it
             self.connection.send(piece)
-        except OSError:
-            pass  # it has ended, which `receive` tells
 
     def end(self) -> None:
         self._process.terminate()
@@ -146,8 +151,8 @@ def _collect_results(
 
 
 def _serve(connection: Connection, work: Any, device: str, workers: int, threads: int) -> None:
-    """The life of a process: load, then do pieces until the line breaks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the process that was started, which ends this one
+    """Load the work, then do pieces until the connection breaks; runs in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is handled by the process that started this one
     torch.set_num_threads(threads)
     pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, pieces), daemon=True).start()
@@ -160,14 +165,14 @@ def _serve(connection: Connection, work: Any, device: str, workers: int, threads
                 connection.send(("result", result))
             connection.send(("done", take_decoded_counts(backend)))
     except (BrokenPipeError, ConnectionResetError):
-        pass  # the process that was started has ended
+        pass  # the process that started this one has ended
     except Exception as error:
         with contextlib.suppress(OSError):
             connection.send(("failed", make_portable(error)))
 
 
 def _receive(connection: Connection, pieces: queue.SimpleQueue[Any]) -> None:
-    """In a thread, so that the other side never waits for this one to read."""
+    """Queue pieces as they come, in a thread, so that the sender never waits; None when the connection breaks."""
     try:
         while True:
             pieces.put(connection.recv())
