@@ -140,7 +140,7 @@ def test_run_takes_settings_of_every_stage(photographs: Photographs, tmp_path: P
     settings.write_text(to_toml(with_settings(Settings(preset="offline"), TINY)))
     line = ["run", str(photographs.images), "--run", str(tmp_path / "run"), "--preset", "offline"]
     line += ["--config", str(settings), "--iterations", "1", "--epochs", "1", "--truth", str(photographs.truth)]
-    line += ["--encoder", "efficientnet-lite0", "--backbone", "efficientnet-lite0", "--output-stride", "16"]
+    line += ["--encoder", "efficientnet-lite0", "--backbone", "test_efficientnet", "--output-stride", "8"]
     result = CliRunner().invoke(app, line, catch_exceptions=False)
     assert result.exit_code == 0 and result.stdout.count("mIoU") == 2
     assert (tmp_path / "run/report/index.html").exists()
