@@ -81,7 +81,7 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
     Args:
         rows: (N, D) float32, finite, for which `check_count` passes.
         config: The settings; without `k` the number of clusters is estimated.
-        seed: For every random choice.
+        seed: Seed of all random choices.
         backend: Does the heavy computations.
 
     Returns:
@@ -108,12 +108,12 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
 
 
 def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> SuggestedCounts:
-    """Estimate the number of clusters by every criterion, with the curves behind them.
+    """Estimate the number of clusters by every criterion, with the curve that each estimate was read from.
 
     Args:
-        rows: (N, D) float32, finite, N >= 2.
+        rows: (N, D) float32, one embedding for each object, finite, N >= 2.
         config: The settings of the graph and of the criteria.
-        seed: For every random choice.
+        seed: Seed of all random choices.
         backend: Does the heavy computations.
 
     Returns:

@@ -102,7 +102,7 @@ def match_majority(confusion: np.ndarray) -> Matching:
 
 
 def score(confusion: np.ndarray, matching: Matching) -> Score:
-    """Compute IoU between each class and the union of the clusters matched to it, and what follows from it.
+    """Compute the IoU of each class with the union of the clusters matched to it, and the scores derived from these.
 
     Pixels of a cluster matched to no class count as missed by their true class; a class without a cluster has IoU 0.
 

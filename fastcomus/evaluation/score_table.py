@@ -14,13 +14,13 @@ from fastcomus.evaluation.matching import DISCOVERED_IOU
 
 
 def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
-    """Make a table with both matchings side by side.
+    """Format scores as a table for the terminal, the Hungarian and the majority matching side by side.
 
     Args:
         evaluation: The scores.
 
     Returns:
-        A row per class where there are masks, then the summary.
+        The table; if masks were scored a row for each class, then the summary.
     """
     if isinstance(evaluation, LabelEvaluation):
         return _format_label_table(evaluation)

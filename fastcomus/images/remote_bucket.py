@@ -20,7 +20,7 @@ def list_bucket(files: Any, folder: str) -> dict[str, State | None]:
 
 
 def parse_state(facts: dict[str, Any]) -> State:
-    """Return the state of a file from what `info` or `find` of a filesystem say of it."""
+    """Return the size and the version of a file from the dictionary that fsspec's `info` or `find` give for it."""
     tags = (facts.get(key) for key in ("ETag", "etag", "LastModified", "updated", "mtime", "created"))
     return facts.get("size"), str(next((tag for tag in tags if tag), ""))
 

@@ -118,7 +118,7 @@ class _Collector:
             self._embed(self.batch)
 
     def finish(self) -> ObjectShard:
-        """Embed what is left and return the shard; the next image begins another."""
+        """Embed the objects that still wait and return the finished shard; the next image starts a new one."""
         if self.crops:
             self._embed(len(self.crops))
         dimension = self.encoder.dimension

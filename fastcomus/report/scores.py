@@ -32,12 +32,12 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class ConfusionTable:
-    """Where the pixels of each cluster lie.
+    """For each cluster, the shares of its pixels in each true class.
 
     Attributes:
         iteration: The iteration that was evaluated.
         classes: Names of the classes, background first.
-        rows: Name of each cluster, number of its pixels, and share of them in each class, in [0, 1].
+        rows: For each cluster its name, its number of pixels, and their shares in [0, 1], in the order of `classes`.
     """
 
     iteration: int

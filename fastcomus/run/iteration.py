@@ -101,13 +101,13 @@ def measure_agreement(iteration: int, sources: Sequence[ImageSource], at: Workpl
     """Compare the masks of an iteration with those of the one before.
 
     Args:
-        iteration: Its number, from 2.
+        iteration: Number of the later iteration, at least 2.
         sources: The images; those that lack one of the two masks do not count.
         at: The run folder.
 
     Returns:
-        Of the pixels that are object in either mask, the share in [0, 1] with the same label in both; 1 if there are
-        none.
+        Of the pixels that are object in at least one mask, the share in [0, 1] with the same label in both; 1 if there
+        are no such pixels.
     """
     same = of_either = 0
     for source in sources:

@@ -139,12 +139,12 @@ def choose_class_names(given: tuple[str, ...], classes: tuple[str, ...], owner: 
 
 
 def build_absence_error(names: Sequence[str], whose: str, what: str) -> InputError:
-    """Make an error that names all listed images without truth.
+    """Build an error that names all listed images that lack something.
 
     Args:
         names: The images.
-        whose: What lists them.
-        what: What they lack.
+        whose: Where the images are listed, in the words of the message.
+        what: The missing thing, in the words of the message.
 
     Returns:
         The error, to be raised.
