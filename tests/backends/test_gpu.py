@@ -510,7 +510,7 @@ def test_a_network_on_the_device_finds_what_one_on_the_cpu_finds(
         saliency = saliency_network(tmp_path)
     settings = {"saliency": saliency, "saliency_size": 96, "prior_weight": 0.0, "saliency_precision": "float32"}
     runs = [Run(tmp_path / name, preset="offline", device="cpu", settings=TINY) for name in ("cpu", "device")]
-    runs[1].backend = on_cpu
+    runs[1].workplace.backend = on_cpu
     kernels.launched.clear()
     with caplog.at_level(logging.INFO, "fastcomus"):
         for run in runs:
