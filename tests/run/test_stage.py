@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from conftest import Photographs
 from fastcomus.cli.log import JsonLines
 from fastcomus.progress import count
 from fastcomus.run.run import Run
-from fastcomus.run.stage import TIMES, read_stage_seconds
+from fastcomus.run.stage import TIMES, get_peak_memory_bytes, read_stage_seconds
 
 SALIENCY = {"priors": "background-prior", "refine_epochs": 0, "epochs": 2, "size": 33}
 
