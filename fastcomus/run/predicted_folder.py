@@ -40,16 +40,17 @@ class PredictedFolder:
         # A killed writer may have left this one; unfinished masks are overwritten later.
         folder.locate_unfinished("predictions.json").unlink(missing_ok=True)
         self._state = _read_state(folder)
-        known = {name for window, mark in self._pair_marks() if self._is_known(mark) for name in window}
+        self._known = frozenset(self._state.get("windows", []))
+        known = {name for window, mark in self._pair_marks() if mark in self._known for name in window}
         rows = [row for row in self._state.get("skipped", []) if row["image"] in known and row["reason"] != LOST]
         self.skipped = {row["image"]: Skipped(**row) for row in rows}
 
     def drop_stale(self) -> None:
         """Remove the files of every changed window, after removing its fingerprint from predictions.json."""
-        stale = [window for window, mark in self._pair_marks() if not self._is_known(mark)]
+        stale = [window for window, mark in self._pair_marks() if mark not in self._known]
         if not stale:
             return
-        self._write_state(mark for mark in self._marks if self._is_known(mark))
+        self._write_state(mark for mark in self._marks if mark in self._known)
         for name in (name for window in stale for name in window):
             for file in list_prediction_files(name, True, True):
                 self._folder.resolve_file(file).unlink(missing_ok=True)
@@ -81,9 +82,6 @@ class PredictedFolder:
 
     def _pair_marks(self) -> Iterable[tuple[tuple[str, ...], str]]:
         return zip(self.windows, self._marks, strict=True)
-
-    def _is_known(self, mark: str) -> bool:
-        return mark in self._state.get("windows", [])
 
     def _write_state(self, marks: Iterable[str]) -> None:
         rows = sorted([*self.skipped.values(), *self._found.skipped], key=lambda one: one.image)
