@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
@@ -36,7 +37,8 @@ def choose_unique_stems(names: Sequence[str], flat: bool) -> dict[str, str]:
     Returns:
         Image name -> stem.
     """
-    plain = {name: _make_stem(name.removesuffix(PurePosixPath(name).suffix), flat) for name in names}
+    # Not by pathlib, which takes names such as "..jpg" and "a." apart otherwise, and not the same in every Python.
+    plain = {name: _make_stem(os.path.splitext(name)[0], flat) for name in names}  # noqa: PTH122
     counts = Counter(stem.casefold() for stem in plain.values())
     alone = {name: counts[stem.casefold()] == 1 for name, stem in plain.items()}
     stems: dict[str, str] = {}
@@ -62,7 +64,7 @@ def choose_ending(name: str, endings: Sequence[str]) -> str:
     Returns:
         The image's own ending with its dot where the format knows it, else ".jpg".
     """
-    ending = PurePosixPath(name).suffix
+    ending = os.path.splitext(name)[1]  # noqa: PTH122
     return ending if ending.lower().removeprefix(".") in endings else ".jpg"
 
 
@@ -92,7 +94,7 @@ def place_image(
             height, width = image.height, image.width
     except (OSError, ValueError, SyntaxError, UnreadableImage, Image.DecompressionBombError) as error:
         raise _build_change_error(source, str(error)) from error
-    renamed = Path(place).suffix != PurePosixPath(str(source)).suffix
+    renamed = Path(place).suffix != os.path.splitext(str(source))[1]  # noqa: PTH122
     if orientation == 1 and (kind in _JPEG or not renamed):
         _check_shape(source, (height, width), shape)
         if isinstance(source, StoredImage):

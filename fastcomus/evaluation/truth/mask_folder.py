@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,14 +70,15 @@ def _find_listed_masks(
 
 
 def _match_masks(folder: Path, image_names: Sequence[str]) -> dict[str, Path]:
-    by_full_name = {name: f"{name}.png" for name in image_names if (folder / f"{name}.png").is_file()}
+    # `Path.is_file` raises where a name is too long for a file; `os.path.isfile` says no.
+    by_full_name = {name: f"{name}.png" for name in image_names if os.path.isfile(folder / f"{name}.png")}  # noqa: PTH113
     taken = set(by_full_name.values())
     matched = dict(by_full_name)
     image_of_mask: dict[str, str] = {}
     for name in image_names:
         mask = f"{strip_ending(name)}.png"
         # Full names go first: `a.jpg.png` belongs to `a.jpg`, not to an image `a.jpg.png`.
-        if name in matched or mask in taken or not (folder / mask).is_file():
+        if name in matched or mask in taken or not os.path.isfile(folder / mask):  # noqa: PTH113
             continue
         if mask in image_of_mask:
             raise InputError(

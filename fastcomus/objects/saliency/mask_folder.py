@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,8 @@ class MaskFolder:
             UnreadableImage: If the mask is broken or differs in size from the image.
         """
         shape = pixels.shape[:2]
-        file = next((f for f in list_mask_candidates(self.folder, name) if f.is_file()), None)
+        # `Path.is_file` raises where a name is too long for a file; `os.path.isfile` says no.
+        file = next((f for f in list_mask_candidates(self.folder, name) if os.path.isfile(f)), None)  # noqa: PTH113
         if file is None:
             return np.zeros((0, *shape), bool)
         try:

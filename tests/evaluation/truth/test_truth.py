@@ -28,6 +28,12 @@ def test_full_file_name_goes_before_the_stem(tmp_path: Path) -> None:
     assert truth.classes == ()
 
 
+def test_an_image_whose_name_leaves_no_room_for_an_ending_has_its_mask_by_the_stem(tmp_path: Path) -> None:
+    name = f"{'a' * 250}.jpg"
+    save_mask(tmp_path / f"{'a' * 250}.png")
+    assert [mask.name for mask in read_truth(tmp_path, None, [name, "b.jpg"]).files.values()] == [f"{'a' * 250}.png"]
+
+
 def test_equal_stems_with_a_mask_each(tmp_path: Path) -> None:
     for mask in ("a.jpg.png", "a.png.png", "b.jpg.png", "b.png"):
         save_mask(tmp_path / mask)
