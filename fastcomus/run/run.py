@@ -1,7 +1,4 @@
-"""`Run`, what the command line and Python users drive: one run folder and a method for every command.
-
-Each command is a file beside this one, imported when it is first called.
-"""
+"""`Run`: one run folder and a method for each command, whose file beside this one is imported when it is called."""
 
 from __future__ import annotations
 
@@ -46,6 +43,8 @@ class Run:
         workers: Threads that read images; by default one per core.
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
     """
+
+    __slots__ = ("workplace",)  # setting another attribute would change nothing, without a word
 
     def __init__(
         self,
@@ -283,14 +282,14 @@ class Run:
             truth: As for `evaluate`, whose results are returned for each iteration; "" scores nothing.
             classes: As for `evaluate`.
         """
-        with self.folder.writer.hold():
+        from fastcomus.evaluation.truth.read import read_truth
+
+        with self.workplace.hold_folder():
             check_name(self.config.train.backbone)
             found = find_listed_images(images)
             if self.config.train.extend:
                 find_listed_images(self.config.train.extend)
             if truth:
-                from fastcomus.evaluation.truth.read import read_truth
-
                 read_truth(str(truth), Path(classes) if classes else None, found.names)
             self.embed(found)
             self.cluster()

@@ -51,7 +51,7 @@ def stage(writes: bool = True) -> Callable[[Command[Given, Result]], Command[Giv
 
         @functools.wraps(command)
         def run_stage(at: Workplace, *arguments: Given.args, **options: Given.kwargs) -> Result:
-            with at.folder.writer.hold() if writes and at.processes.is_first else nullcontext():
+            with at.hold_folder() if writes else nullcontext():
                 started, written = time.monotonic(), at.folder.written
                 with collect_counts() as (counts, decoded):
                     result = command(at, *arguments, **options)

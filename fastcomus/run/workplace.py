@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +69,26 @@ class Workplace:
             name, address, self._wanted_device, self._devices, self.backend, self._asked_workers, cores
         )
 
+    def hold_folder(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing to the run folder inside the block.
+
+        Of processes that train together the first one holds the lock for all.
+
+        Raises:
+            InputError: If another process holds the lock.
+        """
+        return self.folder.writer.hold() if self.processes.is_first else nullcontext()
+
     def remember(self, config: Config, images: ImageRoot | None = None) -> None:
         """Take `config` from now on and write it to run.json, with what a reader of the results must know about it.
 
         Of several processes that train together only the first one writes.
         """
         self.config = config
-        if not self.processes.is_first:
-            return
         if images is not None:
             self.images = str(images.resolve() if isinstance(images, Path) else images)
+        if not self.processes.is_first:
+            return
         networks = {config.embed.encoder, config.train.backbone, *_find_saliency_networks(config)}
         supervised = sorted(name for name in networks if is_supervised(name))
         notes = [f"{name} was trained with human labels (ImageNet's classes)." for name in supervised]

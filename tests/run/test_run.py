@@ -244,3 +244,21 @@ def test_training_interrupted_within_an_epoch_ends_with_the_same_bytes(
             Run(run_copy, device="cpu").train(**settings)
     Run(run_copy, device="cpu").train(**settings)
     assert steps > 7 and tree_bytes(run_copy) == tree_bytes(whole)
+
+
+def test_of_processes_that_train_together_the_first_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Run(tmp_path / "run", preset="offline")
+    first.workplace.remember(first.config)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    second = Run(tmp_path / "run", seed=3)
+    written = (tmp_path / "run/run.json").read_bytes()
+    with first.workplace.hold_folder(), second.workplace.hold_folder():
+        second.workplace.remember(second.config, tmp_path)
+    assert second.workplace.images == str(tmp_path) and (tmp_path / "run/run.json").read_bytes() == written
+
+
+def test_an_attribute_that_a_run_has_not_cannot_be_set(tmp_path: Path) -> None:
+    """Such as the backend, which would be ignored."""
+    with pytest.raises(AttributeError, match="backend"):
+        Run(tmp_path / "run", preset="offline").backend = None  # type: ignore[attr-defined]
