@@ -36,6 +36,7 @@ def decode_images(
     backend: Backend,
     workers: int,
     on_host: bool = False,
+    ahead: int = AHEAD,
 ) -> Iterator[Result]:
     """Decode images ahead of their use. A bad image is passed on with its error; it never raises.
 
@@ -50,6 +51,7 @@ def decode_images(
         backend: Decodes the files.
         workers: Number of threads that read.
         on_host: Whether pixels must be in host memory.
+        ahead: Most results that wait to be used.
 
     Returns:
         The results of `then`, in order.
@@ -57,7 +59,7 @@ def decode_images(
     names = chain.from_iterable(groups)
     decoder = None if on_host else backend.batch_decoder
     if decoder is None:
-        return read_ahead(lambda name: then(decode_image(root, name, max_pixels, backend)), names, workers)
+        return read_ahead(lambda name: then(decode_image(root, name, max_pixels, backend)), names, workers, ahead)
 
     def decode(batch: Sequence[_ReadImage]) -> list[Result]:
         return [then(image) for image in _decode_batch(batch, decoder)]
@@ -65,7 +67,7 @@ def decode_images(
     files = read_ahead(lambda name: _read(root, name, max_pixels, decoder), names, workers)
     sizes = [len(group) for group in groups]
     batches = cut_into_batches(files, sizes, backend.images_at_once, backend.pixels_at_once)
-    return chain.from_iterable(read_ahead(decode, batches, 1, AHEAD // backend.images_at_once))
+    return chain.from_iterable(read_ahead(decode, batches, 1, ahead // backend.images_at_once))
 
 
 def decode_image(root: ImageRoot, name: str, max_pixels: int, backend: Backend) -> DecodedImage:

@@ -10,14 +10,14 @@ import torch
 
 from fastcomus.backends.decoded_images import decode_images
 from fastcomus.backends.interface import Backend
-from fastcomus.backends.read_ahead import read_ahead
+from fastcomus.backends.read_ahead import AHEAD, read_ahead
 from fastcomus.config import Config
 from fastcomus.images.roots import ImageRoot
 from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.precision import choose_precision
 from fastcomus.progress import show_progress
-from fastcomus.segmentation.prediction import Prediction, predict
+from fastcomus.segmentation.prediction import Prediction, choose_batch_size, predict
 from fastcomus.segmentation.segmenter import Segmenter
 
 Result = TypeVar("Result")
@@ -85,7 +85,10 @@ def predict_and_write(
     Yields:
         What `write` returned for each image.
     """
-    decoded = partial(decode_images, root=root, max_pixels=config.embed.max_pixels, backend=backend, workers=workers)
+    # Pixels at full size take 36 MB of a photograph of 12 megapixels, so that no more than a batch of them waits.
+    ahead = min(AHEAD, choose_batch_size(config.predict, backend.device)) if keep_pixels else AHEAD
+    max_pixels = config.embed.max_pixels
+    decoded = partial(decode_images, root=root, max_pixels=max_pixels, backend=backend, workers=workers, ahead=ahead)
     precision = choose_precision(config.train.precision, backend.device)
     predictions = predict(segmenter, names, decoded, config.predict, precision, backend, done, keep_pixels)
-    return read_ahead(write, predictions, workers)
+    return read_ahead(write, predictions, workers, ahead)

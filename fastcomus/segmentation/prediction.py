@@ -117,15 +117,15 @@ def predict(
         precision: "float32" or "bf16".
         backend: Where the network runs.
         done: Names that need no prediction any more.
-        keep_pixels: Whether predictions carry the decoded pixels (uint8, in host memory). Up to WINDOW images, whose
-            batches are not full yet, are then held at their full size, besides those read ahead.
+        keep_pixels: Whether predictions carry the decoded pixels (uint8, in host memory). Images whose batches are not
+            full yet, at most WINDOW, are then held at their full size, besides those read ahead.
 
     Yields:
         A prediction for every name that is not done, those of a batch together.
     """
     segmenter.eval().to(backend.device)
     fitting = FittingBatches(backend.device)
-    most = choose_batch_limit(config.predict_batch, backend.device, on_gpu=WINDOW, on_cpu=4)
+    most = choose_batch_size(config, backend.device)
     windows = [names[start : start + WINDOW] for start in range(0, len(names), WINDOW)]
     todo = [window for window in windows if any(name not in done for name in window)]
 
@@ -154,6 +154,11 @@ def predict(
                 batch.clear()
         for batch in batches.values():
             yield from _predict_batch(segmenter, batch, config.flip, precision, backend, fitting, done)
+
+
+def choose_batch_size(config: PredictConfig, device: torch.device) -> int:
+    """Return how many images of equal size share a batch, before memory is looked at."""
+    return choose_batch_limit(config.predict_batch, device, on_gpu=WINDOW, on_cpu=4)
 
 
 def compute_enlarged_argmax(
