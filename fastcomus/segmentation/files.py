@@ -25,7 +25,7 @@ from fastcomus.store.integrity import (
 )
 from fastcomus.store.run_folder import RunFolder
 
-NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # in the folder of an iteration
+_WEIGHTS, _CURVE = NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # in the folder of an iteration
 
 
 def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
@@ -110,7 +110,7 @@ def write_training_state(folder: RunFolder, iteration: int, checkpoint: Checkpoi
     writer.writeheader()
     rows = [asdict(row) for row in checkpoint.history]
     writer.writerows({**row, "images_per_s": f"{row['images_per_s']:.2f}"} for row in rows)
-    folder.write_text(f"iteration-{iteration}/{NETWORK_FILES[1]}", stream.getvalue())
+    folder.write_text(f"iteration-{iteration}/{_CURVE}", stream.getvalue())
     stored = {"history": rows, "steps": checkpoint.steps, "state": checkpoint.state}
     folder.write_tensors(_get_checkpoint_file(iteration), lambda path: torch.save(stored, path))
 
@@ -163,7 +163,7 @@ def show_in_tensorboard(folder: RunFolder, iteration: int, row: EpochRow) -> Non
 
 
 def _get_weights_file(iteration: int) -> str:
-    return f"iteration-{iteration}/{NETWORK_FILES[0]}"
+    return f"iteration-{iteration}/{_WEIGHTS}"
 
 
 def _get_checkpoint_file(iteration: int) -> str:

@@ -41,19 +41,7 @@ class AbsorbingMarkovChain:
         check_fields(self, above_zero, not_negative=("middling", "smoothing"))
 
     def __call__(self, name: str, pixels: np.ndarray) -> np.ndarray:
-        """Compute the saliency map of an image.
-
-        Args:
-            name: Not used.
-            pixels: (H, W, 3) uint8 RGB, H, W >= 1.
-
-        Returns:
-            (1, H, W) float32 in [0, 1]; at working size the largest value is 1 and the smallest 0. An image of one
-            colour gives zeros.
-
-        Raises:
-            InputError: If `pixels` is no such image.
-        """
+        """Compute the saliency map (1, H, W) of an image; see `proposer.Proposer`."""
         return compute_superpixel_saliency(
             pixels, self.working_side_px, self.superpixels, self.compactness, self.smoothing, self._compute_saliency
         )

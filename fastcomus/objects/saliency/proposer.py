@@ -12,6 +12,13 @@ from fastcomus.backends.decoded_images import resize_planes
 from fastcomus.backends.interface import Image
 
 Proposer = Callable[[str, np.ndarray], np.ndarray]
+"""A method without a network: `proposer(name, pixels)`, called by several threads at once.
+
+It takes the image's name, which the methods that compute do not use, and its pixels (H, W, 3) uint8 RGB, H and W at
+least 1. It returns saliency (M, H, W) float32 in [0, 1], or masks (M, H, W) bool. The priors return one map, whose
+largest value at working size is 1 and smallest 0; an image of one colour gives zeros. It raises InputError for pixels
+that are no such image.
+"""
 
 
 class NetworkProposer(Protocol):
