@@ -90,6 +90,17 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTCOMUS_OFFLINE", "1")
 
 
+@pytest.fixture
+def weight_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None) -> Path:
+    """Empty caches, a network that may be asked, and no proxy on the way to this machine."""
+    monkeypatch.setenv("FASTCOMUS_WEIGHTS", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("FASTCOMUS_OFFLINE")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> CpuKernels:
     """The custom kernels, built for the CPU."""

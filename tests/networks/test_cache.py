@@ -21,6 +21,8 @@ from fastcomus.objects.saliency.skeletons import create_saliency_network
 
 DECODER = {"decoder": {"weight": torch.ones(1, 384, 1, 1), "bias": torch.zeros(1)}}
 
+pytestmark = pytest.mark.usefixtures("weight_cache")
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
@@ -32,43 +34,32 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     made.close()
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None) -> Path:
-    """Empty caches, a network that may be asked, and no proxy on the way to this machine."""
-    monkeypatch.setenv("FASTCOMUS_WEIGHTS", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv("FASTCOMUS_OFFLINE")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return tmp_path / "cache"
-
-
-def test_file_is_fetched_once_and_pinned(server: Server, cache: Path) -> None:
+def test_file_is_fetched_once_and_pinned(server: Server, weight_cache: Path) -> None:
     server.holds("/found.pt", saved(DECODER))
     file = obtain_checkpoint_file("found")
-    assert obtain_checkpoint_file("found") == file == cache / "found.pth" and len(server.asked) == 1
+    assert obtain_checkpoint_file("found") == file == weight_cache / "found.pth" and len(server.asked) == 1
     assert weights.read_checkpoint(file)["decoder.weight"].shape == (1, 384, 1, 1)
     assert is_present("found") and list_added_names() == ["found"]
 
 
-def test_file_that_changed_here_is_refused_and_can_be_fetched_again(server: Server, cache: Path) -> None:
+def test_file_that_changed_here_is_refused_and_can_be_fetched_again(server: Server, weight_cache: Path) -> None:
     server.holds("/found.pt", saved(DECODER))
     with obtain_checkpoint_file("found").open("ab") as file:
         file.write(b"more")
     with pytest.raises(InputError, match="has changed since it came; delete it"):
         obtain_checkpoint_file("found")
-    (cache / "found.pth").unlink()
+    (weight_cache / "found.pth").unlink()
     assert obtain_checkpoint_file("found").is_file()
 
 
-def test_file_that_changed_at_its_publisher_is_refused(server: Server, cache: Path) -> None:
+def test_file_that_changed_at_its_publisher_is_refused(server: Server, weight_cache: Path) -> None:
     server.holds("/found.pt", saved(DECODER))
     obtain_checkpoint_file("found").unlink()
     server.holds("/found.pt", saved({"decoder": {"weight": torch.zeros(1, 384, 1, 1), "bias": torch.zeros(1)}}))
     with pytest.raises(InputError, match=r"SHA-256 .* instead of"):
         obtain_checkpoint_file("found")
     assert not is_present("found")
-    (cache / "found.pth.sha256").unlink()
+    (weight_cache / "found.pth.sha256").unlink()
     assert obtain_checkpoint_file("found").is_file()
 
 
@@ -81,7 +72,7 @@ def test_published_checksum_is_asked_for(server: Server, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("reply", ["403", "404", "cut short", "no server"])
-def test_failed_download_says_what_to_do(reply: str, server: Server, cache: Path) -> None:
+def test_failed_download_says_what_to_do(reply: str, server: Server, weight_cache: Path) -> None:
     if reply == "403":
         server.holds("/found.pt", b"", status=403)
     if reply == "cut short":
@@ -99,18 +90,18 @@ def test_failed_download_says_what_to_do(reply: str, server: Server, cache: Path
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("body", ["plain pickle", "torch.save", "page"])
-def test_what_is_no_checkpoint_does_not_enter(body: str, server: Server, cache: Path, tmp_path: Path) -> None:
+def test_what_is_no_checkpoint_does_not_enter(body: str, server: Server, weight_cache: Path, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     payload = {"decoder": Malicious(trap)}
     bodies = {"plain pickle": pickle.dumps(payload), "torch.save": saved(payload), "page": b"<html>log in</html>"}
     server.holds("/found.pt", bodies[body])
     with pytest.raises(InputError, match=r"the file from http.*found\.pt is no checkpoint that can be read"):
         obtain_checkpoint_file("found")
-    assert not trap.exists() and {file.name for file in cache.iterdir()} <= {"found.pth.lock"}
+    assert not trap.exists() and {file.name for file in weight_cache.iterdir()} <= {"found.pth.lock"}
 
 
 def test_weights_come_from_the_hub_to_where_timm_finds_them(
-    server: Server, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: Server, weight_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.manual_seed(0)
     own = timm.create_model("vit_small_patch16_dinov3").state_dict()
@@ -119,7 +110,7 @@ def test_weights_come_from_the_hub_to_where_timm_finds_them(
     with caplog.at_level("INFO", logger="fastcomus"):
         file = obtain_checkpoint_file(name)
     assert "DINOv3 License" in caplog.text
-    assert file.is_relative_to(tmp_path / "hub") and is_present(name) and not cache.exists()
+    assert file.is_relative_to(tmp_path / "hub") and is_present(name) and not weight_cache.exists()
     asked = len(server.asked)
     loaded = weights.load(name, num_classes=0).state_dict()
     assert loaded and all(torch.equal(tensor, own[key]) for key, tensor in loaded.items())

@@ -21,6 +21,8 @@ from fastcomus.objects.saliency.basnet import BASNet
 from fastcomus.objects.saliency.skeletons import create_saliency_network
 from fastcomus.run import preset
 
+pytestmark = pytest.mark.usefixtures("weight_cache")
+
 
 def add(name: str, file: Path) -> Path:
     return weights.add(name, file, create_saliency_network)
@@ -40,17 +42,6 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-@pytest.fixture(autouse=True)
-def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None) -> Path:
-    """Empty caches, a network that may be asked, and no proxy on the way to this machine."""
-    monkeypatch.setenv("FASTCOMUS_WEIGHTS", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv("FASTCOMUS_OFFLINE")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return tmp_path / "cache"
-
-
 @pytest.fixture
 def dino(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """`server`, as the place that dino_resnet50 comes from."""
@@ -66,11 +57,11 @@ def resnet_state() -> dict[str, torch.Tensor]:
     return timm.create_model("resnet50", num_classes=0).state_dict()
 
 
-def test_presence_is_looked_up_on_this_machine_alone(own_caches: Path, dino: Server) -> None:
+def test_presence_is_looked_up_on_this_machine_alone(weight_cache: Path, dino: Server) -> None:
     assert weights.is_present("efficientnet-lite0")
     assert not weights.is_present("dino_resnet50") and not weights.is_present("vit_small_patch8_224.dino")
-    own_caches.mkdir()
-    (own_caches / "dino_resnet50.pth").write_bytes(b"x")
+    weight_cache.mkdir()
+    (weight_cache / "dino_resnet50.pth").write_bytes(b"x")
     assert weights.is_present("dino_resnet50")
     assert dino.asked == []
 
@@ -124,13 +115,13 @@ def test_nonsense_for_an_answer_counts_as_absent(monkeypatch: pytest.MonkeyPatch
 
 
 def test_dino_resnet50_is_fetched_once_and_loads(
-    dino: Server, own_caches: Path, resnet_state: dict[str, torch.Tensor]
+    dino: Server, weight_cache: Path, resnet_state: dict[str, torch.Tensor]
 ) -> None:
     dino.holds("/dino.pth", saved(resnet_state))
     encoder = weights.load("dino_resnet50", num_classes=0)
     backbone = weights.load("dino_resnet50", features_only=True, out_indices=(-1,), output_stride=8)
     assert dino.asked == ["GET /dino.pth"]
-    names = {file.name for file in own_caches.iterdir()} - {"dino_resnet50.pth.lock"}
+    names = {file.name for file in weight_cache.iterdir()} - {"dino_resnet50.pth.lock"}
     assert names == {"dino_resnet50.pth", "dino_resnet50.pth.sha256"}
     for network in (encoder, backbone):
         for name, tensor in network.state_dict().items():
@@ -201,7 +192,7 @@ def test_added_vit_takes_another_size_of_image(tmp_path: Path) -> None:
     assert torch.equal(loaded["blocks.11.mlp.fc2.weight"], own["blocks.11.mlp.fc2.weight"])
 
 
-def test_adding_again_replaces(tmp_path: Path, own_caches: Path) -> None:
+def test_adding_again_replaces(tmp_path: Path, weight_cache: Path) -> None:
     for value, ending in ((1.0, ".pth"), (2.0, ".safetensors"), (3.0, ".pth")):
         state = {"decoder.weight": torch.full((1, 384, 1, 1), value), "decoder.bias": torch.zeros(1)}
         file = tmp_path / f"new{ending}"
@@ -209,11 +200,11 @@ def test_adding_again_replaces(tmp_path: Path, own_caches: Path) -> None:
         add("found", file)
         kept = weights.obtain_checkpoint_file("found")
         assert kept.name == f"found{ending}" and weights.read_checkpoint(kept)["decoder.weight"][0, 0, 0, 0] == value
-        names = {file.name for file in own_caches.iterdir()} - {"found.lock"}
+        names = {file.name for file in weight_cache.iterdir()} - {"found.lock"}
         assert names == {f"found{ending}", f"found{ending}.sha256"}
 
 
-def test_adding_refuses_other_networks_and_leaves_what_is_there(tmp_path: Path, own_caches: Path) -> None:
+def test_adding_refuses_other_networks_and_leaves_what_is_there(tmp_path: Path, weight_cache: Path) -> None:
     torch.save({"decoder": {"weight": torch.zeros(1, 384, 1, 1), "bias": torch.zeros(1)}}, tmp_path / "found.pt")
     before = add("found", tmp_path / "found.pt").read_bytes()
     file = tmp_path / "other.pth"
@@ -232,7 +223,7 @@ def test_adding_refuses_other_networks_and_leaves_what_is_there(tmp_path: Path, 
         assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match=r"there is no file .*absent"):
         add("found", tmp_path / "absent")
-    assert {file.name for file in own_caches.iterdir() if not file.name.endswith(".lock")} == {
+    assert {file.name for file in weight_cache.iterdir() if not file.name.endswith(".lock")} == {
         "found.pth",
         "found.pth.sha256",
     }
