@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastcomus.run.cluster import cluster_rows as cluster
     from fastcomus.run.run import Run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["Clusters", "InputError", "Run", "__version__", "cluster"]
 
 _HOMES = {

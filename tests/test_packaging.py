@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from places import ROOT
 
+import fastcomus
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,6 +45,12 @@ def test_wheel_carries_the_kernels_and_finds_them_inside_the_package(wheel: Path
         [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
     )
     assert "the kernel mask_boxes.cu is missing; looked in" in done.stderr
+
+
+def test_wheel_has_the_version_of_the_package_and_its_types(wheel: Path) -> None:
+    assert wheel.name.split("-")[1] == fastcomus.__version__
+    with zipfile.ZipFile(wheel) as archive:
+        assert "fastcomus/py.typed" in archive.namelist()
 
 
 def test_the_cpu_extra_pulls_neither_cupy_nor_cuml(wheel: Path) -> None:
