@@ -21,8 +21,8 @@ from bench import harness
 from fastcomus.backends.choose import select
 from fastcomus.config import PredictConfig
 from fastcomus.images.folder import find_images
-from fastcomus.segmentation.labelling import label_images
-from fastcomus.segmentation.prediction import WINDOW, Prediction, resize_shorter_side
+from fastcomus.segmentation.class_scores import Prediction
+from fastcomus.segmentation.prediction import WINDOW, label_images, resize_shorter_side
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter
 from fastcomus.settings import get_preset_config, parse_scales
 from fastcomus.store.masks import get_mask_file_name, read_class_map, write_class_map

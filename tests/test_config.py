@@ -24,8 +24,8 @@ from fastcomus import InputError, Run, cluster
 from fastcomus.backends.choose import select
 from fastcomus.config import STAGES, Config
 from fastcomus.segmentation import samples
-from fastcomus.segmentation.labelling import label_images
-from fastcomus.segmentation.prediction import Prediction
+from fastcomus.segmentation.class_scores import Prediction
+from fastcomus.segmentation.prediction import label_images
 from fastcomus.settings import (
     PRESETS,
     from_dict,

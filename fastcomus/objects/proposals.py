@@ -9,9 +9,8 @@ from itertools import chain
 import numpy as np
 import torch
 
-from fastcomus.backends.decoded_images import DecodedImage, cut_into_batches, decode_image, decode_images
 from fastcomus.backends.interface import Backend, Image
-from fastcomus.backends.read_ahead import read_ahead
+from fastcomus.backends.read_ahead import DecodedImage, cut_into_batches, decode_image, decode_images, read_ahead
 from fastcomus.config import EmbedConfig
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.roots import ImageRoot

@@ -17,6 +17,7 @@ from fastcomus.networks.augmentation import ReadSample
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import ImageSource
 from fastcomus.run.workplace import Workplace
+from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.files import (
     NETWORK_FILES,
     has_segmenter,
@@ -27,8 +28,7 @@ from fastcomus.segmentation.files import (
     write_segmenter,
     write_training_state,
 )
-from fastcomus.segmentation.labelling import label_images
-from fastcomus.segmentation.prediction import Prediction
+from fastcomus.segmentation.prediction import label_images
 from fastcomus.segmentation.samples import Sample, check_samples, make_sample_reader
 from fastcomus.segmentation.segmenter import Segmenter
 from fastcomus.segmentation.training import SelfTraining

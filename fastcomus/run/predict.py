@@ -26,10 +26,10 @@ from fastcomus.run.engines.work import Engine, Loaded, Stored
 from fastcomus.run.predicted_folder import PredictedFolder
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
+from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.files import load_segmenter
-from fastcomus.segmentation.labelling import predict_and_write
 from fastcomus.segmentation.predicted_files import encode_predicted_files
-from fastcomus.segmentation.prediction import Prediction
+from fastcomus.segmentation.prediction import predict_and_write
 from fastcomus.settings import with_settings
 from fastcomus.store.run_folder import RunFolder
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from fastcomus.backends.decoded_images import take_decoded_counts
+from fastcomus.backends.read_ahead import take_decoded_counts
 from fastcomus.errors import InputError
 from fastcomus.progress import collect_counts
 from fastcomus.run.workplace import Workplace

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fastcomus.clusters.names import ClusterNames
-from fastcomus.segmentation.prediction import Prediction
+from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.store.masks import encode_class_map, get_mask_file_name, make_voc_palette
 
 _OVERLAY_QUALITY = 90  # of JPEG

@@ -1,95 +1,106 @@
-"""Class maps of images by the trained segmenter (steps 10 and 11)."""
+"""Label images by the trained segmenter, reading, labelling and writing at the same time (steps 10 and 11)."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from fastcomus.backends.decoded_images import DecodedImage, resize_planes
 from fastcomus.backends.interface import Backend, Image
 from fastcomus.backends.machine import move_to_device
-from fastcomus.config import PredictConfig
-from fastcomus.images.found import UnreadableImage
+from fastcomus.backends.read_ahead import AHEAD, DecodedImage, decode_images, read_ahead, resize_planes
+from fastcomus.config import Config, PredictConfig
+from fastcomus.images.roots import ImageRoot
+from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
 from fastcomus.networks.fitting_batches import FittingBatches, choose_batch_limit
 from fastcomus.networks.fixed_padding import align_side
-from fastcomus.networks.precision import use_precision
+from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
+from fastcomus.networks.precision import choose_precision, use_precision
+from fastcomus.progress import show_progress
+from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.segmenter import Segmenter
 from fastcomus.settings import parse_scales
 
+Result = TypeVar("Result")
+
 WINDOW = 64  # neighbouring images that may share batches
-_BAND_VALUES = 2**20  # logits held at once while enlarging: 4 MiB of float32, whatever the image's size
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says about one image; labels and probabilities are computed from it when they are asked for.
+def label_images(
+    segmenter: Segmenter,
+    root: ImageRoot,
+    names: Sequence[str],
+    done: Collection[str],
+    write: Callable[[Prediction], Result],
+    config: Config,
+    backend: Backend,
+    workers: int,
+    task: str,
+) -> Iterator[Result]:
+    """Label images with a progress bar, and let an interruption end the work after any image.
 
-    Attributes:
-        image: Name of the image.
-        logits: For each size that the network saw, (k + 1, h, w) float32 on the network's device; logit i belongs to
-            pixel i * `output_stride` of the network's input, which is the image resized.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        output_stride: Pixels of the network's input per logit.
-        error: Why the image could not be read; there are no logits then.
-        pixels: The decoded image (H, W, 3) uint8, in host memory; None unless `predict` was asked to keep it.
+    Args:
+        segmenter: The network; it is put into eval mode.
+        root: Where the images lie.
+        names: Names of the images under `root`.
+        done: Names that need no labels any more.
+        write: See `predict_and_write`.
+        config: Settings of the run.
+        backend: Where the network runs.
+        workers: Number of threads that read, and of threads that write.
+        task: Title of the progress bar.
+
+    Yields:
+        What `write` returned for each image.
     """
+    segmenter = with_folded_batch_norms(segmenter.eval(), torch.uint8)
+    with show_progress(task, len(names), "images", len(done)) as advance:
+        for result in predict_and_write(segmenter, root, names, done, write, config, backend, workers):
+            yield result
+            advance(1)
+            reach_safe_point()
 
-    image: str
-    logits: tuple[torch.Tensor, ...] = ()
-    height: int = 0
-    width: int = 0
-    output_stride: int = 1
-    error: UnreadableImage | None = None
-    pixels: np.ndarray | None = None
 
-    def compute_labels(self) -> np.ndarray:
-        """Compute the label of every pixel: (height, width) uint16, 0 for background, c + 1 for cluster c."""
-        return compute_enlarged_argmax(self.logits, self.height, self.width, self.output_stride).numpy()
+def predict_and_write(
+    segmenter: Segmenter,
+    root: ImageRoot,
+    names: Sequence[str],
+    done: Collection[str],
+    write: Callable[[Prediction], Result],
+    config: Config,
+    backend: Backend,
+    workers: int,
+    keep_pixels: bool = False,
+) -> Iterator[Result]:
+    """Label images, reading, labelling and writing at the same time.
 
-    def compute_labels_and_confidence(
-        self, is_object: np.ndarray | None = None, weight: float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the label of every pixel and its probability.
+    Args:
+        segmenter: The network.
+        root: Where the images lie.
+        names: Names of the images under `root`.
+        done: Names that need no labels any more.
+        write: Called with the prediction of every other image, by `workers` threads at once.
+        config: Settings of the run.
+        backend: Where the network runs.
+        workers: Number of threads that read, and of threads that write.
+        keep_pixels: Whether predictions carry the decoded pixels of their images; see `predict`.
 
-        Args:
-            is_object: (height, width) bool, a second opinion on where objects are.
-            weight: Of the second opinion, in [0, 1); the network counts the rest (`with_second_opinion`).
-
-        Returns:
-            (height, width) uint16 labels, and (height, width) uint8 probabilities, 255 for 1.
-        """
-        labels, confidence, row = [], [], 0
-        for scores in _enlarge_in_bands(self.logits, self.height, self.width, self.output_stride):
-            probabilities = scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)
-            if is_object is not None and weight:
-                rows = torch.from_numpy(is_object[row : row + scores.shape[1]])
-                probabilities = with_second_opinion(probabilities, rows.to(scores.device), weight)
-            highest = probabilities.max(0)
-            labels.append(highest.indices.int().cpu())
-            confidence.append((255 * highest.values).round().to(torch.uint8).cpu())
-            row += scores.shape[1]
-        return torch.cat(labels).to(torch.uint16).numpy(), torch.cat(confidence).numpy()
-
-    def compute_probabilities(self) -> np.ndarray:
-        """Compute the probability of every cluster at a quarter of the network's largest input.
-
-        Returns:
-            (k + 1, h, w) float16 in [0, 1], background first. Enlarged to the image with half-pixel centres
-            (`interpolate(..., align_corners=False)`), the most probable class of a pixel is its label, except at
-            edges between two labels.
-        """
-        finest = max(self.logits, key=lambda one: one[0].numel())
-        height, width = (((side - 1) * self.output_stride + 1) // 4 for side in finest.shape[1:])
-        bands = [scores.cpu() for scores in _enlarge_in_bands(self.logits, height, width, self.output_stride)]
-        scores = torch.cat(bands, dim=1)
-        return (scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)).half().numpy()
+    Yields:
+        What `write` returned for each image.
+    """
+    # Pixels at full size take 36 MB of a photograph of 12 megapixels, so that no more than a batch of them waits.
+    ahead = min(AHEAD, choose_batch_size(config.predict, backend.device)) if keep_pixels else AHEAD
+    max_pixels = config.embed.max_pixels
+    decoded = partial(decode_images, root=root, max_pixels=max_pixels, backend=backend, workers=workers, ahead=ahead)
+    precision = choose_precision(config.train.precision, backend.device)
+    predictions = predict(segmenter, names, decoded, config.predict, precision, backend, done, keep_pixels)
+    return read_ahead(write, predictions, workers, ahead)
 
 
 def predict(
@@ -161,45 +172,6 @@ def choose_batch_size(config: PredictConfig, device: torch.device) -> int:
     return choose_batch_limit(config.predict_batch, device, on_gpu=WINDOW, on_cpu=4)
 
 
-def compute_enlarged_argmax(
-    logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int
-) -> torch.Tensor:
-    """Enlarge logits bilinearly to the size of the image and take the highest label.
-
-    With an output stride of 1, this is `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`.
-
-    Args:
-        logits: (C, h, w) for each size that the network saw; several are averaged as probabilities. Logit i belongs
-            to pixel i * output_stride of the network's input, which is the image resized.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        output_stride: Pixels of the network's input per logit.
-
-    Returns:
-        (height, width) uint16, on the CPU.
-    """
-    # `max` gives the first of equal values, as `argmax` does, several times faster over the first dimension.
-    bands = [scores.max(0).indices.int().cpu() for scores in _enlarge_in_bands(logits, height, width, output_stride)]
-    return torch.cat(bands).to(torch.uint16)
-
-
-def with_second_opinion(probabilities: torch.Tensor, is_object: torch.Tensor, weight: float) -> torch.Tensor:
-    """Mix probabilities with a second opinion on where objects are; which cluster they belong to stays the network's.
-
-    Args:
-        probabilities: (C, H, W), background first.
-        is_object: (H, W) bool, the second opinion.
-        weight: Of the second opinion, in [0, 1).
-
-    Returns:
-        (C, H, W) probabilities.
-    """
-    objects = is_object.to(probabilities.dtype)
-    of_object = (1 - probabilities[:1]).clamp(min=torch.finfo(probabilities.dtype).tiny)
-    background = (1 - weight) * probabilities[:1] + weight * (1 - objects)
-    return torch.cat([background, probabilities[1:] * (1 - weight + weight * objects / of_object)])
-
-
 def resize_shorter_side(pixels: Image, shorter_side: float, output_stride: int) -> torch.Tensor:
     """Resize an image to a size that the network takes (`align_side`).
 
@@ -265,34 +237,3 @@ def _compute_coarse_logits(segmenter: Segmenter, images: torch.Tensor, flip: boo
     with use_precision(images.device, precision), use_bf16_shortcuts(images.device, precision):
         logits: torch.Tensor = segmenter(torch.cat([images, images.flip(-1)]) if flip else images)
     return (logits[: len(images)] + logits[len(images) :].flip(-1)) / 2 if flip else logits
-
-
-@torch.inference_mode()
-def _enlarge_in_bands(
-    logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int
-) -> Iterator[torch.Tensor]:
-    """Enlarge logits (of several sizes: sum up their probabilities), a band (C, rows, width) of the image at a time.
-
-    Bands keep memory from growing with the image.
-    """
-    down = [_build_interpolation(height, one.shape[1], output_stride, one.device) for one in logits]
-    across = [_build_interpolation(width, one.shape[2], output_stride, one.device).T for one in logits]
-    rows = max(1, _BAND_VALUES // (len(logits[0]) * width))
-    for start in range(0, height, rows):
-        enlarged = [
-            torch.matmul(torch.matmul(rows_of[start : start + rows], one), columns_of)
-            for one, rows_of, columns_of in zip(logits, down, across, strict=True)
-        ]
-        yield enlarged[0] if len(logits) == 1 else sum((one.softmax(0) for one in enlarged[1:]), enlarged[0].softmax(0))
-
-
-def _build_interpolation(target: int, source: int, output_stride: int, device: torch.device) -> torch.Tensor:
-    """Weights of the logits in each pixel, (target, source) float32, at most two of them not 0 in a row."""
-    input_side = (source - 1) * output_stride + 1
-    pixels = torch.arange(target, device=device)
-    position = (((pixels.double() + 0.5) * (input_side / target) - 0.5) / output_stride).clamp(0, source - 1)
-    first = position.long()
-    matrix = torch.zeros(target, source, dtype=torch.float64, device=device)
-    matrix[pixels, first] = 1 - (position - first)
-    matrix[pixels, (first + 1).clamp(max=source - 1)] += position - first
-    return matrix.float()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fastcomus.backends.choose import select
-from fastcomus.backends.decoded_images import DecodedImage
+from fastcomus.backends.read_ahead import DecodedImage
 from fastcomus.config import EmbedConfig, PredictConfig
 from fastcomus.errors import InputError, is_out_of_memory
 from fastcomus.networks.fitting_batches import FittingBatches, choose_batch_limit

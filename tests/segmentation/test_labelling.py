@@ -16,9 +16,9 @@ from fastcomus.backends.cpu import CpuBackend
 from fastcomus.clusters.names import name_clusters
 from fastcomus.config import Config, PredictConfig
 from fastcomus.images.reading import read_image
-from fastcomus.segmentation.labelling import predict_and_write
+from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.predicted_files import encode_predicted_files, render_overlay
-from fastcomus.segmentation.prediction import Prediction
+from fastcomus.segmentation.prediction import predict_and_write
 from fastcomus.segmentation.segmenter import Segmenter
 
 

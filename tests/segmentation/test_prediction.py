@@ -14,12 +14,12 @@ from tiny_segmenter import make_segmenter
 from torch.nn import functional
 
 from fastcomus.backends.choose import select
-from fastcomus.backends.decoded_images import DecodedImage
-from fastcomus.backends.read_ahead import read_ahead
+from fastcomus.backends.read_ahead import DecodedImage, read_ahead
 from fastcomus.config import PredictConfig
 from fastcomus.images.found import UnreadableImage
-from fastcomus.segmentation import prediction
-from fastcomus.segmentation.prediction import WINDOW, Prediction, compute_enlarged_argmax, predict, with_second_opinion
+from fastcomus.segmentation import class_scores
+from fastcomus.segmentation.class_scores import Prediction, compute_enlarged_argmax, with_second_opinion
+from fastcomus.segmentation.prediction import WINDOW, predict
 from fastcomus.segmentation.segmenter import Segmenter, enlarge_logits
 
 CPU = select("cpu")
@@ -49,7 +49,7 @@ SIZES = [(1, 1), (1, 9), (5, 7), (16, 16), (50, 33), (97, 200), (3, 300)]
 @pytest.mark.parametrize("source", [(1, 1), (1, 5), (4, 1), (5, 7), (17, 13)])
 @pytest.mark.parametrize("band_values", [1, 500, 2**25])
 def test_enlarging_equals_torchs(source: tuple[int, int], band_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction, "_BAND_VALUES", band_values)
+    monkeypatch.setattr(class_scores, "_BAND_VALUES", band_values)
     logits = torch.randn(5, *source, generator=torch.Generator().manual_seed(0))
     for height, width in SIZES:
         assert_equals_torchs(logits, height, width)
@@ -69,7 +69,7 @@ def test_strided_logits_lie_on_their_own_pixels(output_stride: int) -> None:
 
 @pytest.mark.parametrize("band_values", [1, 500, 2**25])
 def test_several_sizes_are_averaged_as_probabilities(band_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction, "_BAND_VALUES", band_values)
+    monkeypatch.setattr(class_scores, "_BAND_VALUES", band_values)
     random = torch.Generator().manual_seed(0)
     logits = [3 * torch.randn(5, *size, generator=random) for size in ((4, 5), (8, 9), (13, 17))]
     ours = compute_enlarged_argmax(logits, 40, 50, 1)
@@ -83,7 +83,7 @@ def test_several_sizes_are_averaged_as_probabilities(band_values: int, monkeypat
 @pytest.mark.parametrize("weight", [0.0, 0.2, 0.9])
 def test_a_second_opinion_counts_its_weight(sizes: int, weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the definition: the network's clusters, in the shares that it gives them, where an object is."""
-    monkeypatch.setattr(prediction, "_BAND_VALUES", 700)  # several bands
+    monkeypatch.setattr(class_scores, "_BAND_VALUES", 700)  # several bands
     random = torch.Generator().manual_seed(3)
     logits = tuple(3 * torch.randn(5, *size, generator=random) for size in ((6, 7), (12, 13))[:sizes])
     is_object = (torch.rand(40, 50, generator=random) < 0.5).numpy()

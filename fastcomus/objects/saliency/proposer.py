@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fastcomus.backends.decoded_images import resize_planes
 from fastcomus.backends.interface import Image
+from fastcomus.backends.read_ahead import resize_planes
 
 Proposer = Callable[[str, np.ndarray], np.ndarray]
 """A method without a network: `proposer(name, pixels)`, called by several threads at once.

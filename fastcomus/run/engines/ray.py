@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcomus.backends import choose
-from fastcomus.backends.decoded_images import take_decoded_counts
+from fastcomus.backends.read_ahead import take_decoded_counts
 from fastcomus.errors import InputError, get_first_line
 from fastcomus.progress import count_decoded
 from fastcomus.run.engines.work import Piece, Result, Stored, Work, make_portable, run_piece

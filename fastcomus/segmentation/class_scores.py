@@ -1,0 +1,149 @@
+"""What the network says about one image, at the image's own size: labels, confidence and probabilities (step 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fastcomus.images.found import UnreadableImage
+
+_BAND_VALUES = 2**20  # logits held at once while enlarging: 4 MiB of float32, whatever the image's size
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says about one image; labels and probabilities are computed from it when they are asked for.
+
+    Attributes:
+        image: Name of the image.
+        logits: For each size that the network saw, (k + 1, h, w) float32 on the network's device; logit i belongs to
+            pixel i * `output_stride` of the network's input, which is the image resized.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        output_stride: Pixels of the network's input per logit.
+        error: Why the image could not be read; there are no logits then.
+        pixels: The decoded image (H, W, 3) uint8, in host memory; None unless `predict` was asked to keep it.
+    """
+
+    image: str
+    logits: tuple[torch.Tensor, ...] = ()
+    height: int = 0
+    width: int = 0
+    output_stride: int = 1
+    error: UnreadableImage | None = None
+    pixels: np.ndarray | None = None
+
+    def compute_labels(self) -> np.ndarray:
+        """Compute the label of every pixel: (height, width) uint16, 0 for background, c + 1 for cluster c."""
+        return compute_enlarged_argmax(self.logits, self.height, self.width, self.output_stride).numpy()
+
+    def compute_labels_and_confidence(
+        self, is_object: np.ndarray | None = None, weight: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the label of every pixel and its probability.
+
+        Args:
+            is_object: (height, width) bool, a second opinion on where objects are.
+            weight: Of the second opinion, in [0, 1); the network counts the rest (`with_second_opinion`).
+
+        Returns:
+            (height, width) uint16 labels, and (height, width) uint8 probabilities, 255 for 1.
+        """
+        labels, confidence, row = [], [], 0
+        for scores in _enlarge_in_bands(self.logits, self.height, self.width, self.output_stride):
+            probabilities = scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)
+            if is_object is not None and weight:
+                rows = torch.from_numpy(is_object[row : row + scores.shape[1]])
+                probabilities = with_second_opinion(probabilities, rows.to(scores.device), weight)
+            highest = probabilities.max(0)
+            labels.append(highest.indices.int().cpu())
+            confidence.append((255 * highest.values).round().to(torch.uint8).cpu())
+            row += scores.shape[1]
+        return torch.cat(labels).to(torch.uint16).numpy(), torch.cat(confidence).numpy()
+
+    def compute_probabilities(self) -> np.ndarray:
+        """Compute the probability of every cluster at a quarter of the network's largest input.
+
+        Returns:
+            (k + 1, h, w) float16 in [0, 1], background first. Enlarged to the image with half-pixel centres
+            (`interpolate(..., align_corners=False)`), the most probable class of a pixel is its label, except at
+            edges between two labels.
+        """
+        finest = max(self.logits, key=lambda one: one[0].numel())
+        height, width = (((side - 1) * self.output_stride + 1) // 4 for side in finest.shape[1:])
+        bands = [scores.cpu() for scores in _enlarge_in_bands(self.logits, height, width, self.output_stride)]
+        scores = torch.cat(bands, dim=1)
+        return (scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)).half().numpy()
+
+
+def compute_enlarged_argmax(
+    logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int
+) -> torch.Tensor:
+    """Enlarge logits bilinearly to the size of the image and take the highest label.
+
+    With an output stride of 1, this is `interpolate(..., mode="bilinear", align_corners=False).argmax(0)`.
+
+    Args:
+        logits: (C, h, w) for each size that the network saw; several are averaged as probabilities. Logit i belongs
+            to pixel i * output_stride of the network's input, which is the image resized.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        output_stride: Pixels of the network's input per logit.
+
+    Returns:
+        (height, width) uint16, on the CPU.
+    """
+    # `max` gives the first of equal values, as `argmax` does, several times faster over the first dimension.
+    bands = [scores.max(0).indices.int().cpu() for scores in _enlarge_in_bands(logits, height, width, output_stride)]
+    return torch.cat(bands).to(torch.uint16)
+
+
+def with_second_opinion(probabilities: torch.Tensor, is_object: torch.Tensor, weight: float) -> torch.Tensor:
+    """Mix probabilities with a second opinion on where objects are; which cluster they belong to stays the network's.
+
+    Args:
+        probabilities: (C, H, W), background first.
+        is_object: (H, W) bool, the second opinion.
+        weight: Of the second opinion, in [0, 1).
+
+    Returns:
+        (C, H, W) probabilities.
+    """
+    objects = is_object.to(probabilities.dtype)
+    of_object = (1 - probabilities[:1]).clamp(min=torch.finfo(probabilities.dtype).tiny)
+    background = (1 - weight) * probabilities[:1] + weight * (1 - objects)
+    return torch.cat([background, probabilities[1:] * (1 - weight + weight * objects / of_object)])
+
+
+@torch.inference_mode()
+def _enlarge_in_bands(
+    logits: Sequence[torch.Tensor], height: int, width: int, output_stride: int
+) -> Iterator[torch.Tensor]:
+    """Enlarge logits (of several sizes: sum up their probabilities), a band (C, rows, width) of the image at a time.
+
+    Bands keep memory from growing with the image.
+    """
+    down = [_build_interpolation(height, one.shape[1], output_stride, one.device) for one in logits]
+    across = [_build_interpolation(width, one.shape[2], output_stride, one.device).T for one in logits]
+    rows = max(1, _BAND_VALUES // (len(logits[0]) * width))
+    for start in range(0, height, rows):
+        enlarged = [
+            torch.matmul(torch.matmul(rows_of[start : start + rows], one), columns_of)
+            for one, rows_of, columns_of in zip(logits, down, across, strict=True)
+        ]
+        yield enlarged[0] if len(logits) == 1 else sum((one.softmax(0) for one in enlarged[1:]), enlarged[0].softmax(0))
+
+
+def _build_interpolation(target: int, source: int, output_stride: int, device: torch.device) -> torch.Tensor:
+    """Weights of the logits in each pixel, (target, source) float32, at most two of them not 0 in a row."""
+    input_side = (source - 1) * output_stride + 1
+    pixels = torch.arange(target, device=device)
+    position = (((pixels.double() + 0.5) * (input_side / target) - 0.5) / output_stride).clamp(0, source - 1)
+    first = position.long()
+    matrix = torch.zeros(target, source, dtype=torch.float64, device=device)
+    matrix[pixels, first] = 1 - (position - first)
+    matrix[pixels, (first + 1).clamp(max=source - 1)] += position - first
+    return matrix.float()
