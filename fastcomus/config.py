@@ -163,7 +163,11 @@ class ClusterConfig:
     metric: str = define_setting(
         "euclidean", "Distance between embeddings in the graph: euclidean or cosine.", choices=METRICS
     )
-    n_neighbors: int = define_setting(30, "Neighbours of each object in the graph, itself included.", least=2)
+    n_neighbors: int = define_setting(
+        30,
+        "Neighbours of each object in the graph, itself included; no more than an average cluster has objects.",
+        least=2,
+    )
     recall: float = define_setting(
         0.95, "Share of true neighbours that the search among many objects must reach; 1 is exact.", within="(0, 1]"
     )

@@ -220,6 +220,8 @@ def to_toml(config: Config) -> str:
 
 
 def _convert_value(name: str, value: Any, kind: type) -> Any:
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a number of NumPy's or torch's
+        value = value.item()
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)  # theta = 0.5 in TOML
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

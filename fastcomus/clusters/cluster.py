@@ -10,8 +10,9 @@ import numpy as np
 
 from fastcomus.backends.interface import Backend
 from fastcomus.clusters.count import SuggestedCounts, compute_modularity, count_by_eigengap, find_communities
-from fastcomus.clusters.eigenmaps import Eigenmaps, compute_eigenmaps
-from fastcomus.clusters.graph import KnnGraph, build_knn_graph
+from fastcomus.clusters.eigenmaps import Eigenmaps, require_eigenmaps
+from fastcomus.clusters.few_objects import build_fitting_graph, is_fitting, list_shares, pick_clearest
+from fastcomus.clusters.graph import KnnGraph
 from fastcomus.clusters.labels import Clusters, build_clusters, cluster_rows, run_minibatch_kmeans, run_ward
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.errors import InputError
@@ -33,7 +34,8 @@ class Clustered:
         """Return what tells how reliable the result is, for the manifest: recall, component sizes, residuals."""
         facts: dict[str, Any] = {}
         if self.graph is not None:
-            facts.update(recall=self.graph.recall, components=list(self.graph.component_sizes[:100]))
+            facts.update(neighbors=self.graph.n_neighbors, recall=self.graph.recall)
+            facts.update(components=list(self.graph.component_sizes[:100]))
         if self.maps is not None:
             facts.update(residual=self.maps.residual, orthonormality=self.maps.orthonormality)
         return facts
@@ -50,12 +52,15 @@ def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
         InputError: If k exceeds the number of (different) objects, or does not suit the method.
     """
     n = len(rows)
-    if n < 2 or config.k > n:
+    if n < 2:
+        raise InputError(f"clusters need at least 2 objects; got {n}. Add images.")
+    if config.k > n:
         raise InputError(f"k must lie in [2, N]; got k={config.k} with N={n} objects. Lower --k or add images.")
     if config.method == "leiden" and config.k:
         raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k auto.")
     if config.method in GRAPHLESS_METHODS and not config.k:
         raise InputError(f"method {config.method} needs the number of clusters; give --k K, or --method spectral.")
+    _check_components(config)
     least, distinct = max(config.k, 2), set()
     for row in rows:  # usually stops after `least` rows
         distinct.add(row.tobytes())
@@ -92,19 +97,26 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
     """
     if config.method in GRAPHLESS_METHODS:
         return Clustered(_cluster_without_graph(rows, config, seed, backend))
-    graph = build_knn_graph(rows, config.n_neighbors, config.metric, config.recall, seed, backend)
-    _warn_about_graph(graph, config)
+    graph = build_fitting_graph(rows, config.k, config, seed, backend)
     if config.method == "leiden":
         labels = find_communities(graph.affinity, config.resolution, seed)
-        return Clustered(build_clusters(rows, labels, int(labels.max()) + 1, config.filter), None, graph)
+        k = int(labels.max()) + 1
+        _warn_about_graph(graph, k, config)
+        return Clustered(build_clusters(rows, labels, k, config.filter), None, graph)
     k, maps = (config.k, None) if config.k else _choose_k(graph, config, seed, backend)
-    if config.method == "agglomerative":
-        return Clustered(build_clusters(rows, run_ward(rows, k, graph.affinity), k, config.filter), None, graph)
-    wanted = min(config.n_components or k, len(rows))
-    if maps is None or maps.rows.shape[1] < wanted:
-        maps = _require_eigenmaps(graph, wanted, seed, backend)
-    maps = replace(maps, rows=np.ascontiguousarray(maps.rows[:, :wanted]), eigenvalues=maps.eigenvalues[:wanted])
-    return Clustered(cluster_rows(maps.rows, k, config.assign, config, seed, backend), maps, graph)
+    _check_components(replace(config, k=k))
+    tried = []
+    for share in list_shares(len(rows), k, config.n_neighbors) if config.method == "spectral" else (1.0,):
+        if share < 1 or not (config.k or is_fitting(graph, k, config)):
+            graph, maps = build_fitting_graph(rows, k, config, seed, backend, share), None
+        tried.append(_cluster_graph(rows, graph, maps, k, config, seed, backend))
+    found = tried[pick_clearest(rows, [one.clusters.labels for one in tried], config.metric)]
+    assert found.graph is not None
+    _warn_about_graph(found.graph, k, config)
+    if found.graph.n_neighbors < config.n_neighbors:
+        told = found.graph.n_neighbors, len(rows), k, config.n_neighbors
+        log.info("cluster: %d neighbours an object, since %d objects in %d clusters are few for %d", *told)
+    return found
 
 
 def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> SuggestedCounts:
@@ -122,8 +134,7 @@ def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: 
     Raises:
         InputError: If the eigensolver does not converge.
     """
-    graph = build_knn_graph(rows, config.n_neighbors, config.metric, config.recall, seed, backend)
-    _warn_about_graph(graph, config)
+    graph = build_fitting_graph(rows, 0, config, seed, backend)
     leiden = _count_by_leiden(graph, config, seed)
     if len(rows) < _FEW:
         return SuggestedCounts(len(rows), {"leiden": leiden, "modularity": 2, "eigengap": 2})
@@ -138,21 +149,50 @@ def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: 
     return SuggestedCounts(len(rows), counts, *curves)
 
 
+def _cluster_graph(
+    rows: np.ndarray,
+    graph: KnnGraph,
+    maps: Eigenmaps | None,
+    k: int,
+    config: ClusterConfig,
+    seed: int,
+    backend: Backend,
+) -> Clustered:
+    """Cluster the nodes of a graph; `maps` are its eigenmaps where they are known already, perhaps more than needed."""
+    if config.method == "agglomerative":
+        return Clustered(build_clusters(rows, run_ward(rows, k, graph.affinity), k, config.filter), None, graph)
+    wanted = min(config.n_components or k, len(rows))
+    if maps is None or maps.rows.shape[1] < wanted:
+        maps = require_eigenmaps(graph, wanted, seed, backend)
+    maps = replace(maps, rows=np.ascontiguousarray(maps.rows[:, :wanted]), eigenvalues=maps.eigenvalues[:wanted])
+    return Clustered(cluster_rows(maps.rows, k, config.assign, config, seed, backend), maps, graph)
+
+
 def _cluster_without_graph(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
     if config.method == "kmeans":
         return cluster_rows(rows, config.k, "kmeans", config, seed, backend)
     return build_clusters(rows, run_minibatch_kmeans(rows, config.k, config.n_init, seed), config.k, config.filter)
 
 
-def _warn_about_graph(graph: KnnGraph, config: ClusterConfig) -> None:
+def _check_components(config: ClusterConfig) -> None:
+    """Check that QR, which makes a cluster per direction, has enough of them."""
+    if config.method == "spectral" and config.assign == "qr" and 0 < config.n_components < config.k:
+        raise InputError(
+            f"--assign qr needs as many eigenvectors as clusters; got n_components={config.n_components} with "
+            f"k={config.k}. Leave out --n-components, or give --assign kmeans."
+        )
+
+
+def _warn_about_graph(graph: KnnGraph, k: int, config: ClusterConfig) -> None:
     sizes = graph.component_sizes
-    if len(sizes) > 1:
+    if len(sizes) > k:
         shown = ", ".join(map(str, sizes[:5])) + (", ..." if len(sizes) > 5 else "")
         log.warning(
-            "cluster: the graph falls into %d parts (of %s objects); each becomes at least one cluster when k allows. "
-            "More --n-neighbors join them.",
+            "cluster: the graph falls into %d parts (of %s objects), more than %d clusters, so that some parts without "
+            "a link share a cluster. More --n-neighbors join them.",
             len(sizes),
             shown,
+            k,
         )
     if graph.recall < config.recall:
         log.warning("cluster: the search found %.3f of the true neighbours, not %.3f", graph.recall, config.recall)
@@ -181,7 +221,7 @@ def _count_by_leiden(graph: KnnGraph, config: ClusterConfig, seed: int) -> int:
 
 def _find_eigenmaps_to_count(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> Eigenmaps:
     """One more eigenvector than the largest k tried, so that the gap after it is known."""
-    return _require_eigenmaps(graph, min(config.max_k, graph.affinity.shape[0] - 2) + 1, seed, backend)
+    return require_eigenmaps(graph, min(config.max_k, graph.affinity.shape[0] - 2) + 1, seed, backend)
 
 
 def _compute_modularities(
@@ -197,10 +237,3 @@ def _compute_modularities(
 
 def _pick_highest(modularities: dict[int, float]) -> int:
     return max(modularities, key=lambda k: modularities[k])
-
-
-def _require_eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) -> Eigenmaps:
-    try:
-        return compute_eigenmaps(graph.affinity, count, seed, backend, graph.order)
-    except ArithmeticError as error:
-        raise InputError(f"{error}.") from error

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from fastcomus.backends.interface import Backend
-from fastcomus.clusters.graph import drop_loops
+from fastcomus.clusters.graph import KnnGraph, drop_loops
+from fastcomus.errors import InputError
 
 _ROWS_AT_ONCE = 65_536
 _COLUMNS_AT_ONCE = 8
@@ -69,6 +70,18 @@ def compute_eigenmaps(
         part = slice(start, start + _ROWS_AT_ONCE)
         rows[part if order is None else order[part]] = scale[part, None] * vectors[part]
     return Eigenmaps(rows, 1 - values, residual, orthonormality)
+
+
+def require_eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) -> Eigenmaps:
+    """Compute the first `count` eigenmaps of a graph; see `compute_eigenmaps`.
+
+    Raises:
+        InputError: If the solver did not converge.
+    """
+    try:
+        return compute_eigenmaps(graph.affinity, count, seed, backend, graph.order)
+    except ArithmeticError as error:
+        raise InputError(f"{error}.") from error
 
 
 def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray) -> np.ndarray:

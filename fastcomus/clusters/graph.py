@@ -22,16 +22,24 @@ class KnnGraph:
         recall: Share of the true neighbours that the search found, in [0, 1]; 1 for an exact search.
         order: (N,) int64, the rows in an order that keeps linked ones close together, in which products with the graph
             are faster.
+        n_neighbors: Neighbours of each row, itself included.
     """
 
     affinity: csr_array
     component_sizes: tuple[int, ...]
     recall: float
     order: np.ndarray
+    n_neighbors: int
 
 
 def build_knn_graph(
-    embeddings: np.ndarray, n_neighbors: int, metric: str, recall: float, seed: int, backend: Backend
+    embeddings: np.ndarray,
+    n_neighbors: int,
+    metric: str,
+    recall: float,
+    seed: int,
+    backend: Backend,
+    groups: np.ndarray | None = None,
 ) -> KnnGraph:
     """Build W = (A + A^T) / 2, where A has a 1 from every row to its `n_neighbors` nearest rows, itself included.
 
@@ -42,24 +50,29 @@ def build_knn_graph(
         recall: Share of the true neighbours that an approximate search must find, in (0, 1]; 1 searches exactly.
         seed: For the approximate search.
         backend: Searches for neighbours.
+        groups: (N,) integers; rows of different groups are not linked. None links any rows.
 
     Returns:
         The graph with its components and the recall that was reached.
     """
     n = len(embeddings)
+    n_neighbors = min(n_neighbors, n)
     if metric == "cosine":
         embeddings = normalise_rows(embeddings)
-    neighbors = backend.find_neighbors(embeddings, min(n_neighbors, n), recall, seed)
+    neighbors = backend.find_neighbors(embeddings, n_neighbors, recall, seed)
     reached, order = neighbors.recall, neighbors.order
-    count = neighbors.indices.shape[1]
+    indices, count = neighbors.indices, neighbors.indices.shape[1]
+    if groups is not None:  # a link across groups becomes one of the row to itself, which does not count
+        indices = np.where(groups[indices] == groups[:, None], indices, np.arange(n)[:, None])
+        n_neighbors = min(n_neighbors, int(np.bincount(groups).min()))
     # 32-bit positions while they fit, also those of the sum of both directions.
-    kind = np.int32 if 2 * neighbors.indices.size < 2**31 else np.int64
+    kind = np.int32 if 2 * indices.size < 2**31 else np.int64
     indptr = np.arange(0, (n + 1) * count, count, dtype=kind)
-    ones = np.ones(neighbors.indices.size, np.float32)
-    directed = csr_array((ones, neighbors.indices.ravel().astype(kind, copy=False), indptr), shape=(n, n))
+    ones = np.ones(indices.size, np.float32)
+    directed = csr_array((ones, indices.ravel().astype(kind, copy=False), indptr), shape=(n, n))
     directed.sum_duplicates()  # a row for which the search found too few neighbours is filled up with itself
     directed.data[:] = 1
-    del ones, indptr, neighbors  # to save memory: each is as large as the graph
+    del ones, indptr, indices, neighbors  # to save memory: each is as large as the graph
     affinity = directed + directed.T.tocsr()
     affinity.data *= np.float32(0.5)
     del directed
@@ -67,7 +80,7 @@ def build_knn_graph(
     # In a symmetric graph strong and weak components are the same; the strong ones are found faster.
     _, component = connected_components(affinity, connection="strong")
     sizes = np.sort(np.bincount(component))[::-1]
-    return KnnGraph(affinity, tuple(sizes.tolist()), reached, order)
+    return KnnGraph(affinity, tuple(sizes.tolist()), reached, order, n_neighbors)
 
 
 def drop_loops(affinity: csr_array) -> csr_array:

@@ -14,6 +14,7 @@ from fastcomus.config import ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 
 _PIVOT_ROWS = 50_000  # among which the pivots are sought
+_LENGTHS = 0.02  # power to which lengths of rows count in that search
 _ROWS_AT_ONCE = 65_536
 _COLUMNS_AT_ONCE = 8
 
@@ -44,7 +45,8 @@ def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, s
         rows: (N, C) float32, eigenmaps or embeddings.
         k: Number of clusters.
         assign: "kmeans" (the paper's: the best of `config.n_init` runs), "normalized" (k-means on rows of unit length
-            from one start found by QR) or "qr" (by QR alone). The last two are for eigenmaps.
+            from one start found by QR) or "qr" (by QR alone, unless that leaves a cluster empty). The last two are
+            for eigenmaps.
         config: Has `n_init` and `filter`.
         seed: For k-means and for the rows among which QR looks.
         backend: Runs k-means.
@@ -55,14 +57,15 @@ def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, s
     if assign == "kmeans":
         labels, _ = backend.run_kmeans(rows, k, config.n_init, seed)
         return build_clusters(rows, labels, k, config.filter)
-    rows = normalise_rows(rows)
     pivots = _find_pivots(rows, k, seed)
-    if assign == "normalized":
-        # With too few directions for a start, k-means++ chooses one.
-        start = rows[pivots] if len(pivots) == k else None
-        labels, _ = backend.run_kmeans(rows, k, config.n_init, seed, start)
-    else:
+    rows = normalise_rows(rows)
+    # With too few directions for a start, k-means++ chooses one.
+    start = rows[pivots] if len(pivots) == k else None
+    if assign == "qr" and start is not None:
         labels = _assign_by_pivots(rows, pivots)
+        if np.bincount(labels, minlength=k).min() > 0:
+            return build_clusters(rows, labels, k, config.filter)
+    labels, _ = backend.run_kmeans(rows, k, config.n_init, seed, start)
     return build_clusters(rows, labels, k, config.filter)
 
 
@@ -157,12 +160,15 @@ def _find_pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Find rows in k directions that differ most: the pivots of a QR factorisation of rows^T, from a sample of rows.
 
     (Damle, Minden and Ying, "Simple, direct and efficient multi-way spectral clustering", 2019.) There are fewer than k
-    where the rows have fewer directions.
+    where the rows have fewer directions. Rows count as almost equally long: of equal lengths, rounding would choose the
+    first pivot, and the order of the rows would matter; of their own lengths, long rows would be chosen for that alone.
     """
     among = np.arange(len(rows))
     if len(rows) > _PIVOT_ROWS:
         among = np.sort(np.random.default_rng(seed).choice(len(rows), _PIVOT_ROWS, replace=False))
-    triangle, order = scipy.linalg.qr(rows[among].T, mode="r", pivoting=True, check_finite=False)
+    wide = rows[among].astype(np.float64)
+    wide *= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float32).tiny) ** (_LENGTHS - 1)
+    triangle, order = scipy.linalg.qr(wide.T, mode="r", pivoting=True, check_finite=False)
     strength = np.abs(triangle.diagonal())
     directions = int((strength > 1e-5 * strength[0]).sum())
     pivots: np.ndarray = among[order[: min(k, directions)]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def assign(
         )
     at.remember(config)
     clustered_by = ClusterConfig(**manifest["config"])
+    clustered_by = replace(clustered_by, n_neighbors=manifest.get("neighbors", clustered_by.n_neighbors))
     found = assign_embeddings(
         new_rows,
         rows,

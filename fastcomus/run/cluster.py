@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastcomus.backends.choose import select
 from fastcomus.clusters.cluster import check_count, cluster_embeddings, suggest_counts
@@ -36,7 +37,7 @@ from fastcomus.store.sealed_json import compute_fingerprint
 
 log = logging.getLogger("fastcomus")
 
-Embeddings = Path | str | np.ndarray | None
+Embeddings = Path | ArrayLike | None
 
 
 @stage()
@@ -88,12 +89,12 @@ def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, A
 
 
 def cluster_rows(
-    embeddings: np.ndarray, k: int = 0, *, seed: int = 0, device: str = "auto", **settings: Unpack[ClusterOptions]
+    embeddings: ArrayLike, k: int = 0, *, seed: int = 0, device: str = "auto", **settings: Unpack[ClusterOptions]
 ) -> Clusters:
     """Cluster rows in memory: graph, eigenmaps, labels, filter (steps 4 to 7). Nothing is written.
 
     Args:
-        embeddings: (N, D) finite floats.
+        embeddings: (N, D) finite numbers: an array, or what NumPy makes one of.
         k: Number of clusters, at least 2; 0 estimates it.
         seed: Seed of everything random.
         device: auto, cpu, cuda or cuda:N.

@@ -16,8 +16,8 @@ from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
+    from numpy.typing import ArrayLike
 
     from fastcomus.clusters.count import SuggestedCounts
     from fastcomus.clusters.labels import Clusters
@@ -112,12 +112,12 @@ class Run:
         return read_shards(self.folder)
 
     def cluster(
-        self, embeddings: Path | str | np.ndarray | None = None, **settings: Unpack[keywords.ClusterSettings]
+        self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
     ) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own (steps 4 to 7); of objects, write class maps, too.
 
         Args:
-            embeddings: Rows to cluster instead: an array (N, D) of floats, an .npy file, or a Parquet file with a
+            embeddings: Rows to cluster instead: an array (N, D), an .npy file, or a Parquet file with a
                 column `embedding`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """
@@ -126,7 +126,7 @@ class Run:
         return cluster(self.workplace, embeddings, settings=settings)
 
     def suggest_k(
-        self, embeddings: Path | str | np.ndarray | None = None, **settings: Unpack[keywords.ClusterSettings]
+        self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
     ) -> SuggestedCounts:
         """Estimate the number of clusters by every criterion; write suggest-k/index.html and counts.json.
 

@@ -7,11 +7,13 @@ import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from scipy.sparse import issparse
 
 from fastcomus.errors import InputError, get_first_line
 from fastcomus.store.integrity import compute_file_digest
@@ -82,11 +84,11 @@ def join_rows(parts: Iterable[pa.Table], count: int, folder: Path) -> np.ndarray
     return rows
 
 
-def read_embeddings(source: Path | str | np.ndarray) -> tuple[np.ndarray, str]:
+def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
     """Read embeddings and compute a digest of them.
 
     Args:
-        source: An array, an .npy file of shape (N, D), or Parquet with a column `embedding`.
+        source: An .npy file of shape (N, D), Parquet with a column `embedding`, or rows that `check_embeddings` takes.
 
     Returns:
         The rows and a SHA-256 (hex).
@@ -94,7 +96,8 @@ def read_embeddings(source: Path | str | np.ndarray) -> tuple[np.ndarray, str]:
     Raises:
         InputError: The file cannot be read.
     """
-    if isinstance(source, np.ndarray):
+    if not isinstance(source, Path | str):
+        source = check_embeddings(source)
         digest = hashlib.sha256(f"{source.dtype} {source.shape}".encode())
         digest.update(np.ascontiguousarray(source).tobytes())
         return source, digest.hexdigest()
@@ -125,8 +128,30 @@ def _read_npy(file: Path) -> np.ndarray:
         return rows
 
 
-def check_embeddings(rows: np.ndarray) -> np.ndarray:
-    """Return `rows` as (N, D) float32 in C order. Raises InputError unless they are finite numbers of that shape."""
+def check_embeddings(embeddings: Any) -> np.ndarray:
+    """Check embeddings.
+
+    Args:
+        embeddings: Finite real numbers of shape (N, D): an array, or what NumPy makes one of (a list, a data frame, a
+            tensor in host memory).
+
+    Returns:
+        (N, D) float32 in C order.
+
+    Raises:
+        InputError: If they are not such numbers.
+    """
+    if issparse(embeddings):
+        raise InputError("embeddings must be dense; got a sparse matrix. Give embeddings.toarray().")
+    if hasattr(embeddings, "detach"):  # a tensor, which may need gradients, lie on a device or be of bfloat16
+        embeddings = embeddings.detach().float().cpu()
+    try:
+        rows = np.asarray(embeddings)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"embeddings must be an array of shape (N, D); got a {type(embeddings).__name__} that NumPy makes none of "
+            f"({get_first_line(error)})."
+        ) from error
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number) or np.iscomplexobj(rows):
         raise InputError(f"embeddings must be real numbers of shape (N, D); got {rows.dtype} of shape {rows.shape}.")
     with np.errstate(over="ignore"):  # float64 numbers that float32 cannot hold are named below

@@ -42,7 +42,7 @@ def test_few_objects_have_a_page_too(n: int, tmp_path: Path) -> None:
 
 
 def test_one_object_is_too_few(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="N=1"):
+    with pytest.raises(InputError, match="at least 2 objects; got 1"):
         Run(tmp_path / "run", preset="offline").suggest_k(np.ones((1, 4)))
     assert not (tmp_path / "run").exists()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import planted
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from scipy.spatial.distance import cosine
 from sklearn.metrics import adjusted_rand_score
 
@@ -151,11 +153,51 @@ def test_spectral_beats_kmeans_on_dino_like_embeddings() -> None:
     assert scores["spectral"] > 0.7 and scores["spectral"] > scores["kmeans"] + 0.05, scores
 
 
-def test_order_of_the_rows_does_not_matter() -> None:
-    rows, _ = planted.gaussian(spread=0.5)
-    order = np.random.default_rng(1).permutation(len(rows))
-    shuffled = fastcomus.cluster(rows[order], 5).labels
-    assert adjusted_rand_score(fastcomus.cluster(rows, 5).labels[order], shuffled) == 1
+@pytest.mark.parametrize("assign", ["qr", "normalized"])
+def test_order_of_the_rows_does_not_matter(assign: str) -> None:
+    rows, _ = planted.gaussian(400, spread=2.5)
+    one = fastcomus.cluster(rows, 10, assign=assign, device="cpu").labels
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        assert (
+            adjusted_rand_score(one[order], fastcomus.cluster(rows[order], 10, assign=assign, device="cpu").labels) == 1
+        )
+
+
+def test_qr_takes_any_order_signs_and_precision() -> None:
+    """As scikit-learn's test_cluster_qr and test_cluster_qr_permutation_invariance, for 30 seeds."""
+    for seed in range(30):
+        random = np.random.RandomState(seed)
+        rows, order, signs = random.randn(100, 5), random.permutation(100), random.choice([-1, 1], 5)
+        labels = label_by_qr(rows)
+        for other, expected in (
+            (rows[order], labels[order]),
+            (rows * signs, labels),
+            (rows.astype(np.float32), labels),
+        ):
+            assert adjusted_rand_score(expected, label_by_qr(other)) == 1
+        assert set(label_by_qr(rows[:10])) == set(range(5))
+
+
+def label_by_qr(rows: np.ndarray) -> np.ndarray:
+    return cluster_rows(rows, rows.shape[1], "qr", ClusterConfig(), 0, CPU).labels
+
+
+def test_rows_of_other_libraries_are_taken_or_refused() -> None:
+    rows, _ = planted.gaussian(60)
+    labels = fastcomus.cluster(rows, 3, device="cpu").labels
+    tensor = torch.tensor(rows, requires_grad=True)
+    frame = pytest.importorskip("pandas").DataFrame(rows)
+    for other in (rows.tolist(), frame, tensor, tuple(rows)):
+        assert (fastcomus.cluster(other, np.int64(3), device="cpu").labels == labels).all()
+    for other, message in (
+        (csr_array(rows), "dense; got a sparse matrix"),
+        ([[1.0, 2.0], [3.0]], "got a list that NumPy makes none of"),
+        (frame.astype(str), "real numbers"),
+        (None, "real numbers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fastcomus.cluster(other, 3, device="cpu")
 
 
 def test_equal_seeds_give_equal_bytes() -> None:
@@ -195,7 +237,7 @@ def test_bad_input_is_named() -> None:
         (lambda: fastcomus.cluster(rows, method="kmeans"), "kmeans needs the number of clusters"),
         (lambda: fastcomus.cluster(rows, 5, assign="normalised"), "did you mean normalized"),
         (lambda: fastcomus.cluster(rows, 5, recall=0.0), r"recall must lie in \(0, 1\]"),
-        (lambda: fastcomus.cluster(rows[:1]), "k must lie in"),
+        (lambda: fastcomus.cluster(rows[:1]), "at least 2 objects; got 1"),
         (lambda: fastcomus.cluster(rows, 5, filter=1.0), r"filter must lie in \[0, 1\)"),
         (lambda: fastcomus.cluster(rows, 5, n_neighbours=10), "did you mean n_neighbors"),
         (lambda: fastcomus.cluster(rows, 5, device="cuda:99"), "--device cuda:99"),

@@ -1,0 +1,147 @@
+"""The graph of few objects: neighbours that follow the number of objects and clusters, and no links across wide gaps.
+
+With as many neighbours as objects a graph is complete and its eigenvectors say nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from sklearn.metrics import silhouette_score
+
+from fastcomus.backends.interface import Backend
+from fastcomus.clusters.count import count_by_eigengap
+from fastcomus.clusters.eigenmaps import require_eigenmaps
+from fastcomus.clusters.graph import KnnGraph, build_knn_graph
+from fastcomus.config import ClusterConfig
+from fastcomus.store.embeddings import normalise_rows
+
+FEW_ROWS = 2_000  # up to which gaps are looked for: all distances fit into 16 MB
+_LEAST_NEIGHBORS = 3
+_FIRST_NEIGHBORS = 6  # where the number of clusters is unknown
+_SHARES = (1, 0.7, 0.5, 0.35, 0.25)  # of an average cluster: where clusters differ in size, the small ones decide
+_CLEARER = 0.01  # by which silhouettes must be higher for fewer neighbours than an average cluster has objects
+_APART = 1.5  # a gap is at least this many times as wide as the largest step between neighbours
+_LEAST_OF_GROUP = 3  # a group of fewer objects is an outlier
+
+
+def build_fitting_graph(
+    rows: np.ndarray, k: int, config: ClusterConfig, seed: int, backend: Backend, share: float = 1.0
+) -> KnnGraph:
+    """Build the kNN graph with `n_neighbors` neighbours, or as many as an average cluster has objects, if that is less.
+
+    Where the number of clusters is unknown, it is estimated by the largest eigengap: from few neighbours on, these
+    grow until they are no fewer than the objects of an average cluster of that estimate. Groups that lie far apart are
+    not linked, whatever their sizes.
+
+    Args:
+        rows: (N, D) float32, finite, N >= 2.
+        k: Number of clusters, or 0 if it is unknown.
+        config: The settings of the graph.
+        seed: Seed of the search for neighbours and of the eigensolver.
+        backend: Searches for neighbours and solves for eigenvectors.
+        share: Neighbours per object of an average cluster, in (0, 1].
+
+    Returns:
+        The graph; `KnnGraph.n_neighbors` says how many neighbours it has.
+
+    Raises:
+        InputError: If the eigensolver does not converge.
+    """
+    n, most = len(rows), min(config.n_neighbors, len(rows))
+    build = partial(build_knn_graph, rows, metric=config.metric, recall=config.recall, seed=seed, backend=backend)
+    groups = find_groups_apart(normalise_rows(rows) if config.metric == "cosine" else rows, k)
+    if groups is not None:
+        return build(n_neighbors=most, groups=groups)
+    if k:
+        count = limit_neighbors(share * n / k, most)
+        graph = build(n_neighbors=count)
+        while len(graph.component_sizes) > k and count < most:  # more parts than clusters: they are joined
+            count = min(most, math.ceil(1.5 * count))
+            graph = build(n_neighbors=count)
+    else:
+        count = most if n >= most * config.max_k or n < 4 else min(most, _FIRST_NEIGHBORS, max(2, n // 2))
+        graph = build(n_neighbors=count)
+        while count < most:
+            maps = require_eigenmaps(graph, min(config.max_k, n - 2) + 1, seed, backend)
+            wanted = limit_neighbors(n / count_by_eigengap(maps.eigenvalues), most)
+            if wanted <= count:
+                break
+            count, graph = wanted, build(n_neighbors=wanted)
+    return graph
+
+
+def find_groups_apart(rows: np.ndarray, k: int) -> np.ndarray | None:
+    """Find groups of at least 3 rows between which gaps are far wider than between the neighbours in each.
+
+    Args:
+        rows: (N, D) float32.
+        k: Number of groups, or 0 for any number.
+
+    Returns:
+        (N,) integers, the group of each row, or None if there are none, or more rows than `FEW_ROWS`.
+    """
+    most = len(rows) // _LEAST_OF_GROUP
+    if len(rows) > FEW_ROWS or most < max(k, 2):
+        return None
+    tree = linkage(rows.astype(np.float64), "single")
+    steps = tree[::-1, 2]  # descending: the first k - 1 are cut for k groups
+    counts = [k] if k else range(2, most + 1)
+    gaps = [steps[count - 2] >= _APART * steps[count - 1] and steps[count - 2] > 0 for count in counts]
+    for count, gap in sorted(zip(counts, gaps, strict=True), reverse=True):
+        if gap:
+            groups = fcluster(tree, count, "maxclust") - 1
+            if np.bincount(groups).min() >= _LEAST_OF_GROUP and groups.max() + 1 == count:
+                return groups
+    return None
+
+
+def limit_neighbors(objects: float, most: int) -> int:
+    """Return how many neighbours suit clusters of so many objects on average, at most `most`."""
+    return min(most, max(_LEAST_NEIGHBORS, round(objects)))
+
+
+def is_fitting(graph: KnnGraph, k: int, config: ClusterConfig) -> bool:
+    """Return whether a graph is what `build_fitting_graph` would make for k clusters."""
+    n = graph.affinity.shape[0]
+    return n > FEW_ROWS and graph.n_neighbors == limit_neighbors(n / k, config.n_neighbors)
+
+
+def list_shares(rows: int, k: int, n_neighbors: int) -> tuple[float, ...]:
+    """List the neighbours to try, as shares of an average cluster: several only where these are few.
+
+    Args:
+        rows: N.
+        k: Number of clusters.
+        n_neighbors: The most neighbours.
+
+    Returns:
+        Shares in (0, 1], the first of which is 1.
+    """
+    few = k < rows <= FEW_ROWS and rows / k < n_neighbors
+    counts = {limit_neighbors(share * rows / k, n_neighbors): share for share in reversed(_SHARES)}
+    return tuple(sorted(counts.values(), reverse=True)) if few else (1.0,)
+
+
+def pick_clearest(rows: np.ndarray, labels: Sequence[np.ndarray], metric: str) -> int:
+    """Pick the clustering with the highest silhouette (Rousseeuw 1987); the first unless another is clearly higher.
+
+    Args:
+        rows: (N, D) float32.
+        labels: Clusterings, (N,) integers each.
+        metric: "euclidean" or "cosine".
+
+    Returns:
+        Its place in `labels`.
+    """
+    if len(labels) == 1:
+        return 0
+    heights = [
+        silhouette_score(rows, one, metric=metric) if 1 < len(np.unique(one)) < len(one) else -1 for one in labels
+    ]
+    best = int(np.argmax(heights))
+    return best if heights[best] > heights[0] + _CLEARER else 0
