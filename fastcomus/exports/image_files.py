@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageFile
 
 from fastcomus.errors import InputError
+from fastcomus.images.formats import list_formats
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.modes import read_exif_orientation
 from fastcomus.images.reading import read_encoded_image, read_image
@@ -85,7 +86,9 @@ def place_image(
     wanted = _get_format(Path(place).suffix)
     try:
         content = read_encoded_image(source, max_pixels) if isinstance(source, StoredImage) else b""
-        with Image.open(io.BytesIO(content) if isinstance(source, StoredImage) else source) as image:
+        with Image.open(
+            io.BytesIO(content) if isinstance(source, StoredImage) else source, formats=list_formats(str(source))
+        ) as image:
             is_as_wanted = read_exif_orientation(image) == 1 and _is_plain(image, wanted)
             height, width = image.height, image.width
     except (OSError, ValueError, SyntaxError, UnreadableImage, Image.DecompressionBombError) as error:
