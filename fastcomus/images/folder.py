@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from fastcomus.errors import InputError, escape_invalid_utf8
+from fastcomus.errors import InputError, escape_invalid_utf8, suggest_path
 from fastcomus.images.formats import (
     LOOKED_FOR,
     NO_DECODER,
@@ -52,8 +52,9 @@ def find_images(root: Path) -> ImageList:
             raise InputError(f"{shown} is not an image file; give a folder or a file with {LOOKED_FOR}.")
         root, names, skipped = root.parent, [root.name], []
     else:
-        what = "is neither a folder nor a file" if os.path.lexists(root) else "does not exist"
-        raise InputError(f"{shown} {what}; give a folder of images.")
+        if os.path.lexists(root):
+            raise InputError(f"{shown} is neither a folder nor a file; give a folder of images.")
+        raise InputError(f"{shown} does not exist{suggest_path(root) or '; give a folder of images.'}")
     skipped.sort(key=lambda one: one.image)
     if not names:
         first = f"{skipped[0].image} ({skipped[0].reason}: {skipped[0].detail})" if skipped else ""
