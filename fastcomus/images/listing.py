@@ -25,16 +25,17 @@ from fastcomus.images.tar_shards import TarShards, find_in_shards, is_tar, split
 
 log = logging.getLogger("fastcomus")
 STANDARD_INPUT = "-"
+Images = Path | str | Sequence[Path | str] | ImageList
 
 
-def find_listed_images(images: Path | str | ImageList) -> ImageList:
+def find_listed_images(images: Images) -> ImageList:
     """List the images that a user gave in any of the ways that commands accept.
 
     Args:
         images: A folder or an image (see `find_images`); tars (a folder of them, one, or a pattern such as
             shards-{000..009}.tar); any of these behind a URL (`remote_images`); any other file, which is read as a
-            list with one path or URL per line; "-", such a list on standard input; or an `ImageList`, which is
-            returned as it is.
+            list with one path or URL per line; "-", such a list on standard input; a list of paths or URLs in Python;
+            or an `ImageList`, which is returned as it is.
 
     Returns:
         The images. Paths in a list are relative to the current folder, and `root` is then the deepest folder that
@@ -49,7 +50,13 @@ def find_listed_images(images: Path | str | ImageList) -> ImageList:
     return found
 
 
-def _find_any(images: Path | str) -> ImageList:
+def _find_any(images: Path | str | Sequence[Path | str]) -> ImageList:
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+        if not all(isinstance(one, Path | str) and "\n" not in str(one) for one in images):
+            raise InputError("a list of images must hold paths or URLs, as text or pathlib.Path.")
+        return _from_list("\n".join(map(str, images)).encode(errors="surrogateescape"), "the list of images")
+    if not isinstance(images, Path | str):
+        raise InputError(f"images must be a path, a URL or a list of these; got {type(images).__name__}.")
     source = Path(images)
     if is_url(str(images)):
         from fastcomus.images.remote_images import find_remote_images
