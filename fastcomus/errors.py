@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import errno
+import itertools
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 _SIGNS_OF_NO_MEMORY = (
     "out of memory",
@@ -18,6 +21,7 @@ _SIGNS_OF_NO_MEMORY = (
     "status_internal_error_host_allocation_failed",  # cuDNN 9
     "status_internal_error_device_allocation_failed",
 )
+_MOST_BESIDE = 10_000  # names that a missing one is compared with
 # The texts of these may quote a file's name or a value, so that only their type counts.
 _QUOTING_ERRORS = (OSError, ValueError, LookupError, SyntaxError)
 
@@ -80,8 +84,26 @@ def get_first_line(error: BaseException, limit: int | None = None) -> str:
 
 def suggest_names(name: str, known: Iterable[str]) -> str:
     """Return how a sentence ends: '; did you mean X?' for the `known` names nearest to `name`, else '.'."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else "."
+
+
+def suggest_path(path: Path) -> str:
+    """Return how a sentence on a missing file or folder ends: '; did you mean PATH?' for near names beside it, or ''.
+
+    Where one of its folders is missing, that folder's name is the one compared.
+    """
+    missing = path
+    while not missing.parent.is_dir() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        beside = [entry.name for entry in itertools.islice(os.scandir(missing.parent), _MOST_BESIDE)]
+    except OSError:
+        return ""
+    rest = path.relative_to(missing)
+    near = difflib.get_close_matches(missing.name, [name for name in beside if name != missing.name], n=3, cutoff=0.65)
+    there = [str(one) for name in near if (one := missing.parent / name / rest).exists()]
+    return f"; did you mean {escape_invalid_utf8(' or '.join(there))}?" if there else ""
 
 
 def escape_invalid_utf8(text: str) -> str:

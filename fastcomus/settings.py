@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcomus.config import SALIENCY_PRIORS, STAGES, Config, PredictConfig, SaliencyConfig
-from fastcomus.errors import InputError, suggest_names
+from fastcomus.errors import InputError, suggest_names, suggest_path
 from fastcomus.images.addresses import check_no_secrets, is_url
 
 # What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
@@ -208,8 +208,12 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read settings, as `with_settings` takes them, from a TOML file with one table per stage; InputError if broken."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        remedy = suggest_path(path) or "; give a file of settings in TOML."
+        raise InputError(f"there is no configuration file {path}{remedy}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"the configuration file {path} cannot be read: {error}.") from error
+        told = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"the configuration file {path} cannot be read: {told}.") from error
 
 
 def to_toml(config: Config) -> str:

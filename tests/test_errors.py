@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
 
-from fastcomus.errors import InputError, explain_error, get_first_line, is_out_of_memory
+from fastcomus.errors import InputError, explain_error, get_first_line, is_out_of_memory, suggest_names, suggest_path
+from fastcomus.images.folder import find_images
 
 
 class OutOfMemoryError(Exception):
@@ -97,6 +99,27 @@ def test_the_first_line_of_an_error() -> None:
 def test_what_a_user_can_mend_is_one_sentence(error: Exception, text: str) -> None:
     told = explain_error(error)
     assert told is not None and told.text.startswith(text) and told.exit_code == 2
+
+
+def test_near_names_are_suggested_once() -> None:
+    assert suggest_names("vit_smal", ["vit_small", "vit_small", "resnet"]) == "; did you mean vit_small?"
+
+
+def test_near_paths_are_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/bus.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    for given, meant in (
+        ("./phtos", "photos"),
+        ("phtos/bus.jpg", "photos/bus.jpg"),
+        ("photos/bsu.jpg", "photos/bus.jpg"),
+    ):
+        assert suggest_path(Path(given)) == f"; did you mean {Path(meant)}?"
+    assert suggest_path(tmp_path / "phtos") == f"; did you mean {tmp_path / 'photos'}?"
+    for given in ("elsewhere", "phtos/car.jpg", "none/none/none", "/none/photos"):
+        assert suggest_path(Path(given)) == ""
+    with pytest.raises(InputError, match=r"^phtos does not exist; did you mean photos\?$"):
+        find_images(Path("./phtos"))
 
 
 def test_a_fault_of_the_program_is_not_explained() -> None:

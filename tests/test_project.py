@@ -35,6 +35,11 @@ def test_pictures_of_the_readme_also_show_on_a_package_index() -> None:
         assert picture.startswith(address) and (ROOT / picture.removeprefix(address)).is_file()
 
 
+def test_hints_name_packages_that_an_index_has() -> None:
+    for file in (ROOT / "fastcomus").rglob("*.py"):
+        assert not re.search(r"pip install\W+fastcomus", file.read_text(encoding="utf-8")), file
+
+
 @pytest.mark.parametrize("name", ["test", "release"])
 def test_workflows_are_whole(name: str) -> None:
     workflow = yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8"))

@@ -117,12 +117,12 @@ def import_faiss():  # type: ignore[no-untyped-def]
     """Import faiss.
 
     Raises:
-        InputError: It is not installed; the message names the extras.
+        InputError: It is not installed; the message names the packages.
     """
     try:
         import faiss
     except ImportError as error:
-        raise InputError('FAISS is not installed; run pip install "fastcomus[cpu]" (or [gpu]).') from error
+        raise InputError("FAISS is not installed; run pip install faiss-cpu (or faiss-gpu).") from error
     return faiss
 
 

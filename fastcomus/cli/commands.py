@@ -36,6 +36,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     # Of several processes that train together only the first one logs.
     logging.getLogger("fastcomus").setLevel(logging.INFO if detect_process_group().is_first else logging.WARNING)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it would say of a damaged image is told as its reason
     try:
         with end_at_safe_points():
             app()

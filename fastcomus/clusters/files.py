@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from fastcomus.clusters.eigenmaps import Eigenmaps
 from fastcomus.clusters.labels import Clusters
-from fastcomus.clusters.names import ClusterNames, name_clusters, parse_names
-from fastcomus.errors import InputError
+from fastcomus.clusters.names import ClusterNames, name_clusters, number_names
+from fastcomus.errors import InputError, suggest_path
 from fastcomus.store.run_folder import RunFolder
 
 log = logging.getLogger("fastcomus")
@@ -128,7 +128,12 @@ def read_names_file(file: Path, clusters: Mapping[str, Any]) -> ClusterNames:
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except FileNotFoundError as error:
+        remedy = suggest_path(file) or "; give a names.toml, such as the report saves."
+        raise InputError(f"there is no file {file}{remedy}") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); give a names.toml that can.") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(
             f"{file} cannot be read ({error}); mend it, or delete it and name the clusters anew."
         ) from error
@@ -148,6 +153,6 @@ def read_names_file(file: Path, clusters: Mapping[str, Any]) -> ClusterNames:
             "these with fastcomus name."
         )
     try:
-        return name_clusters(parse_names([f"{cluster}={name}" for cluster, name in table.items()]), clusters["k"])
+        return name_clusters(number_names(table.items()), clusters["k"])
     except InputError as error:
         raise InputError(f"{file}: {error}") from error

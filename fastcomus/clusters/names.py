@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,11 +93,18 @@ def parse_names(assignments: Sequence[str]) -> dict[int, str]:
     Raises:
         InputError: For other texts, and for a cluster that is named twice.
     """
-    pairs = []
     for assignment in assignments:
-        cluster, equals, name = assignment.partition("=")
-        if not equals or not _is_number(cluster):
-            raise InputError(f"names are given as CLUSTER=NAME, such as 3=cat or 9=- to drop one; got {assignment!r}.")
+        if assignment.count("=") != 1:
+            raise _build_form_error(assignment)
+    return number_names((cluster, name) for cluster, _, name in (one.partition("=") for one in assignments))
+
+
+def number_names(texts: Iterable[tuple[str, str]]) -> dict[int, str]:
+    """Turn pairs of a cluster's number, as text, and its name into names by cluster; InputError as by `parse_names`."""
+    pairs = []
+    for cluster, name in texts:
+        if not _is_number(cluster):
+            raise _build_form_error(f"{cluster}={name}")
         pairs.append((int(cluster), name))
     twice = [cluster for cluster, count in Counter(cluster for cluster, _ in pairs).items() if count > 1]
     if twice:
@@ -130,6 +137,12 @@ def _normalise_name(cluster: int, name: str, k: int) -> str:
             f"as in {cluster}={DROPPED}."
         )
     return shown
+
+
+def _build_form_error(got: str) -> InputError:
+    return InputError(
+        f"names are given as CLUSTER=NAME, such as 3=cat or 9=- to drop one, with one = each; got {got!r}."
+    )
 
 
 def _is_number(text: str) -> bool:

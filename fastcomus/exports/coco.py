@@ -9,6 +9,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fastcomus.exports.format import ExportFormat
+from fastcomus.exports.image_files import choose_ending, choose_unique_stems
 from fastcomus.exports.regions import find_regions
 from fastcomus.store.run_folder import RunFolder
 
@@ -16,7 +17,9 @@ _IMAGES = "images/"
 
 
 def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
-    return {name: f"{_IMAGES}{name}" for name in names}
+    # Tools that hold an image by its name without ending, as datumaro and CVAT do, need that to be its own.
+    stems = choose_unique_stems(names, flat=False)
+    return {name: f"{_IMAGES}{stem}{choose_ending(name)}" for name, stem in stems.items()}
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _check_export(format_name: str, masks: ClassMaps, transfer: Transfer, target
             "fastcomus name, or export coco."
         )
     if chosen.needs_outlines and importlib.util.find_spec("skimage") is None:
-        raise InputError(f'export {format_name} needs scikit-image; run pip install "fastcomus[offline]".')
+        raise InputError(f"export {format_name} needs scikit-image; run pip install scikit-image.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already and not empty; delete it, or choose another --output.")
     return chosen

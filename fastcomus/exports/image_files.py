@@ -11,16 +11,19 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from fastcomus.errors import InputError
+from fastcomus.images.formats import list_formats
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.modes import read_exif_orientation
 from fastcomus.images.reading import read_encoded_image, read_image
 from fastcomus.images.roots import ImagePlace, StoredImage
 from fastcomus.store.run_folder import RunFolder
 
-_JPEG = ("JPEG", "MPO")
+# Of an image in an export, by its ending: formats that hold RGB and that other tools read.
+_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "webp": "WEBP"}
+_PLAIN_MODES = ("RGB", "L")
 _QUALITY = 95  # of images that have to be written anew
 _LONGEST_STEM = 200  # bytes; leaves room for endings in file names of at most 255
 
@@ -54,18 +57,10 @@ def choose_unique_stems(names: Sequence[str], flat: bool) -> dict[str, str]:
     return stems
 
 
-def choose_ending(name: str, endings: Sequence[str]) -> str:
-    """Choose the ending of an image file in an export.
-
-    Args:
-        name: Name of the image.
-        endings: Those that the format knows, in lower case and without dots.
-
-    Returns:
-        The image's own ending with its dot where the format knows it, else ".jpg".
-    """
+def choose_ending(name: str) -> str:
+    """Choose the ending of an image file in an export: its own with its dot where other tools read it, else .jpg."""
     ending = os.path.splitext(name)[1]  # noqa: PTH122
-    return ending if ending.lower().removeprefix(".") in endings else ".jpg"
+    return ending if _get_format(ending) else ".jpg"
 
 
 def place_image(
@@ -73,8 +68,9 @@ def place_image(
 ) -> None:
     """Link or copy an image into an export.
 
-    An image that its EXIF data turn is written upright as a new file, and one of another kind than its new ending says
-    is converted to JPEG.
+    An image that other tools would not open, or would show otherwise than it was seen here, is written anew, upright
+    and as RGB: one that its EXIF data turn, of another kind than its ending says, of other pixels than 8-bit grey or
+    RGB (palettes, CMYK, 16 bits, floats), with transparency, or with several pages.
 
     Args:
         source: Where the image lies.
@@ -87,15 +83,17 @@ def place_image(
     Raises:
         InputError: The image cannot be read or has another shape than its mask.
     """
+    wanted = _get_format(Path(place).suffix)
     try:
         content = read_encoded_image(source, max_pixels) if isinstance(source, StoredImage) else b""
-        with Image.open(io.BytesIO(content) if isinstance(source, StoredImage) else source) as image:
-            kind, orientation = image.format or "", read_exif_orientation(image)
+        with Image.open(
+            io.BytesIO(content) if isinstance(source, StoredImage) else source, formats=list_formats(str(source))
+        ) as image:
+            is_as_wanted = read_exif_orientation(image) == 1 and _is_plain(image, wanted)
             height, width = image.height, image.width
     except (OSError, ValueError, SyntaxError, UnreadableImage, Image.DecompressionBombError) as error:
         raise _build_change_error(source, str(error)) from error
-    renamed = Path(place).suffix != os.path.splitext(str(source))[1]  # noqa: PTH122
-    if orientation == 1 and (kind in _JPEG or not renamed):
+    if is_as_wanted:
         _check_shape(source, (height, width), shape)
         if isinstance(source, StoredImage):
             with folder.replace_file(place) as path:
@@ -110,8 +108,24 @@ def place_image(
     _check_shape(source, pixels.shape[:2], shape)
     with folder.replace_file(place) as path:
         # Without subsampling, so that colours do not run over the edges of masks.
-        settings = {"quality": _QUALITY, "subsampling": 0} if renamed or kind in _JPEG else {}
-        Image.fromarray(pixels).save(path, format="JPEG" if renamed or kind in _JPEG else kind, **settings)
+        settings = {"JPEG": {"quality": _QUALITY, "subsampling": 0}, "WEBP": {"quality": _QUALITY}}.get(wanted, {})
+        Image.fromarray(pixels).save(path, format=wanted, **settings)
+
+
+def _get_format(ending: str) -> str:
+    return _FORMATS.get(ending.lower().removeprefix("."), "")
+
+
+def _is_plain(image: ImageFile.ImageFile, wanted: str) -> bool:
+    """Whether every tool shows a file of format `wanted` as it is seen here."""
+    if image.mode not in _PLAIN_MODES or image.has_transparency_data:
+        return False
+    if image.format == "MPO":  # of two eyes or sizes: its first part is a whole JPEG
+        return wanted == "JPEG"
+    try:
+        return image.format == wanted and getattr(image, "n_frames", 1) == 1
+    except Exception:  # a damaged second page
+        return False
 
 
 def _place_file(source: Path, folder: RunFolder, place: str, how: str) -> None:

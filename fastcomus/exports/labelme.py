@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fastcomus.exports.format import ExportFormat
-from fastcomus.exports.image_files import choose_unique_stems
+from fastcomus.exports.image_files import choose_ending, choose_unique_stems
 from fastcomus.exports.regions import find_regions, trace_outline
 from fastcomus.store.run_folder import RunFolder
 
@@ -17,9 +17,7 @@ _VERSION = "5.5.0"  # of LabelMe, whose files these equal
 
 
 def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
-    return {
-        name: f"{stem}{PurePosixPath(name).suffix}" for name, stem in choose_unique_stems(names, flat=False).items()
-    }
+    return {name: f"{stem}{choose_ending(name)}" for name, stem in choose_unique_stems(names, flat=False).items()}
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:

@@ -1,7 +1,8 @@
 """Export for YOLO segmentation: images/, a text file per image in labels/, data.yaml with the names of the classes.
 
 A text file has a line per connected region: the class (0 is the first after background), then x and y of the points of
-its outline as shares of the image's width and height.
+its outline as shares of the image's width and height. There are no folders below images/ and labels/: Ultralytics finds
+an image's labels by the last /images/ of its path, which might be the user's, and other readers look into none.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from fastcomus.exports.regions import find_regions, trace_outline
 from fastcomus.store.run_folder import RunFolder
 
 _IMAGES, _LABELS = "images/", "labels/"
-_ENDINGS = ("bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp")
 
 
 def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
-    stems = choose_unique_stems(names, flat=False)
-    return {name: f"{_IMAGES}{stem}{choose_ending(name, _ENDINGS)}" for name, stem in stems.items()}
+    stems = choose_unique_stems(names, flat=True)
+    return {name: f"{_IMAGES}{stem}{choose_ending(name)}" for name, stem in stems.items()}
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:

@@ -8,27 +8,28 @@ from __future__ import annotations
 import heapq
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from fastcomus.errors import InputError, escape_invalid_utf8
-from fastcomus.images.found import (
-    ENDINGS,
-    ImageList,
-    NoImages,
-    Skipped,
+from fastcomus.errors import InputError, escape_invalid_utf8, suggest_path
+from fastcomus.images.formats import (
+    LOOKED_FOR,
+    NO_DECODER,
+    describe_others,
+    explain_no_decoder,
+    get_ending_of_other,
     has_image_ending,
-    is_hidden,
-    is_utf8,
 )
+from fastcomus.images.found import ImageList, NoImages, Skipped, is_hidden, is_utf8
 
 
 def find_images(root: Path) -> ImageList:
-    """List every image file under `root` by its ending (`ENDINGS`, in upper or lower case). No file is opened.
+    """List every image file under `root` by its ending (`formats`, in upper or lower case). No file is opened.
 
     Links are followed. Each real folder and each linked file is listed once: under its real path if that lies inside
     the tree, else through the link that sorts first, so that loops end. Names that start with "." and `__MACOSX` are
-    passed over.
+    passed over. Other files are counted; those that look like pictures are skipped with a reason.
 
     Args:
         root: A folder, or one image file, which is then listed relative to its folder.
@@ -38,23 +39,29 @@ def find_images(root: Path) -> ImageList:
     """
     root = Path(root)
     shown = escape_invalid_utf8(str(root))
-    looked_for = ", ".join(f".{ending}" for ending in ENDINGS)
+    others: Counter[str] = Counter()
     if os.path.isdir(root):
         walk = _Walk(os.path.realpath(root), has_image_ending)
-        names, skipped = walk.names, walk.skipped
+        names, skipped, others = walk.names, walk.skipped, walk.others
         if walk.root_error:
             raise InputError(f"{shown} cannot be listed ({walk.root_error}); check its permissions.")
     elif os.path.isfile(root):
+        if why := explain_no_decoder(root.name):
+            raise InputError(f"{shown} cannot be read: {why}.")
         if not has_image_ending(root.name) or not is_utf8(root.name):
-            raise InputError(f"{shown} is not an image file; give a folder or a file of {looked_for}.")
+            raise InputError(f"{shown} is not an image file; give a folder or a file with {LOOKED_FOR}.")
         root, names, skipped = root.parent, [root.name], []
     else:
-        what = "is neither a folder nor a file" if os.path.lexists(root) else "does not exist"
-        raise InputError(f"{shown} {what}; give a folder of images.")
+        if os.path.lexists(root):
+            raise InputError(f"{shown} is neither a folder nor a file; give a folder of images.")
+        raise InputError(f"{shown} does not exist{suggest_path(root) or '; give a folder of images.'}")
+    skipped.sort(key=lambda one: one.image)
     if not names:
-        left_out = f"; {len(skipped)} left out, such as {skipped[0].image} ({skipped[0].reason})" if skipped else ""
-        raise NoImages(f"{root} holds no image file: looked for {looked_for} in it and its folders{left_out}.")
-    return ImageList(root, tuple(sorted(names)), tuple(sorted(skipped, key=lambda one: one.image)))
+        first = f"{skipped[0].image} ({skipped[0].reason}: {skipped[0].detail})" if skipped else ""
+        left_out = f"; {len(skipped)} left out, such as {first}" if skipped else ""
+        other = f"; it holds {describe_others(others)}" if others else ""
+        raise NoImages(f"{root} holds no image file: looked for {LOOKED_FOR} in it and its folders{left_out}{other}.")
+    return ImageList(root, tuple(sorted(names)), tuple(skipped), others=others)
 
 
 def find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str], list[Skipped]]:
@@ -82,6 +89,7 @@ class _Walk:
         self._is_wanted = is_wanted
         self.names: list[str] = []
         self.skipped: list[Skipped] = []
+        self.others: Counter[str] = Counter()
         self.root_error = ""
         self._visited: set[str] = set()
         self._folder_links: list[tuple[str, str]] = []  # a heap of (relative name, real path of the target)
@@ -119,6 +127,8 @@ class _Walk:
                                 self.names.append(prefix + name)
                             else:
                                 self._skip(prefix + name, "not a regular file", "a pipe, socket or device")
+                        elif not self._is_wanted(name) and entry.is_file(follow_symlinks=False):
+                            self._count_other(prefix + name)
             except OSError as error:
                 if not prefix:
                     self.root_error = error.strerror or str(error)
@@ -132,6 +142,9 @@ class _Walk:
             if self._is_wanted(name):
                 self._skip(relative, "broken link", error.strerror or str(error))
             return
+        if stat.S_ISREG(mode) and not self._is_wanted(name):
+            self._count_other(relative)
+            return
         if not (stat.S_ISDIR(mode) or self._is_wanted(name)) or not self._accept_name(name, relative):
             return
         if stat.S_ISDIR(mode):
@@ -140,6 +153,13 @@ class _Walk:
             self._file_links.append((relative, os.path.realpath(path)))
         else:
             self._skip(relative, "not a regular file", "a link to a pipe, socket or device")
+
+    def _count_other(self, relative: str) -> None:
+        name = relative.rpartition("/")[2]
+        if ending := get_ending_of_other(name):
+            self.others[escape_invalid_utf8(ending)] += 1
+        if why := explain_no_decoder(name):
+            self._skip(relative, NO_DECODER, why)
 
     def _accept_name(self, name: str, relative: str) -> bool:
         if is_utf8(name):

@@ -10,7 +10,6 @@ from fastcomus.errors import InputError
 from fastcomus.images.roots import ImageRoot
 
 LOST = "lost while reading"  # the file was listed and then could not be reached: it may be back the next time
-ENDINGS = ("jpg", "jpeg", "jpe", "png", "webp", "bmp", "tif", "tiff", "gif")
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,9 @@ class Skipped:
     Attributes:
         image: Path relative to the root with POSIX separators; bytes that are not UTF-8 are written as \xNN.
         reason: "unreadable", "truncated", "empty file", "too large", "not a regular file", "broken link", "unreadable
-            folder", "name is not valid UTF-8" or LOST; in tars and buckets also "unsafe name", "name occurs twice",
-            "damaged archive" or "compressed archive". Later stages have reasons of their own.
+            folder", "name is not valid UTF-8", "no decoder" (see `formats`) or LOST; in tars and buckets also "unsafe
+            name", "name occurs twice", "damaged archive" or "compressed archive". Later stages have reasons of their
+            own.
         detail: One line of free text.
     """
 
@@ -43,12 +43,14 @@ class ImageList:
         names: Relative POSIX paths, sorted, each file once.
         skipped: What was left out.
         stamps: A JSON value by name that changes when the image does; only for images that are not files of their own.
+        others: Number of other files of a folder by ending (`formats.get_ending_of_other`).
     """
 
     root: ImageRoot
     names: tuple[str, ...]
     skipped: tuple[Skipped, ...]
     stamps: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 class UnreadableImage(Exception):  # noqa: N818 - named after what was found
@@ -63,12 +65,6 @@ class UnreadableImage(Exception):  # noqa: N818 - named after what was found
 def is_hidden(name: str) -> bool:
     """Whether files or folders of this name are passed over."""
     return name[0] == "." or name == "__MACOSX"
-
-
-def has_image_ending(name: str) -> bool:
-    """Whether a file is taken for an image by its name."""
-    stem, _, ending = name.rpartition(".")
-    return bool(stem) and ending.lower() in ENDINGS
 
 
 def is_utf8(name: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import glob
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,22 +17,25 @@ from typing import Any
 from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images.addresses import is_url
 from fastcomus.images.folder import find_files, find_images
-from fastcomus.images.found import ENDINGS, ImageList, NoImages, Skipped
+from fastcomus.images.formats import describe_others, explain_no_decoder, has_image_ending
+from fastcomus.images.found import ImageList, NoImages, Skipped
 from fastcomus.images.patterns import expand_braces, get_fixed_folder, has_wildcard
 from fastcomus.images.roots import ImageRoot
 from fastcomus.images.tar_shards import TarShards, find_in_shards, is_tar, split_name
 
+log = logging.getLogger("fastcomus")
 STANDARD_INPUT = "-"
+Images = Path | str | Sequence[Path | str] | ImageList
 
 
-def find_listed_images(images: Path | str | ImageList) -> ImageList:
+def find_listed_images(images: Images) -> ImageList:
     """List the images that a user gave in any of the ways that commands accept.
 
     Args:
         images: A folder or an image (see `find_images`); tars (a folder of them, one, or a pattern such as
             shards-{000..009}.tar); any of these behind a URL (`remote_images`); any other file, which is read as a
-            list with one path or URL per line; "-", such a list on standard input; or an `ImageList`, which is
-            returned as it is.
+            list with one path or URL per line; "-", such a list on standard input; a list of paths or URLs in Python;
+            or an `ImageList`, which is returned as it is.
 
     Returns:
         The images. Paths in a list are relative to the current folder, and `root` is then the deepest folder that
@@ -40,8 +44,19 @@ def find_listed_images(images: Path | str | ImageList) -> ImageList:
     Raises:
         InputError: There is no image, or a list is not text.
     """
-    if isinstance(images, ImageList):
-        return images
+    found = images if isinstance(images, ImageList) else _find_any(images)
+    if found.others and found is not images:
+        log.info("left out in %s: %s", found.root, describe_others(found.others))
+    return found
+
+
+def _find_any(images: Path | str | Sequence[Path | str]) -> ImageList:
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+        if not all(isinstance(one, Path | str) and "\n" not in str(one) for one in images):
+            raise InputError("a list of images must hold paths or URLs, as text or pathlib.Path.")
+        return _from_list("\n".join(map(str, images)).encode(errors="surrogateescape"), "the list of images")
+    if not isinstance(images, Path | str):
+        raise InputError(f"images must be a path, a URL or a list of these; got {type(images).__name__}.")
     source = Path(images)
     if is_url(str(images)):
         from fastcomus.images.remote_images import find_remote_images
@@ -53,7 +68,7 @@ def find_listed_images(images: Path | str | ImageList) -> ImageList:
         return _list_folder_images(source)
     if is_tar(source.name):
         return _list_tar_images(source)
-    if not source.is_file() or source.suffix.lower().removeprefix(".") in ENDINGS:
+    if not source.is_file() or has_image_ending(source.name) or explain_no_decoder(source.name):
         return find_images(source)
     try:
         return _from_list(source.read_bytes(), str(images))

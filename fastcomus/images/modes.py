@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preinit(): no thread has to load one
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import PIL.WebPImagePlugin  # noqa: F401 - with the TIFF plugin below and preinit(): no thread has to load one
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from fastcomus.images.formats import explain_no_decoder, list_formats
 from fastcomus.images.found import LOST, UnreadableImage
+from fastcomus.images.libtiff import silence_libtiff
 from fastcomus.images.modes import _orient_pixels, _to_rgb, read_exif_orientation
 from fastcomus.images.roots import StoredImage
 from fastcomus.images.truncation import _is_cut_short, is_jpeg_cut_short
 
-Image.preinit()
+silence_libtiff()
 _BYTES_A_PIXEL = 8
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _LOST_ERRORS = tuple(
     getattr(errno, name)
     for name in ("ENOENT", "ESTALE", "EIO", "EMFILE", "ENFILE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "ENODEV")
@@ -35,7 +35,8 @@ _LOST_ERRORS = tuple(
 def read_image(place: Path | str | StoredImage, max_pixels: int) -> np.ndarray:
     """Read one image as upright RGB. Threads may call this at once.
 
-    - The first frame of a GIF, WebP or TIFF. Embedded ICC profiles are ignored: values are taken as sRGB.
+    - Every format of `formats`; the first of several pictures in a file, of icons the largest. Embedded ICC profiles
+      are ignored: values are taken as sRGB.
     - Transparency (alpha, colour key, palette) is composited over white.
     - CMYK is converted without a profile, `R = (255 - C)(255 - K) / 255`; LAB by way of its D50 definition.
     - 16 bits a channel become their high byte (65535 -> 255); 12-bit grey likewise by its own range.
@@ -72,7 +73,11 @@ def read_image(place: Path | str | StoredImage, max_pixels: int) -> np.ndarray:
             raise UnreadableImage("empty file", "0 bytes")
         # Pillow gets the open file, not its name: it would map a named one into memory, where a file that shrinks
         # meanwhile kills the process.
-        with silence_pillow_warnings(), open_file() as file, Image.open(file, formats=_FORMATS) as image:
+        with (
+            silence_pillow_warnings(),
+            open_file() as file,
+            Image.open(file, formats=list_formats(str(place))) as image,
+        ):
             _check_header(image, size_bytes, max_pixels)
             image.load()
             if image.format in ("JPEG", "MPO") and is_jpeg_cut_short(file):
@@ -90,7 +95,7 @@ def read_image(place: Path | str | StoredImage, max_pixels: int) -> np.ndarray:
         if isinstance(error, MemoryError) and not _has_memory_for(max_pixels):
             raise  # the machine is to blame, not the file
         is_cut = "truncated" in str(error).lower() or _is_cut_short(open_file)
-        raise UnreadableImage("truncated" if is_cut else "unreadable", _shorten_error(error)) from error
+        raise UnreadableImage("truncated" if is_cut else "unreadable", _shorten_error(error, str(place))) from error
 
 
 def read_encoded_image(image: StoredImage, max_pixels: int) -> bytes:
@@ -150,9 +155,9 @@ def _has_memory_for(max_pixels: int) -> bool:
     return True
 
 
-def _shorten_error(error: Exception) -> str:
+def _shorten_error(error: Exception, name: str = "") -> str:
     if isinstance(error, UnidentifiedImageError):  # Pillow's text would only repeat the file object
-        return "not a JPEG, PNG, WebP, BMP, TIFF or GIF file, or its header is damaged"
+        return explain_no_decoder(name) or "not an image that Pillow reads, or its header is damaged"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:200] or type(error).__name__

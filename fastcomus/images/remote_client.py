@@ -96,7 +96,7 @@ def _get_filesystem(kind: str) -> Any:
                 _filesystems[key] = _make_filesystem(kind)
             except ImportError as error:
                 raise InputError(
-                    f'images from {kind}:// need the package {_PACKAGES[kind]}; run pip install "fastcomus[remote]".'
+                    f"images from {kind}:// need {_PACKAGES[kind]}; run pip install fsspec {_PACKAGES[kind]}."
                 ) from error
             except Exception as error:  # of a library that looks for credentials
                 raise InputError(

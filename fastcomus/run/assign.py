@@ -15,6 +15,7 @@ from fastcomus.clusters.assignment import assign_embeddings
 from fastcomus.clusters.files import read_clusters, read_eigenmaps, read_names
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
+from fastcomus.images.listing import Images
 from fastcomus.progress import count
 from fastcomus.run.contents import read_clustered_rows, read_clusters_manifest, read_embedding_rows
 from fastcomus.run.embed import embed
@@ -31,7 +32,7 @@ log = logging.getLogger("fastcomus")
 @stage()
 def assign(
     at: Workplace,
-    images: Path | str,
+    images: Images,
     output: Path | str,
     *,
     embeddings: Path | str,
@@ -86,7 +87,7 @@ def assign(
     return file
 
 
-def _check_input(config: Config, images: Path | str, embeddings: Path | str, masks: Path | str) -> None:
+def _check_input(config: Config, images: Images, embeddings: Path | str, masks: Path | str) -> None:
     if bool(images) == bool(embeddings):
         raise InputError("give either a folder of images or --embeddings FILE.")
     if bool(config.embed.masks and images) != bool(masks):
@@ -98,7 +99,7 @@ def _check_input(config: Config, images: Path | str, embeddings: Path | str, mas
 
 
 def _embed_new_images(
-    at: Workplace, images: Path | str, masks: Path | str, target: RunFolder
+    at: Workplace, images: Images, masks: Path | str, target: RunFolder
 ) -> tuple[pa.Table, np.ndarray]:
     """Embed new images as those of this run were; return their objects and embeddings (M, D) float32."""
     device, config = str(at.backend.device), at.config

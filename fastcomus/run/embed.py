@@ -14,7 +14,7 @@ import pyarrow as pa
 from fastcomus.backends.interface import Backend
 from fastcomus.config import EmbedConfig
 from fastcomus.images.found import ImageList
-from fastcomus.images.listing import find_listed_images
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.images.stamps import stamp_file, stamp_images
@@ -58,9 +58,7 @@ class Embedded:
 
 
 @stage()
-def embed(
-    at: Workplace, images: Path | str | ImageList, *, engine: str, address: str, settings: Mapping[str, Any]
-) -> Embedded:
+def embed(at: Workplace, images: Images, *, engine: str, address: str, settings: Mapping[str, Any]) -> Embedded:
     """Find and embed the objects of `images`; see `Run.embed`."""
     config = with_settings(at.config, {"embed": settings})
     chosen_engine, chosen, folder = at.choose_engine(engine, address), config.embed, at.folder

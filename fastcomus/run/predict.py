@@ -15,7 +15,7 @@ from fastcomus.clusters.files import read_names
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.config import Config
 from fastcomus.images.found import Skipped
-from fastcomus.images.listing import find_listed_images
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.interruption import reach_safe_point
@@ -39,7 +39,7 @@ log = logging.getLogger("fastcomus")
 @stage(writes=False)
 def predict(
     at: Workplace,
-    images: Path | str,
+    images: Images,
     output: Path | str,
     overlay: bool,
     probabilities: bool,

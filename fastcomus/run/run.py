@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import find_listed_images
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.networks.registry import check_name
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.workplace import Workplace
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from fastcomus.clusters.names import ClusterNames
     from fastcomus.evaluation.class_maps import Evaluation
     from fastcomus.evaluation.image_labels import LabelEvaluation
-    from fastcomus.images.found import ImageList
     from fastcomus.run import keywords
     from fastcomus.run.embed import Embedded
 
@@ -74,7 +73,7 @@ class Run:
 
     def embed(
         self,
-        images: Path | str | ImageList,
+        images: Images,
         *,
         engine: str = "local",
         address: str = "",
@@ -83,8 +82,8 @@ class Run:
         """Find the objects in every image and embed them (steps 1 to 3 of the paper); return how many there are.
 
         Args:
-            images: A folder of images or of tars, an image, a file with a path a line, an address, or "-" for standard
-                input.
+            images: A folder of images or of tars, an image, a file with a path a line, a list of paths, an address, or
+                "-" for standard input.
             engine: "local", or "ray" to divide the images among the actors of a Ray cluster.
             address: Of the Ray cluster; by default Ray is started on this machine.
             **settings: See `config.EmbedConfig`.
@@ -94,7 +93,7 @@ class Run:
         return embed(self.workplace, images, engine=engine, address=address, settings=settings)
 
     def train_saliency(
-        self, images: Path | str, output: Path | str = "", **settings: Unpack[keywords.SaliencySettings]
+        self, images: Images, output: Path | str = "", **settings: Unpack[keywords.SaliencySettings]
     ) -> Path:
         """Train a saliency network on unlabelled images alone; return its checkpoint, for `embed(saliency=...)`.
 
@@ -164,7 +163,7 @@ class Run:
 
     def predict(
         self,
-        images: Path | str,
+        images: Images,
         output: Path | str = "",
         *,
         overlay: bool = False,
@@ -191,7 +190,7 @@ class Run:
 
     def assign(
         self,
-        images: Path | str = "",
+        images: Images = "",
         output: Path | str = "",
         *,
         embeddings: Path | str = "",
@@ -273,7 +272,7 @@ class Run:
         return report(self.workplace, settings=settings)
 
     def run(
-        self, images: Path | str, truth: Path | str = "", classes: Path | str = ""
+        self, images: Images, truth: Path | str = "", classes: Path | str = ""
     ) -> list[Evaluation | LabelEvaluation]:
         """Run `embed`, `cluster` and `train` in order, skipping what is up to date.
 

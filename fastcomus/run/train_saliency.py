@@ -18,7 +18,7 @@ import torch
 from fastcomus.config import Config
 from fastcomus.errors import InputError, get_first_line
 from fastcomus.images.found import ImageList
-from fastcomus.images.listing import find_listed_images
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.images.stamps import stamp_images
 from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.registry import check_name
@@ -46,7 +46,7 @@ NETWORK = f"{FOLDER}/network.safetensors"
 
 
 @stage()
-def train_saliency(at: Workplace, images: Path | str, output: Path | str, *, settings: Mapping[str, Any]) -> Path:
+def train_saliency(at: Workplace, images: Images, output: Path | str, *, settings: Mapping[str, Any]) -> Path:
     """Train a saliency network on the images, with no label; see `Run.train_saliency`."""
     config, folder = with_settings(at.config, {"saliency": settings}), at.folder
     chosen = config.saliency

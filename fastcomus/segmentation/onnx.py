@@ -77,7 +77,7 @@ def check_onnx() -> None:
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"export onnx needs {' and '.join(missing)}; run pip install 'fastcomus[onnx]'.")
+        raise InputError(f"export onnx needs {' and '.join(missing)}; run pip install {' '.join(missing)}.")
 
 
 def write_onnx(segmenter: Segmenter, names: ClusterNames, facts: dict[str, str], path: Path) -> None:

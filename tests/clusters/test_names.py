@@ -22,7 +22,7 @@ from fastcomus.evaluation.class_maps import Evaluation
 from fastcomus.evaluation.truth.truth import read_mask
 from fastcomus.store.masks import get_mask_file_name
 
-STRANGE = ['a "quoted" name', "it's", "<b>bold</b> & co", "🐈‍⬛", "[red]", "C:\\cats", "naïve", "1", "={}#"]
+STRANGE = ['a "quoted" name', "it's", "<b>bold</b> & co", "🐈‍⬛", "[red]", "C:\\cats", "naïve", "1", "{}#"]
 
 
 def test_equal_names_merge_and_a_dash_drops() -> None:
@@ -83,7 +83,9 @@ def test_a_bad_name_is_one_sentence(case: str) -> None:
         name_clusters(names, 5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("line", [["cat"], ["=cat"], ["cat=3"], ["-1=cat"], ["³=cat"], ["3=cat", "3=dog"]])
+@pytest.mark.parametrize(
+    "line", [["cat"], ["=cat"], ["cat=3"], ["-1=cat"], ["³=cat"], ["3=cat", "3=dog"], ["1=cat=dog"], ["1==cat"]]
+)
 def test_what_is_no_assignment_is_one_sentence(line: list[str]) -> None:
     with pytest.raises(InputError, match=r"given as CLUSTER=NAME|cluster 3 is named twice"):
         parse_names(line)
@@ -114,6 +116,13 @@ def test_names_are_laid_over_earlier_ones_and_a_file_replaces_them(run_copy: Pat
     for row in sizes:
         assert re.search(rf"│\s+{row['values']} │\s+{row['counts']} │", shown)
     assert "cat" in shown and "cluster 2" in shown
+
+
+def test_a_name_with_an_equals_sign_comes_back_from_its_file(run_copy: Path) -> None:
+    Run(run_copy).name({1: "a=b"})
+    assert Run(run_copy).name().given == ((1, "a=b"),)
+    with pytest.raises(InputError, match=r"there is no file .*name\.toml; did you mean .*names\.toml\?"):
+        Run(run_copy).name(run_copy / "name.toml")
 
 
 def test_names_of_other_clusters_are_told(run_copy: Path, photographs: Photographs, caplog: pytest.LogCaptureFixture):
@@ -155,7 +164,7 @@ def test_bad_lines_change_nothing(run_copy: Path, tmp_path: Path) -> None:
     before = tree_bytes(run_copy)
     for line, told in (
         (["1=cat", "--file", "names.toml"], "either names or --file"),
-        (["--file", str(tmp_path / "absent.toml")], "absent.toml cannot be read"),
+        (["--file", str(tmp_path / "absent.toml")], "there is no file"),
         (["9=cat"], "there is no cluster 9"),
     ):
         reply = CliRunner().invoke(app, ["name", "--run", str(run_copy), *line])

@@ -42,6 +42,14 @@ def test_a_list_is_relative_to_here_and_its_names_to_the_folder_they_share(
     assert {one.image: one.reason for one in found.skipped} == {"gone.jpg": "unreadable", "deep": "not a regular file"}
 
 
+def test_a_list_in_python_is_as_one_in_a_file(here: Path) -> None:
+    found = find_listed_images(["sub/b.png", here / "c.png", "gone.png"])
+    assert found.root == here and found.names == ("c.png", "sub/b.png") and found.skipped[0].image == "gone.png"
+    for bad, told in (([], "names no image"), ([3], "must hold paths"), (["a\nb"], "must hold paths"), (3, "got int")):
+        with pytest.raises(InputError, match=told):
+            find_listed_images(bad)  # type: ignore[arg-type]
+
+
 def test_names_never_lead_out_of_the_root(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(here / "sub/deep")
     Path("list").write_text("../../c.png\na.png\n")

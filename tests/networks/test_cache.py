@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +132,18 @@ def test_hub_that_does_not_have_it_is_told(server: Server) -> None:
     with pytest.raises(InputError, match=r"resnet18.* could not be downloaded .*weights add resnet18 FILE"):
         obtain_checkpoint_file("resnet18")
     assert server.asked and not is_present("resnet18")
+
+
+def test_hub_that_does_not_answer_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as bound:  # nothing listens
+        bound.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{bound.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(InputError, match=r"resnet18.* could not be downloaded .*weights add resnet18 FILE"):
+            obtain_checkpoint_file("resnet18")
+    assert time.monotonic() - started < 10 and not caplog.messages
 
 
 def test_unknown_names_list_near_ones() -> None:

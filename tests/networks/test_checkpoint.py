@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -72,12 +73,17 @@ def test_pickles_are_never_executed(form: str, tmp_path: Path) -> None:
     assert not trap.exists() and "\n" not in str(raised.value) and "weights_only" not in str(raised.value)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>please log in</html>", b"PK\x03\x04 no archive", b"\xff" * 40])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>please log in</html>", b"PK\x03\x04 no archive", b"\xff" * 40, b"hi there"]
+)
 def test_what_is_no_checkpoint_is_refused(body: bytes, tmp_path: Path) -> None:
     for name in ("page.pth", "page.safetensors"):
         (tmp_path / name).write_bytes(body)
-        with pytest.raises(InputError, match=rf"{name} is no checkpoint that can be read .*give a file of weights"):
+        with pytest.raises(
+            InputError, match=rf"{name} is no checkpoint that can be read .*give a file of weights"
+        ) as raised:
             read_checkpoint(tmp_path / name)
+        assert not re.search(r"\(\S+\)", str(raised.value))
 
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:

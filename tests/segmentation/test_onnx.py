@@ -87,5 +87,5 @@ def test_labels_are_the_classes_of_named_clusters(run: Path, segmenter: Segmente
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs onnx and onnxscript; run pip install"):
+    with pytest.raises(InputError, match=r"needs onnx and onnxscript; run pip install onnx onnxscript\."):
         check_onnx()

@@ -123,7 +123,7 @@ def read_photograph(file_name: str) -> np.ndarray:
 
 def _find_package_file(file_name: str) -> Path:
     # Not with skimage.data, which downloads missing files.
-    remedy = 'install it with pip install "fastcomus[offline]".'
+    remedy = "install it with pip install scikit-image."
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise InputError(f"the demo's photographs come with scikit-image, which is not installed; {remedy}")

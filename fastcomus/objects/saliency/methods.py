@@ -28,14 +28,12 @@ class Method:
     Attributes:
         about: What it is, for help and doctor.
         load: Makes the proposer, from the method's name, the settings and a device.
-        package: Packages that it needs beyond the required ones.
-        extra: The extra of fastcomus that installs them.
+        packages: What it needs beyond the required packages, by the names that pip knows.
     """
 
     about: str
     load: Callable[[str, EmbedConfig, torch.device], Proposer | NetworkProposer]
-    package: str = ""
-    extra: str = ""
+    packages: tuple[str, ...] = ()
 
 
 # A method's file is imported only when the method is used, since it may need packages that are not installed.
@@ -73,12 +71,12 @@ def _load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> 
 
 
 METHODS: dict[str, Method] = {
-    "background-prior": Method("robust background detection; no weights", _load_prior, "scikit-image", "offline"),
+    "background-prior": Method("robust background detection; no weights", _load_prior, ("scikit-image",)),
     "minimum-barrier": Method(
-        "minimum barrier distance to the border; no weights", _load_prior, "numba and scikit-image", "cpu,offline"
+        "minimum barrier distance to the border; no weights", _load_prior, ("numba", "scikit-image")
     ),
     "absorbing-markov-chain": Method(
-        "absorbed time of a random walk on superpixels; no weights", _load_prior, "scikit-image", "offline"
+        "absorbed time of a random walk on superpixels; no weights", _load_prior, ("scikit-image",)
     ),
     "basnet-unsupervised": Method("BASNet trained on DeepUSPS's labels (the paper's)", _load_network_map),
     "basnet-supervised": Method("BASNet trained on human masks", _load_network_map),
@@ -114,7 +112,8 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
         return method.load(config.saliency, config, device)
     except ImportError as error:
         raise InputError(
-            f'saliency {config.saliency} needs {method.package}; run pip install "fastcomus[{method.extra}]".'
+            f"saliency {config.saliency} needs {' and '.join(method.packages)}; run pip install "
+            f"{' '.join(method.packages)}."
         ) from error
 
 

@@ -66,7 +66,7 @@ def make_ray_engine(address: str, device: str, workers: int | None) -> OnRay:
         InputError: Without the package ray, for another device, or where no cluster answers at the address.
     """
     if importlib.util.find_spec("ray") is None:
-        raise InputError('--engine ray needs Ray; run pip install "fastcomus[distributed]".')
+        raise InputError('--engine ray needs Ray; run pip install "ray[data]".')
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"with --engine ray, --device must be auto, cpu or cuda; got {device!r}.")
     address = address or os.environ.get("RAY_ADDRESS", "")
