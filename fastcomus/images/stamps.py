@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcomus.images.found import ImageList
+from fastcomus.images.mask_files import MaskFiles
 
 
 def stamp_images(found: ImageList, names: Sequence[str], masks: Path | None) -> list[list[Any]]:
@@ -21,16 +22,12 @@ def stamp_images(found: ImageList, names: Sequence[str], masks: Path | None) -> 
         For each name: the name, size and time of change of the image, and those of each possible mask (JSON).
     """
     stamps: list[list[Any]] = []
+    files = MaskFiles(masks) if masks else None
     for name in names:
         place = found.root / name
         own = stamp_file(place) if isinstance(place, Path) else found.stamps.get(name)
-        stamps.append([name, own, *(stamp_file(file) for file in (list_mask_candidates(masks, name) if masks else ()))])
+        stamps.append([name, own, *(_stamp_mask(files, name) if files else ())])
     return stamps
-
-
-def list_mask_candidates(folder: Path, name: str) -> tuple[Path, Path]:
-    """Return where the mask of image `name` may be: named after its whole file name, or after its stem."""
-    return folder / f"{name}.png", (folder / name).with_suffix(".png")
 
 
 def stamp_file(file: Path) -> list[int] | None:
@@ -40,3 +37,11 @@ def stamp_file(file: Path) -> list[int] | None:
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
+
+
+def _stamp_mask(files: MaskFiles, name: str) -> list[list[int] | None]:
+    """Stamp the two usual places of a mask, and the mask if it lies in neither."""
+    places = [files.folder / f"{name}.png", (files.folder / name).with_suffix(".png")]
+    if (found := files.find(name)) and found not in places:
+        places.append(found)
+    return [stamp_file(file) for file in places]

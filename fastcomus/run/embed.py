@@ -66,7 +66,7 @@ def embed(
     chosen_engine, chosen, folder = at.choose_engine(engine, address), config.embed, at.folder
     found = find_listed_images(images)
     check_names(found.names, folder.path)
-    check_saliency(chosen)
+    check_saliency(chosen, found.names)
     check_name(chosen.encoder)
 
     shards = _cut_into_shards(found, chosen)
