@@ -28,12 +28,14 @@ class Truth:
             run lacks stands under the name that it would have.
         read: Gives the labels (H, W) of an image by name, integers; `VOID` is not scored. May be called from several
             threads at once; raises InputError.
+        list_others: Lists masks of the same folder that belong to no image of the run.
     """
 
     place: Path
     classes: tuple[str, ...]
     files: Mapping[str, Path]
     read: Callable[[str], np.ndarray]
+    list_others: Callable[[], Sequence[Path]] = tuple
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def read_mask(path: Path) -> np.ndarray:
         path: The file.
 
     Returns:
-        (H, W) uint8, or uint16 or int32 for 16 bits a pixel; of a palette PNG, the indices.
+        (H, W) uint8, or uint16 or int32 for 16 bits a pixel, whose 65535 is 255 where all else is 0; of a palette PNG,
+        the indices.
 
     Raises:
         InputError: The file is not a readable PNG, or has colours or transparency.
@@ -76,6 +79,8 @@ def read_mask(path: Path) -> np.ndarray:
         )
     if labels.dtype == bool:
         return labels.astype(np.uint8)
+    if labels.dtype != np.uint8 and np.isin(labels, (0, 65535)).all():
+        return (labels > 0) * np.uint8(VOID)
     return labels // labels.dtype.type(grey_step) if grey_step > 1 else labels
 
 
