@@ -18,7 +18,7 @@ class MaskFiles:
 
     The mask of `sub/a.jpg` is `sub/a.jpg.png` or `sub/a.png`, or else the like with `_mask` or `-mask` before the
     ending, with the ending in capitals, or with composed letters where the image's name has decomposed ones, or the
-    other way round. A mask named after the image's whole name goes first.
+    other way round. A mask named after the image's whole name goes before one named after its stem.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,19 +26,21 @@ class MaskFiles:
 
     def find(self, image: str) -> Path | None:
         """Return the mask of an image, given by its name in its folder; None where there is none."""
-        return self.find_by_full_name(image) or self.find_by_stem(image)
+        exact = self._find_exact(image) or self._find_exact(strip_ending(image))
+        return exact or self.find_by_full_name(image) or self.find_by_stem(image)
 
     def find_by_full_name(self, image: str) -> Path | None:
         """Return the mask that is named after the image's whole name; None where there is none."""
-        return self._find(image)
+        return self._find_exact(image) or self._find_alike(image)
 
     def find_by_stem(self, image: str) -> Path | None:
         """Return the mask that is named after the image's name without its ending; None where there is none."""
-        return self._find(os.path.splitext(image)[0])  # noqa: PTH122
+        stem = strip_ending(image)
+        return self._find_exact(stem) or self._find_alike(stem)
 
     def explain_no_match(self, images: Sequence[str], what: str) -> str:
         """Return a sentence for the case that no image has a mask, which begins with `what` the folder is."""
-        first, stem = images[0], os.path.splitext(images[0])[0]  # noqa: PTH122
+        first, stem = images[0], strip_ending(images[0])
         if not self.names:
             return f"{what} {self.folder} holds no PNG masks; expected {first}.png for instance."
         return (
@@ -60,13 +62,20 @@ class MaskFiles:
     def _by_stem(self) -> dict[str, str]:
         return {unicodedata.normalize("NFC", name[: -len(".png")]): name for name in reversed(self.names)}
 
-    def _find(self, stem: str) -> Path | None:
-        # Nearly every folder has this one, and then need not be listed. `Path.is_file` raises where a name is too long.
-        if os.path.isfile(exact := self.folder / f"{stem}.png"):  # noqa: PTH113
-            return exact
+    def _find_exact(self, stem: str) -> Path | None:
+        file = self.folder / f"{stem}.png"
+        return file if os.path.isfile(file) else None  # noqa: PTH113  (`Path.is_file` raises where a name is too long)
+
+    def _find_alike(self, stem: str) -> Path | None:
+        """Look through all names, which have to be listed for that."""
         stem = unicodedata.normalize("NFC", stem)
         name = next((self._by_stem[stem + added] for added in _ADDED if stem + added in self._by_stem), None)
         return None if name is None else self.folder / name
+
+
+def strip_ending(name: str) -> str:
+    """Return a relative POSIX path without the ending of its file name."""
+    return os.path.splitext(name)[0]  # noqa: PTH122  (pathlib takes names such as "..jpg" apart otherwise)
 
 
 def _is_png(name: str) -> bool:

@@ -10,23 +10,22 @@ from fastcomus.images.found import ImageList
 from fastcomus.images.mask_files import MaskFiles
 
 
-def stamp_images(found: ImageList, names: Sequence[str], masks: Path | None) -> list[list[Any]]:
+def stamp_images(found: ImageList, names: Sequence[str], masks: MaskFiles | None) -> list[list[Any]]:
     """Return what tells whether images or their masks changed since a shard was made.
 
     Args:
         found: The images.
         names: Those to look at.
-        masks: A folder of the user's own masks, if any.
+        masks: The user's own masks, if any.
 
     Returns:
         For each name: the name, size and time of change of the image, and those of each possible mask (JSON).
     """
     stamps: list[list[Any]] = []
-    files = MaskFiles(masks) if masks else None
     for name in names:
         place = found.root / name
         own = stamp_file(place) if isinstance(place, Path) else found.stamps.get(name)
-        stamps.append([name, own, *(_stamp_mask(files, name) if files else ())])
+        stamps.append([name, own, *(_stamp_mask(masks, name) if masks else ())])
     return stamps
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from fastcomus.errors import InputError
+from fastcomus.images.mask_files import strip_ending
 
 VOID = 255  # the truth label of pixels that are not scored, as in PASCAL VOC
 MAX_CLASSES = VOID  # background is 0, so at most the labels 0 .. 254
@@ -237,11 +237,6 @@ def build_no_image_error(place: Path, example: str, image_names: Sequence[str]) 
         f"None of the images of this run is in {place}: it has {example} for instance, the run {image_names[0]}; "
         "embed the images of that data set."
     )
-
-
-def strip_ending(name: str) -> str:
-    """Return a relative POSIX path without the ending of its file name."""
-    return os.path.splitext(name)[0]  # noqa: PTH122  (pathlib takes names such as "..jpg" apart otherwise)
 
 
 def _find_grey_step(image: ImageFile.ImageFile) -> int:

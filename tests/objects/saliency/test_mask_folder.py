@@ -13,6 +13,7 @@ from PIL import Image
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError
 from fastcomus.images.found import ImageList, UnreadableImage
+from fastcomus.images.mask_files import MaskFiles
 from fastcomus.images.stamps import stamp_images
 from fastcomus.objects.saliency.mask_folder import MaskFolder, read_object_mask
 from fastcomus.objects.saliency.methods import check_saliency
@@ -82,9 +83,9 @@ def test_masks_are_found_by_every_usual_name(tmp_path: Path, ending: str, form: 
     Image.fromarray(1 - MASK).save(tmp_path / f"café{ending}", "PNG")  # of an image in another folder
     for name in (unicodedata.normalize(one, "sub/café.jpg") for one in (form, other)):  # type: ignore[arg-type]
         np.testing.assert_array_equal(MaskFolder(tmp_path)(name, PIXELS)[0], MASK > 0)
-        before = stamp_images(ImageList(tmp_path, (name,), ()), [name], tmp_path)
+        before = stamp_images(ImageList(tmp_path, (name,), ()), [name], MaskFiles(tmp_path))
         os.utime(file, ns=(0, before[0][-1][1] + 10**9))
-        assert stamp_images(ImageList(tmp_path, (name,), ()), [name], tmp_path) != before
+        assert stamp_images(ImageList(tmp_path, (name,), ()), [name], MaskFiles(tmp_path)) != before
 
 
 def test_an_image_without_a_mask_says_so_and_none_at_all_is_an_error(tmp_path: Path) -> None:
