@@ -18,7 +18,8 @@ from scipy.optimize import linear_sum_assignment
 
 from bench import harness
 from fastcomus.backends.choose import select
-from fastcomus.evaluation.class_maps import PairCounts, count_pairs, evaluate
+from fastcomus.evaluation.class_maps import evaluate
+from fastcomus.evaluation.pair_counts import PairCounts, count_pairs
 from fastcomus.evaluation.truth.truth import VOID, Truth
 
 SIZES = {"VOC val": (1449, 500, 375, 21), "COCO val": (5000, 640, 480, 81)}

@@ -17,7 +17,8 @@ from fastcomus.clusters.cluster import check_count, cluster_embeddings
 from fastcomus.clusters.labels import Clusters
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
-from fastcomus.evaluation.class_maps import Evaluation, count_pairs, evaluate
+from fastcomus.evaluation.class_maps import Evaluation, evaluate
+from fastcomus.evaluation.pair_counts import count_pairs
 from fastcomus.evaluation.truth import voc
 from fastcomus.evaluation.truth.read import read_truth
 from fastcomus.evaluation.truth.source import TruthSource, parse_source

@@ -45,7 +45,8 @@ IMAGES_HELP = (
 )
 Images = Annotated[str, typer.Argument(help=IMAGES_HELP, show_default=False)]
 TRUTH_HELP = (
-    "Truth: a folder of class masks (PNG: 0 background, 255 void) named like the images, voc:PATH@val, "
+    "Truth: a folder of class masks (PNG: 0 background, 255 void, or object where there is no "
+    "other label) named like the images, voc:PATH@val, "
     "coco:PATH@val2017, coco-voc:PATH@val2017 (VOC's classes in COCO) or folders:DIR (a folder of images per class); "
     "@LIST behind it, a file with an image name a line, says which images count."
 )

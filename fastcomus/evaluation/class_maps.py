@@ -1,21 +1,16 @@
-"""Scores of class maps against true masks: counted image by image in parallel, then matched and scored."""
+"""Scores of class maps against true masks: counts of pairs of labels, matched and scored."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from fastcomus.backends.interface import Backend
-from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.errors import InputError
 from fastcomus.evaluation.bootstrap import Interval, compute_percentile_interval, resample_weights
-from fastcomus.evaluation.confusion import compute_confusion_matrix
 from fastcomus.evaluation.matching import (
     Matching,
     Score,
@@ -25,34 +20,10 @@ from fastcomus.evaluation.matching import (
     restore_nan,
     score,
 )
-from fastcomus.evaluation.truth.truth import MAX_CLASSES, VOID, Truth
+from fastcomus.evaluation.pair_counts import PairCounts, compute_foreground_iou
 
 _MATCHINGS = {"hungarian": match_hungarian, "majority": match_majority}
 _WITH_INTERVAL = ("miou", "pixel_accuracy")
-
-
-@dataclass(frozen=True)
-class PairCounts:
-    """The counts that all scores are computed from.
-
-    Attributes:
-        confusion: (k + 1, C + 1) int64, pixels by cluster label and class, pooled over the images; C + 1 = 255
-            without class names.
-        classes: The names; () without.
-        foreground_ious: IoU of object-or-not of every image, NaN where neither side has an object.
-        missing: Number of images that have truth but no class map.
-        class_shares: (C + 1,) float64, the mean share of an image that a class takes, over the images that have it
-            and without void; NaN for a class that no image has.
-        per_image: (images, (k + 1)(C + 1)) int64, the matrix of each image as a row, or None. It is sparse and takes
-            about 12 bytes for each pair of labels that meets in an image.
-    """
-
-    confusion: np.ndarray
-    classes: tuple[str, ...]
-    foreground_ious: tuple[float, ...]
-    missing: int
-    class_shares: np.ndarray
-    per_image: csr_array | None
 
 
 @dataclass(frozen=True)
@@ -73,6 +44,8 @@ class Evaluation:
         confusion: k + 1 rows of C + 1 pixel counts, by cluster label and class.
         class_shares: See `PairCounts`.
         cluster_names: Names of the cluster labels 0 .. k; () where they have none.
+        object_or_not: Whether the truth tells object from background alone: every cluster counts as object then, and
+            both scores are those of that.
     """
 
     hungarian: Score
@@ -87,6 +60,11 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     class_shares: tuple[float, ...]
     cluster_names: tuple[str, ...] = ()
+    object_or_not: bool = False
+
+    def list_absent_classes(self) -> list[str]:
+        """Return the names of the classes that no scored mask has."""
+        return [name for name, share in zip(self.classes, self.class_shares, strict=True) if math.isnan(share)]
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary for strict JSON: None stands for NaN, names for class indices."""
@@ -103,6 +81,7 @@ class Evaluation:
             "confusion": [list(row) for row in self.confusion],
             "class_shares": [replace_nan(share) for share in self.class_shares],
             "cluster_names": list(self.cluster_names),
+            "object_or_not": self.object_or_not,
         }
 
     @classmethod
@@ -125,74 +104,8 @@ class Evaluation:
             confusion=tuple(tuple(row) for row in content["confusion"]),
             class_shares=tuple(restore_nan(share) for share in content["class_shares"]),
             cluster_names=tuple(content.get("cluster_names", ())),
+            object_or_not=content.get("object_or_not", False),
         )
-
-
-def count_pairs(
-    images: Sequence[str],
-    read: Callable[[str], np.ndarray],
-    truth: Truth,
-    n_clusters: int,
-    backend: Backend,
-    *,
-    workers: int = 1,
-    keep_images: bool = False,
-    on_image: Callable[[int], None] = lambda count: None,
-) -> PairCounts:
-    """Count in one pass how often cluster labels and classes meet; few images are in memory at a time.
-
-    Args:
-        images: Names, each once; those without truth are passed over.
-        read: Gives the class map of an image by name: (H, W) integers, 0 background, c + 1 for cluster c.
-        truth: The true masks.
-        n_clusters: k; labels lie in [0, k].
-        backend: What counts.
-        workers: Number of threads that read and count.
-        keep_images: Whether to fill `per_image`, which the bootstrap needs.
-        on_image: Called with 1 after every image.
-
-    Returns:
-        The counts.
-
-    Raises:
-        InputError: No image has truth, the truth is void everywhere, sizes differ, or a label lies outside the
-            clusters or the classes.
-    """
-    n_classes = (len(truth.classes) or MAX_CLASSES) - 1
-    scored = [name for name in images if name in truth.files]
-    assert len(set(scored)) == len(scored), "an image came twice"
-    if not scored:
-        raise InputError(
-            f"None of the {len(truth.files)} images with truth in {truth.place} has a class map; "
-            "predict these images first."
-        )
-
-    def count(name: str) -> np.ndarray:
-        try:
-            return compute_confusion_matrix(read(name), truth.read(name), n_clusters, n_classes, backend)
-        except InputError as error:
-            raise InputError(f"{name} against {truth.files[name]}: {error}") from error
-
-    total = np.zeros((n_clusters + 1, n_classes + 1), np.int64)
-    foreground_ious = []
-    shares, having = np.zeros(n_classes + 1), np.zeros(n_classes + 1, np.int64)
-    kept: list[tuple[np.ndarray, np.ndarray]] = []
-    for of_image in read_ahead(count, scored, workers):
-        total += of_image
-        foreground_ious.append(_compute_foreground_iou(of_image))
-        in_truth = of_image.sum(axis=0)
-        shares += in_truth / max(1, in_truth.sum())
-        having += in_truth > 0
-        if keep_images:
-            pairs = np.flatnonzero(of_image)
-            kept.append((pairs.astype(np.int32), of_image.ravel()[pairs]))
-        on_image(1)
-    if not total.any():
-        raise InputError(f"The masks in {truth.place} are void ({VOID}) everywhere; nothing can be scored.")
-    per_image = _stack_rows(kept, total.size) if keep_images else None
-    class_shares = np.divide(shares, having, where=having > 0, out=np.full(len(shares), math.nan))
-    missing = len(truth.files) - len(scored)
-    return PairCounts(total, truth.classes, tuple(foreground_ious), missing, class_shares, per_image)
 
 
 def evaluate(
@@ -209,23 +122,31 @@ def evaluate(
         seed: Of the draws.
 
     Returns:
-        The scores.
+        The scores. Where the truth is object-or-not, nothing is matched: every cluster counts as object.
+
+    Raises:
+        InputError: A matching is fitted where the truth is object-or-not.
     """
+    if fitted_on is not None and (counts.object_or_not or fitted_on.object_or_not):
+        raise InputError("The truth tells only object from background, so no matching is fitted; leave --fit-on out.")
     source = counts if fitted_on is None else fitted_on
     classes = counts.classes or _number_classes(counts.confusion + source.confusion)
     confusion, fitting = (one.confusion[:, : len(classes)] for one in (counts, source))
     matchings = {name: match(fitting) for name, match in _MATCHINGS.items()}
+    if counts.object_or_not:
+        matchings = dict.fromkeys(_MATCHINGS, Matching(np.minimum(np.arange(len(confusion)), 1)))
     defined = [iou for iou in counts.foreground_ious if not math.isnan(iou)]
     intervals: dict[str, dict[str, Interval]] = {}
     if bootstrap:
-        intervals = _compute_intervals(counts, len(classes), matchings if fitted_on else {}, bootstrap, seed)
+        fixed = matchings if fitted_on or counts.object_or_not else {}
+        intervals = _compute_intervals(counts, len(classes), fixed, bootstrap, seed)
     return Evaluation(
         hungarian=score(confusion, matchings["hungarian"]),
         majority=score(confusion, matchings["majority"]),
         classes=classes,
         images=len(counts.foreground_ious),
         missing=counts.missing,
-        foreground_iou=_compute_foreground_iou(confusion),
+        foreground_iou=compute_foreground_iou(confusion),
         mean_foreground_iou=statistics.fmean(defined) if defined else math.nan,
         fitted_on=len(fitted_on.foreground_ious) if fitted_on else 0,
         intervals=intervals,
@@ -234,6 +155,7 @@ def evaluate(
         class_shares=tuple(
             math.nan if math.isnan(share) else share for share in counts.class_shares[: len(classes)].tolist()
         ),
+        object_or_not=counts.object_or_not,
     )
 
 
@@ -251,17 +173,6 @@ def _compute_intervals(
             for name in _WITH_INTERVAL:
                 drawn[matching][name].append(getattr(scored, name))
     return {m: {name: compute_percentile_interval(values) for name, values in of.items()} for m, of in drawn.items()}
-
-
-def _stack_rows(rows: list[tuple[np.ndarray, np.ndarray]], width: int) -> csr_array:
-    ends = np.cumsum([0, *(len(pairs) for pairs, _ in rows)])
-    columns, values = (np.concatenate(part) for part in zip(*rows, strict=True))
-    return csr_array((values, columns, ends), shape=(len(rows), width))
-
-
-def _compute_foreground_iou(confusion: np.ndarray) -> float:
-    union = int(confusion.sum() - confusion[0, 0])
-    return int(confusion[1:, 1:].sum()) / union if union else math.nan
 
 
 def _number_classes(confusion: np.ndarray) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
     """
     if isinstance(evaluation, LabelEvaluation):
         return _format_label_table(evaluation)
+    if evaluation.object_or_not:
+        return _format_object_table(evaluation)
     both = (evaluation.hungarian, evaluation.majority)
     intervals = [evaluation.intervals.get(name, {}) for name in ("hungarian", "majority")]
     table = _start_table(f"{evaluation.images} images, IoU in %", "class")
@@ -48,6 +50,20 @@ def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
     # These do not depend on the matching, so both columns show the same number.
     table.add_row("foreground IoU, pooled", *([_format_percent(evaluation.foreground_iou)] * 2))
     table.add_row("foreground IoU, mean of images", *([_format_percent(evaluation.mean_foreground_iou)] * 2))
+    table.caption = _make_caption(evaluation, "truth", bool(evaluation.intervals))
+    return table
+
+
+def _format_object_table(evaluation: Evaluation) -> Table:
+    table = Table(title=f"{evaluation.images} images, in %", title_justify="left")
+    table.add_column("object or not")
+    table.add_column("any cluster", justify="right")
+    found, intervals = evaluation.hungarian, evaluation.intervals.get("hungarian", {})
+    table.add_row("foreground IoU, pooled", _format_percent(evaluation.foreground_iou))
+    table.add_row("foreground IoU, mean of images", _format_percent(evaluation.mean_foreground_iou))
+    table.add_row("background IoU", _format_percent(found.per_class[0]))
+    table.add_row("mIoU", _with_interval(found.miou, intervals.get("miou")))
+    table.add_row("pixel accuracy", _with_interval(found.pixel_accuracy, intervals.get("pixel_accuracy")))
     table.caption = _make_caption(evaluation, "truth", bool(evaluation.intervals))
     return table
 
@@ -83,7 +99,9 @@ def _make_caption(evaluation: Evaluation | LabelEvaluation, what: str, with_inte
         said.append(f"Clusters were matched to classes on {evaluation.fitted_on} other images.")
     if with_intervals:
         said.append(f"In brackets: {LEVEL:.0%} interval over images (bootstrap).")
-    if isinstance(evaluation, Evaluation) and evaluation.cluster_names:
+    if isinstance(evaluation, Evaluation) and evaluation.object_or_not:
+        said.append("The truth tells only object from background: every cluster counts as object, none is matched.")
+    elif isinstance(evaluation, Evaluation) and evaluation.cluster_names:
         said.append("Named: what the clusters that were matched to the class (Hungarian) are called.")
     return "\n".join(said) or None
 

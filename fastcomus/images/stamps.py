@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from fastcomus.images.found import ImageList
+from fastcomus.images.mask_files import MaskFiles
 
 
-def stamp_images(found: ImageList, names: Sequence[str], masks: Path | None) -> list[list[Any]]:
+def stamp_images(found: ImageList, names: Sequence[str], masks: MaskFiles | None) -> list[list[Any]]:
     """Return what tells whether images or their masks changed since a shard was made.
 
     Args:
         found: The images.
         names: Those to look at.
-        masks: A folder of the user's own masks, if any.
+        masks: The user's own masks, if any.
 
     Returns:
         For each name: the name, size and time of change of the image, and those of each possible mask (JSON).
@@ -24,13 +25,8 @@ def stamp_images(found: ImageList, names: Sequence[str], masks: Path | None) -> 
     for name in names:
         place = found.root / name
         own = stamp_file(place) if isinstance(place, Path) else found.stamps.get(name)
-        stamps.append([name, own, *(stamp_file(file) for file in (list_mask_candidates(masks, name) if masks else ()))])
+        stamps.append([name, own, *(_stamp_mask(masks, name) if masks else ())])
     return stamps
-
-
-def list_mask_candidates(folder: Path, name: str) -> tuple[Path, Path]:
-    """Return where the mask of image `name` may be: named after its whole file name, or after its stem."""
-    return folder / f"{name}.png", (folder / name).with_suffix(".png")
 
 
 def stamp_file(file: Path) -> list[int] | None:
@@ -40,3 +36,11 @@ def stamp_file(file: Path) -> list[int] | None:
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
+
+
+def _stamp_mask(files: MaskFiles, name: str) -> list[list[int] | None]:
+    """Stamp the two usual places of a mask, and the mask if it lies in neither."""
+    places = [files.folder / f"{name}.png", (files.folder / name).with_suffix(".png")]
+    if (found := files.find(name)) and found not in places:
+        places.append(found)
+    return [stamp_file(file) for file in places]

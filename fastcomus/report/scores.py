@@ -61,6 +61,8 @@ def build_score_table(evaluations: Mapping[int, dict[str, Any]]) -> ScoreTable |
     columns = tuple(f"iteration {iteration}" for iteration in evaluations)
     caption = f"{last['images']} images; clusters matched to classes one to one (Hungarian)"
     caption += f", fitted on {last['fitted_on']} other images." if last["fitted_on"] else " on the same images."
+    if last.get("object_or_not"):
+        caption = f"{last['images']} images; object or not, every cluster counts as object."
     if of_images:
         names = {"accuracy": "accuracy", "majority_accuracy": "accuracy, by majority", "nmi": "NMI", "ari": "ARI"}
         summary = [(title, tuple(one.get(key) for one in evaluations.values())) for key, title in names.items()]

@@ -15,6 +15,7 @@ from fastcomus.backends.interface import Backend
 from fastcomus.config import EmbedConfig
 from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.mask_files import MaskFiles
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.images.stamps import stamp_file, stamp_images
@@ -64,7 +65,7 @@ def embed(at: Workplace, images: Images, *, engine: str, address: str, settings:
     chosen_engine, chosen, folder = at.choose_engine(engine, address), config.embed, at.folder
     found = find_listed_images(images)
     check_names(found.names, folder.path)
-    check_saliency(chosen)
+    check_saliency(chosen, found.names)
     check_name(chosen.encoder)
 
     shards = _cut_into_shards(found, chosen)
@@ -161,7 +162,7 @@ def _make_absolute(path: str) -> str:
 
 
 def _cut_into_shards(found: ImageList, config: EmbedConfig) -> list[ShardOfImages]:
-    masks = Path(config.masks) if config.masks else None
+    masks = MaskFiles(Path(config.masks)) if config.masks else None
     files = [Path(name) for name in (config.saliency, config.encoder_weights) if Path(name).is_file()]
     checkpoints = [stamp_file(file) for file in files]
     size, shards = config.shard_images, []

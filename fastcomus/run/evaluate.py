@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.clusters.named_masks import ClassMaps
 from fastcomus.errors import InputError
-from fastcomus.evaluation.class_maps import Evaluation, PairCounts, count_pairs
+from fastcomus.evaluation.class_maps import Evaluation
 from fastcomus.evaluation.class_maps import evaluate as evaluate_maps
 from fastcomus.evaluation.image_labels import LabelEvaluation, evaluate_labels, find_image_cluster
+from fastcomus.evaluation.pair_counts import PairCounts, count_pairs
 from fastcomus.evaluation.truth.read import make_fitting_source, read_truth
 from fastcomus.evaluation.truth.source import parse_source
 from fastcomus.evaluation.truth.truth import ImageLabels, Truth
@@ -18,6 +20,8 @@ from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import select_class_maps
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
+
+log = logging.getLogger("fastcomus")
 
 
 @stage()
@@ -63,7 +67,16 @@ def _score(
         return evaluate_labels(clusters, scored, maps.k, fitted, bootstrap=bootstrap, seed=seed)
     fitted_counts = _count_pairs(maps, fitting, False) if isinstance(fitting, Truth) else None
     counts = _count_pairs(maps, scored, bool(bootstrap))
-    return evaluate_maps(counts, fitted_counts, bootstrap=bootstrap, seed=seed)
+    evaluation = evaluate_maps(counts, fitted_counts, bootstrap=bootstrap, seed=seed)
+    if counts.object_or_not:
+        log.info("evaluate: the masks in %s tell only object from background; every cluster counts as object", truth)
+    if absent := evaluation.list_absent_classes():
+        log.info("evaluate: no scored mask has %s", _shorten(absent))
+    return evaluation
+
+
+def _shorten(names: list[str]) -> str:
+    return ", ".join(names[:8]) + f" and {len(names) - 8} more classes" * (len(names) > 8)
 
 
 def _list_images(truth: Truth | ImageLabels) -> set[str]:

@@ -292,7 +292,7 @@ class Run:
                 read_truth(str(truth), Path(classes) if classes else None, found.names)
             self.embed(found)
             self.cluster()
-            if truth:
-                self.name()  # names of other clusters are told before training, not after it
+            # Truth and names of clusters that are of no use are told before training, not after it.
+            scores = [self.evaluate(truth, classes, 0)] if truth else []
             self.train()
-            return [self.evaluate(truth, classes, one) for one in list_iterations(self.folder)] if truth else []
+            return scores + [self.evaluate(truth, classes, one) for one in list_iterations(self.folder)[1:] if truth]

@@ -19,9 +19,10 @@ from scipy.optimize import linear_sum_assignment
 
 from fastcomus.backends.choose import select
 from fastcomus.errors import InputError
-from fastcomus.evaluation.class_maps import Evaluation, count_pairs, evaluate
+from fastcomus.evaluation.class_maps import Evaluation, evaluate
 from fastcomus.evaluation.confusion import compute_confusion_matrix
 from fastcomus.evaluation.matching import Matching, Score, match_hungarian, match_majority, score
+from fastcomus.evaluation.pair_counts import count_pairs
 from fastcomus.evaluation.score_table import format_table
 from fastcomus.evaluation.truth.read import read_truth
 from fastcomus.evaluation.truth.truth import Truth, read_mask
@@ -31,7 +32,7 @@ needs_msrc14 = pytest.mark.skipif(not MSRC14.is_dir(), reason="the data set msrc
 
 
 def confusion_matrix(predicted: np.ndarray, truth: np.ndarray, n_clusters: int, n_classes: int) -> np.ndarray:
-    return compute_confusion_matrix(predicted, truth, n_clusters, n_classes, CPU)
+    return compute_confusion_matrix(predicted, truth, n_clusters, CPU)[:, : n_classes + 1]
 
 
 def scored(class_maps: Iterable[tuple[str, np.ndarray]], truth: Truth, k: int, **options: Any) -> Evaluation:
@@ -214,16 +215,12 @@ def test_sixteen_bit_class_maps_of_many_clusters() -> None:
     assert np.argwhere(confusion).tolist() == [[0, 0], [300, 1]]
 
 
-def test_labels_and_sizes_that_do_not_fit() -> None:
+def test_labels_that_do_not_fit() -> None:
     labels = np.zeros((4, 6), np.uint8)
-    with pytest.raises(InputError, match=r"4 x 6 pixels and the truth 6 x 4 \(width x height\)"):
-        confusion_matrix(labels.T, labels, 1, 1)
     high = labels.copy()
     high[1, 2] = 7
     with pytest.raises(InputError, match="class map has the label 7 where k = 3"):
         confusion_matrix(high, labels, 3, 3)
-    with pytest.raises(InputError, match="truth has the label 7 where the classes end at 3"):
-        confusion_matrix(labels, high, 3, 3)
     with pytest.raises(InputError, match="truth has the label 900"):
         confusion_matrix(labels, np.full((4, 6), 900, np.uint16), 3, 3)
     with pytest.raises(InputError, match="class map has the label -1"):
@@ -245,6 +242,7 @@ def test_evaluate_pools_the_images(
     predicted, masks, n_clusters, n_classes = case
     names = [f"{index}.jpg" for index in range(len(masks))]
     classes = tuple(f"name {index}" for index in range(n_classes + 1))
+    masks[0, 0, 0] = max(1, masks[0, 0, 0])  # without any object it is refused
     truth = save_truth(tmp_path_factory.mktemp("truth"), dict(zip(names, masks, strict=True)), classes)
     found = scored(zip(names, predicted, strict=True), truth, n_clusters)
 
@@ -292,6 +290,7 @@ def test_json_has_the_keys_that_the_command_line_promises(tmp_path: Path) -> Non
         "mean_foreground_iou": 1.0,
         "fitted_on": 0,
         "cluster_names": [],
+        "object_or_not": False,
         "intervals": {},
         "confusion": [[1, 0, 0], [0, 0, 0], [0, 2, 0]],
         "class_shares": [1 / 3, 2 / 3, None],
@@ -314,14 +313,82 @@ def test_images_without_truth_are_passed_over_and_missing_maps_are_counted(tmp_p
         scored([("no truth.jpg", labels)], truth, 1)
 
 
-def test_evaluate_names_the_file_that_does_not_fit(tmp_path: Path) -> None:
-    truth = save_truth(tmp_path, {"a.jpg": np.array([[0, 5]])}, ("background", "cat"))
-    with pytest.raises(InputError, match=r"a\.jpg\.png: The truth has the label 5 where .* end at 1"):
-        scored([("a.jpg", np.array([[0, 1]]))], truth, 1)
-    with pytest.raises(InputError, match=r"a\.jpg\.png: The class map is 3 x 1 pixels and the truth 2 x 1"):
-        scored([("a.jpg", np.array([[0, 1, 1]]))], truth, 1)
-    with pytest.raises(InputError, match="are void"):
-        scored([("v.jpg", np.array([[0]]))], save_truth(tmp_path, {"v.jpg": np.array([[255]])}), 1)
+def test_all_masks_that_do_not_fit_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    labels = np.array([[0, 1, 5], [0, 7, 0]])
+    truth = save_truth(tmp_path, {f"{i}.jpg": labels if i else labels % 5 % 2 for i in range(4)}, ("background", "cat"))
+    with pytest.raises(InputError, match=r"^3 masks of 4 in .* above 1, .* end: 5, 7, first in .*1\.jpg\.png; give"):
+        scored([(name, labels % 2) for name in truth.files], truth, 1)
+    with pytest.raises(InputError, match=r"^2 masks of 3 .*1\.jpg\.png, the first, is 3 x 2 px .*1\.jpg has 2 x 3 \("):
+        scored([("0.jpg", labels % 2), *((f"{i}.jpg", labels.T % 2) for i in (1, 2))], truth, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "told"),
+    [
+        ([255, 255], 0, "are void"),
+        ([0, 0], 0, "No mask of the 1 scored images .* background \\(0\\); check --truth"),
+        ([0, 0], 3, "No mask of the 1 scored images"),
+        ([0, 255], 3, "or void .*; where 255 is the object, leave --classes out"),
+        ([0, 255, 255, 255, 200, 30], 0, "soft edges"),
+    ],
+)
+def test_truth_in_which_no_object_can_be_scored(tmp_path: Path, labels: list[int], classes: int, told: str) -> None:
+    truth = save_truth(tmp_path, {"a.jpg": np.array([labels])}, tuple("abcdef"[:classes]))
+    with pytest.raises(InputError, match=told):
+        scored([("a.jpg", np.array([labels]) % 2)], truth, 1)
+
+
+def draw_object_or_not() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Truth of 0 and 1, and class maps that differ from it by a row."""
+    truth, found = {}, {}
+    for i in range(4):
+        mask = np.zeros((10, 10), np.uint8)
+        mask[2:8, 3:9] = i < 3  # the last shows no object
+        truth[f"{i}.jpg"] = mask
+        found[f"{i}.jpg"] = np.roll(mask, 1, axis=0) * (1 + i % 3)  # a cluster for each image
+    return truth, found
+
+
+@pytest.mark.parametrize(("label", "classes"), [(255, ()), (255, ("back", "thing")), (128, ())])
+def test_masks_of_two_values_are_object_or_not(tmp_path: Path, label: int, classes: tuple[str, ...]) -> None:
+    masks, found = draw_object_or_not()
+    for listed in (tuple, lambda: list(tmp_path.glob("*.png"))):
+        files = save_truth(tmp_path, {name: mask * label for name, mask in masks.items()}, classes)
+        truth = Truth(tmp_path, classes, files.files, files.read, listed)
+        got = scored(found.items(), truth, 3, bootstrap=20)
+        assert got.object_or_not and got.classes == (classes or ("background", "object"))
+        assert got.foreground_iou == got.mean_foreground_iou == 30 / 42
+        background = (400 - 108 - 18) / (400 - 108 + 18)
+        assert got.hungarian == got.majority and got.hungarian.per_class == (background, 30 / 42)
+        assert got.hungarian.assignment == (0, 1, 1, 1) and got.hungarian.pixel_accuracy == 1 - 36 / 400
+        assert got.class_shares == pytest.approx((0.73, 0.36))
+        low, high = got.intervals["hungarian"]["miou"]
+        assert low <= got.hungarian.miou <= high
+        assert Evaluation.from_json(got.to_json()) == got
+    console = Console(width=100, record=True)
+    console.print(format_table(got))
+    text = console.export_text()
+    assert "foreground IoU, pooled" in text and "71.4" in text and "only object from background" in text
+    counts = count_pairs(list(found), found.__getitem__, truth, 3, CPU)
+    with pytest.raises(InputError, match="leave --fit-on out"):
+        evaluate(counts, counts)
+
+
+def test_void_stays_void_where_any_mask_of_the_folder_has_classes(tmp_path: Path) -> None:
+    masks, found = draw_object_or_not()
+    truth = save_truth(tmp_path, {name: mask * 255 for name, mask in masks.items()} | {"x.jpg": np.array([[0, 2]])})
+    with_classes = scored([*found.items(), ("x.jpg", np.array([[0, 1]]))], truth, 3)
+    assert not with_classes.object_or_not and with_classes.classes == ("background", "class 1", "class 2")
+    assert with_classes.list_absent_classes() == ["class 1"]
+    alone = Truth(tmp_path, (), {n: truth.files[n] for n in found}, truth.read, lambda: [truth.files["x.jpg"]])
+    with pytest.raises(InputError, match="No mask of the 4 scored images"):
+        scored(found.items(), alone, 3)
+
+
+def test_masks_of_0_and_1_are_one_class(tmp_path: Path) -> None:
+    masks, found = draw_object_or_not()
+    got = scored(found.items(), save_truth(tmp_path, masks), 3)
+    assert not got.object_or_not and got.classes == ("background", "class 1") and got.foreground_iou == 30 / 42
 
 
 def test_the_table_shows_both_matchings_in_percent(tmp_path: Path) -> None:
@@ -411,7 +478,7 @@ def test_the_counts_of_single_images_sum_to_the_whole_and_stay_small(tmp_path: P
     counts = count_pairs(list(masks), lambda name: masks[name] % 4, truth, 80, CPU, workers=3, keep_images=True)
     assert counts.per_image is not None and counts.per_image.shape == (9, 81 * 81)
     np.testing.assert_array_equal(counts.per_image.sum(axis=0), counts.confusion.ravel())
-    of_third = compute_confusion_matrix(masks["2.jpg"] % 4, masks["2.jpg"], 80, 80, CPU)
+    of_third = confusion_matrix(masks["2.jpg"] % 4, masks["2.jpg"], 80, 80)
     np.testing.assert_array_equal(counts.per_image[[2]].toarray()[0], of_third.ravel())
     assert counts.per_image.nnz <= 9 * 3 * 4
     assert count_pairs(list(masks), lambda name: masks[name], truth, 80, CPU).per_image is None

@@ -111,6 +111,39 @@ def test_the_command_line_prints_intervals_and_says_what_is_wrong(run_copy: Path
         assert isinstance(reply.exception, InputError) and told in str(reply.exception)
 
 
+def test_masks_of_0_and_255_are_scored_as_object_or_not(
+    run_copy: Path, photographs: Photographs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fastcomus")
+    by_class = Run(run_copy).evaluate(photographs.truth, photographs.classes, 0)
+    masks = run_copy.parent / "masks"
+    masks.mkdir()
+    for path in photographs.truth.iterdir():
+        Image.fromarray((read_mask(path) > 0) * np.uint8(255)).save(masks / path.name)
+    line = ["evaluate", "--run", str(run_copy), "--iteration", "0", "--truth", str(masks)]
+    reply = CliRunner().invoke(app, line, env={"COLUMNS": "120"}, catch_exceptions=False)
+    assert isinstance(by_class, Evaluation) and by_class.foreground_iou < 1
+    assert f"{100 * by_class.foreground_iou:.1f}" in reply.stdout and "Hungarian" not in reply.stdout
+    assert "tell only object from background" in caplog.text
+    reply = CliRunner().invoke(app, [*line, "--classes", str(photographs.classes)])
+    assert isinstance(reply.exception, InputError) and "leave --classes out" in str(reply.exception)
+
+
+def test_classes_that_do_not_fit_are_told_before_training(
+    run_copy: Path, photographs: Photographs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fastcomus")
+    classes = run_copy.parent / "classes.txt"
+    classes.write_text("background\na\nb\nc\nzebra\n")
+    Run(run_copy).evaluate(photographs.truth, classes, 0)
+    assert "no scored mask has zebra" in caplog.text
+    classes.write_text("background\na\n")
+    shutil.rmtree(run_copy / "iteration-1")
+    with pytest.raises(InputError, match=r"16 masks of 24 in .* labels above 1, where the classes end: 2, 3, first in"):
+        Run(run_copy).run(photographs.images, photographs.truth, classes)
+    assert not (run_copy / "iteration-1").exists()
+
+
 def test_a_list_of_absent_masks_is_told_before_anything_is_computed(photographs: Photographs, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("00\nlost\nlost too\n")

@@ -114,7 +114,10 @@ def test_another_seed_trains_another_network(run_copy: Path) -> None:
 
 def test_own_masks_replace_saliency(photographs: Photographs, tmp_path: Path) -> None:
     run = Run(tmp_path / "run", preset="offline", settings=TINY)
-    run.embed(photographs.images, masks=str(photographs.truth))
+    masks = shutil.copytree(photographs.truth, tmp_path / "masks")
+    (masks / "00.png").unlink()
+    run.embed(photographs.images, masks=str(masks))
+    assert [(row["image"], row["reason"]) for row in read_skipped(run.folder).to_pylist()] == [("00.png", "no mask")]
     for row in run.objects().to_pylist():
         true = read_mask(photographs.truth / row["image"]) > 0
         columns, rows = np.flatnonzero(true.any(axis=0)), np.flatnonzero(true.any(axis=1))

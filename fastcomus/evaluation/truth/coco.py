@@ -7,15 +7,18 @@ one region, roughly drawn, for many objects) counts as pixels of its category, b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from fastcomus.errors import InputError, get_first_line
 from fastcomus.evaluation.truth import voc
+from fastcomus.evaluation.truth.coco_masks import Annotation, check_segmentation, draw_masks
+from fastcomus.evaluation.truth.matching_names import match_images
 from fastcomus.evaluation.truth.source import TruthSource, read_list
 from fastcomus.evaluation.truth.truth import (
     MAX_CLASSES,
@@ -23,8 +26,9 @@ from fastcomus.evaluation.truth.truth import (
     build_absence_error,
     build_no_image_error,
     choose_class_names,
-    match_by_stem,
 )
+
+log = logging.getLogger("fastcomus")
 
 # COCO's names of the 20 classes of VOC, where they differ.
 _NAME_IN_VOC = {
@@ -40,8 +44,9 @@ _NAME_IN_VOC = {
 def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]) -> Truth:
     """Read the annotations of a split; masks are drawn when an image is read.
 
-    Labels are 1 .. C in the order of the category ids. With `coco-voc` they are those of VOC (`voc.CLASSES`), and all
-    other categories are background. An image without annotations is background everywhere.
+    Images are matched by `match_images`; a Windows path counts as one with slashes. Ids may be numbers or texts. Labels
+    are 1 .. C in the order of the category ids; categories of one name are one class. With `coco-voc` they are those of
+    VOC (`voc.CLASSES`), and all other categories are background. An image without annotations is background everywhere.
 
     Args:
         source: The data set and its split; with a list file, only the images that it names count.
@@ -52,7 +57,8 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
         The truth of all images of the split.
 
     Raises:
-        InputError: The file is missing, is no COCO JSON, has no masks, or the list names images that are not in it
+        InputError: The file is missing, is no COCO JSON, has no masks, two images of one id, or an annotation that
+            cannot be drawn or belongs to no image (the message names it), or the list names images that are not in it
             (the message names all of them).
     """
     file = _find_annotation_file(source.path, source.split)
@@ -61,22 +67,30 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
     content = _read_annotations(file)
     classes, label_of = _label_categories(content["categories"], source.kind == "coco-voc", file)
     classes = choose_class_names(given, classes, str(file))
-    shapes, annotations = _group_by_image(content, label_of, file)
+    listed = _read_images(content, file)
+    found, by_name = match_images(list(listed), image_names, file)
     if source.list_file is not None:
-        stems = {PurePosixPath(entry).stem: entry for entry in read_list(source.list_file)}
-        if lacking := [entry for stem, entry in stems.items() if stem not in shapes]:
-            raise build_absence_error(lacking, f"The list {source.list_file}", f"an entry in {file}")
-        shapes = {stem: shapes[stem] for stem in stems}
-    images = match_by_stem(image_names, shapes)
-    if not images:
-        raise build_no_image_error(file, f"{next(iter(shapes), 'no image')}.jpg", image_names)
-    stem_of = {images.get(stem, f"{stem}.jpg"): stem for stem in shapes}
+        entries = [name.replace("\\", "/") for name in read_list(source.list_file)]
+        chosen, _ = match_images(list(listed), entries, file)
+        names = {entry: name for name, entry in chosen.items()}
+        if absent := [entry for entry in entries if entry not in names]:
+            raise build_absence_error(absent, f"The list {source.list_file}", f"an entry in {file}")
+        listed = {names[entry]: listed[names[entry]] for entry in entries}
+        found = {name: found[name] for name in listed if name in found}
+    if not found:
+        raise build_no_image_error(file, next(iter(listed), "no image"), image_names)
+    if by_name := [name for name in by_name if name in found]:
+        first = by_name[0]
+        log.info("truth: %d images go by file name, folders differ: %s is %s", len(by_name), found[first], first)
+    _check_masks([listed[name] for name in found], file)
+    images = {found.get(name, name): image for name, image in listed.items()}
+    checked = {name: _check_annotations(images[name], label_of, file) for name in found.values()}
 
-    def draw(image: str) -> np.ndarray:
-        stem = stem_of[image]
-        return _draw_masks(annotations.get(stem, []), shapes[stem], file)
+    def draw(name: str) -> np.ndarray:
+        annotations = checked[name] if name in checked else _check_annotations(images[name], label_of, file)
+        return draw_masks(annotations, images[name].shape)
 
-    return Truth(source.path, classes, dict.fromkeys(stem_of, file), draw)
+    return Truth(source.path, classes, dict.fromkeys(images, file), draw)
 
 
 def has_split(path: Path, split: str) -> bool:
@@ -99,73 +113,122 @@ def _read_annotations(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _label_categories(
-    categories: Sequence[Mapping[str, Any]], as_voc: bool, file: Path
-) -> tuple[tuple[str, ...], dict[int, int]]:
+def _label_categories(categories: Sequence[Any], as_voc: bool, file: Path) -> tuple[tuple[str, ...], dict[str, int]]:
     """Class names, background first, and the label of every category id, 0 for background."""
-    names = {int(one["id"]): str(one["name"]) for one in sorted(categories, key=lambda one: int(one["id"]))}
-    if not as_voc:
-        if len(names) >= MAX_CLASSES:
-            raise InputError(f"{file} has {len(names)} categories where at most {MAX_CLASSES - 1} can be told apart.")
-        return ("background", *names.values()), {category: label for label, category in enumerate(names, start=1)}
-    in_voc = {category: _NAME_IN_VOC.get(name, name) for category, name in names.items()}
-    if lacking := sorted(set(voc.CLASSES[1:]) - set(in_voc.values())):
-        raise InputError(f"{file} lacks these classes of VOC: {', '.join(lacking)}; use coco: instead of coco-voc:.")
-    return voc.CLASSES, {
-        category: voc.CLASSES.index(name) if name in voc.CLASSES else 0 for category, name in in_voc.items()
-    }
-
-
-def _group_by_image(
-    content: dict[str, Any], label_of: dict[int, int], file: Path
-) -> tuple[dict[str, tuple[int, int]], dict[str, list[dict[str, Any]]]]:
-    """Height and width, and annotations (`label`, `segmentation`, `crowd`), both by the stem of the file name."""
-    try:
-        stem_of = {one["id"]: PurePosixPath(one["file_name"]).stem for one in content["images"]}
-        shapes = {stem_of[one["id"]]: (int(one["height"]), int(one["width"])) for one in content["images"]}
-        bare = [one for one in content["annotations"] if not one.get("segmentation")]
-        if bare:
+    names = {number: str(one["name"]) for number, one in _read_by_id(categories, "category", ("name",), file).items()}
+    names = {number: names[number] for number in sorted(names, key=_rank_id)}
+    if as_voc:
+        names = {category: _NAME_IN_VOC.get(name, name) for category, name in names.items()}
+        if lacking := sorted(set(voc.CLASSES[1:]) - set(names.values())):
             raise InputError(
-                f"{file} has no masks: {len(bare)} of its {len(content['annotations'])} annotations lack a "
-                f"segmentation (the first has id {bare[0].get('id')}); give the JSON of instances with masks."
+                f"{file} lacks these classes of VOC: {', '.join(lacking)}; use coco: instead of coco-voc:."
             )
-        annotations: dict[str, list[dict[str, Any]]] = {}
-        for one in content["annotations"]:
-            label = label_of[one["category_id"]]
-            if label:  # background is not drawn, so that it never hides a class below
-                kept = {"label": label, "segmentation": one["segmentation"], "crowd": bool(one.get("iscrowd"))}
-                annotations.setdefault(stem_of[one["image_id"]], []).append(kept)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is no COCO JSON of instances: {type(error).__name__} {error}.") from error
-    return shapes, annotations
+        classes: tuple[str, ...] = voc.CLASSES
+    else:
+        classes = tuple(dict.fromkeys(("background", *names.values())))  # categories of one name are one class
+    if len(classes) > MAX_CLASSES:
+        raise InputError(f"{file} has {len(classes) - 1} categories where at most {MAX_CLASSES - 1} can be told apart.")
+    return classes, {number: classes.index(name) if name in classes else 0 for number, name in names.items()}
 
 
-def _draw_masks(annotations: Sequence[dict[str, Any]], shape: tuple[int, int], file: Path) -> np.ndarray:
-    """Draw (H, W) uint8: crowds first, then single objects from large to small, the first of equals on top."""
-    labels = np.zeros(shape, np.uint8)
-    if not annotations:
-        return labels
-    try:
-        encoded = [_pack_run_lengths(one["segmentation"], shape) for one in annotations]
-        sizes = coco_mask.area(encoded)
-        order = sorted(range(len(encoded)), key=lambda i: (not annotations[i]["crowd"], -int(sizes[i]), -i))
-        for i in order:
-            labels[coco_mask.decode(encoded[i]).astype(bool)] = annotations[i]["label"]
-    except Exception as error:  # pycocotools raises errors of many kinds
-        raise InputError(f"A segmentation in {file} cannot be drawn at {shape[1]} x {shape[0]} px: {error}.") from error
-    return labels
+@dataclass(frozen=True)
+class _Image:
+    """An entry of `images`: its path, height and width, and the annotations as in the file."""
+
+    name: str
+    shape: tuple[int, int]
+    annotations: list[dict[str, Any]]
 
 
-def _pack_run_lengths(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any]:
-    """Turn polygons, or run lengths packed or not, into packed run lengths."""
-    height, width = shape
-    if isinstance(segmentation, list):
-        return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
-    if list(segmentation["size"]) != [height, width]:
-        raise ValueError(f"its run lengths are for {segmentation['size'][1]} x {segmentation['size'][0]}")
-    if isinstance(segmentation["counts"], list):
-        return dict(coco_mask.frPyObjects(segmentation, height, width))
-    return {"size": [height, width], "counts": segmentation["counts"]}
+def _read_images(content: dict[str, Any], file: Path) -> dict[str, _Image]:
+    """Images by path, each with its annotations."""
+    by_id: dict[str, _Image] = {}
+    for number, one in _read_by_id(content["images"], "image", ("file_name", "height", "width"), file).items():
+        name = PurePosixPath(str(one["file_name"]).replace("\\", "/").lstrip("/")).as_posix()
+        height, width = one["height"], one["width"]
+        if type(height) is not int or type(width) is not int or min(height, width) < 1:
+            raise InputError(
+                f"Image {number} ({name}) of {file} is {width} x {height} px; give whole numbers from 1 on."
+            )
+        by_id[number] = _Image(name, (height, width), [])
+    ids = {one.name: number for number, one in by_id.items()}
+    for number, image in by_id.items():
+        if (last := ids[image.name]) != number:
+            raise InputError(f"Images {number} and {last} of {file} are both {image.name}; give each its own name.")
+    unknown: list[dict[str, Any]] = []
+    for one in _check_entries(content["annotations"], "annotation", ("image_id", "category_id"), file):
+        owner = by_id.get(_read_id(one["image_id"], "image_id", file))
+        (unknown if owner is None else owner.annotations).append(one)
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} of the {len(content['annotations'])} annotations in {file} belong to images that it does "
+            f"not list: annotation {unknown[0].get('id')}, the first, to image {unknown[0]['image_id']}; add the "
+            "images, or take these annotations out."
+        )
+    return {one.name: one for one in by_id.values()}
+
+
+def _check_annotations(image: _Image, label_of: dict[str, int], file: Path) -> list[Annotation]:
+    checked = []
+    for one in image.annotations:
+        label = label_of.get(_read_id(one["category_id"], "category_id", file))
+        try:
+            if label is None:
+                raise ValueError(f"has the category {one['category_id']}, which the file does not list")
+            segmentation = check_segmentation(one.get("segmentation"), image.shape)
+        except ValueError as error:
+            raise InputError(
+                f"Annotation {one.get('id')} of {image.name} in {file} {error}; mend it or take it out."
+            ) from error
+        if label:  # background is not drawn, so that it never hides a class below
+            checked.append(Annotation(label, bool(one.get("iscrowd")), segmentation))
+    return checked
+
+
+def _check_masks(images: Sequence[_Image], file: Path) -> None:
+    annotations = [(image, one) for image in images for one in image.annotations]
+    if bare := [(image, one) for image, one in annotations if not one.get("segmentation")]:
+        image, first = bare[0]
+        raise InputError(
+            f"{len(bare)} of the {len(annotations)} annotations of these images in {file} have no segmentation: "
+            f"annotation {first.get('id')} of {image.name}, the first; give the JSON of instances with masks, or take "
+            "these annotations out."
+        )
+
+
+def _read_by_id(entries: Sequence[Any], what: str, needed: tuple[str, ...], file: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for one in _check_entries(entries, what, ("id", *needed), file):
+        number = _read_id(one["id"], f"{what} id", file)
+        if number in found:
+            both = f"{found[number][needed[0]]} and {one[needed[0]]}"
+            raise InputError(f"{file} has the {what} id {number} twice, for {both}; give each its own.")
+        found[number] = one
+    return found
+
+
+def _check_entries(entries: Sequence[Any], what: str, needed: tuple[str, ...], file: Path) -> Iterator[dict[str, Any]]:
+    for place, one in enumerate(entries):
+        if not isinstance(one, dict) or (lacking := [key for key in needed if key not in one]):
+            known = f" (id {one['id']})" if isinstance(one, dict) and "id" in one else ""
+            told = ", ".join(lacking) if isinstance(one, dict) else "its parts"
+            raise InputError(f"{file} is no COCO JSON of instances: {what} {place}{known} lacks {told}.")
+        yield one
+
+
+def _read_id(value: Any, what: str, file: Path) -> str:
+    """Return an id as text, so that 1 and "1", as some tools write it, are the same."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) not in (int, str):
+        raise InputError(f"{file} has the {what} {value!r}; ids are whole numbers or texts.")
+    return str(value).strip()
+
+
+def _rank_id(number: str) -> tuple[bool, int, str]:
+    """Sort whole numbers by size and before texts."""
+    is_whole = number.removeprefix("-").isdecimal()
+    return (not is_whole, int(number) if is_whole else 0, number)
 
 
 def _explain_no_annotations(path: Path, split: str) -> str:

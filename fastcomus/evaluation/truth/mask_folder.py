@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastcomus.errors import InputError
@@ -14,15 +13,15 @@ from fastcomus.evaluation.truth.truth import (
     find_listed,
     group_by_stem,
     read_mask,
-    strip_ending,
 )
+from fastcomus.images.mask_files import MaskFiles
 
 
 def read(source: TruthSource, classes: tuple[str, ...], image_names: Sequence[str]) -> Truth:
     """Find the mask of each image: a palette or grey PNG of labels, 0 background, 255 void.
 
-    The mask of `sub/a.jpg` is `sub/a.jpg.png`, or else `sub/a.png`. Masks without an image are left out, and so are
-    images without a mask unless the list names them.
+    The mask of `sub/a.jpg` is `sub/a.jpg.png`, or else `sub/a.png`, or one of the other names that `MaskFiles` finds.
+    Masks without an image are left out, and so are images without a mask unless the list names them.
 
     Args:
         source: The folder; with a list file, only the images that it names count.
@@ -36,16 +35,19 @@ def read(source: TruthSource, classes: tuple[str, ...], image_names: Sequence[st
         InputError: No image has a mask, one mask may belong to two images of equal stem, or the list names images
             without a mask (the message names all of them).
     """
-    masks = _match_masks(source.path, image_names)
+    files = MaskFiles(source.path)
+    masks = _match_masks(files, image_names)
     if source.list_file is not None:
-        masks = _find_listed_masks(source.path, source.list_file, masks, image_names)
+        masks = _find_listed_masks(files, source.list_file, masks, image_names)
+    if not masks and not image_names:
+        raise InputError(f"There are no images to score against the masks in {source.path}; give a run that has some.")
     if not masks:
-        raise InputError(_explain_no_match(source.path, image_names))
-    return Truth(source.path, classes, masks, lambda image: read_mask(masks[image]))
+        raise InputError(files.explain_no_match(image_names, "The truth folder"))
+    return Truth(source.path, classes, masks, lambda image: read_mask(masks[image]), lambda: _list_others(files, masks))
 
 
 def _find_listed_masks(
-    folder: Path, list_file: Path, masks: dict[str, Path], image_names: Sequence[str]
+    files: MaskFiles, list_file: Path, masks: dict[str, Path], image_names: Sequence[str]
 ) -> dict[str, Path]:
     """Masks of the images that a list names with or without ending, also of images that the run lacks."""
     known, stems = set(image_names), group_by_stem(image_names)
@@ -54,8 +56,7 @@ def _find_listed_masks(
     for entry in read_list(list_file):
         image = find_listed(entry, known, stems)
         if image is None:  # the run lacks it, but it may have a mask
-            image, candidates = entry, (folder / f"{entry}.png", folder / f"{strip_ending(entry)}.png")
-            mask = next((path for path in candidates if path.is_file()), None)
+            image, mask = entry, files.find(entry)
         else:
             mask = masks.get(image)
         if mask is None:
@@ -63,42 +64,31 @@ def _find_listed_masks(
         else:
             chosen[image] = mask
     if lacking:
-        raise build_absence_error(lacking, f"The list {list_file}", f"a mask in {folder}")
+        raise build_absence_error(lacking, f"The list {list_file}", f"a mask in {files.folder}")
     if not chosen.keys() & known:
         raise InputError(f"None of the images that {list_file} names is in this run; embed them, or give another list.")
     return chosen
 
 
-def _match_masks(folder: Path, image_names: Sequence[str]) -> dict[str, Path]:
-    # `Path.is_file` raises where a name is too long for a file; `os.path.isfile` says no.
-    by_full_name = {name: f"{name}.png" for name in image_names if os.path.isfile(folder / f"{name}.png")}  # noqa: PTH113
-    taken = set(by_full_name.values())
-    matched = dict(by_full_name)
-    image_of_mask: dict[str, str] = {}
+def _match_masks(files: MaskFiles, image_names: Sequence[str]) -> dict[str, Path]:
+    matched = {name: mask for name in image_names if (mask := files.find_by_full_name(name))}
+    taken = set(matched.values())
+    image_of_mask: dict[Path, str] = {}
     for name in image_names:
-        mask = f"{strip_ending(name)}.png"
+        mask = None if name in matched else files.find_by_stem(name)
         # Full names go first: `a.jpg.png` belongs to `a.jpg`, not to an image `a.jpg.png`.
-        if name in matched or mask in taken or not os.path.isfile(folder / mask):  # noqa: PTH113
+        if mask is None or mask in taken:
             continue
         if mask in image_of_mask:
             raise InputError(
-                f"The mask {mask} in {folder} may belong to {image_of_mask[mask]} or to {name}; name it "
-                f"after the whole file name, {name}.png for instance."
+                f"The mask {mask.relative_to(files.folder).as_posix()} in {files.folder} may belong to "
+                f"{image_of_mask[mask]} or to {name}; name it after the whole file name, {name}.png for instance."
             )
         image_of_mask[mask] = name
         matched[name] = mask
-    return {name: folder / matched[name] for name in image_names if name in matched}
+    return {name: matched[name] for name in image_names if name in matched}
 
 
-def _explain_no_match(folder: Path, image_names: Sequence[str]) -> str:
-    if not image_names:
-        return f"There are no images to score against the masks in {folder}; give a run that has some."
-    example = next((str(path.relative_to(folder)) for path in folder.rglob("*.png")), None)
-    if example is None:
-        return f"The truth folder {folder} holds no PNG masks; expected {image_names[0]}.png for instance."
-    stem = strip_ending(image_names[0])
-    return (
-        f"No mask in {folder} matches an image: it has {example} for instance, "
-        f"where the image {image_names[0]} needs {image_names[0]}.png or {stem}.png; "
-        "name the masks after the images, folders included."
-    )
+def _list_others(files: MaskFiles, masks: Mapping[str, Path]) -> list[Path]:
+    taken = set(masks.values())
+    return [file for name in files.names if (file := files.folder / name) not in taken]

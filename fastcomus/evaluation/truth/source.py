@@ -32,7 +32,8 @@ class TruthSource:
 def parse_source(text: str) -> TruthSource:
     """Parse KIND:PATH[@SPLIT][@LIST].
 
-    - `DIR` or `masks:DIR`: a folder of masks (PNG: 0 background, 255 void), named like the images.
+    - `DIR` or `masks:DIR`: a folder of masks (PNG: 0 background, 255 void), named like the images. Where all masks hold
+      only 0 and 255, 255 is object (`pair_counts.count_pairs`).
     - `voc:PATH@val`: PASCAL VOC; PATH is VOCdevkit or one year in it; `train`, `val`, `trainaug`, 2007's `test`, ...
     - `coco:PATH@val2017`: COCO; PATH holds `annotations/`. `coco-voc:` keeps the 20 classes of VOC, the rest is
       background.

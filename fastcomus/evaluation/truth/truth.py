@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from fastcomus.errors import InputError
+from fastcomus.images.mask_files import strip_ending
 
 VOID = 255  # the truth label of pixels that are not scored, as in PASCAL VOC
 MAX_CLASSES = VOID  # background is 0, so at most the labels 0 .. 254
@@ -28,12 +28,14 @@ class Truth:
             run lacks stands under the name that it would have.
         read: Gives the labels (H, W) of an image by name, integers; `VOID` is not scored. May be called from several
             threads at once; raises InputError.
+        list_others: Lists masks of the same folder that belong to no image of the run.
     """
 
     place: Path
     classes: tuple[str, ...]
     files: Mapping[str, Path]
     read: Callable[[str], np.ndarray]
+    list_others: Callable[[], Sequence[Path]] = tuple
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def read_mask(path: Path) -> np.ndarray:
         path: The file.
 
     Returns:
-        (H, W) uint8, or uint16 or int32 for 16 bits a pixel; of a palette PNG, the indices.
+        (H, W) uint8, or uint16 or int32 for 16 bits a pixel, whose 65535 is 255 where all else is 0; of a palette PNG,
+        the indices.
 
     Raises:
         InputError: The file is not a readable PNG, or has colours or transparency.
@@ -76,6 +79,8 @@ def read_mask(path: Path) -> np.ndarray:
         )
     if labels.dtype == bool:
         return labels.astype(np.uint8)
+    if labels.dtype != np.uint8 and np.isin(labels, (0, 65535)).all():
+        return (labels > 0) * np.uint8(VOID)
     return labels // labels.dtype.type(grey_step) if grey_step > 1 else labels
 
 
@@ -232,11 +237,6 @@ def build_no_image_error(place: Path, example: str, image_names: Sequence[str]) 
         f"None of the images of this run is in {place}: it has {example} for instance, the run {image_names[0]}; "
         "embed the images of that data set."
     )
-
-
-def strip_ending(name: str) -> str:
-    """Return a relative POSIX path without the ending of its file name."""
-    return os.path.splitext(name)[0]  # noqa: PTH122  (pathlib takes names such as "..jpg" apart otherwise)
 
 
 def _find_grey_step(image: ImageFile.ImageFile) -> int:

@@ -10,7 +10,7 @@ its maps are enlarged later. In both cases the result for an image depends on th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError, suggest_names
+from fastcomus.objects.saliency.mask_folder import MaskFolder
 from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
 
 
@@ -117,17 +118,19 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
         ) from error
 
 
-def check_saliency(config: EmbedConfig) -> None:
+def check_saliency(config: EmbedConfig, images: Sequence[str] = ()) -> None:
     """Check `config.masks` and `config.saliency` without loading weights.
 
     Args:
         config: The settings.
+        images: Names of the images, where they are known.
 
     Raises:
-        InputError: If the folder of masks is unusable, or `saliency` is neither a method nor an existing file.
+        InputError: If the folder of masks is unusable or has no mask of these images, or `saliency` is neither a
+            method nor an existing file.
     """
     if config.masks:
-        _load_mask_folder(config)
+        _load_mask_folder(config).check_names(images)
     elif config.saliency not in METHODS and not Path(config.saliency).is_file():
         raise InputError(
             f"saliency must be one of {', '.join(METHODS)}, or a checkpoint file that is there; got "
@@ -135,7 +138,5 @@ def check_saliency(config: EmbedConfig) -> None:
         )
 
 
-def _load_mask_folder(config: EmbedConfig) -> Proposer:
-    from fastcomus.objects.saliency.mask_folder import MaskFolder
-
+def _load_mask_folder(config: EmbedConfig) -> MaskFolder:
     return MaskFolder(Path(config.masks))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from fastcomus.errors import InputError
+from fastcomus.evaluation.truth.coco_masks import Annotation, check_segmentation, draw_masks
 from fastcomus.evaluation.truth.read import read_truth
 from fastcomus.evaluation.truth.voc import CLASSES
 
@@ -51,12 +56,16 @@ def annotation(number: int, image: int, category: int, segmentation: Any, crowd:
     return {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation, "iscrowd": crowd}
 
 
-def save(root: Path, annotations: list[dict[str, Any]], categories: list[dict[str, Any]] | None = None) -> Path:
+def save(
+    root: Path,
+    annotations: list[dict[str, Any]],
+    categories: list[dict[str, Any]] | None = None,
+    images: list[dict[str, Any]] | None = None,
+) -> Path:
     file = root / "annotations/instances_val2017.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    images = [
-        {"id": i, "file_name": f"{i:012d}.jpg", "height": HEIGHT, "width": WIDTH, "license": 3} for i in (139, 285, 632)
-    ]
+    images = images or [{"id": i, "file_name": f"{i:012d}.jpg", "license": 3} for i in (139, 285, 632)]
+    images = [{"height": HEIGHT, "width": WIDTH, **one} for one in images]
     content = {"info": {}, "images": images, "annotations": annotations, "categories": categories or CATEGORIES}
     file.write_text(json.dumps(content))
     return file
@@ -142,7 +151,7 @@ def test_a_json_without_masks_is_told(tmp_path: Path) -> None:
     del boxes["segmentation"]
     for bare in (boxes, annotation(7, 139, 1, []), annotation(7, 139, 1, None)):
         save(tmp_path, [annotation(1, 139, 1, polygon(0, 0, 5, 5)), bare])
-        with pytest.raises(InputError, match=r"has no masks: 1 of its 2 annotations lack a segmentation .*id 7"):
+        with pytest.raises(InputError, match=r"1 of the 2 annotations .* no segmentation: annotation 7 of 0+139\.jpg"):
             read_truth(f"coco:{tmp_path}@val2017", None, NAMES)
 
 
@@ -152,7 +161,7 @@ def test_a_json_without_masks_is_told(tmp_path: Path) -> None:
         ("{", "cannot be read as JSON"),
         ("[]", "has no list 'images'"),
         ('{"images": [], "categories": []}', "has no list 'annotations'"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "is no COCO JSON of instances: KeyError"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "image 0 \\(id 1\\) lacks file_name, height"),
     ],
 )
 def test_other_jsons(tmp_path: Path, content: str, told: str) -> None:
@@ -161,12 +170,127 @@ def test_other_jsons(tmp_path: Path, content: str, told: str) -> None:
         read_truth(f"coco:{tmp_path}@val2017", None, NAMES)
 
 
-def test_segmentations_that_cannot_be_drawn(tmp_path: Path) -> None:
-    small = {"size": [10, 10], "counts": [0, 100]}
-    for segmentation in (small, [[1.0, 2.0]], {"size": [HEIGHT, WIDTH]}, [["a", "b", "c", "d", "e", "f"]]):
-        save(tmp_path, [annotation(1, 139, 1, segmentation)])
-        with pytest.raises(InputError, match=r"val2017\.json cannot be drawn at 60 x 40 px"):
-            read_truth(f"coco:{tmp_path}@val2017", None, NAMES).read(NAMES[0])
+@pytest.mark.parametrize(
+    ("segmentation", "told"),
+    [
+        ({"size": [10, 10], "counts": [0, 100]}, "has run lengths for 10 x 10 px where its image is 60 x 40"),
+        ({"size": [HEIGHT, WIDTH]}, "no whole numbers"),
+        ({"size": [HEIGHT, WIDTH], "counts": [0, 100]}, "has run lengths for 100 pixels where 60 x 40 are 2400"),
+        ({"size": [HEIGHT, WIDTH], "counts": [0, 9000]}, "for 9000 pixels"),
+        ({"size": [HEIGHT, WIDTH], "counts": [-100, 2500]}, "no whole numbers"),
+        ({"size": [HEIGHT, WIDTH], "counts": packed(rectangle(5, 5, 20, 30))["counts"][:-4]}, "run lengths for"),
+        ({"size": [HEIGHT, WIDTH], "counts": "P"}, "cut off"),
+        ({"size": [HEIGHT, WIDTH], "counts": "\u00e9"}, "character"),
+        ({"size": 3}, "neither polygons nor run lengths"),
+        ([[1.0, 2.0]], "no polygon of three corners"),
+        ([[1, 1, 9, 9]], "no polygon of three corners"),  # pycocotools would take it for a box
+        ([[1, 1, 9, 9, 5]], "5 numbers"),
+        ([["a", "b", "c", "d", "e", "f"]], "no list of numbers"),
+        ([1, 1, 9, 1, 9, 9], "no list of numbers"),
+        ([[1, 1, 9, 1, math.nan, 9]], "far outside"),
+        ([[1, 1, 10**400, 1, 9, 9]], "far outside"),
+    ],
+)
+def test_an_annotation_that_cannot_be_drawn_is_named(tmp_path: Path, segmentation: Any, told: str) -> None:
+    save(tmp_path, [annotation(4, 139, 1, polygon(0, 0, 5, 5)), annotation(5, 285, 1, segmentation)])
+    with pytest.raises(InputError, match=rf"^Annotation 5 of 0+285\.jpg in .*{told}"):
+        read_truth(f"coco:{tmp_path}@val2017", None, NAMES)
+    assert read_truth(f"coco:{tmp_path}@val2017", None, NAMES[:1]).read(NAMES[0]).sum() == 25  # not of this run
+
+
+def test_parts_that_enclose_nothing_are_left_out(tmp_path: Path) -> None:
+    save(tmp_path, [annotation(1, 139, 1, [[1, 1, 50, 30], *polygon(5, 5, 9, 9), [2.5, 3]])])
+    np.testing.assert_array_equal(
+        read_truth(f"coco:{tmp_path}@val2017", None, NAMES).read(NAMES[0]), rectangle(5, 5, 9, 9)
+    )
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_run_lengths_of_any_mask_are_taken(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.repeat(rng.random((HEIGHT, WIDTH // 20)) < rng.random(), 20, axis=1).astype(np.uint8)
+    mask[rng.random(mask.shape) < rng.choice([0, 0.01, 0.5])] ^= 1
+    for segmentation in (packed(mask), plain(mask)):
+        checked = check_segmentation(segmentation, (HEIGHT, WIDTH))
+        np.testing.assert_array_equal(draw_masks([Annotation(1, False, checked)], (HEIGHT, WIDTH)), mask)
+
+
+def test_annotations_go_to_the_image_of_their_folder(tmp_path: Path) -> None:
+    """Four images of equal names in two folders, an object each; then Windows paths, and folders further up."""
+    for before in ("", "data/images/", "C:\\data\\"):
+        images = [
+            {"id": i, "file_name": before + f"{folder}/{i % 2}.jpg".replace("/", "\\" if ":" in before else "/")}
+            for i, folder in enumerate("aabb")
+        ]
+        annotations = [annotation(9 - i, i, 1, polygon(i, 0, i + 1, 9)) for i in range(4)]
+        save(tmp_path, annotations, images=images)
+        further = f"{before}b/1.jpg" if before.endswith("/") else "x/b/1.jpg" if not before else "data/b/1.jpg"
+        for names in (["a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"], ["b/0.jpg", "b/1.webp"], [further]):
+            truth = read_truth(f"coco:{tmp_path}@val2017", None, names)
+            for name in names:
+                i = 2 * ("b/" in name) + int("1." in name)
+                np.testing.assert_array_equal(truth.read(name), rectangle(i, 0, i + 1, 9))
+        with pytest.raises(InputError, match=r"The image 0\.jpg of this run may be .*a/0\.jpg or .*b/0\.jpg"):
+            read_truth(f"coco:{tmp_path}@val2017", None, ["0.jpg"])
+        listed = tmp_path / "list.txt"
+        listed.write_text(before + "a/0.jpg")
+        for source, name in ((f"coco:{tmp_path}@val2017", "c/0.jpg"), (f"coco:{tmp_path}@val2017@{listed}", "b/0.jpg")):
+            with pytest.raises(InputError, match="None of the images"):
+                read_truth(source, None, [name])
+
+
+def test_a_file_name_alone_counts_where_it_is_unique(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fastcomus")
+    images = [{"id": i, "file_name": f"{folder}.jpg"} for i, folder in enumerate(("a/0", "a/1", "b/1", "café"))]
+    save(tmp_path, [annotation(i, i, 1, polygon(i, 0, i + 1, 9)) for i in range(4)], images=images)
+    truth = read_truth(f"coco:{tmp_path}@val2017", None, ["c/0.jpg", "c/1.jpg"])
+    np.testing.assert_array_equal(truth.read("c/0.jpg"), rectangle(0, 0, 1, 9))
+    assert "c/1.jpg" not in truth.files and "c/0.jpg is a/0.jpg" in caplog.text
+    # Where folders tell something, a name alone tells nothing.
+    assert "c/0.jpg" not in read_truth(f"coco:{tmp_path}@val2017", None, ["c/0.jpg", "a/1.jpg"]).files
+    decomposed = unicodedata.normalize("NFD", "café.jpg")
+    np.testing.assert_array_equal(
+        read_truth(f"coco:{tmp_path}@val2017", None, [decomposed]).read(decomposed), rectangle(3, 0, 4, 9)
+    )
+    with pytest.raises(InputError, match=r"x/café\.jpg and y/café\.jpg of this run may both be café\.jpg"):
+        read_truth(f"coco:{tmp_path}@val2017", None, ["x/café.jpg", "y/café.jpg"])
+
+
+def test_ids_may_be_texts_and_repeated_only_by_annotations(tmp_path: Path) -> None:
+    images = [{"id": "1", "file_name": "1.jpg"}, {"id": "two", "file_name": "2.jpg"}]
+    categories = [{"id": "10", "name": "b"}, {"id": 9, "name": "a"}, {"id": "x", "name": "b"}]
+    annotations = [
+        annotation(1, 1, 10, polygon(0, 0, 5, 5)),
+        annotation(1, "1", "9", polygon(10, 0, 15, 5)),  # type: ignore[arg-type]
+        annotation(1, "two", "x", polygon(20, 0, 25, 5)),  # type: ignore[arg-type]
+    ]
+    save(tmp_path, annotations, categories, images)
+    truth = read_truth(f"coco:{tmp_path}@val2017", None, ["1.jpg", "2.jpg"])
+    assert truth.classes == ("background", "a", "b")  # in the order of the ids; of equal names one
+    np.testing.assert_array_equal(truth.read("1.jpg"), 2 * rectangle(0, 0, 5, 5) + rectangle(10, 0, 15, 5))
+    np.testing.assert_array_equal(truth.read("2.jpg"), 2 * rectangle(20, 0, 25, 5))
+
+
+def test_ids_that_are_doubled_or_unknown_are_told(tmp_path: Path) -> None:
+    one = annotation(7, 139, 1, polygon(0, 0, 5, 5))
+    for images, categories, changed, told in (
+        ([(1, "a"), ("1", "b")], [1], {"image_id": 1}, r"has the image id 1 twice, for a\.jpg and b\.jpg"),
+        ([(1, "a"), (2, "a")], [1], {"image_id": 1}, r"Images 1 and 2 of .* are both a\.jpg"),
+        ([(139, "a")], [1, 1], {}, "has the category id 1 twice, for n and n"),
+        ([(139, "a")], [1], {"image_id": 99}, "1 of the 1 annotations .*: annotation 7, the first, to image 99"),
+        ([(139, "a")], [1], {"image_id": None}, "has the image_id None; ids are"),
+        ([(139, "a")], [1], {"category_id": 5}, r"Annotation 7 of a\.jpg .* has the category 5, which"),
+        ([(139, "a")], [[]], {}, r"has the category id \[\]; ids are"),
+    ):
+        save(
+            tmp_path,
+            [one | changed],
+            [{"id": number, "name": "n"} for number in categories],
+            [{"id": number, "file_name": f"{name}.jpg"} for number, name in images],
+        )
+        with pytest.raises(InputError, match=told):
+            read_truth(f"coco:{tmp_path}@val2017", None, ["a.jpg"])
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
