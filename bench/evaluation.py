@@ -37,13 +37,7 @@ def main() -> None:
         fast = harness.run_apart(measure_ours, *given)
         rows.append({"size": name, **slow, **fast, "ratio": slow["reference_s"] / fast["median_s"]})
         harness.print_progress(rows[-1])
-    harness.write_json(arguments.json, {**harness.describe_run(arguments.device), "rows": rows})
-    columns = {"size": "{size}", "images": "{images}", "a pass per pair, s": "{reference_s:.0f}"}
-    columns |= {"fastcomus, s": "{median_s:.2f}", "fastest - slowest": "{fastest_s:.2f} - {slowest_s:.2f}"}
-    columns |= {"times faster": "{ratio:.0f}", "peak MiB": "{peak_mib:.0f}"}
-    caption = f"A pass per pair: measured on {arguments.reference_images} images, equal results, multiplied up."
-    title = f"Matching clusters to classes, {arguments.workers} thread(s) against one"
-    harness.print_table(title, rows, columns, caption)
+    harness.finish(arguments, "Matching clusters to classes", {"rows": rows})
 
 
 def measure_ours(name: str, repeats: int, workers: int, device: str) -> harness.Row:

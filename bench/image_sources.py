@@ -48,17 +48,14 @@ def main() -> None:
         server.terminate()
     rates = {name: harness.summarise(len(names) / wall for wall in one.wall_s) for name, one in times.items()}
     numbers = {
-        **harness.describe_run(),
         "images": len(names),
         "workers": arguments.workers,
         "images_per_s": {name: round(rate["median"], 1) for name, rate in rates.items()},
         "spread": {name: [round(rate["least"], 1), round(rate["most"], 1)] for name, rate in rates.items()},
         "listing_s": {name: round(one.median_s, 3) for name, one in listed.items()},
     }
-    harness.write_json(arguments.json, numbers)
     rows = [{"source": name, "listing_s": listed[name].median_s, **rate} for name, rate in rates.items()]
-    columns = {"source": "{source}", "images/s": "{median:.1f}", "least to most": "{least:.1f} to {most:.1f}"}
-    harness.print_table("Images read and decoded", rows, {**columns, "found in, s": "{listing_s:.3f}"})
+    harness.finish(arguments, "Images read and decoded a second", numbers, shown=rows)
 
 
 def lay_out(images: Path, names: tuple[str, ...], plain: Path, tars: Path) -> None:

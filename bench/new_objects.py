@@ -11,9 +11,6 @@ costs by itself), and the seconds of both ways. Means over the seeds.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
@@ -28,13 +25,9 @@ def main() -> None:
     parser = harness.make_parser(__doc__, "new_objects")
     harness.add_row_options(parser, [1_500, 11_000], seeds=3)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        inputs = harness.iterate_inputs(arguments, Path(scratch))
-        rows = [{"set": one.name, **measure(np.load(one.rows), one.k, one.seed)} for one in inputs]
-    harness.write_json(arguments.json, {**harness.describe_run(), "rows": rows})
-    columns = {name.replace("_", " "): f"{{{name}:.3f}}" for name in rows[0] if name != "set"}
-    title = "New objects, means over the seeds"
-    harness.print_table(title, harness.average_rows(rows, "set"), {"set": "{set}", **columns})
+    inputs = harness.iterate_inputs(arguments)
+    rows = [{"set": one.name, **measure(np.load(one.rows), one.k, one.seed)} for one in inputs]
+    harness.finish(arguments, "Means over the seeds", {"rows": rows}, shown=harness.average_rows(rows, "set"))
 
 
 def measure(rows: np.ndarray, k: int, seed: int) -> harness.Row:

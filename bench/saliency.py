@@ -66,12 +66,8 @@ def main() -> None:
         except InputError as error:
             rows.append({"method": method, "gave_up": str(error)})
         harness.print_progress(rows[-1])
-    numbers = {**harness.describe_run(str(device), "timm"), "images": len(images), "rows": rows}
-    harness.write_json(arguments.json, numbers)
-    columns = {"method": "{method}", "foreground IoU": "{foreground_iou:.1%}", "F-max": "{f_max:.3f}"}
-    columns |= {"MAE": "{mean_absolute_error:.3f}", "images/s": "{images_per_s:.1f}"}
-    caption = f"priors that train-saliency learns from: {', '.join(SALIENCY_PRIORS)}"
-    harness.print_table(f"{len(images)} images", rows, columns, caption)
+    print(f"Priors that train-saliency learns from: {', '.join(SALIENCY_PRIORS)}")
+    harness.finish(arguments, "Saliency", {"images": len(images), "rows": rows}, "timm")
 
 
 def measure_method(
