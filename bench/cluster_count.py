@@ -1,7 +1,7 @@
 """How often each criterion finds the right number of clusters: planted sets, and embeddings of your own.
 
     python -m bench.cluster_count --planted ../shared/reference/planted.py
-    python -m bench.cluster_count --embeddings quality-run/objects/part-*.parquet --k 14
+    python -m bench.cluster_count --embeddings comus-run/objects/part-*.parquet --k 14
 
 Prints the number that each criterion finds beside the true one, the mean of |ln(found / true)| over the sets, and how
 often it is right within a tenth. Seconds are those of graph, criterion and clustering.

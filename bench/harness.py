@@ -145,11 +145,6 @@ def link_images(images: Iterable[Path], folder: Path) -> Path:
     return folder
 
 
-def list_object_images(data: Path) -> list[Path]:
-    """The images that objects.txt of a data set's folder names."""
-    return [data / "JPEGImages" / f"{name}.jpg" for name in (data / "objects.txt").read_text().split()]
-
-
 def select_device(name: str) -> str:
     """What `--device` says, with "auto" resolved; InputError where it is not there."""
     from fastcomus.backends.choose import select

@@ -1,7 +1,7 @@
 """New objects put into old clusters (`fastcomus assign`), against clustering everything again.
 
     python -m bench.new_objects --planted ../shared/reference/planted.py
-    python -m bench.new_objects --embeddings quality-run/objects/part-*.parquet --k 14
+    python -m bench.new_objects --embeddings comus-run/objects/part-*.parquet --k 14
 
 Nine tenths of the rows are clustered and the others assigned. Prints the leave-one-out agreement (the share of
 clustered objects that come to their own cluster when they are taken for new ones), the adjusted Rand index of the

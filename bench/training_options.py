@@ -2,7 +2,8 @@
 
     python -m bench.training_options --data ../shared/data/msrc14
 
-`--data` as for bench/quality.py. The images are embedded once; each option is trained with each seed in a run folder of
+`--data`: JPEGImages/, SegmentationClassBG/ (void counted as background), classes.txt and objects.txt (the images to
+use), as for bench.paper. The images are embedded once; each option is trained with each seed in a run folder of
 its own under `--runs`, gone on with when there, and what another has trained just so is not trained again. What is
 measured is kept in `--json` and not measured again while the settings are the same. Mean IoU counts void as background;
 the gain is that of an option's last iteration over iteration 0.
@@ -50,7 +51,9 @@ def main() -> None:
     parser.add_argument("--options", nargs="+", choices=OPTIONS, default=list(OPTIONS), metavar="NAME")
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
-    images = harness.link_images(harness.list_object_images(arguments.data), arguments.runs / "images")
+    names = (arguments.data / "objects.txt").read_text().split()
+    photographs = [arguments.data / "JPEGImages" / f"{name}.jpg" for name in names]
+    images = harness.link_images(photographs, arguments.runs / "images")
     measured = harness.read_json(arguments.json)
     measured = {option: runs for option, runs in measured.items() if runs["settings"] == fingerprint_settings(option)}
     jobs = [(str(seed), option) for seed in range(arguments.seeds) for option in arguments.options]
