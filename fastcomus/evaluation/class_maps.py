@@ -151,9 +151,6 @@ def count_pairs(
         keep_images: Whether to fill `per_image`, which the bootstrap needs.
         on_image: Called with 1 after every image.
 
-    Returns:
-        The counts.
-
     Raises:
         InputError: No image has truth, the truth is void everywhere, sizes differ, or a label lies outside the
             clusters or the classes.
@@ -207,9 +204,6 @@ def evaluate(
         bootstrap: How often the images are drawn again for an interval, 0 for none; needs `per_image`. Each draw is
             matched anew unless `fitted_on` is given; a class that a draw lacks is left out of its mean.
         seed: Of the draws.
-
-    Returns:
-        The scores.
     """
     source = counts if fitted_on is None else fitted_on
     classes = counts.classes or _number_classes(counts.confusion + source.confusion)

@@ -12,7 +12,7 @@ from fastcomus.evaluation.truth.truth import MAX_CLASSES, VOID
 def compute_confusion_matrix(
     predicted: np.ndarray, truth: np.ndarray, n_clusters: int, n_classes: int, backend: Backend
 ) -> np.ndarray:
-    """Count pixels by cluster label and class; void pixels are left out.
+    """Count pixels by cluster label and class, (n_clusters + 1, n_classes + 1) int64; void pixels are left out.
 
     Args:
         predicted: (H, W) integers in [0, n_clusters].
@@ -20,9 +20,6 @@ def compute_confusion_matrix(
         n_clusters: Highest cluster label.
         n_classes: Highest class label, at most 254.
         backend: What counts.
-
-    Returns:
-        (n_clusters + 1, n_classes + 1) int64.
 
     Raises:
         InputError: The sizes differ or a label lies outside its range.

@@ -25,11 +25,9 @@ from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
 class Method:
     """A saliency method.
 
-    Attributes:
-        about: What it is, for help and doctor.
-        load: Makes the proposer, from the method's name, the settings and a device.
-        package: Packages that it needs beyond the required ones.
-        extra: The extra of fastcomus that installs them.
+    `about`: what it is, for help and doctor. `load`: makes the proposer, from the method's name, the settings and a
+    device. `package`: packages that it needs beyond the required ones. `extra`: the extra of fastcomus that installs
+    them.
     """
 
     about: str
@@ -98,9 +96,6 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
             file of train-saliency or of BASNet.
         device: Where networks run.
 
-    Returns:
-        The proposer.
-
     Raises:
         InputError: If `check_saliency` does, a package is missing, or weights are not available.
     """
@@ -120,9 +115,6 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
 
 def check_saliency(config: EmbedConfig) -> None:
     """Check `config.masks` and `config.saliency` without loading weights.
-
-    Args:
-        config: The settings.
 
     Raises:
         InputError: If the folder of masks is unusable, or `saliency` is neither a method nor an existing file.
