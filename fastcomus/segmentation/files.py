@@ -38,7 +38,7 @@ def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
 
 
 def write_segmenter(folder: RunFolder, iteration: int, segmenter: Segmenter, trained_from: str) -> None:
-    """Store the weights of a trained network, sealed with a digest; `trained_from`: fingerprint of what it depends on."""
+    """Store a trained network's weights, sealed with a digest; `trained_from`: fingerprint of what they depend on."""
     state = {key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}
     metadata = {"fastcomus": json.dumps({TENSOR_SEAL: compute_tensor_digest(state), "trained_from": trained_from})}
     folder.write_tensors(_get_weights_file(iteration), lambda path: save_file(state, path, metadata))
