@@ -182,14 +182,13 @@ def time_sides(
     repeats: int,
     device: str = "cpu",
     prepare: Callable[[str], Any] | None = None,
-    warm_up: bool = True,
 ) -> dict[str, Times]:
-    """Let all sides take turns, so that other load on the machine meets all of them.
+    """Let all sides take turns, after one to warm up, so that other load on the machine meets all of them.
 
     What `prepare` makes for a side, off the clock, is handed to it.
     """
     times = {name: Times() for name in sides}
-    for turn in range(-warm_up, repeats):
+    for turn in range(-1, repeats):
         for name, side in sides.items():
             given = [prepare(name)] if prepare else []
             once = time_once(side, *given, device=device)
