@@ -24,26 +24,9 @@ from bench.paper.result import Result
 from fastcomus.errors import InputError
 from fastcomus.settings import read_toml
 
-# What can be asked for -> its file. Tables that differ only in their data or method share one.
-MODULES = {
-    "table1": "main_results",
-    "table2": "main_results",
-    "table3": "main_results",
-    "table4": "table4_transfer",
-    "table5": "table5_ablation",
-    "table6": "table6_saliency",
-    "table7": "table7_supervised_saliency",
-    "table8": "table8_over_clustering",
-    "table9": "table9_11_presets",
-    "table10": "table10_sensitivity",
-    "table11": "table9_11_presets",
-    "table12": "table12_encoders",
-    "figure3": "figure3_tsne",
-    "figure5": "figure5_cluster_samples",
-    "figure8": "figure8_clusterings",
-    "figure9": "figure9_object_size",
-    "figure10": "figure10_classes",
-}
+# What can be asked for -> its file, whose name says so: table9_11_presets.py has tables 9 and 11.
+FILES = sorted(file.stem for file in Path(__file__).parent.glob("*[0-9]_*.py"))
+MODULES = {re.findall("[a-z]+", stem)[0] + number: stem for stem in FILES for number in re.findall("[0-9]+", stem)}
 
 
 def main() -> None:
