@@ -8,7 +8,6 @@ read once in bfloat16, and the weights once per batch. The other stages are coun
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +60,9 @@ class Stage:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("bench/roofline.md"))
-    arguments = parser.parse_args()
-    arguments.output.write_text(format_page(list_stages()))
-    print(arguments.output.read_text())
+    page = format_page(list_stages())
+    Path(__file__).with_suffix(".md").write_text(page, encoding="utf-8")
+    print(page)
 
 
 def list_stages() -> list[Stage]:
