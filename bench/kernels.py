@@ -204,7 +204,7 @@ def time_sides(
     inputs: Inputs, what: str, sides: dict[str, Callable[[], torch.Tensor]], moved: float = 0.0, errors: Mapping = {}
 ) -> list[harness.Row]:
     """A row per side: images per second, and for the first one bytes per second, if it `moved` any."""
-    rows = []
+    rows: list[harness.Row] = []
     for side, times in harness.time_sides(sides, inputs.repeats, str(inputs.device)).items():
         rates = harness.summarise(len(inputs.images) / one for one in times.wall_s)
         speed = {"GB/s": moved / times.median_s / 1e9} if moved and not rows else {}

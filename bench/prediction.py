@@ -60,7 +60,7 @@ def main() -> None:
         bare = times["network and labels"].result
         agreement = [(read_class_map(folder, get_mask_file_name(name)) == bare[name]).mean() for name in names]
     assert min(agreement) > 0.9, min(agreement)  # interpolate does not know where strided logits lie: half a stride
-    numbers = {"images": len(names), "agreement": float(np.mean(agreement))}
+    numbers: harness.Row = {"images": len(names), "agreement": float(np.mean(agreement))}
     for side, taken in times.items():
         for unit in ("wall", "cpu"):
             seconds, ours = getattr(taken, f"{unit}_s"), getattr(times["predict"], f"{unit}_s")

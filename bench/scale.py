@@ -54,7 +54,7 @@ def main() -> None:
         text = arguments.page.read_text(encoding="utf-8")
         arguments.page.write_text(with_table(text, format_page_table(numbers)), encoding="utf-8")
     rows = [dict(zip(COLUMNS, _format_cells(stage, row), strict=True)) for stage, row in numbers.items()]
-    harness.print_table("Memory", rows, {name: f"{{{name}}}" for name in COLUMNS})
+    harness.print_table("Memory", rows)
 
 
 def group_stages(stages: list[str]) -> list[list[str]]:
