@@ -40,7 +40,7 @@ $(GPU_API)/.ready: pyproject.toml
 	touch $(GPU_API)/.ready
 
 bench: $(READY)
-	$(BIN)/python -m bench.quality --data $(DATA)
+	$(BIN)/python -m bench.paper table1 --data $(DATA)
 
 # torch is pinned to the release that the project is tested with; the rest resolves from pyproject.toml.
 #

@@ -44,8 +44,7 @@ def main() -> None:
         with use_precision(CPU, "bf16"), use_bf16_shortcuts(CPU, shortcuts):
             return network.eval()(images).float()
 
-    numbers = {**harness.describe_run(), "batch": arguments.batch}
-    rows = []
+    numbers: harness.Row = {"batch": arguments.batch}
     for name, work in (("training step", train), ("prediction", predict)):
         sides = {side: lambda work=work, shortcuts=shortcuts: work(shortcuts) for side, shortcuts in SIDES.items()}
         times = harness.time_sides(sides, arguments.repeats)
@@ -54,11 +53,8 @@ def main() -> None:
         ratio = each["torch alone"] / each["shortcuts"]
         difference = float((fast - plain).norm() / plain.norm())
         numbers[name] = {"ms_per_image": each, "ratio": ratio, "relative_difference": difference}
-        rows.append({"what": name, **each, **numbers[name]})
-    harness.write_json(arguments.json, numbers)
-    columns = {"what": "{what}"} | {side: f"{{{side}:.1f}}" for side in SIDES}
-    columns |= {"times as fast": "{ratio:.2f}", "difference": "{relative_difference:.1e}"}
-    harness.print_table(f"ms an image, {arguments.backbone}, bf16", rows, columns)
+    shown = [{"what": name, **numbers[name]["ms_per_image"], **numbers[name]} for name in list(numbers)[1:]]
+    harness.finish(arguments, f"ms an image, {arguments.backbone}, bf16", numbers, shown=shown)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How often each criterion finds the right number of clusters: planted sets, and embeddings of your own.
 
     python -m bench.cluster_count --planted ../shared/reference/planted.py
-    python -m bench.cluster_count --embeddings quality-run/objects/part-*.parquet --k 14
+    python -m bench.cluster_count --embeddings comus-run/objects/part-*.parquet --k 14
 
 Prints the number that each criterion finds beside the true one, the mean of |ln(found / true)| over the sets, and how
 often it is right within a tenth. Seconds are those of graph, criterion and clustering.
@@ -12,8 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
@@ -30,18 +28,13 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.getLogger("fastcomus").setLevel(logging.ERROR)
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for one in harness.iterate_inputs(arguments, Path(scratch)):
-            found = measure(np.load(one.rows), arguments.max_k)
-            rows.append({"set": f"{one.name}, seed {one.seed}", "k": one.k, **found})
-            harness.print_progress(rows[-1])
+    for one in harness.iterate_inputs(arguments):
+        found = measure(np.load(one.rows), arguments.max_k)
+        rows.append({"set": f"{one.name}, seed {one.seed}", "k": one.k, **found})
+        harness.print_progress(rows[-1])
     summary = {criterion: summarise_criterion(criterion, rows) for criterion in COUNT_CRITERIA}
-    harness.write_json(arguments.json, {**harness.describe_run(), "rows": rows, "summary": summary})
-    cells = {criterion: f"{{{criterion}}} ({{{criterion}_s:.1f}} s)" for criterion in COUNT_CRITERIA}
-    harness.print_table("Number of clusters found", rows, {"set": "{set}", "true": "{k}", **cells})
-    rows = [{"criterion": criterion, "of": len(rows), **numbers} for criterion, numbers in summary.items()]
-    columns = {"criterion": "{criterion}", "mean |ln(found / true)|": "{mean_error:.2f}"}
-    harness.print_table("", rows, {**columns, "right within a tenth": "{right} of {of}"})
+    harness.finish(arguments, "Number of clusters found", {"rows": rows, "summary": summary})
+    harness.print_table(f"Of {len(rows)} sets", [{"criterion": name, **numbers} for name, numbers in summary.items()])
 
 
 def measure(rows: np.ndarray, max_k: int) -> harness.Row:

@@ -12,9 +12,7 @@ bench/spectral.py.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,6 @@ from bench import harness
 from fastcomus.config import ASSIGNMENTS, ClusterConfig
 
 SIDES = ("fastcomus", "arpack", "lobpcg", "amg")
-STAGES = ("graph", "eigenmaps", "labels")
 NEIGHBORS = 30
 Steps = tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any], np.ndarray]]
 
@@ -36,35 +33,21 @@ def main() -> None:
     parser.add_argument("--recall", type=float, default=ClusterConfig().recall, help="fastcomus --recall")
     parser.add_argument("--assign", default=ClusterConfig().assign, choices=ASSIGNMENTS, help="fastcomus --assign")
     arguments = parser.parse_args()
-    rows: list[harness.Row] = []
     device = harness.select_device(arguments.device)
     config = ClusterConfig(recall=arguments.recall, assign=arguments.assign)
-    with tempfile.TemporaryDirectory() as scratch:
-        for one in harness.iterate_inputs(arguments, Path(scratch)):
-            same, labels = [], {}
-            for side in arguments.sides:
-                limits = {"threads": arguments.threads, "limit_s": arguments.limit}
-                measured = harness.run_apart(measure_side, side, one, device, config, **limits)
-                if "gave_up" not in measured:
-                    labels[side] = measured.pop("found")
-                same.append({"input": one.name, "seed": one.seed, "side": side, "k": one.k, **measured})
-                harness.print_progress(same[-1])
-            recipe = next((side for side in labels if side != "fastcomus"), None)  # its first solver that finished
-            for row in same:
-                if recipe and row["side"] in labels:
-                    row["ari_to_recipe"] = adjusted_rand_score(labels[recipe], labels[row["side"]])
-            rows += same
-    about = harness.describe_run(device, "faiss-cpu", "faiss-gpu", "scipy", "scikit-learn")
-    harness.write_json(arguments.json, {**about, "threads": arguments.threads, "rows": rows})
+    rows: list[harness.Row] = []
+    for same in harness.iterate_sides(arguments, measure_side, lambda one: None, device, config):
+        labels = {row["side"]: row.pop("found") for row in same if "gave_up" not in row}
+        recipe = next((side for side in labels if side != "fastcomus"), None)  # its first solver that finished
+        for row in same:
+            if recipe and row["side"] in labels:
+                row["ari_to_recipe"] = adjusted_rand_score(labels[recipe], labels[row["side"]])
+            if "fastcomus" in labels and row["side"] in labels:
+                row["ratio"] = row["total"] / same[arguments.sides.index("fastcomus")]["total"]
+        rows += same
+    packages = ("faiss-cpu", "faiss-gpu", "scipy", "scikit-learn")
     means = harness.average_rows(rows, "input", "side")
-    ours = {row["input"]: row["total"] for row in means if row["side"] == "fastcomus" and "total" in row}
-    for row in means:
-        row["ratio"] = row["total"] / ours[row["input"]] if "total" in row and row["input"] in ours else None
-    columns = {"input": "{input}", "side": "{side}"} | {stage: f"{{{stage}:.2f}}" for stage in (*STAGES, "total")}
-    columns |= {"wall s": "{wall:.2f}", "peak MiB": "{peak_mib:.0f}", "recall": "{recall:.3f}"}
-    columns |= {"ARI to truth": "{ari:.3f}", "to recipe": "{ari_to_recipe:.3f}", "ratio": "{ratio:.1f} x"}
-    title = f"CPU-seconds, {arguments.threads} thread(s), n_neighbors {NEIGHBORS}; means over the seeds"
-    harness.print_table(title, means, columns)
+    harness.finish(arguments, "CPU-seconds, means over the seeds", {"rows": rows}, *packages, shown=means)
 
 
 def measure_side(side: str, given: harness.Input, device: str, config: ClusterConfig) -> harness.Row:
@@ -73,11 +56,12 @@ def measure_side(side: str, given: harness.Input, device: str, config: ClusterCo
     graph = harness.time_once(steps[0], device=device)
     maps = harness.time_once(steps[1], graph.result, device=device)
     labels = harness.time_once(steps[2], maps.result, device=device)
-    times = dict(zip(STAGES, (graph, maps, labels), strict=True))
+    times = {"graph": graph, "eigenmaps": maps, "labels": labels}
     return {
         **{stage: one.cpu_s[0] for stage, one in times.items()},
         "total": sum(one.cpu_s[0] for one in times.values()),
         "wall": sum(one.wall_s[0] for one in times.values()),
+        "k": given.k,
         "recall": getattr(graph.result, "recall", 1.0),
         "peak_mib": harness.measure_peak_mib(),
         "ari": adjusted_rand_score(np.load(given.classes), labels.result) if given.classes else float("nan"),

@@ -7,8 +7,8 @@ does a part of the images and then all of them, from nothing: what the further i
 seconds on the clock, and in CPU-seconds of all its processes, which other work on the machine disturbs less. A ratio is
 that of images per second (or per CPU-second) to those of one process, turn by turn. `predict` looks at every image
 once, at one size, so that the engines' own cost shows most; its pieces are 64 images, and of a part with few of them
-Ray may give two to one actor and none to another, which flatters what the further images take. What is measured
-replaces the same in the JSON.
+Ray may give two to one actor and none to another, which flatters what the further images take. A stage that is measured
+replaces itself in the JSON.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import statistics
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import torch
 
 from bench import harness
@@ -29,13 +30,13 @@ from fastcomus import Run
 from fastcomus.images.folder import find_images
 from fastcomus.segmentation.files import write_segmenter
 from fastcomus.segmentation.segmenter import build_segmenter
+from fastcomus.store.embeddings import extract_embeddings
 from fastcomus.store.masks import read_class_map
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
 K = 14
 SHARD_IMAGES = 16
-MEASURES = ("images_per_s", "images_per_cpu_s", "start_s", "ratio", "cpu_ratio")
 
 
 def main() -> None:
@@ -43,7 +44,6 @@ def main() -> None:
     parser.add_argument("--part", type=int, default=128, help="images of the smaller part")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cores of this machine to use")
     parser.add_argument("--stages", nargs="*", default=["embed", "predict"])
-    parser.add_argument("--sides", nargs="*", type=int, default=[1, 2, 3], help="which, beside one process: 1 to 3")
     arguments = parser.parse_args()
     numbers, counts = harness.read_json(arguments.json), [arguments.part, arguments.count]
     torch.set_num_threads(arguments.cores)
@@ -54,41 +54,31 @@ def main() -> None:
             file.write_text("\n".join(str((found.root / name).resolve()) for name in found.names[:count]))
         make_trained_run(Path(scratch) / "trained")
         for stage in arguments.stages:
-            sides = measure(stage, lists, Path(scratch), arguments.repeats, arguments.cores, arguments.sides)
-            before = numbers.get(stage, {"images": counts, "sides": {}})
-            sides = {**before["sides"], **sides} if before["images"] == counts else sides
+            sides = measure(stage, lists, Path(scratch), arguments.repeats, arguments.cores)
             about = {**harness.describe_run("cpu", "ray"), "cores": arguments.cores}
             numbers[stage] = {**about, "images": counts, "sides": sides}
             harness.write_json(arguments.json, numbers)
-            columns = {name.replace("_", " "): f"{{{name}:.2f}}" for name in MEASURES}
-            rows = [{"where": name, **side} for name, side in sides.items()]
-            harness.print_table(stage, rows, {"where": "{where}", **columns})
+            harness.print_table(stage, [{"where": name, **side} for name, side in sides.items()])
 
 
-def measure(stage: str, lists: list[Path], scratch: Path, repeats: int, cores: int, chosen: list[int]) -> harness.Row:
+def measure(stage: str, lists: list[Path], scratch: Path, repeats: int, cores: int) -> harness.Row:
     sides: dict[str, harness.Row] = {
         "one process": {"device": "cpu", "workers": cores},
         f"Ray, an actor of {cores} cores": {"engine": "ray", "workers": cores},
         f"Ray, {cores} actors": {"engine": "ray", "workers": 1},
         f"{cores} processes": {"device": ",".join(["cpu"] * cores)},
     }
-    sides = {name: side for number, (name, side) in enumerate(sides.items()) if number in (0, *chosen)}
     turns: dict[str, list[harness.Row]] = {name: [] for name in sides}
     for repeat in range(repeats):
         for name, side in sides.items():
             places = [scratch / f"{stage}-{repeat}-{name}-{images.stem}" for images in lists]
-            part, whole = (
-                do(stage, images, place, scratch / "trained", **side)
-                for images, place in zip(lists, places, strict=True)
-            )
+            pairs = list(zip(lists, places, strict=True))
+            part, whole = (do(stage, images, place, scratch / "trained", **side) for images, place in pairs)
             turns[name].append(compute_rates(whole, part, turns["one process"][repeat:]))
             harness.print_progress(stage, repeat, name, turns[name][-1])
-            for images, place in zip(lists, places, strict=True):
+            for images, place in pairs:
                 check_same(scratch / f"{stage}-{repeat}-one process-{images.stem}", place)
-    return {
-        name: {measure: statistics.median(turn[measure] for turn in own) for measure in MEASURES}
-        for name, own in turns.items()
-    }
+    return {name: {one: statistics.median(turn[one] for turn in own) for one in own[0]} for name, own in turns.items()}
 
 
 class Done(NamedTuple):
@@ -157,38 +147,24 @@ def watch_cpu() -> Iterator[list[float]]:
 
 def read_cpu_seconds() -> dict[int, float]:
     """Of this process and its children's children, by process."""
-    parents, used = {}, {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(folder.name)] = int(fields[1])
-            used[int(folder.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    ours = {os.getpid()}
-    while more := {one for one, parent in parents.items() if parent in ours} - ours:
-        ours |= more
-    return {one: used[one] for one in ours if one in used}
+    own, used = psutil.Process(), {}
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error):  # it has ended
+            used[process.pid] = sum(process.cpu_times()[:2])
+    return used
 
 
 def check_same(one: Path, other: Path) -> None:
     """The same files; rows and pixels may differ by what another number of threads does to the last bits."""
-    names = [
-        sorted(str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()) for place in (one, other)
-    ]
-    assert names[0] == names[1], (one, other)
+    names, others = ({str(file.relative_to(place)) for file in place.rglob("*.*")} for place in (one, other))
+    assert names == others, (one, other)
     if (one / "objects").exists():
-        rows, others = (read_shards(RunFolder(place)) for place in (one, other))
-        assert rows.drop_columns("embedding").equals(others.drop_columns("embedding"))
-        gap = (
-            rows["embedding"].combine_chunks().values.to_numpy()
-            - others["embedding"].combine_chunks().values.to_numpy()
-        )
-        assert abs(gap).max() < 1e-4
+        table, its = (read_shards(RunFolder(place)) for place in (one, other))
+        assert table.drop_columns("embedding").equals(its.drop_columns("embedding"))
+        assert abs(extract_embeddings(table) - extract_embeddings(its)).max() < 1e-4
         return
     differing = total = 0
-    for name in names[0]:
+    for name in names:
         if name.endswith(".png"):
             labels, theirs = (read_class_map(RunFolder(place), name) for place in (one, other))
             differing, total = differing + int((labels != theirs).sum()), total + labels.size

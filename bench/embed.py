@@ -8,7 +8,7 @@ takes beyond its parts. The pipeline's embeddings are compared with the bare one
 
 Beside the pipeline on masks of one's own stands the loop that a user would write: a Dataset that opens image and mask
 with Pillow, cuts and resizes, in a DataLoader, and the same timm network. Its embeddings are compared too; it stores
-nothing. Then bfloat16 against float32, and peak memory and time per image on folders of two sizes.
+nothing. Last comes bfloat16 against float32. The memory of `embed` is in bench/scale.py.
 """
 
 from __future__ import annotations
@@ -43,26 +43,13 @@ from fastcomus.store.run_folder import RunFolder
 
 
 def main() -> None:
-    parser = harness.make_parser(__doc__, "embed", data=None, count=256, repeats=3, device="cpu")
-    parser.add_argument("--memory", type=int, nargs="*", default=[1000, 4000], help="folder sizes for peak memory")
-    arguments = parser.parse_args()
-    device = harness.select_device(arguments.device)
-    numbers = harness.describe_run(device, "timm", "faiss-cpu", "faiss-gpu")
+    arguments = harness.make_parser(__doc__, "embed", data=None, count=256, repeats=3, device="cpu").parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        images = copy_photographs(arguments.data, arguments.count, Path(scratch) / "images")
-        numbers |= measure(images, Path(scratch), device, arguments.repeats)
-        numbers["folders"] = []
-        for size in arguments.memory:
-            found = harness.run_apart(measure_folder, arguments.data, size, Path(scratch), device)
-            numbers["folders"].append({"images": size, **found})
-    harness.write_json(arguments.json, numbers)
-    rows = [
-        {"what": name.replace("_", " "), "value": value} for name, value in numbers.items() if isinstance(value, float)
-    ]
-    for one in numbers["folders"]:
-        rows.append({"what": f"MiB at the peak, folder of {one['images']}", "value": one["peak_memory_mib"]})
-        rows.append({"what": f"ms an image, folder of {one['images']}", "value": one["ms_per_image"]})
-    harness.print_table(numbers["hardware"], rows, {"what": "{what}", "measured": "{value:.4g}"})
+        found = find_images(arguments.data)
+        photographs = [found.root / name for name in found.names[: arguments.count]]
+        images = harness.link_images(photographs, Path(scratch, "images"))
+        numbers = measure(images, Path(scratch), harness.select_device(arguments.device), arguments.repeats)
+    harness.finish(arguments, "embed", numbers, "timm", "faiss-cpu", "faiss-gpu")
 
 
 def measure(images: Path, scratch: Path, device: str, repeats: int) -> harness.Row:
@@ -161,26 +148,6 @@ def encode(encoder: Encoder, crops: torch.Tensor, batch: int) -> np.ndarray:
 def normalise_rows(rows: torch.Tensor) -> np.ndarray:
     found = rows.cpu().numpy()
     return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-
-def measure_folder(data: Path, size: int, scratch: Path, device: str) -> harness.Row:
-    """Peak memory and time per image of `embed` on a folder of `size` images."""
-    run = Run(scratch / f"memory-{size}", preset="offline", device=device)
-    run.embed(copy_photographs(data, 1, scratch / f"warm-{size}"))  # loads the libraries and the network
-    images = copy_photographs(data, size, scratch / f"images-{size}")
-    times = harness.time_once(run.embed, images)
-    peak, ms = harness.measure_peak_mib(), 1000 * times.median_s / size
-    return {"objects": times.result.objects, "peak_memory_mib": peak, "ms_per_image": ms}
-
-
-def copy_photographs(data: Path, count: int, folder: Path) -> Path:
-    """A folder of `count` hard copies of the photographs in `data`, repeated under other names when there are fewer."""
-    folder.mkdir(parents=True)
-    found = find_images(data)
-    for i in range(count):
-        source = found.root / found.names[i % len(found.names)]
-        (folder / f"{i:05d}{source.suffix}").write_bytes(source.read_bytes())
-    return folder
 
 
 if __name__ == "__main__":

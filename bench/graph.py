@@ -11,9 +11,6 @@ distance, against exact search. Embeddings of your own: `--embeddings FILE`.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 
 from bench import harness
@@ -30,24 +27,16 @@ def main() -> None:
     parser.add_argument("--neighbors", type=int, default=ClusterConfig().n_neighbors, help="the row itself included")
     parser.add_argument("--recall", type=float, default=ClusterConfig().recall, help="fastcomus --recall")
     arguments = parser.parse_args()
-    device, rows = harness.select_device(arguments.device), []
-    sides = [side for side in arguments.sides if device == "cpu" or side not in ON_CPU_ONLY]
-    with tempfile.TemporaryDirectory() as scratch:
-        for one in harness.iterate_inputs(arguments, Path(scratch)):
-            for side in sides:
-                given = (side, one.rows, arguments.neighbors, arguments.recall, one.seed, device)
-                limits = {"threads": arguments.threads, "limit_s": arguments.limit}
-                rows.append({"input": one.name, "side": side, **harness.run_apart(measure_side, *given, **limits)})
-                harness.print_progress(rows[-1])
-    about = harness.describe_run(device, "faiss-cpu", "faiss-gpu", "cuvs-cu13", "scikit-learn", "pynndescent")
-    harness.write_json(arguments.json, {**about, "threads": arguments.threads, "rows": rows})
-    columns = {"input": "{input}", "side": "{side}", "CPU s": "{cpu_s:.2f}", "wall s": "{wall_s:.2f}"}
-    columns |= {"peak MiB": "{peak_mib:.0f}", "recall": "{recall:.4f}"}
-    harness.print_table(about["hardware"], rows, columns)
+    device = harness.select_device(arguments.device)
+    arguments.sides = [side for side in arguments.sides if device == "cpu" or side not in ON_CPU_ONLY]
+    given = (arguments.neighbors, arguments.recall, device)
+    rows = [row for same in harness.iterate_sides(arguments, measure_side, lambda one: None, *given) for row in same]
+    packages = ("faiss-cpu", "faiss-gpu", "cuvs-cu13", "scikit-learn", "pynndescent")
+    harness.finish(arguments, "Nearest neighbours", {"rows": rows}, *packages)
 
 
-def measure_side(side: str, rows: str, count: int, recall: float, seed: int, device: str) -> harness.Row:
-    embeddings, find = np.load(rows), SEARCHES[side]
+def measure_side(side: str, given: harness.Input, count: int, recall: float, device: str) -> harness.Row:
+    embeddings, find, seed = np.load(given.rows), SEARCHES[side], given.seed
     for some in (embeddings[:1_000], embeddings[:6_000]):  # code is compiled and loaded when it is first needed
         find(some, count, recall, seed, device)
     times = harness.time_once(find, embeddings, count, recall, seed, device, device=device)

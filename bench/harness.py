@@ -11,6 +11,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -75,23 +76,39 @@ class Input(NamedTuple):
     seed: int
 
 
-def iterate_inputs(arguments: argparse.Namespace, scratch: Path) -> Iterator[Input]:
-    """Every input that the options of `add_row_options` ask for."""
+def iterate_inputs(arguments: argparse.Namespace) -> Iterator[Input]:
+    """Every input that the options of `add_row_options` ask for; its files are gone with the next one."""
     from fastcomus.store.embeddings import check_embeddings, read_embeddings
 
-    rows, classes = scratch / "rows.npy", scratch / "classes.npy"
-    if arguments.embeddings:
-        own = check_embeddings(np.concatenate([read_embeddings(file)[0] for file in arguments.embeddings]))
-        np.save(rows, own)
-        for seed in range(arguments.seeds):
-            yield Input(f"{len(own):,} of one's own", str(rows), "", arguments.k, seed)
-    for size in arguments.sizes if arguments.planted else []:
-        for seed in range(arguments.seeds):
-            made, true, k = make_planted_rows(arguments.planted, size, seed)
-            np.save(rows, made)
-            np.save(classes, true)
-            del made
-            yield Input(f"planted {size:,}, k {k}", str(rows), str(classes), k, seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        rows, classes = Path(scratch, "rows.npy"), Path(scratch, "classes.npy")
+        if arguments.embeddings:
+            own = check_embeddings(np.concatenate([read_embeddings(file)[0] for file in arguments.embeddings]))
+            np.save(rows, own)
+            for seed in range(arguments.seeds):
+                yield Input(f"{len(own):,} of one's own", str(rows), "", arguments.k, seed)
+        for size in arguments.sizes if arguments.planted else []:
+            for seed in range(arguments.seeds):
+                made, true, k = make_planted_rows(arguments.planted, size, seed)
+                np.save(rows, made)
+                np.save(classes, true)
+                del made
+                yield Input(f"planted {size:,}, k {k}", str(rows), str(classes), k, seed)
+
+
+def iterate_sides(
+    arguments: argparse.Namespace, measure: Callable[..., Row], prepare: Callable[[Input], object], *given: Any
+) -> Iterator[list[Row]]:
+    """For every input, prepared, a row of each of `--sides`: `measure(side, input, *given)` in a process of its own."""
+    limits = {"threads": arguments.threads, "limit_s": arguments.limit}
+    for one in iterate_inputs(arguments):
+        prepare(one)
+        rows = []
+        for side in arguments.sides:
+            found = run_apart(measure, side, one, *given, **limits)
+            rows.append({"input": one.name, "seed": one.seed, "side": side, **found})
+            print_progress({name: value for name, value in rows[-1].items() if np.ndim(value) == 0})
+        yield rows
 
 
 def make_planted_rows(file: Path, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -126,16 +143,6 @@ def link_images(images: Iterable[Path], folder: Path) -> Path:
                 link.symlink_to(image.resolve())
         making.rename(folder)
     return folder
-
-
-def list_object_images(data: Path) -> list[Path]:
-    """The images that objects.txt of a data set's folder names."""
-    return [data / "JPEGImages" / f"{name}.jpg" for name in (data / "objects.txt").read_text().split()]
-
-
-def count_object_classes(data: Path) -> int:
-    """How many classes classes.txt of a data set's folder has beside the background."""
-    return len((data / "classes.txt").read_text().split()) - 1
 
 
 def select_device(name: str) -> str:
@@ -175,14 +182,13 @@ def time_sides(
     repeats: int,
     device: str = "cpu",
     prepare: Callable[[str], Any] | None = None,
-    warm_up: bool = True,
 ) -> dict[str, Times]:
-    """Let all sides take turns, so that other load on the machine meets all of them.
+    """Let all sides take turns, after one to warm up, so that other load on the machine meets all of them.
 
     What `prepare` makes for a side, off the clock, is handed to it.
     """
     times = {name: Times() for name in sides}
-    for turn in range(-warm_up, repeats):
+    for turn in range(-1, repeats):
         for name, side in sides.items():
             given = [prepare(name)] if prepare else []
             once = time_once(side, *given, device=device)
@@ -319,44 +325,44 @@ def write_json(file: Path, numbers: Row) -> None:
     file.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
 
+def finish(
+    arguments: argparse.Namespace, title: str, numbers: Row, *packages: str, shown: Sequence[Row] | None = None
+) -> None:
+    """Write `numbers`, behind what describes the run, to `--json`, and print a table.
+
+    The table has `shown`, else `numbers["rows"]`, else a row for each of the numbers.
+    """
+    about = describe_run(select_device(getattr(arguments, "device", "cpu")), *packages)
+    about["threads"] = getattr(arguments, "threads", about["threads"])
+    write_json(arguments.json, {**about, **numbers})
+    each = [{"what": name, **(one if isinstance(one, dict) else {"value": one})} for name, one in numbers.items()]
+    print_table(f"{title}; {about['hardware']}, threads: {about['threads']}", shown or numbers.get("rows", each))
+
+
 def print_progress(*what: object) -> None:
     """A line on standard error."""
     Console(stderr=True).print(*what)
 
 
-def print_table(title: str, rows: Iterable[Row], columns: Mapping[str, str], caption: str = "") -> None:
-    """A line per row; `columns`: heading -> format of a row's values, such as "{wall_s:.2f}".
-
-    A row that was given up has its reason in the last column; a value that is missing is shown as a dash.
-    """
-    table = Table(title=title, caption=caption or None)
-    for number, heading in enumerate(columns):
-        is_text = number == 0 or heading in ("side", "part", "what")
-        table.add_column(heading, justify="left" if is_text else "right")
+def print_table(title: str, rows: Iterable[Row]) -> None:
+    """A line per row, a column for every name of a text or number in them; lists are left out."""
+    rows = [{name: one for name, one in row.items() if isinstance(one, str | int | float)} for row in rows]
+    table, names = Table(title=title), list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        is_text = any(isinstance(row.get(name), str) for row in rows)
+        table.add_column(name.replace("_", " "), justify="left" if is_text else "right")
     for row in rows:
-        cells = [_format_cell(form, row) for form in columns.values()]
-        if "gave_up" in row:
-            cells[-1] = str(row["gave_up"])
-        table.add_row(*cells)
+        table.add_row(*(_format_cell(row.get(name, "-")) for name in names))
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
-def _format_cell(form: str, row: Row) -> str:
-    try:
-        return form.format_map(row)
-    except (KeyError, TypeError, ValueError):
-        return "-"
+def _format_cell(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
 
 def average_rows(rows: Sequence[Row], *keys: str) -> list[Row]:
-    """One row for those that have the same `keys`: means of their numbers; one that gave up stands for all."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    means = []
-    for same in groups.values():
-        given_up = next((row for row in same if "gave_up" in row), None)
-        numeric = {name for name, value in same[0].items() if isinstance(value, int | float) and name not in keys}
-        mean = {name: statistics.fmean(row[name] for row in same) for name in numeric} if not given_up else {}
-        means.append(given_up or {**same[0], **mean})
-    return means
+    """One row for those that have the same `keys`: means of their numbers."""
+    import pandas as pd
+
+    means = pd.DataFrame(rows).groupby(list(keys), sort=False).mean(numeric_only=True).reset_index()
+    return [{str(name): value for name, value in row.items()} for row in means.to_dict("records")]

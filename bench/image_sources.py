@@ -9,12 +9,11 @@ server is a process of its own and shares the processor with the reading.
 from __future__ import annotations
 
 import functools
-import http.server
-import multiprocessing
+import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,8 @@ from fastcomus.images.reading import read_image
 
 MAX_PIXELS = 100_000_000
 PER_TAR = 100
+# HTTP/1.1 uses connections again; the first line that it prints names the port.
+SERVER = "-u -m http.server 0 --bind 127.0.0.1 --protocol HTTP/1.1 --directory"
 
 
 def main() -> None:
@@ -36,10 +37,11 @@ def main() -> None:
         names = find_images(arguments.data).names[: arguments.count]
         plain, tars = Path(scratch, "plain"), Path(scratch, "tars")
         lay_out(arguments.data, names, plain, tars)
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        server = multiprocessing.Process(target=serve, args=(plain, sender), daemon=True)
-        server.start()
-        given = {"folder": str(plain), "tars": str(tars), "http": f"http://127.0.0.1:{receiver.recv()}"}
+        line = [sys.executable, *SERVER.split(), str(plain)]
+        server = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert server.stdout
+        port = server.stdout.readline().partition(" port ")[2].split()[0]
+        given = {"folder": str(plain), "tars": str(tars), "http": f"http://127.0.0.1:{port}"}
         listed = {name: harness.time_once(find_listed_images, address) for name, address in given.items()}
         sources = {name: times.result for name, times in listed.items()}
         check_equal(sources)
@@ -48,17 +50,14 @@ def main() -> None:
         server.terminate()
     rates = {name: harness.summarise(len(names) / wall for wall in one.wall_s) for name, one in times.items()}
     numbers = {
-        **harness.describe_run(),
         "images": len(names),
         "workers": arguments.workers,
         "images_per_s": {name: round(rate["median"], 1) for name, rate in rates.items()},
         "spread": {name: [round(rate["least"], 1), round(rate["most"], 1)] for name, rate in rates.items()},
         "listing_s": {name: round(one.median_s, 3) for name, one in listed.items()},
     }
-    harness.write_json(arguments.json, numbers)
     rows = [{"source": name, "listing_s": listed[name].median_s, **rate} for name, rate in rates.items()]
-    columns = {"source": "{source}", "images/s": "{median:.1f}", "least to most": "{least:.1f} to {most:.1f}"}
-    harness.print_table("Images read and decoded", rows, {**columns, "found in, s": "{listing_s:.3f}"})
+    harness.finish(arguments, "Images read and decoded a second", numbers, shown=rows)
 
 
 def lay_out(images: Path, names: tuple[str, ...], plain: Path, tars: Path) -> None:
@@ -70,18 +69,6 @@ def lay_out(images: Path, names: tuple[str, ...], plain: Path, tars: Path) -> No
                 place = f"{number:06d}{Path(name).suffix}"
                 tar.add(images / name, place)
                 (plain / place).write_bytes((images / name).read_bytes())
-
-
-def serve(folder: Path, ready: Any) -> None:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # connections are used again
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
-        ready.send(server.server_address[1])
-        server.serve_forever()
 
 
 def check_equal(sources: dict[str, ImageList]) -> None:

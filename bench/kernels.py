@@ -15,7 +15,7 @@ switching takes most of the time there.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +35,15 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # ImageNet's, of
 
 @dataclass(frozen=True)
 class Inputs:
-    """`images`: (H, W, 3) uint8, a box and a saliency map for each, on the device."""
+    """`images`: (H, W, 3) uint8, a box and a saliency map for each, on the device; `size`: side of a crop."""
 
     images: list[torch.Tensor]
     boxes: torch.Tensor
     maps: list[torch.Tensor]
+    kernels: Kernels
+    device: torch.device
+    size: int
+    repeats: int
 
 
 def main() -> None:
@@ -57,19 +61,19 @@ def main() -> None:
         kernels: Kernels = CupyKernels()
         if device.type == "cpu":
             kernels = harness.load_file(arguments.emulator).CpuKernels(Path(scratch), "-O3", "-march=native")
-        inputs = make_inputs(count, arguments.height, arguments.width, device)
-        given = (kernels, inputs, device, arguments.repeats)
-        rows = benchmark_crops(*given, arguments.size) + benchmark_masks(*given)
-        rows += benchmark_objects(*given, arguments.size) + benchmark_class_maps(*given)
+        made = make_images(count, arguments.height, arguments.width, device)
+        inputs = Inputs(*made, kernels, device, arguments.size, arguments.repeats)
+        parts = (benchmark_crops, benchmark_masks, benchmark_objects, benchmark_class_maps)
+        rows = [row for part in parts for row in part(inputs)]
     size = f"{arguments.width} x {arguments.height}"
-    about = harness.describe_run(str(device), "torchvision", "cupy-cuda13x")
-    harness.write_json(arguments.json, {**about, "device": device.type, "images": count, "size": size, "rows": rows})
-    columns = {"what": "{what}", "side": "{side}", "images/s": "{median:,.0f}", "least": "{least:,.0f}"}
-    columns |= {"most": "{most:,.0f}", "GB/s": "{GB/s:.3g}", "mean error": "{mean error in grey levels:.3g}"}
-    harness.print_table(f"{count} images of {size} on {about['hardware']}", rows, columns)
+    numbers = {"device": device.type, "images": count, "size": size, "rows": rows}
+    harness.finish(arguments, f"Images a second, {count} of {size}", numbers, "torchvision", "cupy-cuda13x")
 
 
-def make_inputs(count: int, height: int, width: int, device: torch.device) -> Inputs:
+def make_images(
+    count: int, height: int, width: int, device: torch.device
+) -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+    """What `Inputs` begins with."""
     rng = np.random.default_rng(0)
     images, boxes, maps = [], [], []
     y, x = np.mgrid[:height, :width]
@@ -78,19 +82,16 @@ def make_inputs(count: int, height: int, width: int, device: torch.device) -> In
         wide = torch.nn.functional.interpolate(torch.from_numpy(smooth).permute(2, 0, 1)[None].float(), (height, width))
         images.append(wide[0].permute(1, 2, 0).to(torch.uint8).contiguous().to(device))
         x0, y0 = int(rng.integers(0, width // 4)), int(rng.integers(0, height // 4))
-        boxes.append(
-            [x0, y0, int(rng.integers(width * 3 // 4, width + 1)), int(rng.integers(height * 3 // 4, height + 1))]
-        )
+        x1, y1 = (int(rng.integers(side * 3 // 4, side + 1)) for side in (width, height))
+        boxes.append([x0, y0, x1, y1])
         distance = np.hypot((x - width / 2) / width, (y - height / 2) / height)
         noisy = np.clip(1 - 2 * distance + rng.normal(0, 0.1, (height, width)), 0, 1)
         maps.append(torch.from_numpy(noisy.astype(np.float32)).to(device))
-    return Inputs(images, torch.tensor(boxes, dtype=torch.int32, device=device), maps)
+    return images, torch.tensor(boxes, dtype=torch.int32, device=device), maps
 
 
-def benchmark_crops(
-    kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int, size: int
-) -> list[harness.Row]:
-    count = len(inputs.images)
+def benchmark_crops(inputs: Inputs) -> list[harness.Row]:
+    device, size, count = inputs.device, inputs.size, len(inputs.images)
     packed = ragged_batches.pack_images(inputs.images, device)
     owners = torch.arange(count, dtype=torch.int32, device=device)
     mean, std = (torch.tensor(one, device=device).view(3, 1, 1) for one in (MEAN, STD))
@@ -100,31 +101,28 @@ def benchmark_crops(
     stacked = torch.cat(planes)
 
     def by_kernel() -> torch.Tensor:
-        return gpu_images.crop_resize(kernels, packed, inputs.boxes, owners, size, torch.float16, MEAN, STD)
+        return gpu_images.crop_resize(inputs.kernels, packed, inputs.boxes, owners, size, torch.float16, MEAN, STD)
 
     def by_resize() -> torch.Tensor:
-        cut = [
-            transforms.resize(plane[..., y0:y1, x0:x1], [size, size], antialias=True)
-            for plane, (x0, y0, x1, y1) in zip(planes, places, strict=True)
-        ]
-        return ((torch.cat(cut) - mean) / std).half()
+        cut = [plane[..., y0:y1, x0:x1] for plane, (x0, y0, x1, y1) in zip(planes, places, strict=True)]
+        resized = [transforms.resize(one, [size, size], antialias=True) for one in cut]
+        return ((torch.cat(resized) - mean) / std).half()
 
     def by_roi_align() -> torch.Tensor:
         return ((ops.roi_align(stacked, with_index, size, aligned=False) - mean) / std).half()
 
     exact = by_resize().float() * std + mean
-    errors = {
-        name: float((side().float() * std + mean - exact).abs().mean())
-        for name, side in (("crop_resize", by_kernel), ("roi_align", by_roi_align))
-    }
+    others = {"crop_resize": by_kernel, "roi_align": by_roi_align}
+    errors = {name: float((side().float() * std + mean - exact).abs().mean()) for name, side in others.items()}
     assert errors["crop_resize"] < 0.2, errors  # half precision keeps a tenth of a grey level
     box_bytes = sum(3 * (x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in places)
     moved = box_bytes * (1 + 1 / gpu_images.ROWS_PER_BAND) + count * 3 * size * size * 2
     sides = {"crop_resize": by_kernel, "resize(antialias=True)": by_resize, "roi_align": by_roi_align}
-    return time_sides("crops", sides, count, repeats, device, moved, errors)
+    return time_sides(inputs, "crops", sides, moved, errors)
 
 
-def benchmark_masks(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_masks(inputs: Inputs) -> list[harness.Row]:
+    kernels, device = inputs.kernels, inputs.device
     packed = ragged_batches.pack_maps(inputs.maps, torch.float32, device)
 
     def by_kernel() -> torch.Tensor:
@@ -141,16 +139,14 @@ def benchmark_masks(kernels: Kernels, inputs: Inputs, device: torch.device, repe
     assert (by_kernel() == by_torchvision()).all()
     pixels = sum(one.numel() for one in inputs.maps)
     sides = {"mask_boxes": by_kernel, "Otsu and masks_to_boxes, one by one": by_torchvision}
-    rows = time_sides("masks and boxes", sides, len(inputs.maps), repeats, device, 9.0 * pixels)
+    rows = time_sides(inputs, "masks and boxes", sides, 9.0 * pixels)
     part = {"mask_boxes, largest part": lambda: gpu_images.threshold_masks(kernels, packed, "otsu", True).boxes}
-    return rows + time_sides("masks and boxes", part, len(inputs.maps), repeats, device)
+    return rows + time_sides(inputs, "masks and boxes", part)
 
 
-def benchmark_objects(
-    kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int, size: int
-) -> list[harness.Row]:
+def benchmark_objects(inputs: Inputs) -> list[harness.Row]:
     """What `embed` does between its two networks: maps of 256 px to boxes, run lengths and crops."""
-    resize = torch.nn.functional.interpolate
+    kernels, device, size, resize = inputs.kernels, inputs.device, inputs.size, torch.nn.functional.interpolate
     coarse = [resize(one[None, None], (256, 256), mode="bilinear")[0] for one in inputs.maps]
     on_host = [one.cpu().numpy() for one in inputs.images], [one.cpu() for one in coarse]
     at_once = GpuBackend.images_at_once
@@ -173,10 +169,11 @@ def benchmark_objects(
         "find_objects, one by one": lambda: in_batches(1),
         "CPU backend, one thread": by_cpu_backend,
     }
-    return time_sides("maps to objects", sides, len(coarse), repeats, device)
+    return time_sides(inputs, "maps to objects", sides)
 
 
-def benchmark_class_maps(kernels: Kernels, inputs: Inputs, device: torch.device, repeats: int) -> list[dict]:
+def benchmark_class_maps(inputs: Inputs) -> list[harness.Row]:
+    kernels, device = inputs.kernels, inputs.device
     found = gpu_images.threshold_masks(kernels, ragged_batches.pack_maps(inputs.maps, torch.float32, device), "otsu")
     count, sizes = len(inputs.maps), found.masks.host_sizes
     clusters = torch.arange(count, dtype=torch.int32, device=device) % 80
@@ -200,27 +197,19 @@ def benchmark_class_maps(kernels: Kernels, inputs: Inputs, device: torch.device,
     assert (by_kernel() == by_torch()).all()
     pixels = sum(height * width for height, width in sizes)
     sides = {"assemble_masks": by_kernel, "torch, image by image": by_torch}
-    return time_sides("class maps", sides, count, repeats, device, 2.0 * pixels)
+    return time_sides(inputs, "class maps", sides, 2.0 * pixels)
 
 
 def time_sides(
-    what: str,
-    sides: dict[str, Callable[[], torch.Tensor]],
-    count: int,
-    repeats: int,
-    device: torch.device,
-    moved: float = 0.0,
-    errors: dict[str, float] | None = None,
+    inputs: Inputs, what: str, sides: dict[str, Callable[[], torch.Tensor]], moved: float = 0.0, errors: Mapping = {}
 ) -> list[harness.Row]:
-    """A row per side: images per second, and for the first one bytes per second."""
-    rows = []
-    for place, (side, times) in enumerate(harness.time_sides(sides, repeats, str(device)).items()):
-        row = {"what": what, "side": side, **harness.summarise(count / one for one in times.wall_s)}
-        if place == 0 and moved:
-            row["GB/s"] = moved / times.median_s / 1e9
-        if errors and side in errors:
-            row["mean error in grey levels"] = errors[side]
-        rows.append(row)
+    """A row per side: images per second, and for the first one bytes per second, if it `moved` any."""
+    rows: list[harness.Row] = []
+    for side, times in harness.time_sides(sides, inputs.repeats, str(inputs.device)).items():
+        rates = harness.summarise(len(inputs.images) / one for one in times.wall_s)
+        speed = {"GB/s": moved / times.median_s / 1e9} if moved and not rows else {}
+        error = {"mean error in grey levels": errors[side]} if side in errors else {}
+        rows.append({"what": what, "side": side, **rates, **speed, **error})
     return rows
 
 

@@ -1,7 +1,7 @@
 """New objects put into old clusters (`fastcomus assign`), against clustering everything again.
 
     python -m bench.new_objects --planted ../shared/reference/planted.py
-    python -m bench.new_objects --embeddings quality-run/objects/part-*.parquet --k 14
+    python -m bench.new_objects --embeddings comus-run/objects/part-*.parquet --k 14
 
 Nine tenths of the rows are clustered and the others assigned. Prints the leave-one-out agreement (the share of
 clustered objects that come to their own cluster when they are taken for new ones), the adjusted Rand index of the
@@ -10,9 +10,6 @@ costs by itself), and the seconds of both ways. Means over the seeds.
 """
 
 from __future__ import annotations
-
-import tempfile
-from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
@@ -28,13 +25,9 @@ def main() -> None:
     parser = harness.make_parser(__doc__, "new_objects")
     harness.add_row_options(parser, [1_500, 11_000], seeds=3)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        inputs = harness.iterate_inputs(arguments, Path(scratch))
-        rows = [{"set": one.name, **measure(np.load(one.rows), one.k, one.seed)} for one in inputs]
-    harness.write_json(arguments.json, {**harness.describe_run(), "rows": rows})
-    columns = {name.replace("_", " "): f"{{{name}:.3f}}" for name in rows[0] if name != "set"}
-    title = "New objects, means over the seeds"
-    harness.print_table(title, harness.average_rows(rows, "set"), {"set": "{set}", **columns})
+    inputs = harness.iterate_inputs(arguments)
+    rows = [{"set": one.name, **measure(np.load(one.rows), one.k, one.seed)} for one in inputs]
+    harness.finish(arguments, "Means over the seeds", {"rows": rows}, shown=harness.average_rows(rows, "set"))
 
 
 def measure(rows: np.ndarray, k: int, seed: int) -> harness.Row:

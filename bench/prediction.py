@@ -60,7 +60,7 @@ def main() -> None:
         bare = times["network and labels"].result
         agreement = [(read_class_map(folder, get_mask_file_name(name)) == bare[name]).mean() for name in names]
     assert min(agreement) > 0.9, min(agreement)  # interpolate does not know where strided logits lie: half a stride
-    numbers = {**harness.describe_run(), "images": len(names), "agreement": float(np.mean(agreement))}
+    numbers: harness.Row = {"images": len(names), "agreement": float(np.mean(agreement))}
     for side, taken in times.items():
         for unit in ("wall", "cpu"):
             seconds, ours = getattr(taken, f"{unit}_s"), getattr(times["predict"], f"{unit}_s")
@@ -68,11 +68,7 @@ def main() -> None:
             if side != "predict":
                 ratios = [bare_s / own_s for bare_s, own_s in zip(seconds, ours, strict=True)]
                 numbers[f"predict over {side}, {unit}"] = harness.summarise(ratios)
-    harness.write_json(arguments.json, numbers)
-    rows = [{"what": name, **value} for name, value in numbers.items() if isinstance(value, dict) and "median" in value]
-    columns = {"what": "{what}", "median": "{median:.3g}", "least": "{least:.3g}", "most": "{most:.3g}"}
-    title = f"{len(names)} images, {numbers['threads']} threads; labels agree on {numbers['agreement']:.4f}"
-    harness.print_table(title, rows, columns)
+    harness.finish(arguments, "predict", numbers)
 
 
 @torch.inference_mode()

@@ -40,9 +40,7 @@ def main() -> None:
     numbers = {"images": embedded.images, "objects": embedded.objects, "s to write": times.median_s}
     numbers |= {"files": len(files), "MB": sum(file.stat().st_size for file in files) / 1e6}
     numbers |= time_opening(times.result)
-    harness.write_json(arguments.json, {**harness.describe_run(), **numbers})
-    rows = [{"what": name, "value": float(value)} for name, value in numbers.items()]
-    harness.print_table("Report", rows, {"what": "{what}", "measured": "{value:,.1f}"})
+    harness.finish(arguments, "Report", numbers)
 
 
 def time_opening(page: Path) -> dict[str, float]:

@@ -8,7 +8,6 @@ read once in bfloat16, and the weights once per batch. The other stages are coun
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from fastcomus.backends.block_krylov import count_basis_columns
-from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.gpu_images import ROWS_PER_BAND
 from fastcomus.objects.saliency.basnet import BASNet
 
@@ -29,8 +27,6 @@ BOX_WIDTH, BOX_HEIGHT = 320, 260  # of its object
 FILE_BYTES = 80_000  # of its JPEG file
 CROP = 256
 ROWS, DIMENSION, K, NEIGHBORS = 118_000, 384, 80, 30  # COCO
-LAUNCH_US = 5
-LAUNCHES = 7  # by `gpu_objects.find_objects`: enlarge, histograms, thresholds, masks, changes twice, crops
 LINKS = 50  # in a row of the symmetric graph
 _LAYERS = (nn.Conv2d, nn.Linear, nn.LayerNorm)
 
@@ -64,11 +60,9 @@ class Stage:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("bench/roofline.md"))
-    arguments = parser.parse_args()
-    arguments.output.write_text(format_page(list_stages()))
-    print(arguments.output.read_text())
+    page = format_page(list_stages())
+    Path(__file__).with_suffix(".md").write_text(page, encoding="utf-8")
+    print(page)
 
 
 def list_stages() -> list[Stage]:
@@ -163,37 +157,7 @@ def format_page(all_stages: list[Stage]) -> str:
                 f"| {stage.name} | {stage.moved / 1e6:.3g} | {stage.operations / 1e9:.3g} | {by_bytes:.3g} "
                 f"| {by_operations:.3g} | {binds} | {1e6 / max(by_bytes, by_operations):,.0f} | {stage.note} |"
             )
-    return "\n".join([*lines, "", *draw_conclusions(all_stages), ""])
-
-
-def draw_conclusions(all_stages: list[Stage]) -> list[str]:
-    by_name = {stage.name: stage for stage in all_stages}
-    device = DEVICES[0]
-
-    def floor_us(name: str) -> float:
-        stage = by_name[name]
-        return 1e6 * max(stage.moved / device.memory, stage.operations / device.operations[stage.kind])
-
-    apart = floor_us("crop_resize to uint8") + floor_us("normalise in torch")
-    fused = floor_us("crop_resize to float16")
-    encoder = floor_us("encoder, ViT-S/8 256")
-    pixels = sum(floor_us(name) for name in ("map to image size", "mask_boxes, Otsu", "run lengths", "assemble_masks"))
-    at_once = GpuBackend.images_at_once
-    share = 100 * (apart - fused) / encoder
-    return [
-        "## What follows",
-        "",
-        f"- On an H100 the networks take nearly all of the time: one crop's encoding {encoder:.0f} us at the least,",
-        f"  all work on pixels between file and network {pixels + apart:.1f} us.",
-        f"- Cropping and normalising apart cost {apart:.2f} us, fused into half precision {fused:.2f} us. The",
-        f"  difference is {share:.1f} % of the encoder's floor: crops stay uint8, the same on every backend;",
-        "  `gpu_images.crop_resize` gives normalised float16 where it is wanted.",
-        "- Decoding on the host binds before any of it: a core reads some hundreds of JPEGs of this size a second.",
-        "  nvJPEG does it on the device, an A100 or newer by units of its own; how fast, only a measurement can say.",
-        f"- A launch takes some {LAUNCH_US} us, more than the pixels of an image: `embed` makes {LAUNCHES}",
-        f"  launches for up to {at_once} images, {LAUNCH_US * LAUNCHES / at_once:.1f} us an image. One by one they",
-        f"  would take {LAUNCH_US * LAUNCHES} us, beside {encoder:.0f} us of the encoder.",
-    ]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

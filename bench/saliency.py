@@ -42,10 +42,8 @@ def main() -> None:
     parser.add_argument("--list", type=Path, help="file of image names without ending; by default every mask's")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), help="names, or checkpoint files")
     parser.add_argument("--preset", default="offline", help="whose encoder the patch methods look through")
-    parser.add_argument("--size", type=int, default=0, help="saliency_size; by default the preset's")
     parser.add_argument("--precision", default="auto", help="saliency_precision")
     parser.add_argument("--cross", action="store_true", help="train on each half, score on the other")
-    parser.add_argument("--run", type=Path, help="folder for the two trainings, gone on with when there")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = arguments.list.read_text().split() if arguments.list else sorted(m.stem for m in arguments.masks.iterdir())
@@ -54,24 +52,19 @@ def main() -> None:
     images = [files[name] for name in names]
     masks = [np.asarray(Image.open(arguments.masks / f"{name}.png")) > 0 for name in names]
     config = replace(get_preset_config(arguments.preset).embed, saliency_precision=arguments.precision)
-    config = replace(config, saliency_size=arguments.size or config.saliency_size)
     device = select(arguments.device).device
     rows: list[harness.Row] = []
     if arguments.cross:
         with tempfile.TemporaryDirectory() as scratch:
-            rows += cross_validate(images, masks, config, arguments.preset, device, arguments.run or Path(scratch))
+            rows += cross_validate(images, masks, config, arguments.preset, device, Path(scratch))
     for method in arguments.methods:
         try:
             rows.append({"method": method, **measure_method(images, masks, replace(config, saliency=method), device)})
         except InputError as error:
             rows.append({"method": method, "gave_up": str(error)})
         harness.print_progress(rows[-1])
-    numbers = {**harness.describe_run(str(device), "timm"), "images": len(images), "rows": rows}
-    harness.write_json(arguments.json, numbers)
-    columns = {"method": "{method}", "foreground IoU": "{foreground_iou:.1%}", "F-max": "{f_max:.3f}"}
-    columns |= {"MAE": "{mean_absolute_error:.3f}", "images/s": "{images_per_s:.1f}"}
-    caption = f"priors that train-saliency learns from: {', '.join(SALIENCY_PRIORS)}"
-    harness.print_table(f"{len(images)} images", rows, columns, caption)
+    print(f"Priors that train-saliency learns from: {', '.join(SALIENCY_PRIORS)}")
+    harness.finish(arguments, "Saliency", {"images": len(images), "rows": rows}, "timm")
 
 
 def measure_method(

@@ -54,7 +54,7 @@ def main() -> None:
         text = arguments.page.read_text(encoding="utf-8")
         arguments.page.write_text(with_table(text, format_page_table(numbers)), encoding="utf-8")
     rows = [dict(zip(COLUMNS, _format_cells(stage, row), strict=True)) for stage, row in numbers.items()]
-    harness.print_table("Memory", rows, {name: f"{{{name}}}" for name in COLUMNS})
+    harness.print_table("Memory", rows)
 
 
 def group_stages(stages: list[str]) -> list[list[str]]:
@@ -67,11 +67,15 @@ def measure_stages(stages: list[str], sizes: list[int], scratch: Path) -> Iterat
     folders = {size: scratch / str(size) for size in sizes}
     small = scratch / "small"
     for size, folder in {max(min(sizes) // 8, min(300, min(sizes) // 2)): small, **folders}.items():
-        run_apart(STAGES[stages[0]].prepare, folder, size, fork=True)
+        run_apart(prepare, stages[0], folder, size, fork=True)
     for stage in stages:
         work = STAGES[stage].work
         peaks = {size: run_apart(measure_peak, work, small, folder, fork=True) for size, folder in folders.items()}
         yield stage, summarise_peaks(peaks)
+
+
+def prepare(stage: str, folder: Path, size: int) -> None:
+    STAGES[stage].prepare(folder, size)  # what it returns stays where it was made
 
 
 def summarise_peaks(peaks: dict[int, int]) -> harness.Row:

@@ -26,6 +26,7 @@ from fastcomus.clusters.files import read_clusters, write_clusters
 from fastcomus.clusters.graph import build_knn_graph
 from fastcomus.clusters.labels import build_clusters, cluster_rows
 from fastcomus.config import ClusterConfig
+from fastcomus.run.cluster import _write_cluster_masks
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, to_dict, with_settings
 from fastcomus.store.masks import write_class_map
@@ -160,7 +161,7 @@ def cluster_again(folder: Path) -> None:
     """The masks of the clusters alone: the clusters are there."""
     run = _open_small_run(folder)
     run.folder.remove("iteration-0")
-    run._write_cluster_masks(read_clusters(run.folder), "clustered")
+    _write_cluster_masks(run.workplace, read_clusters(run.folder), "clustered")
 
 
 def make_export_stage(kind: str) -> Callable[[Path], object]:

@@ -1,12 +1,11 @@
-"""Self-training against a bare PyTorch loop on tensors in memory, and what its memory depends on.
+"""Self-training against a bare PyTorch loop on tensors in memory; its memory is in bench/scale.py.
 
     python -m bench.self_training --data DIR/JPEGImages
 
 Both sides train the same network on the same batches, from the same weights, in one process and in turn: fastcomus
 reads JPEG files and class maps, crops and mirrors them in threads; the bare loop finds the batches in memory, takes
 the cross-entropy and makes Adam's step. Their losses are compared. Class maps are made of the images (bright and dark),
-since their content does not matter here. Then the peak memory of trainings of more images and of more clusters, each in
-a process of its own.
+since their content does not matter here.
 """
 
 from __future__ import annotations
@@ -43,27 +42,19 @@ def main() -> None:
     parser.add_argument("--preset", default="offline", help="whose network, crops and batch")
     parser.add_argument("--steps", type=int, default=4, help="training steps in a turn")
     parser.add_argument("--k", type=int, default=14)
-    parser.add_argument("--memory", nargs="*", default=["100,14", "400,14", "100,200"], help="IMAGES,K each")
     arguments = parser.parse_args()
     config = replace(get_preset_config(arguments.preset).train, schedule="constant", cache_gb=0.0)
     device = harness.select_device(arguments.device)
-    numbers = {"device": device, **harness.describe_run(device, "torchvision", "timm")}
-    numbers |= measure_throughput(arguments, config, device)
-    given = (config, device, arguments.workers)
-    peaks = numbers["peak_mib"] = {}
-    for count, k in (map(int, one.split(",")) for one in arguments.memory):
-        peaks[f"{count} images, k = {k}"] = harness.run_apart(measure_peak, arguments.data, count, k, *given)
-    harness.write_json(arguments.json, numbers)
-    spreads = {**numbers["images_per_s"], "fastcomus / bare loop": numbers["ratio_of_each_turn"]}
-    rows = [{"what": name, **harness.summarise(values)} for name, values in spreads.items()]
-    rows += [{"what": f"loss of {name}", "median": loss} for name, loss in numbers["losses"].items()]
-    rows += [{"what": f"peak MiB, {name}", "median": peak} for name, peak in peaks.items()]
-    columns = {"what": "{what}", "images/s": "{median:.4g}", "least": "{least:.3f}", "most": "{most:.3f}"}
+    numbers = measure(arguments, config, device)
+    rows = [{"images/s": name, **harness.summarise(rates)} for name, rates in numbers["images_per_s"].items()]
+    rows = [row | {"loss": numbers["losses"][row["images/s"]]} for row in rows]
+    rows.append({"images/s": "ratio", **harness.summarise(numbers["ratio_of_each_turn"])})
     agree = "equal within 0.1 %" if numbers["losses_agree"] else "NOT EQUAL"
-    harness.print_table(f"preset {arguments.preset}, {numbers['hardware']}; losses {agree}", rows, columns)
+    title = f"preset {arguments.preset}; losses {agree}"
+    harness.finish(arguments, title, {"device": device, **numbers}, "torchvision", "timm", shown=rows)
 
 
-def measure_throughput(arguments: argparse.Namespace, config: TrainConfig, device: str) -> harness.Row:
+def measure(arguments: argparse.Namespace, config: TrainConfig, device: str) -> harness.Row:
     count = arguments.steps * config.batch_size
     read = make_reader(arguments.data, count)
     trainings = {"fastcomus": train_with_fastcomus, "bare loop": train_with_bare_loop}
@@ -130,13 +121,6 @@ def train_with_bare_loop(
         optimizer.step()
         total += loss.detach()
         yield float(total) / len(batches)
-
-
-def measure_peak(images: Path, count: int, k: int, config: TrainConfig, device: str, workers: int) -> float:
-    """Peak resident memory of a process that trains for one epoch."""
-    for _ in SelfTraining(k, config, 1, SEED, select(device)).train(make_reader(images, count), count, workers):
-        pass
-    return harness.measure_peak_mib()
 
 
 if __name__ == "__main__":

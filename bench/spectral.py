@@ -12,7 +12,6 @@ that k-means on the rows finds, to the planted classes. The other sides run on t
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,39 +29,26 @@ def main() -> None:
     harness.add_side_options(parser, SIDES)
     arguments = parser.parse_args()
     device, rows = harness.select_device(arguments.device), []
-    limits = {"threads": arguments.threads, "limit_s": arguments.limit}
-    with tempfile.TemporaryDirectory() as scratch:
-        for one in harness.iterate_inputs(arguments, Path(scratch)):
-            graph = write_graph(one.rows, one.seed, Path(scratch))
-            same: list[harness.Row] = []
-            for side in arguments.sides:
-                found = harness.run_apart(measure_side, side, graph, one.classes, one.k, one.seed, device, **limits)
-                same.append({"input": one.name, "side": side, **found})
-                harness.print_progress(same[-1])
-            best = max((row["sum_of_mu"] for row in same if "gave_up" not in row), default=0.0)
-            rows += [row if "gave_up" in row else {**row, "short_of_best": best - row["sum_of_mu"]} for row in same]
-    about = harness.describe_run(device, "scipy", "scikit-learn", "pyamg", "cuml-cu13")
-    harness.write_json(arguments.json, {**about, "threads": arguments.threads, "rows": rows})
-    columns = {"input": "{input}", "side": "{side}", "CPU s": "{cpu_s:.2f}", "wall s": "{wall_s:.2f}"}
-    columns |= {"peak MiB": "{peak_mib:.0f}", "residual": "{residual:.1e}", "short of best": "{short_of_best:.1e}"}
-    harness.print_table(about["hardware"], rows, {**columns, "ARI to truth": "{ari:.3f}"})
+    for same in harness.iterate_sides(arguments, measure_side, write_graph, device):
+        best = max((row["sum_of_mu"] for row in same if "gave_up" not in row), default=0.0)
+        rows += [row if "gave_up" in row else {**row, "short_of_best": best - row["sum_of_mu"]} for row in same]
+    harness.finish(arguments, "Eigenvectors", {"rows": rows}, "scipy", "scikit-learn", "pyamg", "cuml-cu13")
 
 
-def write_graph(file: str, seed: int, scratch: Path) -> str:
-    """The neighbours' graph of the rows in `file`, without loops, as a file."""
+def write_graph(given: harness.Input) -> None:
+    """The neighbours' graph of the rows, without loops, as files beside them."""
     from scipy.sparse import save_npz
 
     from fastcomus.backends.choose import select
     from fastcomus.clusters.graph import build_knn_graph, drop_loops
 
-    config = ClusterConfig()
-    made = build_knn_graph(np.load(file), config.n_neighbors, config.metric, config.recall, seed, select("cpu"))
-    save_npz(scratch / "graph.npz", drop_loops(made.affinity), compressed=False)
-    np.save(scratch / "order.npy", made.order)
-    return str(scratch / "graph.npz")
+    config, place = ClusterConfig(), Path(given.rows)
+    made = build_knn_graph(np.load(place), config.n_neighbors, config.metric, config.recall, given.seed, select("cpu"))
+    save_npz(place.with_name("graph.npz"), drop_loops(made.affinity), compressed=False)
+    np.save(place.with_name("order.npy"), made.order)
 
 
-def measure_side(side: str, graph: str, classes: str, k: int, seed: int, device: str) -> harness.Row:
+def measure_side(side: str, given: harness.Input, device: str) -> harness.Row:
     import sklearn.cluster
     import sklearn.manifold  # libraries are loaded before the clock starts, on every side
     from scipy.sparse import csr_array, csr_matrix, load_npz
@@ -71,7 +57,8 @@ def measure_side(side: str, graph: str, classes: str, k: int, seed: int, device:
     from fastcomus.backends.choose import select
     from fastcomus.clusters.eigenmaps import compute_eigenmaps
 
-    affinity, order = csr_array(load_npz(graph)), np.load(Path(graph).with_name("order.npy"))
+    k, seed, place = given.k, given.seed, Path(given.rows)
+    affinity, order = csr_array(load_npz(place.with_name("graph.npz"))), np.load(place.with_name("order.npy"))
     scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
     backend = select(device)
 
@@ -88,7 +75,7 @@ def measure_side(side: str, graph: str, classes: str, k: int, seed: int, device:
     peak, rows = harness.measure_peak_mib(), times.result
     values, residual = measure_quality(affinity, scale, rows.astype(np.float64) / scale[:, None])
     labels = sklearn.cluster.k_means(rows, k, random_state=seed, n_init=10)[1]
-    ari = adjusted_rand_score(np.load(classes), labels) if classes else float("nan")
+    ari = adjusted_rand_score(np.load(given.classes), labels) if given.classes else float("nan")
     measured = {"cpu_s": times.cpu_s[0], "wall_s": times.wall_s[0], "peak_mib": peak}
     return {**measured, "residual": residual, "sum_of_mu": float(values.sum()), "ari": ari}
 

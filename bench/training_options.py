@@ -2,7 +2,8 @@
 
     python -m bench.training_options --data ../shared/data/msrc14
 
-`--data` as for bench/quality.py. The images are embedded once; each option is trained with each seed in a run folder of
+`--data`: JPEGImages/, SegmentationClassBG/ (void counted as background), classes.txt and objects.txt (the images to
+use), as for bench.paper. The images are embedded once; each option is trained with each seed in a run folder of
 its own under `--runs`, gone on with when there, and what another has trained just so is not trained again. What is
 measured is kept in `--json` and not measured again while the settings are the same. Mean IoU counts void as background;
 the gain is that of an option's last iteration over iteration 0.
@@ -50,7 +51,9 @@ def main() -> None:
     parser.add_argument("--options", nargs="+", choices=OPTIONS, default=list(OPTIONS), metavar="NAME")
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
-    images = harness.link_images(harness.list_object_images(arguments.data), arguments.runs / "images")
+    names = (arguments.data / "objects.txt").read_text().split()
+    photographs = [arguments.data / "JPEGImages" / f"{name}.jpg" for name in names]
+    images = harness.link_images(photographs, arguments.runs / "images")
     measured = harness.read_json(arguments.json)
     measured = {option: runs for option, runs in measured.items() if runs["settings"] == fingerprint_settings(option)}
     jobs = [(str(seed), option) for seed in range(arguments.seeds) for option in arguments.options]
@@ -64,9 +67,7 @@ def main() -> None:
             advance(1)
             harness.write_json(arguments.json, measured)
     rows = summarise_options({option: measured[option]["seeds"] for option in OPTIONS if option in measured})
-    columns = {name: f"{{{name}}}" for name in ("option", "seeds", "iteration 0", "iterations after")}
-    columns |= {"gain of the last": "{gain}", f"over {BASE}": "{over:+.1f}"}
-    harness.print_table("Mean IoU, percent", rows, columns)
+    harness.print_table("Mean IoU, percent", rows)
 
 
 def fingerprint_settings(option: str) -> str:
@@ -80,7 +81,8 @@ def measure_mean_ious(data: Path, runs: Path, images: Path, option: str, seed: i
     settings = OPTIONS[option]
     own = settings.get("embed", {}).get("saliency") == "own"
     embedded = runs / ("embedded-own" if own else "embedded")
-    with_saliency = {"saliency": str(train_own_saliency(runs, images))} if own else {}
+    checkpoint = Run(runs / "own-saliency", preset="offline").train_saliency(images) if own else None
+    with_saliency = {"saliency": str(checkpoint)} if own else {}
     Run(embedded, preset="offline").embed(images, **with_saliency)
     folder = get_run_folder(runs, option, seed)
     if not folder.exists():
@@ -90,7 +92,7 @@ def measure_mean_ious(data: Path, runs: Path, images: Path, option: str, seed: i
         shutil.rmtree(copied, ignore_errors=True)
         shutil.copytree(start, copied)
         copied.rename(folder)
-    run = Run(folder, seed=seed, settings={"cluster": {"k": len(classes.read_text().split()) - 1}})
+    run = Run(folder, seed=seed, settings={"cluster": {"k": len(classes.read_text().split()) - 1}})  # not background
     run.configure({stage: values for stage, values in settings.items() if stage != "embed"})
     run.cluster()
     run.train()
@@ -102,11 +104,6 @@ def get_run_folder(runs: Path, option: str, seed: int) -> Path:
     return runs / f"{option.replace(' ', '-').replace(',', '')}-{seed}"
 
 
-def train_own_saliency(runs: Path, images: Path) -> Path:
-    """The checkpoint of a network of one's own, trained on the same images without masks."""
-    return Run(runs / "own-saliency", preset="offline").train_saliency(images)
-
-
 def summarise_options(measured: dict[str, dict[str, list[float]]]) -> list[harness.Row]:
     """A row per option; `measured`: option -> seed -> mean IoU of iterations 0, 1, ..."""
     rows: list[harness.Row] = []
@@ -115,10 +112,11 @@ def summarise_options(measured: dict[str, dict[str, list[float]]]) -> list[harne
         by_iteration = list(zip(*runs.values(), strict=True))
         after = ", ".join(format_spread(scores) for scores in by_iteration[1:])
         row = {"option": option, "seeds": len(runs), "iteration 0": format_spread(by_iteration[0])}
-        row |= {"iterations after": after, "gain": format_spread(scores[-1] - scores[0] for scores in runs.values())}
+        gain = format_spread(scores[-1] - scores[0] for scores in runs.values())
+        row |= {"iterations after": after, "gain of the last": gain}
         last = {seed: min(len(scores), len(base.get(seed, []))) - 1 for seed, scores in runs.items()}
         added = [runs[seed][at] - base[seed][at] for seed, at in last.items() if at > 0 and option != BASE]
-        rows.append({**row, "over": statistics.mean(added) if added else None})
+        rows.append({**row, f"over {BASE}": statistics.mean(added) if added else None})
     return rows
 
 

@@ -4,7 +4,7 @@ A trial may be killed at a chosen moment. Moments are counted, not timed: every 
 run folder for writing, renames, removes or makes something there, a moment passes, and the child kills itself before
 the n-th. What a library was writing is cut at a random place first, as a kill within the write would.
 
-Used by tests/test_crash_safety.py and bench/faults.py. `prepare` must be called before the first trial.
+`prepare` must be called before the first trial.
 """
 
 from __future__ import annotations

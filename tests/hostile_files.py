@@ -1,6 +1,6 @@
 """Files as they come from the web and from broken disks: made and mutated, the same for the same seed.
 
-Used by tests/test_hostile_folders.py and bench/faults.py.
+Used by tests/images/test_hostile_folders.py and bench/faults.py.
 """
 
 from __future__ import annotations

@@ -11,61 +11,35 @@ bench/results/paper-NAME.json with the command that made them.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import logging
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
+from bench import harness
 from bench.paper.experiment import Experiment
 from bench.paper.result import Result
 from fastcomus.errors import InputError
 from fastcomus.settings import read_toml
 
-# What can be asked for -> its file. Tables that differ only in their data or method share one.
-MODULES = {
-    "table1": "main_results",
-    "table2": "main_results",
-    "table3": "main_results",
-    "table4": "table4_transfer",
-    "table5": "table5_ablation",
-    "table6": "table6_saliency",
-    "table7": "table7_supervised_saliency",
-    "table8": "table8_over_clustering",
-    "table9": "table9_11_presets",
-    "table10": "table10_sensitivity",
-    "table11": "table9_11_presets",
-    "table12": "table12_encoders",
-    "figure3": "figure3_tsne",
-    "figure5": "figure5_cluster_samples",
-    "figure8": "figure8_clusterings",
-    "figure9": "figure9_object_size",
-    "figure10": "figure10_classes",
-}
+# What can be asked for -> its file, whose name says so: table9_11_presets.py has tables 9 and 11.
+FILES = sorted(file.stem for file in Path(__file__).parent.glob("*[0-9]_*.py"))
+MODULES = {re.findall("[a-z]+", stem)[0] + number: stem for stem in FILES for number in re.findall("[0-9]+", stem)}
 
 
 def main() -> None:
     listed = "\n".join(f"  {name:9}{find_module(name).NEEDS}" for name in MODULES)
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.paper",
-        description=f"{__doc__}\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = harness.make_parser(f"{__doc__}\n{listed}", "paper-NAME", device="auto")
+    parser.prog = "python -m bench.paper"
     parser.add_argument("name", choices=MODULES, metavar="NAME", help="table1 ... table12, figure3, 5, 8, 9 or 10")
     parser.add_argument("--data", default="", help="images and their truth")
     parser.add_argument("--work", type=Path, help="folder for what is computed; by default one for each --data")
     parser.add_argument("--preset", default="", help="by default voc, coco or, for other data, offline")
-    parser.add_argument(
-        "--seeds", type=int, default=0, help="runs that differ in their seed; by default the table's own"
-    )
+    parser.add_argument("--seeds", type=int, default=0, help="runs of different seed; by default the table's own")
     parser.add_argument("--config", type=Path, help="TOML file of settings over the preset's")
     parser.add_argument("--trained", type=Path, help="run folder whose network is transferred (table4)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, help="where the numbers go")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fastcomus").setLevel(logging.INFO)
@@ -84,12 +58,11 @@ def main() -> None:
     except InputError as error:
         print(f"bench.paper: {error}\n{arguments.name}: {module.NEEDS}", file=sys.stderr)
         sys.exit(2)
-    command = " ".join(["python -m bench.paper", *sys.argv[1:]])
-    file = arguments.json or Path(f"bench/results/paper-{arguments.name}.json")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"command": command, "preset": experiment.preset, "seeds": experiment.seeds, **result.to_json()}
-    file.write_text(json.dumps(content, indent=2) + "\n")
-    Console(width=120).print(result.build_table())
+    about = {**harness.describe_run(str(experiment.backend.device)), "preset": experiment.preset}
+    file = arguments.json.with_name(arguments.json.name.replace("NAME", arguments.name))
+    harness.write_json(file, {**about, "seeds": experiment.seeds, **asdict(result)})
+    harness.print_table(result.title, result.format_rows())
+    print(*result.notes, sep="\n")
 
 
 def find_module(name: str):  # type: ignore[no-untyped-def]

@@ -50,7 +50,7 @@ class Experiment:
         settings: Mapping[str, Any] | None = None,
         trained: Path | None = None,
     ) -> None:
-        self.data, self.work, self.seeds, self.get_trained = data, work, seeds, trained
+        self.data, self.work, self.seeds, self.trained = data, work, seeds, trained
         kind = data.partition(":")[0]
         self.preset = preset or {"voc": "voc", "coco": "coco", "coco-voc": "voc"}.get(kind, "offline")
         self.settings = dict(settings or {})

@@ -7,9 +7,6 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from rich.table import Table
 
 Cell = str | int | float | None | Sequence[float]
 
@@ -30,23 +27,13 @@ class Result:
         shown = (None if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells)
         self.rows.append(dict(zip(self.columns, shown, strict=True)))
 
-    def build_table(self) -> Table:
-        made = Table(title=self.title, title_justify="left", caption="\n".join(self.notes), caption_justify="left")
-        for column in self.columns:
-            made.add_column(column, justify="left" if column in (self.columns[0], "bar") else "right")
-        for row in self.rows:
-            made.add_row(*(_format_cell(row[column]) for column in self.columns))
-        return made
-
-    def to_json(self) -> dict[str, Any]:
-        return {"title": self.title, "columns": list(self.columns), "rows": self.rows, "notes": self.notes}
+    def format_rows(self) -> list[dict[str, str]]:
+        return [{column: _format_cell(cell) for column, cell in row.items()} for row in self.rows]
 
 
 def _format_cell(cell: Cell) -> str:
-    if cell is None:
-        return "-"
-    if isinstance(cell, str | int):
-        return str(cell)
+    if cell is None or isinstance(cell, str | int):
+        return "-" if cell is None else str(cell)
     values = [100 * value for value in ([cell] if isinstance(cell, float) else cell)]
     spread = f" +- {statistics.pstdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.1f}{spread}"

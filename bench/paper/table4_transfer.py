@@ -14,9 +14,9 @@ SEEDS = 1
 
 
 def measure(experiment: Experiment) -> Result:
-    if experiment.get_trained is None:
+    if experiment.trained is None:
         raise InputError("this needs --trained, the run folder of a network that was trained on other images.")
-    run = Run(experiment.get_trained, device=str(experiment.backend.device))
+    run = Run(experiment.trained, device=str(experiment.backend.device))
     k = (run.folder.read_manifest("clusters") or {}).get("k", 0)
     masks = RunFolder(run.predict(experiment.images, experiment.work / "transferred"))
     scored = experiment.score_maps(lambda image: read_class_map(masks, f"{image}.png"), k)

@@ -26,11 +26,8 @@ _COLUMNS_AT_ONCE = 4_096
 class Eigenpairs:
     """The k largest eigenpairs of a matrix.
 
-    Attributes:
-        values: (k,) float64, descending.
-        vectors: (n, k) float32, orthonormal.
-        residual: The largest |A v - mu v|, estimated.
-        restarts: How often the basis was compressed.
+    `values`: (k,) float64, descending. `vectors`: (n, k) float32, orthonormal. `residual`: the largest |A v - mu v|,
+    estimated. `restarts`: How often the basis was compressed.
     """
 
     values: np.ndarray
@@ -42,7 +39,7 @@ class Eigenpairs:
 def find_largest_eigenpairs(
     matrix: csr_array, count: int, seed: int, device: torch.device, tolerance: float = 1e-4, max_restarts: int = 30
 ) -> Eigenpairs:
-    """Find the `count` algebraically largest eigenpairs of a symmetric matrix, in float32.
+    """Find the `count` largest eigenpairs of a symmetric matrix in float32; they are returned on the host.
 
     Args:
         matrix: (n, n) symmetric, with n at least `count_basis_columns(count)` + 16.
@@ -51,9 +48,6 @@ def find_largest_eigenpairs(
         device: Where the products are computed.
         tolerance: Stop when every residual |A v - mu v| is below it.
         max_restarts: Stop after so many restarts in any case; the caller checks `residual`.
-
-    Returns:
-        The eigenpairs, on the host.
     """
     n, columns = matrix.shape[0], count_basis_columns(count)
     assert n >= columns + _BLOCK, (n, columns)
@@ -100,11 +94,7 @@ def count_basis_columns(count: int) -> int:
 def _expand_basis(
     operator: torch.Tensor, basis: torch.Tensor, projected: torch.Tensor, size: int, overlapped: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multiply the newest block of `basis`[:size] and write its inner products into `projected`.
-
-    Returns the next orthonormal block (b, n) and its coupling (b, b) to the newest. In exact arithmetic the product
-    overlaps no vector before `overlapped`.
-    """
+    """Write the newest block's inner products; return the next block (b, n) and its coupling (b, b) to it."""
     newest = basis[size - _BLOCK : size]
     product = (operator @ newest.T.contiguous()).T.contiguous()
     recent = slice(overlapped, size)
@@ -126,12 +116,7 @@ def _expand_basis(
 
 
 def _orthonormalise(rows: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Orthonormalise rows (b, n) that are orthogonal to `basis`: give the result and R (float64), rows = R^T @ result.
-
-    The method is a Cholesky factorisation of the Gram matrix, done twice. Linearly dependent rows (the basis has met an
-    invariant subspace, as in graphs of equal objects) go through Householder's QR, which replaces them by arbitrary
-    directions; these are made orthogonal to the basis, and have no share in R.
-    """
+    """Orthonormalise rows (b, n) that are orthogonal to `basis`; also R (float64), with rows = R^T @ result."""
     total = torch.eye(len(rows), dtype=torch.float64)
     try:
         result = rows
@@ -145,6 +130,7 @@ def _orthonormalise(rows: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tens
             total = factor.T @ total
         return result, total
     except torch.linalg.LinAlgError:
+        # Dependent rows, as of equal objects: QR puts arbitrary directions for them, which have no share in R.
         columns, triangle = torch.linalg.qr(rows.T)
         for _ in range(2):
             columns = columns - basis.T @ (basis @ columns)
@@ -162,16 +148,7 @@ def _rotate(basis: torch.Tensor, rotation: torch.Tensor) -> None:
 
 
 def build_sparse_tensor(matrix: csr_array, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Convert a sparse matrix to a sparse CSR tensor.
-
-    Args:
-        matrix: (n, m).
-        device: Where the tensor is placed.
-        dtype: Type of its values.
-
-    Returns:
-        The tensor (n, m).
-    """
+    """Convert a sparse matrix (n, m) to a sparse CSR tensor (n, m) with values of `dtype` on `device`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(

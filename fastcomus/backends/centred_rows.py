@@ -16,10 +16,7 @@ class CentredRows:
     numbers above 1e19 overflow. The scale is a power of two, which keeps every digit. Rounding of the mean shifts all
     rows alike, so their differences stay accurate. Indexing gives float32 copies; the rows themselves are not changed.
 
-    Attributes:
-        rows: The rows as given.
-        scale: The factor.
-        shift: (D,) float32, subtracted after scaling.
+    `rows`: the rows as given. `scale`: the factor. `shift`: (D,) float32, subtracted after scaling.
     """
 
     def __init__(self, rows: np.ndarray) -> None:

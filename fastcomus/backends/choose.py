@@ -13,13 +13,7 @@ log = logging.getLogger("fastcomus")
 
 
 def select(device: str) -> Backend:
-    """Choose the backend for a device.
-
-    Args:
-        device: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device where there is one).
-
-    Returns:
-        The backend.
+    """Choose the backend for a device: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device where there is one).
 
     Raises:
         InputError: The device is not there; only "auto" ever takes another.
@@ -35,17 +29,7 @@ def select(device: str) -> Backend:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Find the device that `select` would choose.
-
-    Args:
-        device: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device where there is one).
-
-    Returns:
-        The device; "cuda" has no index.
-
-    Raises:
-        InputError: The device is not there.
-    """
+    """Find the device that `select` would choose, "cuda" without an index; InputError where it is not there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -9,14 +9,7 @@ import numba
 
 
 def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function on its first call; it releases the GIL while it runs.
-
-    Args:
-        function: A function that numba can compile.
-
-    Returns:
-        The compiled function, cached on disk for later processes where there is a folder to write to.
-    """
+    """Compile a function by numba on its first call, cached on disk where that can be written; it releases the GIL."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
     try:
         compiled: Callable[..., Any] = numba.njit(function, cache=True, **options)

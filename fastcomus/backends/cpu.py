@@ -84,15 +84,12 @@ class CpuBackend:
         return FoundObjects(found.boxes, found.areas, found.scores, run_lengths, crops, found.too_small)
 
     def find_masks(self, maps: np.ndarray, theta: str, min_area: int) -> ObjectMasks:
-        """Make masks from the saliency maps of one image, and keep those that are large enough.
+        """Make masks from the saliency maps of one image, and return those that are large enough.
 
         Args:
             maps: Saliency (M, H, W) float32 in [0, 1], or masks (M, H, W) bool, which are not thresholded.
             theta: "otsu" (a threshold per map) or a number.
             min_area: Smallest area of a mask, in pixels.
-
-        Returns:
-            The masks that were kept.
         """
         masks = maps
         if maps.dtype != bool:
@@ -108,16 +105,7 @@ class CpuBackend:
         return ObjectMasks(masks, boxes, areas, scores, too_small)
 
     def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
-        """Cut boxes out of an image and resize them with antialiasing.
-
-        Args:
-            pixels: (H, W, 3) uint8.
-            boxes: (M, 4), x0 y0 x1 y1 in pixels, half-open.
-            size: Side of a crop, in pixels.
-
-        Returns:
-            (M, 3, size, size) uint8.
-        """
+        """Cut boxes (M, 4) out of an image (H, W, 3) uint8 and resize them, antialiased, to (M, 3, size, size)."""
         # Channels last in memory is torchvision's fast path for uint8.
         planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
         crops = [
@@ -168,10 +156,7 @@ class CpuBackend:
     def _find_eigenpairs(
         self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Find up to `count` eigenvalues of a connected part of D^-1/2 W D^-1/2, descending from 1, and their vectors.
-
-        `scale` holds D^-1/2 of its rows.
-        """
+        """Find up to `count` eigenpairs of a connected part of D^-1/2 W D^-1/2; `scale`: D^-1/2 of its rows."""
         return _solve_connected_graph(matrix, count, seed, self.device)
 
     def run_kmeans(
@@ -203,15 +188,7 @@ class CpuBackend:
 
 
 def resize_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize a network's maps bilinearly to an image's size.
-
-    Args:
-        maps: (M, h, w) float32 in [0, 1], or bool.
-        shape: Height H and width W of the image.
-
-    Returns:
-        (M, H, W) of the same dtype.
-    """
+    """Resize maps (M, h, w), float32 in [0, 1] or bool, bilinearly to an image's `shape` (H, W), in the same dtype."""
     if maps.shape[1:] == shape:
         return maps
     if not len(maps):

@@ -130,10 +130,7 @@ class GpuBackend(CpuBackend):
         return self._search_inverted_lists(rows, count, recall, seed)
 
     def _search_by_cagra(self, rows: CentredRows, count: int, recall: float, seed: int) -> tuple[np.ndarray, float]:
-        """Find the same by CAGRA's graph, widening the search until `recall`, measured on a sample, is reached.
-
-        Raises ArithmeticError where the widest search falls short of it.
-        """
+        """Find the same by CAGRA, widening the search until it reaches `recall` on a sample, else ArithmeticError."""
         from cuvs.neighbors import cagra
 
         sample = self._draw_sample(len(rows), seed)
@@ -267,10 +264,7 @@ def _measure_search_recall(rows: CentredRows, sample: np.ndarray, found: np.ndar
 
 
 def _put_own_first(found: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
-    """Put every row's own index first, in place of the last one where it was missing: (N, n) int32.
-
-    `own`: (N,), or None for all rows in order. Empty places (-1) are filled with the row itself.
-    """
+    """Put every row's own index (`own`: (N,), else its place) first, for the last if it was missing, and for -1."""
     rows = (torch.arange(len(found)) if own is None else torch.from_numpy(own))[:, None]
     indices = torch.from_numpy(np.ascontiguousarray(found))
     indices = torch.where(indices < 0, rows, indices)

@@ -62,16 +62,13 @@ def crop_resize(
 
 
 def threshold_masks(kernels: Kernels, maps: RaggedMaps, theta: str, largest_part: bool = False) -> RaggedMasks:
-    """Make masks of the pixels whose saliency exceeds a threshold.
+    """Make masks of the pixels whose saliency exceeds a threshold, with areas, boxes and scores.
 
     Args:
         kernels: Launches the kernels.
         maps: Saliency, float32 in [0, 1].
         theta: "otsu" (a threshold per map) or a number.
         largest_part: Whether to keep only the largest connected part (edges and corners connect) of every mask.
-
-    Returns:
-        The masks with their areas, boxes and scores.
     """
     grid, count, device = plan_grid(maps), len(maps.host_sizes), maps.values.device
     places = (maps.offsets, maps.sizes)
@@ -95,16 +92,7 @@ def threshold_masks(kernels: Kernels, maps: RaggedMaps, theta: str, largest_part
 
 
 def measure_masks(kernels: Kernels, maps: RaggedMaps, masks: RaggedMaps) -> RaggedMasks:
-    """Measure areas, boxes and scores of masks, which are not changed.
-
-    Args:
-        kernels: Launches the kernels.
-        maps: Saliency, float32 in [0, 1].
-        masks: uint8, 0 or 1, laid out like `maps`.
-
-    Returns:
-        The masks with their measures.
-    """
+    """Measure areas, boxes and scores of masks (uint8, 0 or 1, laid out like `maps` of saliency)."""
     measures = _start_measures(maps)
     arguments = (maps.values, maps.offsets, maps.sizes, masks.values, *measures)
     kernels.launch("mask_boxes", "measure_masks", plan_grid(maps), THREADS, arguments)
@@ -122,7 +110,7 @@ def assemble_masks(
     image_sizes: Sequence[tuple[int, int]],
     dtype: torch.dtype,
 ) -> RaggedMaps:
-    """Make class maps of I images from their objects: cluster + 1 inside each, later objects over earlier, 0 elsewhere.
+    """Make class maps of I images from objects: cluster + 1 inside each, later ones over earlier, 0 elsewhere.
 
     Args:
         kernels: Launches the kernels.
@@ -135,9 +123,6 @@ def assemble_masks(
         first_objects: (I + 1,) int64; image i has the objects [first_objects[i], first_objects[i + 1]).
         image_sizes: (height, width) of each image.
         dtype: uint8 or uint16.
-
-    Returns:
-        The class maps, of `dtype`.
     """
     maps = allocate_maps(image_sizes, dtype, shapes.values.device)
     objects = (shapes.values, shapes.offsets, thresholds, boxes, clusters, is_kept)

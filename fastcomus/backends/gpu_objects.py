@@ -64,16 +64,7 @@ def find_objects(
 
 
 def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> RaggedMaps:
-    """Resize maps bilinearly, each to its own size, and clip them to [0, 1].
-
-    Args:
-        kernels: Launches the kernels.
-        coarse: (M, h, w) float32.
-        sizes: (height, width) of each result.
-
-    Returns:
-        The resized maps.
-    """
+    """Resize maps (M, h, w) float32 bilinearly, each to its own (height, width) of `sizes`, and clip them to [0, 1]."""
     maps = ragged_batches.allocate_maps(sizes, torch.float32, coarse.device)
     arguments = (coarse.contiguous(), coarse.shape[1], coarse.shape[2], maps.offsets, maps.sizes, maps.values)
     kernels.launch("enlarge_maps", "enlarge_maps", gpu_images.plan_grid(maps), THREADS, arguments)
@@ -84,11 +75,9 @@ def enlarge_maps(kernels: Kernels, coarse: torch.Tensor, sizes: Sequence[tuple[i
 class Changes:
     """The number of changes in each column of M masks, as in run_lengths.cu.
 
-    Attributes:
-        columns: (M,) int64, index of the first column of each mask among all columns.
-        counts: Number of changes in every column.
-        ends: Cumulative sums of `counts`.
-        mask_ends: (M,) int64, the entry of `ends` for each mask's last column.
+    `columns`: (M,) int64, index of the first column of each mask among all columns. `counts`: number of changes in
+    every column. `ends`: cumulative sums of `counts`. `mask_ends`: (M,) int64, the entry of `ends` for each mask's last
+    column.
     """
 
     columns: torch.Tensor
@@ -98,15 +87,7 @@ class Changes:
 
 
 def count_changes(kernels: Kernels, masks: RaggedMaps) -> Changes:
-    """Count the changes in every column of masks (uint8, 0 or 1).
-
-    Args:
-        kernels: Launches the kernels.
-        masks: The masks.
-
-    Returns:
-        The counts.
-    """
+    """Count the changes in every column of masks (uint8, 0 or 1)."""
     device = masks.values.device
     last_columns = np.cumsum([width for _, width in masks.host_sizes], dtype=np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), last_columns])
@@ -119,17 +100,7 @@ def count_changes(kernels: Kernels, masks: RaggedMaps) -> Changes:
 
 
 def write_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: int) -> np.ndarray:
-    """List the places of all changes.
-
-    Args:
-        kernels: Launches the kernels.
-        masks: The masks.
-        changes: Their counts, from `count_changes`.
-        total: Number of all changes.
-
-    Returns:
-        Places x H + y, (total,) int32 on the host, mask by mask.
-    """
+    """List the places x H + y of all `total` changes, (total,) int32 on the host, mask by mask."""
     places = torch.empty(total, dtype=torch.int32, device=masks.values.device)
     arguments = (masks.values, masks.offsets, masks.sizes, changes.columns, changes.counts, changes.ends, places)
     kernels.launch("run_lengths", "write_changes", _plan_column_grid(masks), _COLUMN_THREADS, arguments)
@@ -137,15 +108,7 @@ def write_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: 
 
 
 def encode_run_lengths(places: np.ndarray, size: tuple[int, int]) -> str:
-    """Encode a mask as COCO's compressed run lengths.
-
-    Args:
-        places: Ascending places x H + y where the mask changes, beginning with 0 outside.
-        size: Height H and width of the mask.
-
-    Returns:
-        The run lengths.
-    """
+    """Encode a mask of `size` (H, W) as COCO's run lengths, from the ascending places x H + y where it changes."""
     height, width = size
     lengths = np.diff(places, prepend=0, append=height * width)
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)

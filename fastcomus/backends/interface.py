@@ -38,13 +38,7 @@ class FoundObjects:
 
 @dataclass(frozen=True)
 class LabelledMasks:
-    """Masks of one image, each with a cluster.
-
-    Attributes:
-        masks: (H, W) bool each.
-        labels: The cluster of each mask.
-        shape: H and W.
-    """
+    """Masks of one image, (H, W) bool each, with the cluster of each; `shape`: H and W."""
 
     masks: Sequence[np.ndarray]
     labels: Sequence[int]
@@ -90,14 +84,7 @@ class BatchDecoder(Protocol):
         """
 
     def decode(self, files: Sequence[Any]) -> list[torch.Tensor | UnreadableImage]:
-        """Decode files on the device.
-
-        Args:
-            files: What `read` returned.
-
-        Returns:
-            The pixels (H, W, 3) uint8 of every file, on the device, or the error where it is unreadable.
-        """
+        """Decode what `read` returned to (H, W, 3) uint8 on the device, or the error where a file is unreadable."""
 
     def take_counts(self) -> dict[str, int]:
         """Count the images decoded since the last call: on the device, by its name, and by the CPU, by reason."""
@@ -130,17 +117,10 @@ class Backend(Protocol):
         """The decoder of images that are only needed on the device; None where `decode` is best."""
 
     def decode(self, place: ImagePlace | str, max_pixels: int) -> np.ndarray:
-        """Decode an image.
-
-        Args:
-            place: A path, or a `StoredImage`.
-            max_pixels: Larger images are refused.
-
-        Returns:
-            (H, W, 3) uint8 RGB.
+        """Decode an image, a path or a `StoredImage`, to (H, W, 3) uint8 RGB.
 
         Raises:
-            UnreadableImage: The image cannot be read or decoded.
+            UnreadableImage: The image cannot be read or decoded, or has more than `max_pixels`.
         """
 
     def find_objects(
@@ -151,7 +131,7 @@ class Backend(Protocol):
         min_area: int,
         crop_size: int,
     ) -> list[FoundObjects]:
-        """Find the objects of every image; images do not influence each other.
+        """Find the objects of every image, in order; images do not influence each other.
 
         Args:
             images: (H, W, 3) uint8 RGB each.
@@ -160,9 +140,6 @@ class Backend(Protocol):
             theta: "otsu" (a threshold per map) or a number; an object is where saliency exceeds it.
             min_area: Smallest area of an object, in pixels.
             crop_size: Side of a crop in pixels, to which an object's box is resized with antialiasing.
-
-        Returns:
-            The objects of each image, in order.
         """
 
     def find_neighbors(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
@@ -219,23 +196,13 @@ class Backend(Protocol):
         """
 
     def assemble_masks(self, images: Sequence[LabelledMasks]) -> list[np.ndarray]:
-        """Make a class map of each image: label + 1 inside each mask, later masks over earlier, 0 elsewhere.
-
-        Args:
-            images: The masks of each image.
-
-        Returns:
-            (H, W) uint16 per image.
-        """
+        """Make a class map (H, W) uint16 of each image: label + 1 inside each mask, later over earlier, else 0."""
 
     def count_confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
-        """Count how often each pair of labels meets; may be called from several threads at once.
+        """Count how often labels meet, (n_rows, 256) int64; may be called from several threads at once.
 
         Args:
             predicted: (H, W) integers in [0, n_rows).
             truth: (H, W) uint8.
             n_rows: Number of predicted labels.
-
-        Returns:
-            Counts, (n_rows, 256) int64.
         """

@@ -44,12 +44,8 @@ Decode = Callable[[list[torch.Tensor], torch.device], list[torch.Tensor]]
 class JpegFile:
     """A file that nvJPEG should be able to decode.
 
-    Attributes:
-        place: Where it can be read again.
-        data: Its bytes, uint8.
-        orientation: EXIF orientation, 1 to 8.
-        shape: (H, W, 3) of its pixels, before they are turned.
-        max_pixels: See `BatchDecoder.read`.
+    `place`: where it can be read again. `data`: its bytes, uint8. `orientation`: of EXIF, 1 to 8. `shape`: (H, W, 3) of
+    its pixels, before they are turned. `max_pixels`: see `BatchDecoder.read`.
     """
 
     place: ImagePlace
@@ -132,11 +128,7 @@ class JpegBatches:
 
     @contextmanager
     def _use_own_stream(self) -> Iterator[Callable[[Sequence[torch.Tensor | None]], None]]:
-        """Decode on a stream of our own, whose kept tensors are complete when the block ends.
-
-        Torchvision's decoding stream waits for no other before it writes, so its memory must come from a stream on
-        which nothing else is still read.
-        """
+        """Decode on a stream of our own, since torchvision's waits for none; kept tensors are complete at the end."""
         if self._stream is None:
             yield lambda planes: None
             return
@@ -157,15 +149,7 @@ class JpegBatches:
 
 
 def orient_planes(planes: torch.Tensor, orientation: int) -> torch.Tensor:
-    """Turn an image as its EXIF orientation asks for.
-
-    Args:
-        planes: (3, H, W).
-        orientation: 1 to 8.
-
-    Returns:
-        (3, H, W), or (3, W, H) for orientations from 5 on.
-    """
+    """Turn an image (3, H, W) as its EXIF orientation, 1 to 8, asks for: (3, W, H) from 5 on."""
     if orientation >= 5:
         planes = planes.transpose(1, 2)
     flipped = [1] if orientation in (3, 4, 7, 8) else []

@@ -71,11 +71,7 @@ class Kernels(Protocol):
 
 
 def read_kernel_source(file: str) -> str:
-    """Read the text of `file`.cu.
-
-    Raises:
-        InputError: The installation lacks it.
-    """
+    """Read the text of `file`.cu; InputError where the installation lacks it."""
     for folder in FOLDERS:
         if (folder / f"{file}.cu").is_file():
             return (folder / f"{file}.cu").read_text(encoding="utf-8")
@@ -95,15 +91,7 @@ def parse_signatures(file: str) -> dict[str, tuple[Parameter, ...]]:
 
 
 def bind_arguments(file: str, kernel: str, arguments: Sequence[Argument]) -> list[torch.Tensor | np.generic]:
-    """Check arguments against a kernel's parameters, and convert numbers to the parameters' types.
-
-    Args:
-        file: Name of its source, without `.cu`.
-        kernel: Name of the kernel.
-        arguments: In the order of the kernel's parameters.
-
-    Returns:
-        The tensors, unchanged, and the converted numbers.
+    """Check arguments against a kernel's parameters, in their order, and convert numbers to the parameters' types.
 
     Raises:
         TypeError: The arguments do not fit the parameters.

@@ -9,15 +9,7 @@ import torch
 
 
 def move_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Move a tensor to a device. Copies from the host to a GPU go through pinned memory and are not waited for.
-
-    Args:
-        tensor: Anywhere.
-        device: Where it should be.
-
-    Returns:
-        The tensor on `device`.
-    """
+    """Move a tensor to a device. Copies from the host to a GPU go through pinned memory and are not waited for."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -30,11 +22,10 @@ def has_bfloat16() -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc's allocator reuse freed tensors of up to 256 MiB, instead of requesting memory from the system anew.
+    """Let glibc's allocator keep up to 1 GiB of freed tensors of up to 256 MiB; other allocators are not changed.
 
     Fresh pages have to be cleared and mapped, which in networks of large activations takes longer than the arithmetic
-    (efficientnet-lite0 ran 2.2 times faster without). The process keeps up to 1 GiB of freed memory. Other allocators
-    are not changed.
+    (efficientnet-lite0 ran 2.2 times faster without).
     """
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

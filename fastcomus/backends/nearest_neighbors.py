@@ -91,13 +91,7 @@ def search_nearest_rows(
 def search_by_blocks(
     knn: Callable[..., tuple[np.ndarray, np.ndarray]], queries: np.ndarray, rows: CentredRows, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest rows of queries by running `knn` on one block of rows after another.
-
-    Args:
-        knn: A function like `faiss.knn`.
-        queries: (M, D) float32.
-        rows: The rows.
-        count: Rows to find for each query, at most their number.
+    """Find the nearest rows of queries (M, D) float32 by `knn`, a function like `faiss.knn`, block by block.
 
     Returns:
         Squared distances (M, count) float32 and indices (M, count) int64, nearest first.
@@ -114,11 +108,7 @@ def search_by_blocks(
 
 
 def import_faiss():  # type: ignore[no-untyped-def]
-    """Import faiss.
-
-    Raises:
-        InputError: It is not installed; the message names the packages.
-    """
+    """Import faiss; where it is not installed, the InputError names the extras."""
     try:
         import faiss
     except ImportError as error:
@@ -129,9 +119,7 @@ def import_faiss():  # type: ignore[no-untyped-def]
 def measure_recall(
     rows: CentredRows, sample: np.ndarray, found: np.ndarray, farthest: np.ndarray, others: int
 ) -> float:
-    """Measure the recall of candidates by their distances, so that ties and rounding do not matter.
-
-    A candidate is a true neighbour if it is no farther than the true last one.
+    """Measure the recall, in [0, 1], of candidates: those no farther than the true last neighbour count as true.
 
     Args:
         rows: The rows.
@@ -139,9 +127,6 @@ def measure_recall(
         found: (S, L), their candidates, -1 for none.
         farthest: (S,), squared distance of the true last neighbour.
         others: Number of true neighbours of a row, itself not included.
-
-    Returns:
-        The share of true neighbours among the candidates, in [0, 1].
     """
     hits = 0
     for row, candidates, limit in zip(sample, found, farthest, strict=True):

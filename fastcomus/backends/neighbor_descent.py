@@ -33,7 +33,7 @@ _TRAINING_ROWS = 32  # of a k-means, for each of its centres
 
 
 def search_all_pairs(rows: CentredRows, count: int, precision: torch.dtype, threads: Threads) -> np.ndarray:
-    """Find the nearest other rows of every row by the products of all pairs; each product serves both of its rows.
+    """Find the nearest other rows, (N, count) int32, -1 for none, by all pairs; each product serves both of its rows.
 
     Args:
         rows: N rows.
@@ -41,9 +41,6 @@ def search_all_pairs(rows: CentredRows, count: int, precision: torch.dtype, thre
         precision: Of the products, float32 or bfloat16; in bfloat16 a third more candidates are found, from which the
             nearest are chosen in float32.
         threads: Compute the products.
-
-    Returns:
-        (N, count) int32, nearest first; -1 where there are fewer than `count` others.
     """
     n = len(rows)
     lists = NeighborLists(n, count if precision == torch.float32 else math.ceil(4 / 3 * count))
@@ -177,10 +174,7 @@ def _train_kmeans(rows: np.ndarray, k: int, seed: int) -> faiss.Index:
 def _pad_rows(
     rows: CentredRows, order: np.ndarray, multiple: int, kind: torch.dtype
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Copy `rows`[order] as `kind`, padded with rows of zeros to a multiple of `multiple`.
-
-    Also returns their squared norms (P,) float32, infinite for the padding.
-    """
+    """Copy `rows`[order] as `kind`, padded with zeros; and their squared norms (P,) float32, infinite for padding."""
     n = len(rows)
     vectors = torch.empty((-(-n // multiple) * multiple, rows.dimension), dtype=kind)
     vectors[n:] = 0
@@ -202,10 +196,7 @@ def _number_rows(n: int, padded: int) -> np.ndarray:
 def _compare_chunks(
     lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, arrangement: np.ndarray, threads: Threads
 ) -> None:
-    """Compare every row with the rows of the chunks whose means are nearest to its own chunk's.
-
-    `arrangement`: (N,), the rows in the order that is cut into chunks.
-    """
+    """Compare rows with those of the chunks of nearest mean; `arrangement`: (N,), the order that is cut into chunks."""
     numbers = _number_rows(len(arrangement), len(vectors))
     numbers[: len(arrangement)] = arrangement
     numbers = numbers.reshape(-1, _CHUNK)
@@ -243,11 +234,7 @@ def _compare_sample(
 def _compare_surroundings(
     lists: NeighborLists, vectors: torch.Tensor, squared: np.ndarray, is_full: bool, threads: Threads
 ) -> Iterator[None]:
-    """Compare the rows around each row (in its list, or with it in theirs) with one another.
-
-    `is_full`: all pairs, else only those with a row new since the last pass; then it yields in between, so that the
-    caller may stop.
-    """
+    """Compare the rows around each row: all pairs if `is_full`, else those with a new one, with yields in between."""
     length = lists.ids.shape[1]
     total = _round_up((_FULL_SURROUNDINGS if is_full else _SURROUNDINGS) * length)
     linking, is_fresh = lists.find_linking_rows(total - length)

@@ -23,11 +23,9 @@ _PLACE_OF_BIT = np.array([((0x077CB531 << i) & 0xFFFFFFFF) >> 27 for i in range(
 class Offer:
     """Candidates offered to target rows: each row of `candidates[b, :]` to each row `targets[b, r]`.
 
-    Attributes:
-        products: (B, R, C) float32, their scalar products; C is a multiple of 16.
-        targets: (B, R) int32, -1 for none.
-        candidates: (B, C) int32, -1 for none.
-        squared: (B, C) float32, squared norms of the candidates, infinite for none.
+    `products`: (B, R, C) float32, their scalar products; C is a multiple of 16. `targets`: (B, R) int32, -1 for none.
+    `candidates`: (B, C) int32, -1 for none. `squared`: (B, C) float32, squared norms of the candidates, infinite for
+    none.
     """
 
     products: np.ndarray
@@ -39,10 +37,8 @@ class Offer:
 class NeighborLists:
     """For each of N rows the `length` nearest other rows among those offered so far, nearest first.
 
-    Attributes:
-        ids: (N, length) int32, -1 for none.
-        scores: (N, length) float32, squared distance minus the row's own squared norm.
-        fresh: (N, length) bool, whether an entry was added since its flag was last cleared.
+    `ids`: (N, length) int32, -1 for none. `scores`: (N, length) float32, squared distance minus the row's own squared
+    norm. `fresh`: (N, length) bool, whether an entry was added since its flag was last cleared.
     """
 
     def __init__(self, rows: int, length: int) -> None:
@@ -52,14 +48,10 @@ class NeighborLists:
         self._bounds = np.full(rows, np.inf, np.float32)  # each list's last score, packed: read for every offer
 
     def take(self, jobs: Iterable[Callable[[], Sequence[Offer]]], threads: Threads) -> None:
-        """Insert the offers of all jobs into the lists.
+        """Insert the offers that all jobs compute into the lists.
 
-        Jobs are run in groups by the threads; then each thread inserts all offers of the group, in order, for the rows
-        it owns. The final lists do not depend on the number of threads.
-
-        Args:
-            jobs: Functions that compute offers.
-            threads: Run the jobs and insert the offers.
+        Jobs run in groups; then each thread inserts all offers of the group, in order, for the rows that it owns, so
+        that the lists do not depend on the number of threads.
         """
         waiting = iter(jobs)
         while group := list(islice(waiting, _GROUP)):
@@ -76,9 +68,6 @@ class NeighborLists:
     def find_linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find for each row up to `count` others that list it and are not in its own list.
 
-        Args:
-            count: Most rows to find for each row.
-
         Returns:
             Ids (N, count) int32, -1 for none, first those that rank the row first; and whether each link is fresh.
         """
@@ -88,34 +77,16 @@ class NeighborLists:
     def gather_surroundings(
         self, first: int, last: int, linking: np.ndarray, is_fresh: np.ndarray, fresh_count: int
     ) -> np.ndarray:
-        """Gather the rows in the lists of the rows [first, last) and those that link to them.
+        """Gather the rows in the lists of the rows [first, last), and those that link to them.
 
-        Args:
-            first: First row.
-            last: Row after the last one.
-            linking: Ids from `find_linking_rows`.
-            is_fresh: Their flags.
-            fresh_count: Most fresh entries to put first, whose flags are then cleared.
-
-        Returns:
-            (last - first, L) int32, -1 for none.
+        Returns (last - first, L) int32, -1 for none. `fresh_count` fresh ones come first; their flags are cleared.
         """
         around = np.empty((last - first, self.ids.shape[1] + linking.shape[1]), np.int32)
         _fill_surroundings(self.ids, self.fresh, linking, is_fresh, first, fresh_count, around)
         return around
 
     def rank_nearest(self, rows: CentredRows, numbers: np.ndarray, count: int, threads: Threads) -> np.ndarray:
-        """Find the best of each list by distances computed anew from the differences of rows.
-
-        Args:
-            rows: The rows.
-            numbers: Row number of each id.
-            count: Entries to keep of each list.
-            threads: Compute the distances.
-
-        Returns:
-            (N, count) int32, nearest first.
-        """
+        """Find the `count` nearest of each list, (N, count) int32, by distances anew; `numbers`: row of each id."""
         found = np.empty((len(self.ids), count), np.int32)
         bounds = np.linspace(0, len(self.ids), threads.count + 1).astype(int)
         moved = rows.rows, np.float32(rows.scale), rows.shift

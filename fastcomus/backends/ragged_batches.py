@@ -63,15 +63,7 @@ class RaggedMasks:
 
 
 def pack_images(images: Sequence[torch.Tensor | np.ndarray], device: torch.device) -> RaggedImages:
-    """Pack images into one buffer on a device.
-
-    Args:
-        images: (H, W, 3) uint8 each, interleaved or planar in memory.
-        device: Where the buffer is placed.
-
-    Returns:
-        The packed images.
-    """
+    """Pack images, (H, W, 3) uint8 each, interleaved or planar in memory, into one buffer on a device."""
     planes = [_as_tensor(one).permute(2, 0, 1) for one in images]
     sizes = tuple((one.shape[1], one.shape[2]) for one in planes)
     starts = np.cumsum([0, *(one.numel() for one in planes)])[:-1]
@@ -88,45 +80,19 @@ def pack_images(images: Sequence[torch.Tensor | np.ndarray], device: torch.devic
 
 
 def pack_maps(maps: Sequence[torch.Tensor | np.ndarray], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
-    """Pack maps into one buffer on a device.
-
-    Args:
-        maps: (H, W) each.
-        dtype: Type of the buffer.
-        device: Where the buffer is placed.
-
-    Returns:
-        The packed maps.
-    """
+    """Pack maps, (H, W) each, into one buffer of `dtype` on a device."""
     sizes = tuple((one.shape[0], one.shape[1]) for one in maps)
     return _lay_out_maps(_flatten_arrays(maps, dtype, device), sizes, device)
 
 
 def allocate_maps(sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> RaggedMaps:
-    """Allocate maps for a kernel to fill.
-
-    Args:
-        sizes: (height, width) of each map.
-        dtype: Type of the buffer.
-        device: Where the buffer is placed.
-
-    Returns:
-        The maps, with undefined values.
-    """
+    """Allocate maps of the given (height, width) for a kernel to fill; their values are undefined."""
     pixels = sum(height * width for height, width in sizes)
     return _lay_out_maps(torch.empty(pixels, dtype=dtype, device=device), tuple(sizes), device)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy an array to a device without waiting for the copy.
-
-    Args:
-        array: In host memory.
-        device: Where the copy is placed.
-
-    Returns:
-        The copy.
-    """
+    """Copy an array to a device without waiting for the copy."""
     return move_to_device(torch.from_numpy(array), device)
 
 

@@ -25,16 +25,7 @@ class Threads:
 
 @contextmanager
 def start_threads(count: int) -> Iterator[Threads]:
-    """Start threads in each of which torch and FAISS use one thread.
-
-    Sharing small products among threads is slow, and a thread that waits for its share takes time from the others.
-
-    Args:
-        count: Number of threads.
-
-    Yields:
-        The threads.
-    """
+    """Start `count` threads, in each of which torch and FAISS use one thread."""
     if count == 1:
         yield Threads(1, None)
         return

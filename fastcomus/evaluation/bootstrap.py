@@ -11,16 +11,7 @@ LEVEL = 0.95
 
 
 def resample_weights(count: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Draw `count` of `count` images with replacement, again and again.
-
-    Args:
-        count: Number of images.
-        draws: How often to draw.
-        seed: Of the random choices.
-
-    Yields:
-        (count,) int64, how often each image was drawn.
-    """
+    """Draw `count` of `count` images with replacement, `draws` times: (count,) int64, how often each was drawn."""
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         yield np.bincount(rng.integers(0, count, count), minlength=count)

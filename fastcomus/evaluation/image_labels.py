@@ -60,14 +60,7 @@ class LabelEvaluation:
 
 
 def find_image_cluster(class_map: np.ndarray) -> int:
-    """Find the cluster label that most object pixels of an image have.
-
-    Args:
-        class_map: (H, W) unsigned integers, 0 for background.
-
-    Returns:
-        The label, the lowest of equally frequent ones; 0 where no pixel belongs to an object.
-    """
+    """Find the label that most object pixels of a class map (H, W) have: the lowest of equals, 0 without object."""
     counts = np.bincount(class_map.ravel(), minlength=2)
     counts[0] = 0
     return int(counts.argmax())
@@ -92,9 +85,6 @@ def evaluate_labels(
         fitted_on: Clusters and labels of other images that the matchings are fitted on.
         bootstrap: How often the images are drawn again for an interval, 0 for none; see `class_maps.evaluate`.
         seed: Of the draws.
-
-    Returns:
-        The scores.
 
     Raises:
         InputError: No image has both a cluster and a label.
@@ -133,14 +123,11 @@ def evaluate_labels(
 
 
 def compute_object_accuracy(labels: np.ndarray, truth_labels: np.ndarray) -> float:
-    """Compute the share of objects in the right cluster under the best one-to-one matching (Hungarian).
+    """Compute the share, in [0, 1], of objects in the right cluster under the best one-to-one matching (Hungarian).
 
     Args:
         labels: (N,) integers, the cluster of each object, N >= 1; negative ones are noise and count as wrong.
         truth_labels: (N,) integers or strings, the class of each object.
-
-    Returns:
-        In [0, 1].
     """
     assert labels.shape == truth_labels.shape and labels.ndim == 1 and labels.size > 0
     clustered = labels >= 0

@@ -73,13 +73,8 @@ class Score:
 def match_hungarian(confusion: np.ndarray) -> Matching:
     """Match clusters to classes one to one with the highest sum of IoU (Hungarian method).
 
-    A cluster that shares no pixel with the class left for it is matched to none; this changes no score.
-
-    Args:
-        confusion: (k + 1, C + 1) counts; k and C may differ.
-
-    Returns:
-        The matching.
+    A cluster that shares no pixel with the class left for it is matched to none; this changes no score. `confusion`:
+    (k + 1, C + 1) counts; k and C may differ.
     """
     union = confusion.sum(axis=1, keepdims=True) + confusion.sum(axis=0, keepdims=True) - confusion
     iou = confusion / np.maximum(union, 1)
@@ -90,14 +85,7 @@ def match_hungarian(confusion: np.ndarray) -> Matching:
 
 
 def match_majority(confusion: np.ndarray) -> Matching:
-    """Match each cluster to the class that most of its pixels have.
-
-    Args:
-        confusion: (k + 1, C + 1) counts.
-
-    Returns:
-        The matching; of equally frequent classes the lowest, none for an empty cluster.
-    """
+    """Match each cluster to the class that most of its pixels have, the lowest of equals; none for an empty cluster."""
     return Matching(np.where(confusion.any(axis=1), confusion.argmax(axis=1), -1).astype(np.int64))
 
 
@@ -105,13 +93,7 @@ def score(confusion: np.ndarray, matching: Matching) -> Score:
     """Compute the IoU of each class with the union of the clusters matched to it, and the scores derived from these.
 
     Pixels of a cluster matched to no class count as missed by their true class; a class without a cluster has IoU 0.
-
-    Args:
-        confusion: (k + 1, C + 1) counts, not all zero.
-        matching: Classes of the clusters.
-
-    Returns:
-        The scores.
+    `confusion`: (k + 1, C + 1) counts, not all zero.
     """
     n_classes = confusion.shape[1]
     class_of_cluster = matching.class_of_cluster

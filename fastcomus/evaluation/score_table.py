@@ -14,14 +14,7 @@ from fastcomus.evaluation.matching import DISCOVERED_IOU
 
 
 def format_table(evaluation: Evaluation | LabelEvaluation) -> Table:
-    """Format scores as a table for the terminal, the Hungarian and the majority matching side by side.
-
-    Args:
-        evaluation: The scores.
-
-    Returns:
-        The table; if masks were scored a row for each class, then the summary.
-    """
+    """Format scores for the terminal, both matchings side by side: for masks a row per class, then the summary."""
     if isinstance(evaluation, LabelEvaluation):
         return _format_label_table(evaluation)
     if evaluation.object_or_not:

@@ -56,17 +56,8 @@ def embed_shards(
     """Find and embed the objects of images, while worker threads prepare the next images.
 
     Memory is bounded by a few images per worker, a batch of crops and one shard of rows. No batch holds crops of two
-    shards, so the bytes of a shard do not depend on other shards.
-
-    Args:
-        root: The folder or address that holds the images.
-        shards: Names of images, by shard.
-        config: The settings of the stage.
-        proposer: Finds the objects.
-        encoder: Embeds them.
-        backend: Decodes, cuts and resizes images.
-        workers: Number of threads.
-        on_images: Called with the number of images done since the last call.
+    shards, so the bytes of a shard do not depend on other shards. `shards`: names of images below `root`, by shard;
+    `on_images` is called with the number of images done since the last call.
 
     Yields:
         The rows of each shard, in order. Images that cannot be used are in `skipped` with the reason.

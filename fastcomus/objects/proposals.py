@@ -23,12 +23,8 @@ from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
 class SeenImage:
     """An image and what was found in it.
 
-    Attributes:
-        name: Its name in the folder.
-        pixels: (H, W, 3) uint8, or None where it cannot be read.
-        prepared: The input of a saliency network.
-        maps: (M, h, w), a saliency map or mask per object.
-        error: Why the image cannot be used.
+    `name`: its name in the folder. `pixels`: (H, W, 3) uint8, or None where it cannot be read. `prepared`: the input of
+    a saliency network. `maps`: (M, h, w), a saliency map or mask per object. `error`: why the image cannot be used.
     """
 
     name: str
@@ -51,15 +47,7 @@ def propose_in_batches(
     backend: Backend,
     workers: int,
 ) -> Iterator[list[SeenImage]]:
-    """Read images and compute their maps.
-
-    Args:
-        root: The folder or address that holds the images.
-        shards: Names of images, by shard.
-        config: The settings of the stage.
-        proposer: Finds the objects.
-        backend: Decodes images.
-        workers: Number of threads.
+    """Read the images below `root` and compute their maps; `shards`: names of images, by shard.
 
     Yields:
         Images in order, in batches of the size that suits the backend's `find_objects`, none of two shards.
@@ -75,17 +63,7 @@ def propose_in_batches(
 def make_single_proposer(
     root: ImageRoot, proposer: Proposer, config: EmbedConfig, backend: Backend
 ) -> Callable[[str], SeenImage]:
-    """Make a function that reads an image and finds its objects without a network, to be called from several threads.
-
-    Args:
-        root: The folder or address that holds the images.
-        proposer: Finds the objects.
-        config: The settings of the stage.
-        backend: Decodes images.
-
-    Returns:
-        A function of an image's name.
-    """
+    """Make a function, for several threads, that reads an image by name and finds its objects without a network."""
 
     def see(name: str) -> SeenImage:
         image = decode_image(root, name, config.max_pixels, backend)

@@ -29,16 +29,7 @@ _WEIGHTS, _CURVE = NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # 
 
 
 def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
-    """Tell whether a network is stored that was trained with given settings and data.
-
-    Args:
-        folder: The run folder.
-        iteration: Number of the iteration, from 1.
-        trained_from: Fingerprint of everything that the training depends on.
-
-    Returns:
-        False also where the stored file is damaged.
-    """
+    """Tell whether an undamaged network is stored for an iteration (from 1), trained from this fingerprint."""
     file = folder.resolve_file(_get_weights_file(iteration))
     try:
         return file.exists() and read_sealed_facts(file).get("trained_from") == trained_from
@@ -47,31 +38,14 @@ def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
 
 
 def write_segmenter(folder: RunFolder, iteration: int, segmenter: Segmenter, trained_from: str) -> None:
-    """Store the weights of a trained network, sealed with a digest.
-
-    Args:
-        folder: The run folder.
-        iteration: Number of the iteration, from 1.
-        segmenter: The trained network.
-        trained_from: Fingerprint of everything that the training depended on.
-    """
+    """Store a trained network's weights, sealed with a digest; `trained_from`: fingerprint of what they depend on."""
     state = {key: tensor.contiguous() for key, tensor in segmenter.state_dict().items()}
     metadata = {"fastcomus": json.dumps({TENSOR_SEAL: compute_tensor_digest(state), "trained_from": trained_from})}
     folder.write_tensors(_get_weights_file(iteration), lambda path: save_file(state, path, metadata))
 
 
 def read_segmenter(folder: RunFolder, iteration: int, backbone: str, k: int, output_stride: int) -> Segmenter:
-    """Read the network of an iteration; the published weights of its backbone are not needed.
-
-    Args:
-        folder: The run folder.
-        iteration: Number of the iteration, from 1.
-        backbone: Name of the backbone it was trained with.
-        k: Number of clusters.
-        output_stride: Pixels per step of the backbone's last feature map.
-
-    Returns:
-        The network in eval mode on the CPU.
+    """Read the network of an iteration, in eval mode on the CPU; its backbone's published weights are not needed.
 
     Raises:
         InputError: The file is missing, damaged, or holds a network of another k or backbone.
@@ -99,11 +73,6 @@ def write_training_state(folder: RunFolder, iteration: int, checkpoint: Checkpoi
     """Store the training curve (training.csv), then the checkpoint (checkpoint.pt) that training resumes from.
 
     The curve is rewritten from the checkpoint's history each time, so that the two agree after an interruption.
-
-    Args:
-        folder: The run folder.
-        iteration: Number of the iteration, from 1.
-        checkpoint: The state to store.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, [field.name for field in dataclasses.fields(EpochRow)], lineterminator="\n")
@@ -116,18 +85,7 @@ def write_training_state(folder: RunFolder, iteration: int, checkpoint: Checkpoi
 
 
 def read_training_state(folder: RunFolder, iteration: int) -> Checkpoint | None:
-    """Read the checkpoint that training resumes from.
-
-    Args:
-        folder: The run folder.
-        iteration: Number of the iteration, from 1.
-
-    Returns:
-        None where no checkpoint was stored yet.
-
-    Raises:
-        InputError: The file is damaged.
-    """
+    """Read the checkpoint that training resumes from; None where none was stored yet, InputError if it is damaged."""
     file = folder.resolve_file(_get_checkpoint_file(iteration))
     if not file.exists():
         return None
@@ -146,13 +104,7 @@ def remove_training_state(folder: RunFolder, iteration: int) -> None:
 
 
 def show_in_tensorboard(folder: RunFolder, iteration: int, row: EpochRow) -> None:
-    """Add an epoch to the run folder's `tensorboard` folder, if TensorBoard is installed.
-
-    Args:
-        folder: The run folder.
-        iteration: Number of the iteration, from 1.
-        row: The epoch's line of training.csv.
-    """
+    """Add an epoch, its line of training.csv, to the run folder's `tensorboard` folder, if TensorBoard is installed."""
     if importlib.util.find_spec("tensorboard") is None:
         return
     from torch.utils.tensorboard import SummaryWriter

@@ -29,12 +29,7 @@ class LabelledImages(nn.Module):
     class_of_label: torch.Tensor
 
     def __init__(self, segmenter: Segmenter, names: ClusterNames) -> None:
-        """Copy a network and prepare the copy for tracing.
-
-        Args:
-            segmenter: The network, in eval mode on the CPU.
-            names: The classes that the labels are mapped to, where clusters were named.
-        """
+        """Copy a network in eval mode on the CPU, and prepare the copy for tracing; `names`: classes for the labels."""
         super().__init__()
         self.segmenter = prepare_for_tracing(segmenter)
         self.label_type = torch.uint8 if len(names.classes) <= 256 else torch.int32
@@ -42,15 +37,12 @@ class LabelledImages(nn.Module):
         self.register_buffer("class_of_label", torch.from_numpy(names.class_of_label.astype(np.int64)))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Label images.
-
-        Args:
-            images: (B, 3, H, W) uint8.
+        """Label images (B, 3, H, W) uint8.
 
         Returns:
-            Labels (B, H, W), uint8 or, where there are more than 256, int32: classes where clusters were named, else
-            0 for background and c + 1 for cluster c. And the network's logits by cluster (B, k + 1, h, w) float32, of
-            which logit i belongs to pixel i * output stride.
+            Labels (B, H, W), uint8 or, where there are more than 256, int32: classes where clusters were named, else 0
+            for background and c + 1 for cluster c. And logits (B, k + 1, h, w) float32, of which i lies at pixel i *
+            output stride.
         """
         logits = self.segmenter(images)
         wide = functional.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=True)
@@ -70,11 +62,7 @@ def prepare_for_tracing(segmenter: Segmenter) -> Segmenter:
 
 
 def check_onnx() -> None:
-    """Check that the packages that write ONNX files are installed.
-
-    Raises:
-        InputError: One of them is missing.
-    """
+    """Check that the packages that write ONNX files are installed, else InputError."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"export onnx needs {' and '.join(missing)}; run pip install {' '.join(missing)}.")

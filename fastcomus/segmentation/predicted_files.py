@@ -15,16 +15,7 @@ _OVERLAY_QUALITY = 90  # of JPEG
 
 
 def list_prediction_files(name: str, overlay: bool, probabilities: bool) -> list[str]:
-    """List the files of an image, the mask first.
-
-    Args:
-        name: Name of the image.
-        overlay: Whether it has an overlay.
-        probabilities: Whether it has probabilities.
-
-    Returns:
-        Names of files, relative to the folder that `predict` writes.
-    """
+    """List the files of an image, the mask first, relative to the folder that `predict` writes."""
     stem = get_mask_file_name(name).removesuffix(".png")
     extra = [f"overlays/{stem}.jpg"] * overlay + [f"probabilities/{stem}.npy"] * probabilities
     return [get_mask_file_name(name), *extra]
@@ -33,16 +24,13 @@ def list_prediction_files(name: str, overlay: bool, probabilities: bool) -> list
 def encode_predicted_files(
     prediction: Prediction, names: ClusterNames, pixels: np.ndarray | None, probabilities: bool
 ) -> tuple[tuple[str, bytes], ...]:
-    """Make the files of an image, the mask last: where it exists, the others do.
+    """Make the files of an image that could be read, the mask last: where it exists, the others do.
 
     Args:
-        prediction: Of an image that could be read.
+        prediction: What was predicted.
         names: The classes that clusters are mapped to, where they were named.
         pixels: (H, W, 3) uint8, the image to draw the overlay on; None for no overlay.
         probabilities: Whether to write the probabilities.
-
-    Returns:
-        Name and content of each file, in the order in which they are to be written.
     """
     mask, overlay_file, probabilities_file = list_prediction_files(prediction.image, True, True)
     labels = names.map_to_classes(prediction.compute_labels())
@@ -55,15 +43,7 @@ def encode_predicted_files(
 
 
 def render_overlay(pixels: np.ndarray, labels: np.ndarray) -> bytes:
-    """Draw an image with its objects tinted half in the masks' colours.
-
-    Args:
-        pixels: (H, W, 3) uint8.
-        labels: (H, W) integers, 0 for background. Labels above 255 take the colours of 1 to 255 again.
-
-    Returns:
-        A JPEG file.
-    """
+    """Draw an image (H, W, 3) uint8 as JPEG, objects tinted half in the masks' colours; above 255 these begin again."""
     colours = make_voc_palette()[np.where(labels == 0, 0, (labels.astype(np.int64) - 1) % 255 + 1)]
     tinted = (pixels.astype(np.uint16) + colours + 1) // 2
     stream = io.BytesIO()

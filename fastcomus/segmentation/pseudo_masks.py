@@ -15,12 +15,7 @@ from fastcomus.store.objects_table import decode_mask
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The class map of one image.
-
-    Attributes:
-        image: Name of the image.
-        labels: (H, W) uint16: 0 background, c + 1 cluster c.
-    """
+    """The class map (H, W) uint16 of an image, by its name: 0 background, c + 1 cluster c."""
 
     image: str
     labels: np.ndarray
@@ -32,13 +27,8 @@ def assemble_class_maps(
     """Make a class map of every readable image: object pixels get cluster + 1, all others 0.
 
     Objects that the filter left out are drawn as well: the filter only decides which images train
-    (`select_training_images`). Where masks overlap, the object of higher score wins.
-
-    Args:
-        parts: The objects; those of one image stand together and in one part.
-        labels: (N,) cluster of each object.
-        skipped: Images without an object; those that could be read get an empty map.
-        backend: What draws the masks.
+    (`select_training_images`). Where masks overlap, the object of higher score wins. `parts`: the objects, those of one
+    image together and in one part; `labels`: (N,), their clusters; `skipped`: images without an object.
 
     Yields:
         The maps of images with objects in their order, then those of images without.
@@ -72,14 +62,6 @@ def _assemble_part(part: pa.Table, labels: np.ndarray, backend: Backend) -> Iter
 
 
 def select_training_images(images: Sequence[str], is_core: np.ndarray) -> list[str]:
-    """Select the images all of whose objects passed the filter; the paper trains on these alone.
-
-    Args:
-        images: (N,) image of each object.
-        is_core: (N,) bool, whether each object passed the filter.
-
-    Returns:
-        Names of images, sorted.
-    """
+    """Select the images, sorted, all of whose objects passed the filter; the paper trains on these alone."""
     dropped = {image for image, kept in zip(images, is_core, strict=True) if not kept}
     return sorted(set(images) - dropped)

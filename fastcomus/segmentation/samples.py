@@ -23,10 +23,8 @@ from fastcomus.store.run_folder import RunFolder
 class Sample:
     """A training sample by the places of its files.
 
-    Attributes:
-        image: Where the image lies.
-        mask: Name of its class map in the run folder.
-        confidence: Name of the network's confidence in each pixel; "" where all pixels are learnt from.
+    `image`: where the image lies. `mask`: name of its class map in the run folder. `confidence`: name of the network's
+    confidence in each pixel; "" where all pixels are learnt from.
     """
 
     image: ImagePlace
@@ -83,17 +81,7 @@ def make_sample_reader(
 
 
 def check_samples(read: ReadSample, indices: Sequence[int], workers: int, on_sample: Callable[[int], None]) -> None:
-    """Read samples once, so that one that cannot be used ends training before its first step.
-
-    Args:
-        read: As `make_sample_reader` makes it.
-        indices: The samples to read.
-        workers: Number of threads.
-        on_sample: Called with 1 after every sample.
-
-    Raises:
-        InputError: A sample cannot be used.
-    """
+    """Read the samples `indices` once, so that one that is unusable ends training before its first step."""
     for _ in read_ahead(read, indices, workers):
         on_sample(1)
 
@@ -114,12 +102,7 @@ class SampleCache:
     """
 
     def __init__(self, read: ReadSample, limit_bytes: float) -> None:
-        """Start an empty cache.
-
-        Args:
-            read: Reads a sample that is not in the cache.
-            limit_bytes: Size of the pixels and class maps that are kept at most.
-        """
+        """Start an empty cache of at most `limit_bytes` of pixels and class maps, filled by `read`."""
         self.read = read
         self.left_bytes = limit_bytes
         self.samples: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -43,14 +43,7 @@ class Segmenter(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute coarse logits of images.
-
-        Args:
-            images: (B, 3, H, W) uint8.
-
-        Returns:
-            (B, k + 1, (H - 1) / output stride + 1, (W - 1) / output stride + 1) float32.
-        """
+        """Compute coarse logits (B, k + 1, (H - 1) / output stride + 1, ...) float32 of images (B, 3, H, W) uint8."""
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         features = self.backbone((pixels - self.mean) / self.std)[-1]
         logits: torch.Tensor = self.head(features)
@@ -58,20 +51,15 @@ class Segmenter(nn.Module):
 
 
 def enlarge_logits(logits: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Enlarge coarse logits to those of every pixel by bilinear interpolation.
+    """Enlarge logits (B, k + 1, h, w), of which i lies at pixel i * output stride, bilinearly to every pixel.
 
-    Args:
-        logits: (B, k + 1, h, w), of which logit i belongs to pixel i * output stride.
-        shape: Ends with the height H and width W of the images.
-
-    Returns:
-        (B, k + 1, H, W).
+    `shape`: ends with the height and width of the images.
     """
     return functional.interpolate(logits, tuple(shape[-2:]), mode="bilinear", align_corners=True)
 
 
 def build_segmenter(backbone: str, weights_file: str, k: int, output_stride: int, pretrained: bool = True) -> Segmenter:
-    """Build DeepLabv3 for k clusters and background.
+    """Build DeepLabv3 for k clusters and background, on the CPU.
 
     Random weights, which the head always has, are drawn from torch's global generator.
 
@@ -81,9 +69,6 @@ def build_segmenter(backbone: str, weights_file: str, k: int, output_stride: int
         k: Number of clusters.
         output_stride: 8, 16 or 32, pixels per step of the backbone's last feature map.
         pretrained: False leaves the backbone at random, for a state that is loaded over it.
-
-    Returns:
-        The network, on the CPU.
 
     Raises:
         InputError: The backbone is unknown or its weights are missing.

@@ -59,10 +59,8 @@ class EpochRow:
 class Checkpoint:
     """Everything that training needs to continue after a step.
 
-    Attributes:
-        history: A row per finished epoch.
-        steps: Steps done in the epoch after these.
-        state: Tensors and numbers only.
+    `history`: a row per finished epoch. `steps`: steps done in the epoch after these. `state`: tensors and numbers
+    only.
     """
 
     history: tuple[EpochRow, ...]
@@ -92,7 +90,7 @@ class SelfTraining:
         processes: ProcessGroup | None = None,
         resume: Checkpoint | None = None,
     ) -> None:
-        """Build the network and its optimiser, or restore them from a checkpoint.
+        """Build the network and its optimiser, or restore them from the checkpoint `resume`.
 
         Args:
             k: Number of clusters.
@@ -102,9 +100,6 @@ class SelfTraining:
             backend: Where the network trains.
             processes: Those that train together on the same images; None for this one alone.
             resume: The checkpoint to continue from.
-
-        Raises:
-            InputError: The backbone is unknown or its weights are missing.
         """
         self.config, self.epochs, self.seed = config, epochs, seed
         self.processes = processes or ProcessGroup()
@@ -162,16 +157,13 @@ class SelfTraining:
         return Checkpoint(self.history, self.steps, state)
 
     def train(self, read: ReadSample, count: int, workers: int) -> Iterator[int]:
-        """Train to the end; `history` grows with the last step of each epoch.
+        """Train to the end, yielding each step's number of images over all processes; `history` grows with every epoch.
 
         Args:
             read: Gives for i in [0, count) pixels (H, W, 3) uint8 and a class map (H, W) with labels in [0, k] or
                 IGNORED. Called by several threads.
             count: Number of training images.
             workers: Number of threads that read and augment.
-
-        Yields:
-            After each step, the number of images in it, over all processes.
 
         Raises:
             InputError: There are fewer than two images, or fewer than processes.
@@ -204,10 +196,7 @@ class SelfTraining:
                 yield len(batch)
 
     def _split_into_passes(self, batch: np.ndarray) -> list[np.ndarray]:
-        """Cut out the parts of a batch that this process passes through the network, one after another.
-
-        Every process gets equally many, each with at least one image, and at least two over all processes.
-        """
+        """Cut out this process's parts of a batch: equally many in each, of one image or more, two over all."""
         processes, at_once = self.processes.size, self.config.images_at_once or len(batch)
         passes = min(math.ceil(len(batch) / (processes * at_once)), len(batch) // max(2, processes))
         return np.array_split(batch, passes * processes)[self.processes.rank :: processes]
@@ -270,15 +259,10 @@ class SelfTraining:
 def split_into_strips(
     logits: torch.Tensor, labels: torch.Tensor, most: int = LOGITS_AT_ONCE
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Cut logits and labels into single images, and these into strips of rows.
+    """Cut logits (B, C, h, w) and labels (B, H, W) into single images, and these into strips of rows.
 
     Enlarged logits of every pixel of a batch would take most of the memory. Neighbouring strips share a row; in the
-    upper one its labels are IGNORED.
-
-    Args:
-        logits: (B, C, h, w).
-        labels: (B, H, W) int64, H - 1 a multiple of h - 1.
-        most: Number of enlarged logits that a strip should not exceed.
+    upper one its labels are IGNORED. H - 1 is a multiple of h - 1; `most`: enlarged logits that a strip may have.
 
     Yields:
         Logits (1, C, r, w) and labels (1, R, W) of each strip.

@@ -27,7 +27,7 @@ for line in json.loads(sys.argv[1]):
     sys.argv, said, code = ["bench.paper", *line], io.StringIO(), 0
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
-            runpy.run_module("bench.paper", run_name="__main__")
+            runpy.run_module("bench.paper", run_name="__main__", alter_sys=True)
         except SystemExit as ended:
             code = ended.code
     told.append([code, said.getvalue()])

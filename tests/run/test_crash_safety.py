@@ -1,7 +1,7 @@
 """Kills at any moment, full disks, folders that cannot be written to, lost images, no memory, two at once, ctrl-C:
 the same command, given again, ends with the bytes of a run that nothing disturbed.
 
-bench/faults.py does the same with hundreds of kills.
+bench/faults.py runs the test of kills with many more of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +32,7 @@ from fastcomus.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server and its limits are Linux's")
 
+KILLS = int(os.environ.get("FASTCOMUS_TEST_KILLS", "0"))  # of every stage; 0: the usual three
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -42,18 +43,28 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_stages_go_on_to_the_same_bytes(stage: str, workshop: Workshop) -> None:
-    """At a random moment of the first half, in the middle, and at the last moment."""
+def test_killed_stages_go_on_to_the_same_bytes(stage: str, workshop: Workshop, record_property: Callable) -> None:
+    """At a random moment of the first half, in the middle, and at the last; or at `KILLS` moments all over it."""
     undisturbed = workshop.undisturbed(stage)
-    middle = undisturbed.moments // 2
-    for seed, first in enumerate((random.Random(stage).randint(1, middle), middle, undisturbed.moments)):
+    rng, last = random.Random(stage), undisturbed.moments
+    firsts = [rng.randint(1, last // 2), last // 2, last]
+    if KILLS:
+        firsts = [1 + int((place + rng.random()) / KILLS * last) for place in range(KILLS)]
+    ends, total = [], 0
+    for seed, first in enumerate(firsts):
         # Threads of an export may find a folder made already, and then there are a few moments fewer.
         for moment in range(first, max(0, first - 20), -1):
             *kills, end = killed_until_done(undisturbed, moment, seed)
-            assert end == "same"
+            ends.append(end)
+            total += len(kills)
             if kills:
                 break
         assert kills
+    differing = [end for end in ends if end != "same"]
+    told = {"trials": len(firsts), "kills": total, "differing": len(differing), "moments": last}
+    for name, value in {**told, "differences": "; ".join(differing)}.items():
+        record_property(name, value)
+    assert not differing
 
 
 @contextmanager

@@ -64,31 +64,24 @@ class AbsorbingMarkovChain:
 
 
 def _compute_absorbed_time(between: np.ndarray, ending: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The paper's y = T u, T = (I - Q)^-1, u = `weights` (N,): the expected sum of u over the steps of a walk, (N,).
+    """The paper's y = (I - Q)^-1 u: the expected sum of `weights` u over a walk's steps until it ends, (N,).
 
-    `between` (N, N) has the affinities a_ij of superpixels, 1 on the diagonal; `ending` (N,) the sums of those to
-    absorbing copies. With D the row sums of both, Q = D^-1 A, so that y solves (D - A) y = D u.
+    `between`: (N, N), the affinities of superpixels, 1 on the diagonal; `ending`: (N,), sums of those to absorbing
+    copies. With D the row sums of both, Q = D^-1 A, so that y solves (D - A) y = D u.
     """
     total = between.sum(axis=1) + ending
     return np.linalg.solve(np.diag(total) - between, total * weights)
 
 
 def _score_middling_share(saliency: np.ndarray) -> float:
-    """The paper's score: the mean over superpixels of 1 for saliency near 0 or 1, up to 5 for saliency near 0.5.
-
-    It is low for a clear object on a clear background, higher if some smooth background is cut off from the border.
-    """
+    """The paper's score: the mean of 1 for saliency near 0 or 1, up to 5 near 0.5; low for a clear object."""
     counts, _ = np.histogram(saliency, bins=10, range=(0.0, 1.0))
     tenth = np.arange(1, 11)
     return float((counts / counts.sum()) @ np.minimum(tenth, 11 - tenth))
 
 
 def _compute_recurrence_time(between: np.ndarray) -> np.ndarray:
-    """The paper's h = 1 / pi, divided by its largest value: the expected steps until an endless walk returns, (N,).
-
-    The equilibrium distribution pi is each row's share of all affinities. It is high in smooth regions, so that visits
-    there count less.
-    """
+    """The paper's h = 1 / pi, its largest 1: expected steps until a walk returns, (N,); low in smooth regions."""
     recurrence = between.sum() / between.sum(axis=1)
     share: np.ndarray = recurrence / recurrence.max()
     return share

@@ -54,14 +54,9 @@ def make_two_valued(similar: torch.Tensor) -> torch.Tensor:
 
 
 def is_divisible(similar: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """Tell which images can be cut at all: those whose W is not a I + b 1 1^T, for which all cuts cost the same.
+    """Tell which images, (B,) bool, can be cut at all: whose W is not a I + b 1 1^T, for which all cuts cost the same.
 
-    Args:
-        similar: (B, N, N) bool, where W is 1 and not 1e-5.
-        degrees: (B, N) row sums of W.
-
-    Returns:
-        (B,) bool.
+    `similar`: (B, N, N) bool, where W is 1 and not 1e-5. `degrees`: (B, N) row sums of W.
     """
     patches = similar.shape[1]
     with_itself = similar.diagonal(dim1=1, dim2=2).sum(dim=1)

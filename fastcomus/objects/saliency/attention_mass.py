@@ -24,11 +24,7 @@ def compute_attention_masks(attention: torch.Tensor, mass: float = 0.6) -> torch
         mass: The share, in (0, 1).
 
     Returns:
-        Masks (B, H, W) bool with as few patches as possible, and those equal to the last of them. Attention that is
-        the same everywhere gives an empty mask.
-
-    Raises:
-        InputError: If the shape or `mass` is out of range.
+        Masks (B, H, W) bool with as few patches as possible and those equal to the last; empty where all are equal.
     """
     if attention.ndim != 4 or 0 in attention.shape[1:]:
         raise InputError(f"attention must be (B, heads, H, W); got {tuple(attention.shape)}. Give one map per head.")

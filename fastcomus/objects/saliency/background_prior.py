@@ -39,8 +39,7 @@ from fastcomus.objects.saliency.superpixels import (
 class BackgroundPrior:
     """A `Proposer` of one map per image, which depends on the image alone; thread-safe and deterministic.
 
-    Its fields are in CIELAB units for colours (about 1 is just noticeable), in fractions of width and height for
-    positions.
+    Its fields are in CIELAB units for colours (about 1 is just noticeable), else in fractions of width and height.
     """
 
     superpixels: int = 300  # asked for; SLIC gives about 10 % fewer
@@ -79,10 +78,7 @@ class BackgroundPrior:
 
 
 def _compute_geodesic_distance(colour_distance: np.ndarray, linked: np.ndarray) -> np.ndarray:
-    """The paper's d_geo: the smallest sum of colour distances along a path in the graph, (N, N) float32.
-
-    By Floyd-Warshall, a row at a time: NumPy releases the GIL meanwhile, SciPy's csgraph does not.
-    """
+    """The paper's d_geo: least sums of colour distances along paths, (N, N) float32. SciPy's would hold the GIL."""
     distance = np.where(linked, colour_distance, np.inf).astype(np.float32)
     np.fill_diagonal(distance, 0.0)
     through_k = np.empty_like(distance)
@@ -124,9 +120,6 @@ def _compute_smoothness(colour_distance: np.ndarray, joined: np.ndarray, sigma_c
 
 
 def _find_optimum(background: np.ndarray, foreground: np.ndarray, smoothness: np.ndarray) -> np.ndarray:
-    """The saliency s, (N,) in [0, 1], that minimises the paper's cost.
-
-    It is the sum of bg s^2, of fg (s - 1)^2, and over pairs {i, j} of w_ij (s_i - s_j)^2.
-    """
+    """The s, (N,) in [0, 1], of least sum of bg s^2, fg (s - 1)^2 and, over pairs {i, j}, w_ij (s_i - s_j)^2."""
     system = np.diag(background + foreground + smoothness.sum(axis=1)) - smoothness
     return np.linalg.solve(system, foreground)

@@ -40,14 +40,10 @@ class BASNet(nn.Module):
         self.refunet = _Refinement()
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Compute the saliency maps.
-
-        Args:
-            images: (N, 3, H, W) float, normalised by ImageNet's statistics; H and W are multiples of 32.
+        """Compute the maps of images (N, 3, H, W), normalised by ImageNet's statistics; H and W are multiples of 32.
 
         Returns:
-            Eight maps (N, 1, H, W) in [0, 1]: the refined one, those of the decoder from the finest to the coarsest,
-            and the bridge's.
+            Eight (N, 1, H, W) in [0, 1]: the refined one, the decoder's from the finest on, and the bridge's.
         """
         return tuple(torch.sigmoid(logits) for logits in self.compute_logits(images))
 

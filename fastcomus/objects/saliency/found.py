@@ -19,18 +19,12 @@ from fastcomus.objects.saliency.lost import check_features
 
 
 def compute_found_map(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Apply FOUND's decoder.
+    """Apply FOUND's decoder to keys of patches: (B, H, W) float32 in [0, 1], above 0.5 where it takes them for object.
 
     Args:
         features: (B, H, W, C), the keys of the patches.
         weight: (1, C, 1, 1), of the decoder.
         bias: (1,), of the decoder.
-
-    Returns:
-        (B, H, W) float32 in [0, 1]; FOUND takes patches above 0.5 for object.
-
-    Raises:
-        InputError: If the shapes do not fit.
     """
     check_features(features)
     channels = features.shape[3]
@@ -43,7 +37,7 @@ def compute_found_map(features: torch.Tensor, weight: torch.Tensor, bias: torch.
 
 
 def find_background(features: torch.Tensor, attention: torch.Tensor, threshold: float = 0.3) -> torch.Tensor:
-    """Find the background without training: the patches similar to the least attended one.
+    """Find the background (B, H, W) bool without training: the patches similar to the least attended one.
 
     A head that attends to few patches counts more: its weight is the negative logarithm of its share of all attended
     patches, where a patch is attended if its attention is above the mean of all heads.
@@ -52,12 +46,6 @@ def find_background(features: torch.Tensor, attention: torch.Tensor, threshold: 
         features: (B, H, W, C), heads concatenated; C is a multiple of their number.
         attention: (B, heads, H, W), not negative, of the CLS token in the last layer.
         threshold: The paper's tau, of the cosine similarity.
-
-    Returns:
-        (B, H, W) bool.
-
-    Raises:
-        InputError: If the shapes do not fit.
     """
     check_features(features)
     heads = attention.shape[1] if attention.ndim == 4 else 0

@@ -12,12 +12,7 @@ _LUMINANCE, _CONTRAST = 0.01**2, 0.03**2  # C1 and C2 of Wang et al. 2004, for v
 def compute_hybrid_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Compute cross-entropy + (1 - structural similarity) + (1 - IoU), averaged over maps (BASNet, section 3.4).
 
-    Args:
-        logits: (N, P, H, W) float32.
-        target: The same shape, float32 in [0, 1].
-
-    Returns:
-        A scalar.
+    `logits` and `target`, in [0, 1]: (N, P, H, W) float32.
     """
     maps = torch.sigmoid(logits)
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, target)
@@ -28,17 +23,10 @@ def compute_hybrid_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Ten
 
 
 def compute_structural_similarity(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Compute the structural similarity of Wang et al. 2004, averaged over windows and maps.
+    """Compute the structural similarity of Wang et al. 2004, at most 1, averaged over windows and maps in [0, 1].
 
-    Windows are uniform squares of 11 pixels at every fourth pixel: Gaussian windows at every pixel took half the time
-    of a training step.
-
-    Args:
-        one: (N, P, H, W) in [0, 1].
-        other: The same shape and range.
-
-    Returns:
-        A scalar, at most 1.
+    Windows are uniform squares of 11 pixels at every fourth pixel of (N, P, H, W): Gaussian windows at every pixel took
+    half the time of a training step.
     """
 
     def local_mean(values: torch.Tensor) -> torch.Tensor:

@@ -38,17 +38,11 @@ class Lost:
 
 @torch.no_grad()
 def run_lost(features: torch.Tensor, most_similar: int = 100) -> Lost:
-    """Find one object per image.
+    """Find one object per image, on the device of `features`.
 
     Args:
         features: (B, H, W, C) floating point, the keys of the patches in the last attention layer, not normalised.
         most_similar: k, the number of patches of lowest degree among which the seed is expanded.
-
-    Returns:
-        The objects, on the device of `features`.
-
-    Raises:
-        InputError: If the shape or `most_similar` is out of range.
     """
     check_features(features)
     if most_similar < 1:
@@ -76,15 +70,7 @@ def check_features(features: torch.Tensor) -> None:
 
 
 def find_component_holding(masks: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-    """Find the 4-connected component around a patch.
-
-    Args:
-        masks: (B, H, W) bool.
-        seeds: (B,) int64, y * W + x of the patch.
-
-    Returns:
-        (B, H, W) bool; empty where the patch is not in the mask.
-    """
+    """Find the 4-connected part of each of masks (B, H, W) around `seeds` (B,), y * W + x; empty outside of it."""
     # One call for the batch, with a structure that joins patches of the same image only. SciPy is faster than label
     # propagation, which takes as many passes as the longest component has patches.
     within_image = np.zeros((3, 3, 3), dtype=bool)
@@ -97,14 +83,7 @@ def find_component_holding(masks: torch.Tensor, seeds: torch.Tensor) -> torch.Te
 
 
 def compute_bounding_boxes(masks: torch.Tensor) -> torch.Tensor:
-    """Compute bounding boxes.
-
-    Args:
-        masks: (B, H, W) bool.
-
-    Returns:
-        (B, 4) int64, x0 y0 x1 y1, x1 and y1 exclusive; zeros for an empty mask.
-    """
+    """Compute boxes (B, 4) int64 of masks (B, H, W): x0 y0 x1 y1, half-open; zeros for an empty mask."""
     x0, x1 = _find_extent(masks.any(dim=1))
     y0, y1 = _find_extent(masks.any(dim=2))
     return torch.stack([x0, y0, x1, y1], dim=1)

@@ -97,9 +97,6 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
             file of train-saliency or of BASNet.
         device: Where networks run.
 
-    Returns:
-        The proposer.
-
     Raises:
         InputError: If `check_saliency` does, a package is missing, or weights are not available.
     """

@@ -71,11 +71,7 @@ class MinimumBarrier:
 
 @compile_function
 def _compute_barrier_distance(values, passes):  # type: ignore[no-untyped-def]
-    """The paper's FastMBD: the lowest barrier found of 4-connected paths from the border; (H, W) float32 in and out.
-
-    Each scan extends the best paths found to the two neighbours scanned before a pixel. `highest` and `lowest`, the
-    paper's U and L, are the extreme values on the best path.
-    """
+    """The paper's FastMBD, (H, W) float32 in and out: the lowest barrier found of 4-connected paths from the border."""
     height, width = values.shape
     distance = np.full((height, width), np.inf, np.float32)
     for y in range(height):
@@ -107,10 +103,7 @@ def _to_one(values: np.ndarray) -> np.ndarray:
 
 
 def _compute_border_colour_distance(lab: np.ndarray, border_width: float) -> np.ndarray:
-    """The paper's U: the Mahalanobis distances to the colours of the four border strips, added, (H, W) float32.
-
-    The largest of the four is left out, since an object may cover one strip.
-    """
+    """The paper's U, (H, W) float32: Mahalanobis distances to the border strips' colours, added but the largest."""
     height, width = lab.shape[:2]
     rows = min(height, max(1, round(border_width * height)))
     columns = min(width, max(1, round(border_width * width)))
@@ -145,10 +138,7 @@ def _remove_narrow_spots(saliency: np.ndarray, width_px: int) -> np.ndarray:
 
 @compile_function
 def _reconstruct(marker, ceiling):  # type: ignore[no-untyped-def]
-    """Morphological reconstruction by dilation, 4-connected; (H, W) float32.
-
-    The result is that of `skimage.morphology.reconstruction`; these raster scans take a tenth of its time.
-    """
+    """Morphological reconstruction by dilation, 4-connected, (H, W) float32: scikit-image's in a tenth of the time."""
     height, width = ceiling.shape
     flooded = np.minimum(marker, ceiling)
     step, changes = 1, 2

@@ -136,16 +136,9 @@ class NetworkMap:
 def load_network_map(
     name: str, config: EmbedConfig, device: torch.device, load_prior: Callable[[str], Proposer]
 ) -> NetworkMap:
-    """Load a saliency network.
+    """Load a saliency network: "basnet-unsupervised", "basnet-supervised", or a file of train-saliency or of BASNet.
 
-    Args:
-        name: "basnet-unsupervised", "basnet-supervised", or a checkpoint file of train-saliency or of BASNet.
-        config: The settings.
-        device: Where it runs.
-        load_prior: Loads a method without weights by its name.
-
-    Returns:
-        The proposer.
+    `load_prior` loads a method without weights by its name.
 
     Raises:
         InputError: If the weights are not available or belong to another network.
@@ -166,13 +159,7 @@ def load_network_map(
 
 
 def find_networks_behind(saliency: str) -> set[str]:
-    """Find the networks behind a method, so that the user can be told which of them were trained with labels.
-
-    Args:
-        saliency: Name of a method, or a checkpoint file.
-
-    Returns:
-        Names of networks.
+    """Find the names of the networks behind a method or checkpoint file, to tell which were trained with labels.
 
     Raises:
         InputError: If the description in the checkpoint is broken.
@@ -192,11 +179,7 @@ def check_network(name: str) -> None:
 def save_network(network: SaliencyNetwork, priors: Sequence[str], refined_by: str, path: Path) -> None:
     """Write a safetensors file that `load_network_map` takes.
 
-    Args:
-        network: The network.
-        priors: The methods that it learnt from.
-        refined_by: The backbone that refined its labels, or "".
-        path: The file.
+    `priors`: the methods that it learnt from. `refined_by`: the backbone that refined its labels, or "".
     """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     learnt = {"priors": list(priors), "refined_by": [refined_by] if refined_by else []}

@@ -47,38 +47,24 @@ class TokenCut:
 
 
 def run_token_cut(features: torch.Tensor, tau: float = 0.2) -> TokenCut:
-    """Find one object per image by TokenCut.
+    """Find one object per image by TokenCut, on the device of `features`.
 
     Args:
         features: (B, H, W, C) floating point, the keys of the patches in the last attention layer.
         tau: Cosine similarity above which patches are joined, in [0, 1).
-
-    Returns:
-        The objects, on the device of `features`.
-
-    Raises:
-        InputError: If the shape or `tau` is out of range.
     """
     _check(features, tau)
     return TokenCut(*_map_by_parts(lambda part: _token_cut_part(part, tau), features))
 
 
 def run_mask_cut(features: torch.Tensor, tau: float = 0.15, most_objects: int = 3) -> torch.Tensor:
-    """Find several objects per image by MaskCut.
+    """Find up to N objects per image by MaskCut, with `features` and `tau` as for `run_token_cut`.
 
     Every mask but the first must cover more than 1 % of the image, and its IoU with the mask before it must not exceed
     0.5. The first mask that does not pass and all after it are empty.
 
-    Args:
-        features: As for `run_token_cut`.
-        tau: As for `run_token_cut`.
-        most_objects: N, the largest number of objects.
-
     Returns:
-        (B, most_objects, H, W) bool, disjoint masks in the order they were found.
-
-    Raises:
-        InputError: If the shape, `tau` or `most_objects` is out of range.
+        (B, N, H, W) bool, disjoint masks in the order they were found.
     """
     _check(features, tau)
     if most_objects < 1:
@@ -124,10 +110,7 @@ def _threshold_similarity(features: torch.Tensor, tau: float) -> torch.Tensor:
 
 
 def _cut(similar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The eigenvector y (B, N) float64, its largest |y| positive, and which patches are above its mean, (B, N) bool.
-
-    Both are zero where no cut is better than another.
-    """
+    """The eigenvector y (B, N), its largest |y| positive, and patches above its mean; 0 where all cuts are equal."""
     affinity = TwoValuedAffinity(similar) if similar.device.type == "cpu" else Affinity(make_two_valued(similar))
     divisible = is_divisible(similar, affinity.degrees)[:, None]
     vectors = compute_second_eigenvectors(affinity) * divisible

@@ -65,15 +65,7 @@ class PatchMethod:
 
 
 def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> PatchMethod:
-    """Load a method on the network of `config.encoder`.
-
-    Args:
-        name: "dinoseg", "lost", "tokencut", "maskcut" or "found".
-        config: The settings.
-        device: Where the network runs.
-
-    Returns:
-        The proposer.
+    """Load "dinoseg", "lost", "tokencut", "maskcut" or "found" on the network of `config.encoder`.
 
     Raises:
         InputError: If the network does not provide what the method needs, or weights are not available.

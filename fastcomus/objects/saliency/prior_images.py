@@ -16,16 +16,7 @@ _XYZ_OF_RGB = (_XYZ_OF_RGB / _XYZ_OF_RGB.sum(axis=1, keepdims=True)).astype(np.f
 
 
 def check_fields(prior: object, above_zero: tuple[str, ...], not_negative: tuple[str, ...]) -> None:
-    """Check the ranges of a prior's fields.
-
-    Args:
-        prior: The prior.
-        above_zero: Names of fields that must be above 0.
-        not_negative: Names of fields that must be 0 or more.
-
-    Raises:
-        InputError: For the first field that is out of range.
-    """
+    """Check a prior's fields by name: those that must be above 0 and those that must be 0 or more, else InputError."""
     for field in above_zero:
         value = getattr(prior, field)
         if not value > 0:
@@ -46,15 +37,7 @@ def check_pixels(pixels: np.ndarray) -> None:
 
 
 def shrink_image(pixels: np.ndarray, longest_side_px: int) -> np.ndarray:
-    """Shrink an image bilinearly, if its longest side exceeds a limit.
-
-    Args:
-        pixels: (H, W, 3) uint8.
-        longest_side_px: The limit.
-
-    Returns:
-        (h, w, 3) uint8.
-    """
+    """Shrink an image (H, W, 3) uint8 bilinearly, if its longest side exceeds `longest_side_px`."""
     height, width = pixels.shape[:2]
     scale = longest_side_px / max(height, width)
     if scale >= 1.0:
@@ -81,15 +64,7 @@ def stretch_to_unit(values: np.ndarray) -> np.ndarray:
 
 
 def enlarge_saliency_map(saliency_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Enlarge a map bilinearly.
-
-    Args:
-        saliency_map: (h, w) float32 in [0, 1].
-        shape: H and W.
-
-    Returns:
-        (1, H, W) float32 in [0, 1].
-    """
+    """Enlarge a map (h, w) float32 in [0, 1] bilinearly to (1, H, W); `shape`: H and W."""
     if saliency_map.shape != shape:
         large = Image.fromarray(saliency_map).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
         saliency_map = np.clip(np.asarray(large), 0.0, 1.0)

@@ -33,24 +33,13 @@ class NetworkProposer(Protocol):
         """Whether `prepare` needs pixels in host memory; otherwise it takes them on any device."""
 
     def prepare(self, pixels: Image) -> torch.Tensor:
-        """Make the network's input; called from several threads.
-
-        Args:
-            pixels: (H, W, 3) uint8.
-
-        Returns:
-            A tensor of the same shape for all images.
-        """
+        """Make the network's input, of one shape for all images (H, W, 3) uint8; called from several threads."""
 
     def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
-        """Find the objects of a batch.
-
-        Args:
-            prepared: What `prepare` returned, stacked.
+        """Find the objects of a batch: what `prepare` returned, stacked.
 
         Returns:
-            For every image its maps (M, h, w) on the network's device: saliency as float32 in [0, 1], or masks as
-            bool. h and w are the same for all images.
+            Maps (M, h, w) per image on the network's device, float32 in [0, 1] or bool; h and w are all equal.
         """
 
 
@@ -60,13 +49,5 @@ def choose_images_per_pass(device: torch.device) -> int:
 
 
 def resize_to_square(pixels: Image, side: int) -> torch.Tensor:
-    """Stretch an image to the square that a network sees.
-
-    Args:
-        pixels: (H, W, 3) uint8.
-        side: The square's side in pixels.
-
-    Returns:
-        (3, side, side) uint8, on the device of `pixels`.
-    """
+    """Stretch an image (H, W, 3) uint8 to the square (3, side, side) that a network sees, on the same device."""
     return resize_planes(pixels, [side, side]).contiguous()

@@ -44,14 +44,7 @@ class PyramidNetwork(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the logits.
-
-        Args:
-            images: (N, 3, H, W) uint8; H and W should be multiples of the backbone's coarsest stride plus one.
-
-        Returns:
-            (N, maps, H, W) float32.
-        """
+        """Compute logits (N, maps, H, W) of images (N, 3, H, W) uint8; sides: multiples of the stride, plus one."""
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         layers = self.backbone((pixels - self.mean) / self.std)[self.first :]
         joined: torch.Tensor | None = None

@@ -15,11 +15,8 @@ _STEPS_BETWEEN_CHECKS = 4
 def compute_second_eigenvectors(affinity: Affinity | TwoValuedAffinity) -> torch.Tensor:
     """Compute the second smallest eigenvector y of (D - W) y = lambda D y with y^T D y = 1.
 
-    Args:
-        affinity: W of B images, (B, N, N), not negative, with row sums D above 0.
-
-    Returns:
-        (B, N) float64, of arbitrary sign; zeros if N = 1.
+    `affinity`: W of B images, (B, N, N), not negative, with row sums D above 0. The result (B, N) float64 has an
+    arbitrary sign; it is zeros if N = 1.
     """
     scale = affinity.degrees.rsqrt()
     images, patches = scale.shape
@@ -39,10 +36,7 @@ def _solve_dense(affinity: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 def _solve_by_lanczos(affinity: Affinity | TwoValuedAffinity, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest eigenvectors of S orthogonal to D^1/2 1, (B, N) of unit norm, and which of them converged, (B,) bool.
-
-    S = D^-1/2 W D^-1/2; `scale` is D^-1/2.
-    """
+    """The top eigenvectors (B, N) of D^-1/2 W D^-1/2 orthogonal to D^1/2 1, and which converged; `scale`: D^-1/2."""
     images, patches = scale.shape
     steps = min(_STEPS, patches - 1)
     basis = scale.new_zeros((images, steps + 2, patches))  # row 0: D^1/2 1, then the Lanczos vectors
@@ -83,11 +77,10 @@ def _orthogonalise(vectors: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
 
 
 def _compute_tolerance(values: torch.Tensor) -> torch.Tensor:
-    """The residual below which a vector has converged, (B,): its error is residual / gap to the next eigenvalue.
+    """The residual, (B,), below which a vector has converged: its error is residual / gap to the next eigenvalue.
 
-    The next eigenvalue may not have appeared yet: components that only weak edges join have eigenvalues at about
-    1 - 1e-5 N / size, and those of components of similar size are close together compared with their distance from 1.
-    Below 1e-13 a residual is rounding.
+    The next may not have appeared yet: components that only weak edges join have eigenvalues at about 1 - 1e-5 N /
+    size, close together compared with their distance from 1. Below 1e-13 a residual is rounding.
     """
     gap = values[:, -1] - values[:, -2]
     return (1e-6 * torch.minimum(gap, 0.1 * (1.0 - values[:, -1]))).clamp_min(1e-13)

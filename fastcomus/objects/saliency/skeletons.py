@@ -6,14 +6,7 @@ from typing import Any
 
 
 def create_saliency_network(kind: str) -> Any:
-    """Create a saliency network on torch's meta device, where tensors have names and shapes but no values.
-
-    Args:
-        kind: "basnet"; any other is FOUND's decoder.
-
-    Returns:
-        The module.
-    """
+    """Create "basnet", else FOUND's decoder, on the meta device, where tensors have shapes but no values."""
     import torch
 
     with torch.device("meta"):

@@ -37,7 +37,7 @@ def compute_superpixel_saliency(
     smoothing: float,
     saliency_of: Callable[[Regions], np.ndarray],
 ) -> np.ndarray:
-    """Compute a saliency map that is constant on superpixels, then smoothed and stretched to [0, 1].
+    """Compute a map (1, H, W) that is constant on superpixels, then smoothed and stretched to [0, 1].
 
     Args:
         pixels: (H, W, 3) uint8.
@@ -46,12 +46,6 @@ def compute_superpixel_saliency(
         compactness: Of SLIC, in CIELAB units.
         smoothing: Sigma of the Gaussian, as a fraction of the longest side.
         saliency_of: Returns the saliency (N,) of N superpixels.
-
-    Returns:
-        (1, H, W) float32 in [0, 1].
-
-    Raises:
-        InputError: If `pixels` is no such image.
     """
     check_pixels(pixels)
     lab = convert_to_cielab(shrink_image(pixels, working_side_px))
@@ -62,15 +56,12 @@ def compute_superpixel_saliency(
 
 
 def compute_superpixels(lab: np.ndarray, count: int, compactness: float) -> np.ndarray:
-    """Compute superpixels by SLIC.
+    """Compute superpixels by SLIC: (H, W) int64, numbered from 0 without gaps.
 
     Args:
         lab: (H, W, 3) float32 CIELAB.
         count: Number asked for; SLIC gives about 10 % fewer.
         compactness: The colour difference that weighs as much as the step from one superpixel to the next.
-
-    Returns:
-        (H, W) int64, numbered from 0 without gaps.
     """
     # slic first stretches its input to [0, 1], so that the compactness must be divided by its range.
     span = float(lab.max() - lab.min()) or 1.0
@@ -89,15 +80,7 @@ def compute_superpixels(lab: np.ndarray, count: int, compactness: float) -> np.n
 
 
 def measure_regions(lab: np.ndarray, labels: np.ndarray) -> Regions:
-    """Measure superpixels and find their neighbours.
-
-    Args:
-        lab: (H, W, 3) float32 CIELAB.
-        labels: (H, W) integers, numbered from 0 without gaps.
-
-    Returns:
-        The N superpixels.
-    """
+    """Measure superpixels of `lab` (H, W, 3) and find their neighbours; `labels`: (H, W), from 0 without gaps."""
     height, width = labels.shape
     count = int(labels.max()) + 1
     flat = labels.ravel()
@@ -126,14 +109,7 @@ def compute_pairwise_distance(points: np.ndarray) -> np.ndarray:
 
 
 def find_within_two_steps(touching: np.ndarray) -> np.ndarray:
-    """Find neighbours and neighbours of neighbours, without the superpixel itself.
-
-    Args:
-        touching: (N, N) bool.
-
-    Returns:
-        (N, N) bool.
-    """
+    """Find neighbours and neighbours of neighbours, (N, N) bool, without the superpixel itself."""
     steps = touching.astype(np.float32)
     near: np.ndarray = touching | (steps @ steps > 0)
     np.fill_diagonal(near, False)

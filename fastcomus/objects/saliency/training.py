@@ -128,15 +128,7 @@ def train_network(
 def predict_maps(
     network: SaliencyNetwork, read: ReadPixels, count: int, batch: int, precision: str, workers: int
 ) -> Iterator[np.ndarray]:
-    """Predict the saliency maps of images.
-
-    Args:
-        network: The network.
-        read: Returns the pixels (H, W, 3) uint8 of an image by its index; called from several threads.
-        count: Number of images.
-        batch: Images per pass.
-        precision: Of the network's computations.
-        workers: Number of threads.
+    """Predict the maps of `count` images, `batch` at a time; threads call `read`, as for `train_network`.
 
     Yields:
         For every image (maps, L, L) uint8, 255 for 1.
@@ -163,16 +155,7 @@ def shrink_map(saliency: np.ndarray) -> np.ndarray:
 
 
 def average_maps(before: np.ndarray | None, now: np.ndarray, weight: float) -> np.ndarray:
-    """Update the moving average of maps over epochs.
-
-    Args:
-        before: The average so far, uint8, or None.
-        now: The maps of this epoch, uint8 of the same shape.
-        weight: The share of `before`, in [0, 1].
-
-    Returns:
-        The average, uint8.
-    """
+    """Update the average of maps (uint8; None at first) over epochs; `weight`: the share of `before`, in [0, 1]."""
     if before is None:
         return now
     return np.rint(weight * before.astype(np.float32) + (1 - weight) * now).astype(np.uint8)
@@ -185,16 +168,10 @@ def fuse_maps(maps: np.ndarray) -> np.ndarray:
 
 
 def compute_confidence(maps: np.ndarray) -> float:
-    """Measure how clearly the maps of an image agree on an object.
+    """Measure, in [0, 1], how clearly the maps (P, L, L) uint8 of an image agree on an object.
 
     It is the mean of their fusion above Otsu's threshold less the mean below; where they disagree the fusion is grey.
     On photographs it correlates with the IoU of the label (0.6).
-
-    Args:
-        maps: (P, L, L) uint8.
-
-    Returns:
-        A number in [0, 1].
     """
     label = fuse_maps(maps)[0].astype(np.float32) / 255
     inside = label > compute_otsu_threshold(label)
@@ -202,15 +179,7 @@ def compute_confidence(maps: np.ndarray) -> float:
 
 
 def compute_pixel_labels(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Cut maps at Otsu's threshold and pack them into one array, so that they are augmented together.
-
-    Args:
-        maps: (P, L, L) uint8, P at most 8.
-        shape: H and W of the image.
-
-    Returns:
-        (H, W) uint8, bit p of which is map p.
-    """
+    """Cut maps (P <= 8, L, L) uint8 at Otsu's threshold and pack them into uint8 of `shape`, bit p for map p."""
     enlarged = transforms.resize(torch.from_numpy(maps), list(shape), antialias=False).numpy()
     labels = np.zeros(shape, np.uint8)
     for place, (small, large) in enumerate(zip(maps, enlarged, strict=True)):
@@ -220,13 +189,5 @@ def compute_pixel_labels(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray
 
 
 def split_into_planes(labels: torch.Tensor, maps: int) -> torch.Tensor:
-    """Unpack what `compute_pixel_labels` packed, for a batch.
-
-    Args:
-        labels: (N, S, S) uint8.
-        maps: P.
-
-    Returns:
-        (N, P, S, S) float32, 0 or 1.
-    """
+    """Unpack labels (N, S, S) of `compute_pixel_labels` to (N, maps, S, S) float32, 0 or 1."""
     return torch.stack([labels >> place & 1 for place in range(maps)], dim=1).float()
