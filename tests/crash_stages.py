@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from conftest import BACKBONE, make_photographs, tree_bytes
+from conftest import BACKBONE, ENCODER, SALIENCY, make_photographs, tree_bytes
 from fork_server import Trial
 
 from fastcomus.run import iteration as round_of_training
@@ -20,8 +20,10 @@ from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, to_toml, with_settings
 
 SMALL = {
-    "saliency": {"priors": "background-prior, minimum-barrier", "refine_epochs": 2, "epochs": 2, "size": 33},
-    "embed": {"crop_size": 32, "shard_images": 3, "min_area": 100, "embed_batch": 2},
+    "saliency": {
+        **SALIENCY, "priors": "background-prior, minimum-barrier", "refine_epochs": 2, "epochs": 2, "size": 33
+    },
+    "embed": {**ENCODER, "crop_size": 32, "shard_images": 3, "min_area": 100, "embed_batch": 2},
     "cluster": {"k": 3, "n_neighbors": 5, "n_init": 2},
     "train": {**BACKBONE, "train_size": 33, "epochs": 2, "next_epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
     "predict": {"predict_size": 33, "scales": "1", "flip": False},
