@@ -26,7 +26,7 @@ from fastcomus.run.run import Run
 
 
 def _make_backbone() -> str:
-    """A cache of weights with timm's smallest network, at random; processes that are started find it by the variable."""
+    """A cache of weights with timm's smallest network, at random, which processes that are started find as well."""
     if "FASTCOMUS_TEST_WEIGHTS" not in os.environ:
         folder = tempfile.mkdtemp(prefix="weights-")
         atexit.register(shutil.rmtree, folder)
