@@ -63,6 +63,27 @@ TINY = {
 }
 
 
+# Rooms that take longest, begun first, so that two processes end together.
+LONGEST = ("forks", "ray", "tests/bench/test_paper", "tests/test_config", "tests/objects/saliency/test_methods")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file, or of several files that share processes, run in one process, the longest first."""
+
+    def group(item: pytest.Item) -> str:
+        mark = item.get_closest_marker("xdist_group")
+        return str(mark.args[0] if mark else item.nodeid.partition("::")[0])
+
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group(item)))
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(
+        key=lambda item: next((rank for name, rank in ranks.items() if group(item).startswith(name)), len(ranks))
+    )
+
+
 @dataclass(frozen=True)
 class Photographs:
     """`images`/*.png, `truth`/*.png and `classes` (a file), 24 images of 96 x 80 px, 3 kinds of objects."""

@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
-from conftest import TINY, Photographs, tree_bytes
+from conftest import ENCODER, TINY, Photographs, tree_bytes
 
 from fastcomus import InputError, Run
 from fastcomus.run.engines.ray import _ALONE, _QUIET, Share, make_ray_engine, plan_share
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra distributed is not installed")
-SHARDS = {**TINY, "embed": {**TINY["embed"], "shard_images": 4}}
+SHARDS = {**TINY, "embed": {**TINY["embed"], **ENCODER, "shard_images": 4}}
 
 
 @pytest.fixture(scope="module")
