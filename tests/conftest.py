@@ -125,11 +125,11 @@ def weight_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: No
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> CpuKernels:
+def kernels() -> CpuKernels:
     """The custom kernels, built for the CPU."""
     if not shutil.which("g++"):
         pytest.skip("there is no g++ to build the kernels for the CPU")
-    return CpuKernels(tmp_path_factory.mktemp("kernels"))
+    return CpuKernels()
 
 
 @pytest.fixture(scope="session")
