@@ -489,7 +489,7 @@ def test_writes_out_of_bounds_are_caught(tmp_path: Path) -> None:
     ]
     if not all(Path(library).exists() for library in libraries):
         pytest.skip("g++ came without AddressSanitizer")
-    sanitized = {"LD_PRELOAD": ":".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
+    sanitized = {"LD_PRELOAD": ":".join(libraries), "ASAN_OPTIONS": "detect_leaks=0:symbolize=0"}
     environment = {**os.environ, **sanitized, "PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", UNDER_SANITIZER, str(TESTS), str(tmp_path), json.dumps(OUT_OF_BOUNDS)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
