@@ -26,18 +26,18 @@ from fastcomus.run.run import Run
 
 
 def _make_backbone() -> str:
-    """A checkpoint of timm's smallest network, at random; processes that are started find it by the variable."""
-    if "FASTCOMUS_TEST_BACKBONE" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="backbone-")
+    """A cache of weights with timm's smallest network, at random, which processes that are started find as well."""
+    if "FASTCOMUS_TEST_WEIGHTS" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="weights-")
         atexit.register(shutil.rmtree, folder)
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
             network = timm.create_model("test_efficientnet")
             for _ in range(30):  # batch statistics, without which random networks answer alike to all images
                 network(torch.randn(4, 3, 65, 65))
-        save_file(network.state_dict(), f"{folder}/backbone.safetensors")
-        os.environ["FASTCOMUS_TEST_BACKBONE"] = f"{folder}/backbone.safetensors"
-    return os.environ["FASTCOMUS_TEST_BACKBONE"]
+        save_file(network.state_dict(), f"{folder}/test_efficientnet.safetensors")
+        os.environ["FASTCOMUS_WEIGHTS"] = os.environ["FASTCOMUS_TEST_WEIGHTS"] = folder
+    return f"{os.environ['FASTCOMUS_TEST_WEIGHTS']}/test_efficientnet.safetensors"
 
 
 KINDS = ("circle", "square", "stripes")
@@ -45,6 +45,8 @@ BACKBONE = {
     "backbone": "test_efficientnet",
     "backbone_weights": _make_backbone(),
 }  # a step is five times as fast
+ENCODER = {"encoder": BACKBONE["backbone"], "encoder_weights": BACKBONE["backbone_weights"]}
+SALIENCY = {"network": BACKBONE["backbone"], "refine_backbone": BACKBONE["backbone"]}
 TINY = {
     "embed": {"crop_size": 32, "shard_images": 8, "min_area": 100, "embed_batch": 5},
     "cluster": {"k": 3, "n_neighbors": 6, "n_init": 3},
@@ -59,6 +61,27 @@ TINY = {
     },
     "predict": {"predict_size": 65, "scales": "1"},
 }
+
+
+# Rooms that take longest, begun first, so that two processes end together.
+LONGEST = ("forks", "ray", "tests/bench/test_paper", "tests/test_config", "tests/objects/saliency/test_methods")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file, or of several files that share processes, run in one process, the longest first."""
+
+    def group(item: pytest.Item) -> str:
+        mark = item.get_closest_marker("xdist_group")
+        return str(mark.args[0] if mark else item.nodeid.partition("::")[0])
+
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group(item)))
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(
+        key=lambda item: next((rank for name, rank in ranks.items() if group(item).startswith(name)), len(ranks))
+    )
 
 
 @dataclass(frozen=True)
@@ -102,11 +125,11 @@ def weight_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: No
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> CpuKernels:
+def kernels() -> CpuKernels:
     """The custom kernels, built for the CPU."""
     if not shutil.which("g++"):
         pytest.skip("there is no g++ to build the kernels for the CPU")
-    return CpuKernels(tmp_path_factory.mktemp("kernels"))
+    return CpuKernels()
 
 
 @pytest.fixture(scope="session")

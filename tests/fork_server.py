@@ -26,14 +26,14 @@ HERE = Path(__file__).resolve().parent
 CHANGES = {"os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.mkdir": 0, "shutil.rmtree": 0}  # event: place of the path
 UNFINISHED = ".unfinished"
 
-_context = multiprocessing.get_context("forkserver")
+CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def prepare() -> None:
     """Let the fork server import and warm up this module's `warm_up` once."""
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", FASTCOMUS_OFFLINE="1")
-    _context.set_forkserver_preload(["warm_imports"])
+    CONTEXT.set_forkserver_preload(["warm_imports"])
 
 
 class Trial:
@@ -43,8 +43,8 @@ class Trial:
     """
 
     def __init__(self, work: Callable[..., Any], *arguments: Any, watched: Path, **limits: Any) -> None:
-        receiver, sender = _context.Pipe(duplex=False)
-        process = _context.Process(target=_child, args=(sender, str(watched), limits, work, arguments))
+        receiver, sender = CONTEXT.Pipe(duplex=False)
+        process = CONTEXT.Process(target=_child, args=(sender, str(watched), limits, work, arguments))
         process.start()
         sender.close()
         self.moments, self.error, self.code = 0, "", 0

@@ -1,17 +1,16 @@
-"""One of several processes that train together; `torchrun` starts it. The first writes what came of it as JSON.
-
-torchrun --nproc-per-node 2 tests/shared_training.py BACKBONE_FILE RESULT IMAGES_AT_ONCE ...
-"""
+"""One of two processes that train together."""
 
 from __future__ import annotations
 
 import json
-import sys
+import os
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import torch
+from conftest import BACKBONE
 from squares import square
 
 from fastcomus.backends.choose import select
@@ -20,17 +19,16 @@ from fastcomus.processes import ProcessGroup, detect_process_group
 from fastcomus.segmentation.training import SelfTraining
 
 
-def learn(backbone: str, images_at_once: int, processes: ProcessGroup) -> dict[str, Any]:
+def learn(images_at_once: int, processes: ProcessGroup) -> dict[str, Any]:
     config = TrainConfig(
-        backbone="mobilenetv3_small_050",
-        backbone_weights=backbone,
+        **BACKBONE,
         output_stride=8,
         train_size=65,
         scale_min=0.5,
         scale_max=1.0,
         batch_size=4,
         images_at_once=images_at_once,
-        learning_rate=2e-3,
+        learning_rate=1e-3,
         weight_average=0.5,
         precision="float32",
     )
@@ -41,16 +39,18 @@ def learn(backbone: str, images_at_once: int, processes: ProcessGroup) -> dict[s
     return {"seen": seen, "history": rows, "weights": processes.gather(sums)}
 
 
-def main() -> None:
-    backbone, result, *counts = sys.argv[1:]
-    torch.set_num_threads(1)
+def be_one_of_two(rank: int, port: int, work: Callable[..., None], *given: Any) -> None:
+    """Do `work(*given)` with what torchrun tells its processes."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    work(*given)
+
+
+def learn_all(result: Path, *images_at_once: int) -> None:
+    """Write as JSON what the two learn, with each number of images at once."""
     torch.nn.Dropout.forward = lambda self, values: values  # type: ignore[method-assign]  # it differs by process
     processes = detect_process_group()
     with processes.connect(torch.device("cpu")):
-        told = [learn(backbone, int(count), processes) for count in counts]
+        told = [learn(count, processes) for count in images_at_once]
     if processes.is_first:
-        Path(result).write_text(json.dumps(told), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+        result.write_text(json.dumps(told), encoding="utf-8")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
-from conftest import TINY, Photographs, make_photographs, tree_bytes
+from conftest import ENCODER, SALIENCY, TINY, Photographs, make_photographs, tree_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -148,10 +148,10 @@ def test_every_setting_of_embed_has_an_effect(
     if name == "encoder":
         changed["encoder_weights"] = mobilenet
     if name == "encoder_weights":
-        changed[name] = random_checkpoint("tf_efficientnet_lite0", tmp_path)
+        changed[name] = random_checkpoint("test_efficientnet", tmp_path)
     if name == "prior_weight":
         run = Run(tmp_path / "saliency", preset="offline", device="cpu")
-        short = {"priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
+        short = {**SALIENCY, "priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
         network = {"saliency": str(run.train_saliency(small.images, **short))}
         assert embedded(small, tmp_path / "own", network) != embedded(small, tmp_path / "run", network | changed)
         return
@@ -170,7 +170,7 @@ def test_every_setting_of_embed_has_an_effect(
 
 
 def saliency_network(photographs: Photographs, folder: Path, settings: dict[str, Any]) -> bytes:
-    usual = {"priors": "background-prior, minimum-barrier", "refine_epochs": 1, "epochs": 1, "size": 65}
+    usual = {**SALIENCY, "priors": "background-prior, minimum-barrier", "refine_epochs": 1, "epochs": 1, "size": 65}
     usual |= {"batch_size": 5, "scale_max": 0.8, "precision": "float32", "confident_share": 1.0}
     run = Run(folder, preset="offline", device="cpu")
     return run.train_saliency(photographs.images, **{**usual, **settings}).read_bytes()
@@ -190,10 +190,10 @@ def test_every_setting_of_train_saliency_has_an_effect(
         with pytest.raises(InputError, match=changed[name]):  # it is asked for its weights, which are not here
             saliency_network(small, tmp_path, changed)
         return
-    if name == "moving_average":
+    if name in ("moving_average", "refine_epochs"):
         restless = {"refine_epochs": 3, "learning_rate": 5e-3}  # maps that differ from epoch to epoch
         usual_saliency = saliency_network(small, tmp_path / "usual", restless)
-        changed |= restless
+        changed = {**restless, **changed}
     assert saliency_network(small, tmp_path / "changed", changed) != usual_saliency
 
 
@@ -378,7 +378,7 @@ def test_what_a_run_folder_holds_stays_unless_another_preset_is_asked_for() -> N
 
 def embedded(photographs: Photographs, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """What `embed` makes: its rows, what it left out, its files, and the sizes of its encoder's batches."""
-    run = Run(folder, preset="offline", settings={**TINY, "embed": {**TINY["embed"], "embed_batch": 4}})
+    run = Run(folder, preset="offline", settings={"embed": {**TINY["embed"], **ENCODER, "embed_batch": 4}})
     with batch_sizes() as sizes:
         run.embed(photographs.images, **settings)
     return {

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import pytest
 import torch
 from conftest import Photographs, tree_bytes
+from crash_stages import command as run_command
+from fork_server import Trial
 from places import TESTS
-from shared_training import learn
+from shared_training import be_one_of_two, learn, learn_all
 from torch import nn
 
 from fastcomus import Run
@@ -27,28 +33,42 @@ from fastcomus.processes import ProcessGroup, detect_process_group
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}", "OMP_NUM_THREADS": "1", "FASTCOMUS_OFFLINE": "1"}
 
 
-def torchrun(processes: int, *command: str) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*launcher, *command]
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the fork server and its limits are Linux's")
+pytestmark = pytest.mark.xdist_group("forks")
+
+
+def work_as_two(work: Callable[..., None], *given: Any) -> None:
+    """As torchrun has two processes do it, but that they are forked from one that has imported everything."""
+    fork_server.prepare()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def start(rank: int) -> Trial:
+        return Trial(be_one_of_two, rank, port, work, *given, watched=Path("nothing"))
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(start, range(2)))
+    assert [one.code for one in ended] == [0, 0], [one.error for one in ended]
 
 
 @pytest.fixture(scope="module")
-def two_processes(mobilenet: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes learn from whole batches and from one image at a time."""
     result = tmp_path_factory.mktemp("two") / "result.json"
-    command = torchrun(2, str(TESTS / "shared_training.py"), mobilenet, str(result), "0", "1")
-    subprocess.run(command, env=ENVIRONMENT, check=True, timeout=300)
+    work_as_two(learn_all, result, 0, 1)
     return json.loads(result.read_text())
 
 
+@needs_linux
 @pytest.mark.parametrize("images_at_once", [0, 1])
 def test_two_processes_learn_what_one_does(
-    images_at_once: int, two_processes: list[dict[str, Any]], mobilenet: str, monkeypatch: pytest.MonkeyPatch
+    images_at_once: int, two_processes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses within 0.5 % in the first epoch and 3 % after: batches, statistics and gradients are the same but for the
     order of summing, which Adam enlarges in a network of random weights."""
     monkeypatch.setattr(nn.Dropout, "forward", lambda self, values: values)  # it differs by process
-    one, two = learn(mobilenet, 2 * images_at_once, ProcessGroup(0, 1, 0)), two_processes[images_at_once]
+    one, two = learn(2 * images_at_once, ProcessGroup(0, 1, 0)), two_processes[images_at_once]
     assert one["seen"] == two["seen"] == [4, 4, 3] * 3
     np.testing.assert_allclose(two["history"][0], one["history"][0], rtol=5e-3)  # agreement and rate as well
     losses = [np.array(run["history"])[:, 1] for run in (two, one)]
@@ -83,6 +103,7 @@ def test_statistics_of_a_group_of_one_are_plain_ones(tmp_path: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+@needs_linux
 def test_training_shared_by_two_that_is_killed_goes_on(
     run_copy: Path, photographs: Photographs, tmp_path: Path
 ) -> None:
@@ -90,9 +111,9 @@ def test_training_shared_by_two_that_is_killed_goes_on(
     for iteration in (1, 2):
         for file in sorted((run_copy / f"iteration-{iteration}").rglob("*"), reverse=True):
             file.unlink() if file.is_file() else file.rmdir()
-    command = torchrun(
-        2, "-m", "--", "fastcomus", "train", "--run", str(run_copy), "--epochs", "40", "--iterations", "1"
-    )
+    train = ["train", "--run", str(run_copy), "--iterations", "1", "--epochs"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "--", "fastcomus", *train, "40"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     checkpoint = run_copy / "iteration-1/checkpoint.pt"
     deadline = time.monotonic() + 200
@@ -105,14 +126,7 @@ def test_training_shared_by_two_that_is_killed_goes_on(
     assert process.returncode != 0
     done = len((run_copy / "iteration-1/training.csv").read_text().splitlines()) - 1
     assert 0 < done < 40
-    finished = subprocess.run(
-        [*command[:-4], "--epochs", str(done + 1), "--iterations", "1"],
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr
+    work_as_two(run_command, *train, str(done + 1))
     names = tree_bytes(run_copy)
     assert "iteration-1/segmenter.safetensors" in names and "iteration-1/checkpoint.pt" not in names
     masks = [name for name in names if name.startswith("iteration-1/masks/")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import subprocess
@@ -32,7 +33,7 @@ MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 def backwards(kernels: CpuKernels) -> CpuKernels:
     """The same libraries, blocks and threads in the opposite order."""
-    other = CpuKernels(kernels.folder, backwards=True)
+    other = CpuKernels(backwards=True)
     other._libraries = kernels._libraries
     return other
 
@@ -187,9 +188,9 @@ def test_crops_are_normalised_and_rounded_to_half_precision(kernels: CpuKernels)
 
 
 @pytest.mark.parametrize("box", [(257, 257), (300, 270), (500, 375), (640, 480), (2000, 1500), (4000, 260)])
-def test_crops_read_hardly_more_than_the_box(tmp_path_factory: pytest.TempPathFactory, box: tuple[int, int]) -> None:
+def test_crops_read_hardly_more_than_the_box(box: tuple[int, int]) -> None:
     """Bytes that blocks read, counted byte by byte, and what the header of the kernel says."""
-    counting = CpuKernels(tmp_path_factory.getbasetemp(), "-DCOUNT_READS")
+    counting = CpuKernels("-DCOUNT_READS")
     width, height = box
     pixels = ragged_batches.pack_images([np.zeros((height, width, 3), np.uint8)], HOST)
     size, output_bytes = 256, 2
@@ -425,50 +426,62 @@ assert place.value == 8
     assert not expected or "a barrier that some threads never reach" in done.stderr
 
 
+# One process imports everything and is forked for each of the changes that it is given, told by its standard error.
 UNDER_SANITIZER = """
-import sys
+import json, os, sys, traceback
 import numpy as np
 import torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import cuda_on_cpu.cpu_kernels
 from cuda_on_cpu.cpu_kernels import CpuKernels
 from fastcomus.backends import gpu_images, gpu_objects, kernel_loader, ragged_batches
 
-if sys.argv[3:]:
-    whole = kernel_loader.read_kernel_source
-    kernel_loader.read_kernel_source = lambda file: whole(file).replace(*sys.argv[3:])
-    import cuda_on_cpu.cpu_kernels
-    cuda_on_cpu.cpu_kernels.read_kernel_source = kernel_loader.read_kernel_source
-kernels = CpuKernels(Path(sys.argv[2]), "-fsanitize=address", "-g", "-O0")
+whole = kernel_loader.read_kernel_source
 host = torch.device("cpu")
-rng = np.random.default_rng(0)
-sizes = [(40, 33), (7, 90)]
-images = ragged_batches.pack_images([rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes], host)
-boxes = torch.tensor([[0, 0, 33, 40], [32, 39, 33, 40], [0, 0, 90, 7]], dtype=torch.int32)
-gpu_images.crop_resize(kernels, images, boxes, torch.tensor([0, 0, 1], dtype=torch.int32), 20, torch.float16)
-maps = ragged_batches.pack_maps([rng.random(size, np.float32) for size in sizes], torch.float32, host)
-found = gpu_images.threshold_masks(kernels, maps, "otsu", largest_part=True)
-clusters, kept = torch.tensor([3, 4], dtype=torch.int32), torch.ones(2, dtype=torch.bool)
-gpu_images.assemble_masks(kernels, found.masks, torch.zeros(2), found.boxes, clusters, kept, torch.tensor([0, 1, 2]),
-                          maps.host_sizes, torch.uint8)
-enlarged = gpu_objects.enlarge_maps(kernels, torch.rand(2, 9, 7), sizes)
-changes = gpu_objects.count_changes(kernels, found.masks)
-gpu_objects.write_changes(kernels, found.masks, changes, int(changes.mask_ends[-1]))
-print("reached the end", len(set(kernels.launched)))
+
+def work(change):
+    kernel_loader.read_kernel_source = lambda file: whole(file).replace(*change) if change else whole(file)
+    cuda_on_cpu.cpu_kernels.read_kernel_source = kernel_loader.read_kernel_source
+    kernels = CpuKernels("-fsanitize=address", "-g", "-O0")
+    rng = np.random.default_rng(0)
+    sizes = [(40, 33), (7, 90)]
+    images = ragged_batches.pack_images([rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes], host)
+    boxes = torch.tensor([[0, 0, 33, 40], [32, 39, 33, 40], [0, 0, 90, 7]], dtype=torch.int32)
+    gpu_images.crop_resize(kernels, images, boxes, torch.tensor([0, 0, 1], dtype=torch.int32), 20, torch.float16)
+    maps = ragged_batches.pack_maps([rng.random(size, np.float32) for size in sizes], torch.float32, host)
+    found = gpu_images.threshold_masks(kernels, maps, "otsu", largest_part=True)
+    clusters, kept = torch.tensor([3, 4], dtype=torch.int32), torch.ones(2, dtype=torch.bool)
+    gpu_images.assemble_masks(kernels, found.masks, torch.zeros(2), found.boxes, clusters, kept, 
+                              torch.tensor([0, 1, 2]), maps.host_sizes, torch.uint8)
+    enlarged = gpu_objects.enlarge_maps(kernels, torch.rand(2, 9, 7), sizes)
+    changes = gpu_objects.count_changes(kernels, found.masks)
+    gpu_objects.write_changes(kernels, found.masks, changes, int(changes.mask_ends[-1]))
+
+for place, change in enumerate(json.loads(sys.argv[3])):
+    child = os.fork()
+    if not child:
+        try:
+            os.dup2(os.open(f"{sys.argv[2]}/{place}.txt", os.O_WRONLY | os.O_CREAT), 2)
+            work(change)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(99)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-@pytest.mark.parametrize(
-    "planted",
-    [
-        (),
-        ("store(place + 2 * plane,", "store(place + 3 * plane,"),  # a plane too far, of the last crop
-        ("to[p] = fminf(", "to[p + 9] = fminf("),
-        ("if (now != last) *place++ =", "*place++ ="),
-        ("masks[pixels.offset + p] = inside;", "masks[pixels.offset + p + 9] = inside;"),  # in a kernel with fibers
-    ],
-)
-def test_writes_out_of_bounds_are_caught(tmp_path: Path, planted: tuple[str, str]) -> None:
+OUT_OF_BOUNDS = [
+    (),
+    ("store(place + 2 * plane,", "store(place + 3 * plane,"),  # a plane too far, of the last crop
+    ("to[p] = fminf(", "to[p + 9] = fminf("),
+    ("if (now != last) *place++ =", "*place++ ="),
+    ("masks[pixels.offset + p] = inside;", "masks[pixels.offset + p + 9] = inside;"),  # in a kernel with fibers
+]
+
+
+def test_writes_out_of_bounds_are_caught(tmp_path: Path) -> None:
     # libstdc++ comes along, for the sanitizer looks for C++'s throw before Python has loaded it.
     libraries = [
         subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
@@ -476,17 +489,16 @@ def test_writes_out_of_bounds_are_caught(tmp_path: Path, planted: tuple[str, str
     ]
     if not all(Path(library).exists() for library in libraries):
         pytest.skip("g++ came without AddressSanitizer")
-    tests = TESTS
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": ":".join(libraries),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "PYTHONPATH": str(tests.parent),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-c", UNDER_SANITIZER, str(tests), str(tmp_path), *planted]
+    sanitized = {"LD_PRELOAD": ":".join(libraries), "ASAN_OPTIONS": "detect_leaks=0:symbolize=0"}
+    environment = {**os.environ, **sanitized, "PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", UNDER_SANITIZER, str(TESTS), str(tmp_path), json.dumps(OUT_OF_BOUNDS)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if planted:
-        assert done.returncode and "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr
-    else:
-        assert done.returncode == 0 and "reached the end" in done.stdout, done.stderr
+    codes = [int(code) for code in done.stdout.split()]
+    assert len(codes) == len(OUT_OF_BOUNDS) and codes[0] == 0, (
+        done.stdout,
+        done.stderr,
+        (tmp_path / "0.txt").read_text(),
+    )
+    for place, code in enumerate(codes[1:], 1):
+        told = (tmp_path / f"{place}.txt").read_text()
+        assert code not in (0, 99) and "AddressSanitizer: heap-buffer-overflow" in told, (OUT_OF_BOUNDS[place], told)

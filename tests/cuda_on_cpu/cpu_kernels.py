@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import re
 import subprocess
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from fastcomus.backends.kernel_loader import Argument, bind_arguments, parse_signatures, read_kernel_source
 
 HERE = Path(__file__).parent
+BUILT = HERE.parent.parent / ".pytest_cache/kernels"
 # Products and sums rounded one by one, as the sources' comments expect; a GPU may fuse them where they do not say.
 FLAGS = ["-O2", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wno-unused", f"-I{HERE}/include"]
 
@@ -24,8 +27,8 @@ _one_launch = threading.Lock()  # a library has one threadIdx, and ctypes lets o
 class CpuKernels:
     """`Kernels` on the CPU. `backwards`: blocks and threads run in the opposite order."""
 
-    def __init__(self, folder: Path, *options: str, backwards: bool = False) -> None:
-        self.folder, self.options, self.backwards = folder, options, backwards
+    def __init__(self, *options: str, backwards: bool = False) -> None:
+        self.options, self.backwards = options, backwards
         self.launched: list[str] = []
         self._libraries: dict[str, ctypes.CDLL] = {}
 
@@ -46,18 +49,28 @@ class CpuKernels:
 
     def library(self, file: str) -> ctypes.CDLL:
         if file not in self._libraries:
-            built = build(read_kernel_source(file), list(parse_signatures(file)), self.folder / file, *self.options)
+            built = build(read_kernel_source(file), list(parse_signatures(file)), BUILT / file, *self.options)
             self._libraries[file] = ctypes.CDLL(str(built))
         return self._libraries[file]
 
 
 def build(source: str, kernels: Sequence[str], stem: Path, *options: str) -> Path:
-    """A shared library of `source` and a function NAME_on_cpu for each of its `kernels`."""
+    """A shared library of `source` and a function NAME_on_cpu for each of its `kernels`, built where it is not there.
+
+    Its name is `stem` and a digest of all that it is made of.
+    """
     exports = "".join(f"EXPORT({name})\n" for name in kernels)
     text = f'#include "{HERE}/cuda_on_cpu.h"\n#line 1 "{stem.name}.cu"\n{source}\n{exports}'
-    stem.with_suffix(".cpp").write_text(text)
-    library = stem.with_suffix(".so")
-    subprocess.run(["g++", *FLAGS, *options, stem.with_suffix(".cpp"), "-o", library], check=True)
+    headers = sorted(HERE.rglob("*.h"))
+    content = "\0".join([*FLAGS, *options, text, *(header.read_text(encoding="utf-8") for header in headers)])
+    library = stem.with_name(f"{stem.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.so")
+    if not library.exists():
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=stem.parent) as scratch:
+            (Path(scratch) / "source.cpp").write_text(text, encoding="utf-8")
+            made = Path(scratch) / library.name
+            subprocess.run(["g++", *FLAGS, *options, f"{scratch}/source.cpp", "-o", made], check=True)
+            made.replace(library)
     return library
 
 

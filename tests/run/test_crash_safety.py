@@ -30,9 +30,12 @@ from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, to_toml, with_settings
 from fastcomus.store.run_folder import RunFolder
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server and its limits are Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the fork server and its limits are Linux's"),
+    pytest.mark.xdist_group("forks"),
+]
 
-KILLS = int(os.environ.get("FASTCOMUS_TEST_KILLS", "0"))  # of every stage; 0: the usual three
+KILLS = int(os.environ.get("FASTCOMUS_TEST_KILLS", "0"))  # of every stage; 0: the usual two
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -44,10 +47,13 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_stages_go_on_to_the_same_bytes(stage: str, workshop: Workshop, record_property: Callable) -> None:
-    """At a random moment of the first half, in the middle, and at the last; or at `KILLS` moments all over it."""
+    """At a random moment, and at the last one; of `run`, whose stages are killed one by one, at a random one alone.
+
+    With `KILLS`, at that many moments all over it.
+    """
     undisturbed = workshop.undisturbed(stage)
     rng, last = random.Random(stage), undisturbed.moments
-    firsts = [rng.randint(1, last // 2), last // 2, last]
+    firsts = [rng.randint(1, last)] + [last] * (stage != "run")
     if KILLS:
         firsts = [1 + int((place + rng.random()) / KILLS * last) for place in range(KILLS)]
     ends, total = [], 0
@@ -103,7 +109,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(stage: str, workshop: W
         assert tree_bytes(place / "run") == undisturbed.after
 
 
-@pytest.mark.parametrize("stage", ["embed", "train", "train-saliency"])
+@pytest.mark.parametrize("stage", ["embed", "train-saliency"])
 def test_files_that_must_not_grow_are_one_sentence(stage: str, workshop: Workshop) -> None:
     """What a quota does to every library that writes: the file gets so many bytes and no more."""
     undisturbed = workshop.undisturbed(stage)

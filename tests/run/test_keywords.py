@@ -51,8 +51,8 @@ def test_a_type_checker_sees_the_public_interface(tmp_path: Path) -> None:
     lines = [*RIGHT.splitlines(), *WRONG]
     (tmp_path / "user.py").write_text("\n".join(lines))
     (tmp_path / "mypy.ini").write_text(SETTINGS)
-    line = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "user.py"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, env={"MYPYPATH": str(ROOT)})
+    line = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", f"{ROOT}/.mypy_cache/user"]
+    done = subprocess.run([*line, "user.py"], cwd=tmp_path, capture_output=True, text=True, env={"MYPYPATH": str(ROOT)})
     errors = {int(one.split(":")[1]): one for one in done.stdout.splitlines() if ": error:" in one}
     first = len(lines) - len(WRONG) + 1
     assert sorted(errors) == list(range(first, len(lines) + 1)), done.stdout + done.stderr

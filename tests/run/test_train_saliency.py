@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Photographs, tree_bytes
+from conftest import SALIENCY, Photographs, tree_bytes
 from PIL import Image
 from skimage.metrics import structural_similarity as scikit_image_similarity
 
@@ -19,7 +19,14 @@ from fastcomus.objects.saliency.methods import load_proposer
 from fastcomus.objects.saliency.network_map import SaliencyNetwork, save_network
 from fastcomus.objects.saliency.training import average_maps, compute_pixel_labels, fuse_maps, split_into_planes
 
-SHORT = {"priors": "background-prior, minimum-barrier", "refine_epochs": 1, "epochs": 2, "size": 65, "batch_size": 6}
+SHORT = {
+    **SALIENCY,
+    "priors": "background-prior, minimum-barrier",
+    "refine_epochs": 1,
+    "epochs": 2,
+    "size": 65,
+    "batch_size": 6,
+}
 
 
 def test_similarity_equals_scikit_images() -> None:
@@ -76,7 +83,7 @@ def test_the_network_finds_planted_objects(trained: Run, photographs: Photograph
         ious.append(min(row["area"], true.sum()) / max(row["area"], true.sum()))
     assert len(ious) >= 20 and np.median(ious) > 0.6
     notes = (run.folder.read_state() or {})["notes"]
-    assert any("efficientnet-lite0" in note for note in notes)
+    assert any("test_efficientnet" in note for note in notes)
 
 
 def test_maps_are_joined_with_those_of_the_priors(trained: Run, photographs: Photographs) -> None:
@@ -103,7 +110,7 @@ def test_maps_are_joined_with_those_of_the_priors(trained: Run, photographs: Pho
 
 
 def test_a_prior_that_is_not_known_is_told(trained: Run, tmp_path: Path) -> None:
-    network = SaliencyNetwork("efficientnet-lite0", 65)
+    network = SaliencyNetwork("test_efficientnet", 65)
     save_network(network, ["centre-prior"], "", tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="centre-prior"):
         load_proposer(EmbedConfig(saliency=str(tmp_path / "other.safetensors")), torch.device("cpu"))

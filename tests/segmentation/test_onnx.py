@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,9 @@ from typer.testing import CliRunner
 
 from fastcomus import Run
 from fastcomus.cli.commands import app
-from fastcomus.clusters.names import name_clusters
 from fastcomus.errors import InputError
 from fastcomus.segmentation.files import load_segmenter, write_segmenter
-from fastcomus.segmentation.onnx import check_onnx, write_onnx
+from fastcomus.segmentation.onnx import check_onnx
 from fastcomus.segmentation.segmenter import Segmenter, enlarge_logits
 from fastcomus.store.run_folder import RunFolder
 
@@ -73,10 +73,14 @@ def test_the_file_says_what_it_is_and_not_where_it_was_made(run: Path) -> None:
     assert b".py" not in content and str(Path.cwd()).encode() not in content
 
 
-def test_labels_are_the_classes_of_named_clusters(run: Path, segmenter: Segmenter, tmp_path: Path) -> None:
-    names = name_clusters({0: "🐈 cat", 2: "🐈 cat", 1: "-"}, 3)
-    write_onnx(segmenter, names, {}, tmp_path / "named.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "named.onnx")
+def test_labels_are_the_classes_of_named_clusters(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = Run(shutil.copytree(run, tmp_path / "run"), device="cpu")
+    made.name({0: "🐈 cat", 2: "🐈 cat", 1: "-"})
+    with caplog.at_level("INFO", logger="fastcomus"):
+        file = made.export("onnx", iteration=1)
+    told = [one.fields for one in caplog.records if hasattr(one, "fields")][-1]
+    assert told["stage"] == "export-onnx" and told["classes"] == 2 and told["bytes"] == file.stat().st_size
+    session = onnxruntime.InferenceSession(file)
     image = data.astronaut()[None, :129, :193].transpose(0, 3, 1, 2)
     plain, before = onnxruntime.InferenceSession(run / "segmenter.onnx").run(None, {"images": image})
     labels, logits = session.run(None, {"images": image})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,24 +18,28 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
-from conftest import TINY, Photographs, tree_bytes
+from conftest import ENCODER, TINY, Photographs, tree_bytes
 
 from fastcomus import InputError, Run
-from fastcomus.run.engines.ray import Share, make_ray_engine, plan_share
+from fastcomus.run.engines.ray import _ALONE, _QUIET, Share, make_ray_engine, plan_share
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra distributed is not installed")
-SHARDS = {**TINY, "embed": {**TINY["embed"], "shard_images": 4}}
+SHARDS = {**TINY, "embed": {**TINY["embed"], **ENCODER, "shard_images": 4}}
 
 
 @pytest.fixture(scope="module")
 def own_ray() -> Iterator[None]:
-    """One Ray for the module, as a program has that calls ray.init itself; FASTCOMUS starts none then."""
-    from fastcomus.run.engines.ray import _connect_ray
-
+    """One Ray of one core for the module, as a program has that calls ray.init itself; FASTCOMUS starts none then."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as actors of one core have: how many share a product can change its last bits
-    with _connect_ray(""):
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="t-") as scratch:
+        for name, value in {**_QUIET, **_ALONE}.items():
+            patch.setenv(name, value)
+        import ray  # which reads some of them here
+
+        ray.init("local", num_cpus=1, include_dashboard=False, _temp_dir=scratch, log_to_driver=False)
         yield
+        ray.shutdown()
     torch.set_num_threads(before)
 
 
@@ -58,29 +63,11 @@ def test_predict_gives_the_bytes_of_one_process(
 
 
 @needs_ray
-def test_embed_gives_the_bytes_of_one_process_though_an_actor_and_the_run_are_killed(
-    own_ray: None, many: Photographs, one: dict[str, bytes], tmp_path: Path
-) -> None:
-    """An actor is killed once there is a shard; some of the finished parts are lost."""
-    run = Run(tmp_path / "ray", preset="offline", settings=SHARDS, workers=1)
-    threading.Thread(target=kill_an_actor, args=(tmp_path / "ray/objects",), daemon=True).start()
-    run.embed(many.images, engine="ray")
-    assert tree_bytes(tmp_path / "ray") == one and len(one) == 21
-    assert len(run.folder.read_table("objects/skipped.parquet")) == 2
-    for name in ("objects/manifest.json", "objects/part-00003.parquet", "objects/part-00011.parquet"):
-        (tmp_path / "ray" / name).unlink()
-    kept = (tmp_path / "ray/objects/part-00004.parquet").stat().st_mtime_ns
-    run.embed(many.images, engine="ray")
-    assert tree_bytes(tmp_path / "ray") == one
-    assert (tmp_path / "ray/objects/part-00004.parquet").stat().st_mtime_ns == kept
-
-
-@needs_ray
 def test_what_an_actor_cannot_load_is_told_and_nothing_is_written(
     own_ray: None, many: Photographs, tmp_path: Path
 ) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"none")
-    run = Run(tmp_path / "run", preset="offline", settings=SHARDS, workers=2)
+    run = Run(tmp_path / "run", preset="offline", settings=SHARDS, workers=1)
     with pytest.raises(InputError, match=r"weights\.safetensors"):
         run.embed(many.images, engine="ray", encoder_weights=str(tmp_path / "weights.safetensors"))
     assert not (tmp_path / "run").exists()
@@ -109,10 +96,11 @@ def test_a_ray_of_our_own_talks_to_this_machine_alone(own_ray: None) -> None:
 
 
 @needs_ray
-def test_ctrl_c_leaves_nothing_behind_and_another_engine_goes_on(
-    many: Photographs, one: dict[str, bytes], tmp_path: Path
+def test_embed_gives_the_bytes_of_one_process_though_the_run_is_stopped_and_an_actor_killed(
+    own_ray: None, many: Photographs, one: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """The command with a Ray of its own, stopped once there is a shard; what is left is done here."""
+    """The command with a Ray of its own and two actors is stopped at the first shard and leaves nothing behind. This
+    process does the rest alone; so does one actor, which is killed once there is another shard."""
     run, scratch = tmp_path / "run", Path(tempfile.mkdtemp(prefix="t-"))  # short, as sockets lie in it
     (tmp_path / "settings.toml").write_text(tomli_w.dumps(SHARDS))
     command = [sys.executable, "-m", "fastcomus", "embed", str(many.images), "--run", str(run), "--workers", "1"]
@@ -127,9 +115,18 @@ def test_ctrl_c_leaves_nothing_behind_and_another_engine_goes_on(
     assert len(told.splitlines()) <= 6, told  # nothing of Ray's own
     assert inside and not processes_of(str(scratch)) and not list(scratch.iterdir())
     scratch.rmdir()
-    assert len(list((run / "objects").glob("part-*"))) < 18
-    Run(run, preset="offline", settings=SHARDS, device="cpu").embed(many.images)
-    assert tree_bytes(run) == one
+    kept = {part: part.stat().st_mtime_ns for part in (run / "objects").glob("part-*")}
+    assert len(kept) < 17
+
+    alone = Path(shutil.copytree(run, tmp_path / "alone"))
+    Run(alone, preset="offline", settings=SHARDS, device="cpu").embed(many.images)
+    assert tree_bytes(alone) == one
+    goes_on = Run(run, preset="offline", settings=SHARDS, workers=1)
+    threading.Thread(target=kill_an_actor, args=(run / "objects", len(kept)), daemon=True).start()
+    goes_on.embed(many.images, engine="ray")
+    assert tree_bytes(run) == one and len(one) == 21
+    assert len(goes_on.folder.read_table("objects/skipped.parquet")) == 2
+    assert all(part.stat().st_mtime_ns == before for part, before in kept.items())
 
 
 @needs_ray
@@ -181,8 +178,8 @@ def test_machines_are_divided_among_actors() -> None:
         plan_share(nodes({"CPU": 2.0}), "auto", 3, 9)
 
 
-def kill_an_actor(objects: Path) -> None:
-    while not list(objects.glob("part-*")):
+def kill_an_actor(objects: Path, parts: int) -> None:
+    while len(list(objects.glob("part-*"))) <= parts:
         time.sleep(0.02)
     actors = [one for one in processes_of(ray_scratch()) if "MapWorker" in command_line(one)]
     os.kill(actors[0], signal.SIGKILL)

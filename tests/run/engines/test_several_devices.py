@@ -5,14 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import fork_server
 import pytest
 import torch
-from conftest import TINY, Photographs, tree_bytes
+from conftest import ENCODER, TINY, Photographs, tree_bytes
 from cuda_on_cpu.cpu_kernels import CpuKernels
 from typer.testing import CliRunner
 
@@ -24,6 +26,9 @@ from fastcomus.run.embed import ShardOfImages, make_embed_work
 from fastcomus.run.engines.several_devices import _serve, parse_devices
 from fastcomus.settings import get_preset_config
 
+FAST = {**TINY, "embed": {**TINY["embed"], **ENCODER}}
+pytestmark = pytest.mark.xdist_group("forks")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
@@ -32,6 +37,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are forked from one that has imported everything, as those of CUDA may not be."""
+    if sys.platform == "linux":
+        fork_server.prepare()
+        monkeypatch.setattr(multiprocessing, "get_context", lambda _: fork_server.CONTEXT)
 
 
 def test_devices_are_named_one_by_one_or_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,9 +81,11 @@ def test_predict_gives_the_bytes_of_one_process(finished_run: Path, many: Photog
     assert tree_bytes(tmp_path / "two") == one and len(one) == 3 * 70 + 1
 
 
-def test_embed_gives_the_bytes_of_one_process_though_one_of_two_is_killed(many: Photographs, tmp_path: Path) -> None:
+def test_embed_gives_the_bytes_of_one_process_though_one_of_two_is_killed(
+    forked: None, many: Photographs, tmp_path: Path
+) -> None:
     """One of the two is killed once there is a shard: both end with a sentence, and the rest is done next time."""
-    run = Run(tmp_path / "run", preset="offline", settings=TINY, device="cpu,cpu")
+    run = Run(tmp_path / "run", preset="offline", settings=FAST, device="cpu,cpu")
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -88,12 +103,14 @@ def test_embed_gives_the_bytes_of_one_process_though_one_of_two_is_killed(many: 
     run.embed(many.images, shard_images=2)
     assert all(part.stat().st_mtime_ns == before for part, before in done.items())
     assert len(run.folder.read_table("objects/skipped.parquet")) == 2
-    Run(tmp_path / "one", preset="offline", settings=TINY, device="cpu").embed(many.images, shard_images=2)
+    Run(tmp_path / "one", preset="offline", settings=FAST, device="cpu").embed(many.images, shard_images=2)
     assert tree_bytes(tmp_path / "run") == tree_bytes(tmp_path / "one")
 
 
-def test_what_a_process_cannot_load_is_told_and_nothing_is_written(many: Photographs, tmp_path: Path) -> None:
-    run = Run(tmp_path / "run", preset="offline", settings=TINY, device="cpu,cpu")
+def test_what_a_process_cannot_load_is_told_and_nothing_is_written(
+    forked: None, many: Photographs, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", preset="offline", settings=FAST, device="cpu,cpu")
     (tmp_path / "weights.safetensors").write_bytes(b"none")
     with pytest.raises(InputError, match=r"weights\.safetensors"):
         run.embed(many.images, encoder_weights=str(tmp_path / "weights.safetensors"))
