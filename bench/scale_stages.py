@@ -192,7 +192,7 @@ STAGES = {
         for kind in ("coco", "voc", "yolo", "labelme")
     },
     "export onnx": Stage(
-        FEW, train_small_run, lambda at: _open_small_run(at / "trained").export_onnx(at / "network.onnx"), "image"
+        FEW, train_small_run, lambda at: _open_small_run(at / "trained").export("onnx", at / "network.onnx"), "image"
     ),
 }
 

@@ -45,6 +45,11 @@ def cluster(place: Path) -> None:
     _run(place).cluster()
 
 
+def cluster_otherwise(place: Path) -> None:
+    """Puts clusters, network, masks and scores aside."""
+    _run(place).cluster(k=2)
+
+
 def train(place: Path) -> None:
     round_of_training.CHECKPOINT_S = 0.0  # a checkpoint behind every step, so that kills fall between them
     _run(place).train()
@@ -93,6 +98,7 @@ STAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "run": (run_all, ()),
     "embed": (embed, ()),
     "cluster": (cluster, ("embed",)),
+    "cluster-otherwise": (cluster_otherwise, ("embed", "cluster", "train")),
     "train": (train, ("embed", "cluster")),
     "predict": (predict, ("embed", "cluster", "train")),
     "assign": (assign, ("embed", "cluster")),

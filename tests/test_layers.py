@@ -15,22 +15,21 @@ from places import PACKAGE, ROOT
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 WORDS = """
-append compose create fingerprint import index launch mask order overlay peek renumber seek skip smooth snap tint token
-walk accept add advance align allocate apply ask assemble assign augment average begin bind blur borrow broadcast
-build calibrate call cast centre check choose claim clip close cluster collect compare compile component compute
-concat configure connect convert copy count crop cut decode decorate define derive describe detect diagnose
-discard distinguish divide download draw drop embed empty encode end enlarge escape estimate evaluate examine
-expand explain export extend extract fetch fill find finish fit fix flatten flip fold format forget fuse gather
-generate get give group guess halve hash hold infer insert invert iterate join keep label lay limit list load
-locate log look lower lock make map mark match measure merge mix move multiply name normalise note number
-observe obtain offer open orient orthogonalise orthonormalise own pack pad pair parse pass pick place plan plot
-predict prepare print probe project propose prune put quantise rank reach read rebuild receive reconstruct
-recover redirect refine refresh register release remember remove rename render reorder repeat replace report
-request require resample reset resize resolve restore resume retry return rewrite rotate round run sample save
-say scale score seal search see select send serialise serve set share shift shorten show shrink shuffle shut
-sign silence solidify solve sort split stack stamp start step stop store stream stretch strip style suggest sum
-summarise synchronize tabulate take tell threshold trace train transform trim try turn unseal unpack update use
-validate vary verify wait warn watch weigh work wrap write
+accept add advance align allocate append apply ask assemble assign augment average begin bind blur borrow broadcast
+build calibrate call carry cast centre change check choose claim clip close cluster collect compare compile component
+compose compute concat configure connect convert copy count create crop cut decode decorate define derive describe
+detect diagnose discard distinguish divide download draw drop embed empty encode end enlarge escape estimate evaluate
+examine exchange expand explain export extend extract fetch fill find fingerprint finish fit fix flatten flip fold
+forget format fuse gather generate get give group guess halve hash hold import index infer insert invert iterate join
+keep label launch lay limit list load locate lock log look lower make map mark mask match measure merge mix move
+multiply name normalise note number observe obtain offer open order orient orthogonalise orthonormalise overlay own
+pack pad pair parse pass peek pick place plan plot predict prepare print probe project propose prune put quantise rank
+reach read rebuild receive reconstruct recover redirect refine refresh refuse register release remember remove rename
+render renumber reorder repeat replace report request require resample reset resize resolve restore resume retry
+return rewrite rotate round run sample save say scale score seal search see seek select send serialise serve set share
+shift shorten show shrink shuffle shut sign silence skip smooth snap solidify solve sort split stack stamp start step
+stop store stream stretch strip style suggest sum summarise synchronize tabulate take tell threshold tint token trace
+train transform trim try turn unpack unseal update use validate vary verify wait walk warn watch weigh work wrap write
 """
 VERBS = set(WORDS.split())
 KEPT = {  # names that are not ours to choose, or that Python's words are for
@@ -39,6 +38,7 @@ KEPT = {  # names that are not ours to choose, or that Python's words are for
     "backward": "torch calls it",
     "handle_starttag": "html.parser calls it",
     "objects": "part of the public interface",
+    "history": "part of the public interface",
     "stage": "a decorator, read as an adjective",
 }
 

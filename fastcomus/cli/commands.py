@@ -9,7 +9,18 @@ import typer
 
 from fastcomus.cli.export import export_app
 from fastcomus.cli.log import say
-from fastcomus.cli.options import IMAGES_HELP, Address, Classes, Device, Engine, Images, Truth, register_command
+from fastcomus.cli.options import (
+    IMAGES_HELP,
+    Address,
+    Classes,
+    Device,
+    Engine,
+    Images,
+    Replace,
+    Truth,
+    register_command,
+)
+from fastcomus.cli.weights import weights_app
 from fastcomus.errors import InputError, explain_error
 from fastcomus.interruption import EXIT_CODE as STOPPED
 from fastcomus.interruption import end_at_safe_points
@@ -54,10 +65,15 @@ def main() -> None:
 
 @register_command(app, "embed")
 def embed_command(
-    run: "Run", given: dict[str, dict[str, Any]], images: Images, engine: Engine = "local", address: Address = ""
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    images: Images,
+    replace: Replace = False,
+    engine: Engine = "local",
+    address: Address = "",
 ) -> None:
     """Find the objects in every image and embed them."""
-    run.embed(images, engine=engine, address=address, **given["embed"])
+    run.embed(images, replace=replace, engine=engine, address=address, **given["embed"])
 
 
 @register_command(app, "saliency")
@@ -99,7 +115,7 @@ def suggest_k_command(
         typer.echo(f"{criterion}: {count}" + ("  (what --k auto takes)" if chosen else ""))
 
 
-@register_command(app, "train", "predict")
+@register_command(app, "train", "predict", reads_images=True)
 def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
     """Train the segmentation network on the class maps, iteration by iteration."""
     run.train(**given["train"], **given["predict"])
@@ -182,6 +198,21 @@ def name_command(
 
 
 @register_command(app)
+def history_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    use: Annotated[str, typer.Option(help="Go back to these clusters and all that was made of them: an id.")] = "",
+    delete: Annotated[str, typer.Option(help="Delete these clusters and all that was made of them: an id.")] = "",
+) -> None:
+    """List the clusters made in this run folder, with their networks and names, and go back to some or delete some."""
+    from rich.console import Console
+
+    from fastcomus.cli.tables import build_history_table
+
+    Console().print(build_history_table(run.history(use, delete)))
+
+
+@register_command(app, reads_images=True)
 def evaluate_command(
     run: "Run",
     given: dict[str, dict[str, Any]],
@@ -207,7 +238,7 @@ def evaluate_command(
     Console().print(format_table(run.evaluate(truth, classes or "", iteration, fit_on=fit_on, bootstrap=bootstrap)))
 
 
-@register_command(app, "report")
+@register_command(app, "report", reads_images=True)
 def report_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
     """Write pages that show what was found, and where clusters get names: report/index.html in the run."""
     typer.echo(run.report(**given["report"]))
@@ -220,6 +251,7 @@ def run_command(
     images: Images,
     truth: Annotated[str, typer.Option(help="Score every iteration against it; see fastcomus evaluate --help.")] = "",
     classes: Classes = None,
+    replace: Replace = False,
 ) -> None:
     """All stages in order, skipping what is up to date: embed, cluster, train, given --truth evaluate, and report."""
     from rich.console import Console
@@ -227,7 +259,7 @@ def run_command(
     from fastcomus.evaluation.score_table import format_table
 
     run.configure(given)
-    for evaluation in run.run(images, truth, classes or ""):
+    for evaluation in run.run(images, truth, classes or "", replace=replace):
         Console().print(format_table(evaluation))
     run.report()
 
@@ -253,41 +285,7 @@ def doctor() -> None:
 
 
 app.add_typer(export_app, name="export", no_args_is_help=True)
-
-weights_app = typer.Typer(help="Weights of networks: what there is, fetching them, adding files by hand.")
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
-WeightsName = Annotated[str, typer.Argument(help="A name that `weights list` shows, or a timm name.")]
-
-
-@weights_app.command("list")
-def weights_list() -> None:
-    """Show the networks known by name, their licences, whether labels made them, and whether they are here."""
-    from rich.console import Console
-
-    from fastcomus.cli.tables import build_weight_table
-
-    Console().print(build_weight_table())
-
-
-@weights_app.command("fetch")
-def weights_fetch(name: WeightsName) -> None:
-    """Download weights, going on where an earlier attempt stopped."""
-    from fastcomus.networks import weights
-
-    typer.echo(f"{name} is in {weights.obtain_checkpoint_file(name)}")
-
-
-@weights_app.command("add")
-def weights_add(
-    name: WeightsName,
-    file: Annotated[Path, typer.Argument(help="Checkpoint: safetensors, or PyTorch's .pth.", show_default=False)],
-) -> None:
-    """Copy a file into the cache as the weights of a network, for machines without a network connection."""
-    from fastcomus.networks import weights
-    from fastcomus.objects.saliency.skeletons import create_saliency_network
-
-    typer.echo(f"{name} is in {weights.add(name, file, create_saliency_network)}")
-
 
 if __name__ == "__main__":
     main()

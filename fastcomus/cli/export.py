@@ -21,7 +21,6 @@ Iteration = Annotated[int | None, typer.Option(help="Iteration whose masks to ta
 Transfer = Annotated[
     str,
     typer.Option(
-        "--images",
         help="link shares the disk space of the images with hard links where they lie on the same disk (a tool that "
         "changes one changes both), copy never does. Images that other tools would not open or would show otherwise "
         "(palettes, CMYK, 16 bits, floats, transparency, turned by EXIF) are written as RGB.",
@@ -46,10 +45,10 @@ def _register_format(format_name: str, explanation: str) -> None:
         iteration: Iteration = None,
         transfer: Transfer = IMAGE_TRANSFERS[0],
     ) -> None:
-        run.export(format_name, output or "", iteration, images=transfer)
+        run.export(format_name, output or "", iteration, transfer=transfer)
 
     command.__name__, command.__doc__ = format_name, explanation
-    register_command(export_app)(command)
+    register_command(export_app, reads_images=True)(command)
 
 
 for _format, _explanation in _FORMATS.items():
@@ -64,4 +63,4 @@ def onnx_command(
     iteration: Annotated[int | None, typer.Option(help="Iteration whose network to take; by default the last.")] = None,
 ) -> None:
     """Write a trained network as ONNX: images (B, 3, H, W) uint8 in, labels (B, H, W) and coarse logits out."""
-    run.export_onnx(output or "", iteration)
+    run.export("onnx", output or "", iteration)

@@ -44,6 +44,8 @@ IMAGES_HELP = (
     "URL a line, or - for such lines on standard input."
 )
 Images = Annotated[str, typer.Argument(help=IMAGES_HELP, show_default=False)]
+Replace = Annotated[bool, typer.Option("--replace", help="Drop objects of other images that the run folder holds.")]
+Moved = Annotated[str, typer.Option("--images", help="Folder that holds the run's images now, if they were moved.")]
 TRUTH_HELP = (
     "Truth: a folder of class masks (PNG: 0 background, 255 void, or object where there is no "
     "other label) named like the images, voc:PATH@val, "
@@ -66,7 +68,9 @@ COMMON: dict[str, tuple[Any, Any]] = {
 _ON_SEVERAL_DEVICES = ("embed", "predict")
 
 
-def register_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def register_command(
+    app: typer.Typer, *stages: str, reads_images: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that makes a function a command with an option for every setting of some stages.
 
     The function is called as `function(run, given, **own)`: the `Run`, the settings that were given, by stage, and the
@@ -75,6 +79,7 @@ def register_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., 
     Args:
         app: The Typer application that gets the command.
         *stages: Names of stages in `config.STAGES`.
+        reads_images: Whether the command reads the images of the run and may be told where they were moved to.
 
     Raises:
         InputError: By the command, for several devices or processes where it uses only one.
@@ -106,6 +111,8 @@ def register_command(app: typer.Typer, *stages: str) -> Callable[[Callable[..., 
             function(run, given, **{p.name: values[p.name] for p in own})
 
         common = [_make_parameter(name, *option) for name, option in COMMON.items()]
+        if reads_images:
+            common.append(_make_parameter("moved", Moved, ""))
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *options, *common)]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -130,6 +137,7 @@ def _open_run(values: dict[str, Any]) -> Any:
         device=values["device"],
         workers=values["workers"] or None,
         settings=read_toml(values["settings"]) if values["settings"] else None,
+        images=values.get("moved", ""),
     )
 
 

@@ -13,6 +13,7 @@ from fastcomus.networks.registry import SOURCES, get_licence, is_supervised
 
 if TYPE_CHECKING:
     from fastcomus.clusters.names import ClusterNames
+    from fastcomus.run.history import PastClusters
 
 
 def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
@@ -34,6 +35,19 @@ def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
         f"{len(names.classes) - 1} classes. Labels are those that predict and export write; the masks of an "
         "iteration keep the number of the cluster + 1."
     )
+    return table
+
+
+def build_history_table(history: Sequence[PastClusters]) -> Table:
+    """Return a table with a row for each clustering of a run folder, the present one first."""
+    table = Table("id", "clusters", "objects", "trained", "names", "MB", "settings")
+    for column in range(1, 6):
+        table.columns[column].justify = "right"
+    for one in history:
+        settings = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in one.settings.items())
+        counts = (one.k, one.objects, one.trained, one.names, f"{one.size_bytes / 1e6:.1f}")
+        table.add_row(one.id + (" (present)" if one.is_present else ""), *map(str, counts), Text(settings))
+    table.caption = "--use ID goes back to clusters, their networks, masks, names and scores; --delete ID frees room."
     return table
 
 

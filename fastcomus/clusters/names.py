@@ -49,6 +49,32 @@ class ClusterNames:
         return tuple(cluster for cluster, own in enumerate(self.class_of_cluster) if own == class_id)
 
 
+def carry_names(given: Mapping[int, str], before: np.ndarray, now: np.ndarray) -> dict[int, tuple[str, float]]:
+    """Find the names of new clusters of the same objects.
+
+    A new cluster gets a name if at least two thirds of its objects had it; so both parts of a split cluster keep it.
+
+    Args:
+        given: Names of the earlier clusters; "-" for a dropped one.
+        before: (N,) integers, the earlier cluster of each object.
+        now: (N,) integers, its new cluster.
+
+    Returns:
+        By new cluster: its name, and the share of its objects that had it, in [2/3, 1].
+    """
+    names = sorted(set(given.values()))
+    place = {cluster: names.index(name) for cluster, name in given.items()}
+    name_of = np.array([place.get(cluster, len(names)) for cluster in range(int(before.max()) + 1)])
+    counts = np.zeros((int(now.max()) + 1, len(names) + 1), np.int64)
+    np.add.at(counts, (now, name_of[before]), 1)
+    shares = counts[:, :-1] / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return {
+        cluster: (names[int(row.argmax())], float(row.max()))
+        for cluster, row in enumerate(shares)
+        if row.max() >= 2 / 3
+    }
+
+
 def name_clusters(given: Mapping[int, str], k: int) -> ClusterNames:
     """Make classes of clusters.
 

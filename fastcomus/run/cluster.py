@@ -14,9 +14,11 @@ from numpy.typing import ArrayLike
 from fastcomus.backends.choose import select
 from fastcomus.clusters.cluster import check_count, cluster_embeddings, suggest_counts
 from fastcomus.clusters.count import SuggestedCounts
-from fastcomus.clusters.files import read_clusters, tell_stale_names, write_clusters
+from fastcomus.clusters.files import read_clusters, read_names, tell_stale_names, write_clusters, write_names
 from fastcomus.clusters.labels import Clusters
+from fastcomus.clusters.names import carry_names
 from fastcomus.config import Config
+from fastcomus.errors import InputError
 from fastcomus.interruption import reach_safe_point
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import (
@@ -34,6 +36,7 @@ from fastcomus.store.masks import get_mask_path, write_class_map
 from fastcomus.store.objects_table import iterate_shards, read_shards
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
+from fastcomus.store.shelf import exchange
 
 log = logging.getLogger("fastcomus")
 
@@ -54,6 +57,14 @@ def cluster(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any
         clusters = read_clusters(folder)
         log.info("cluster: up to date, %d objects in %d clusters", len(rows), len(clusters.sizes))
     else:
+        before = _read_named_clusters(folder, source)
+        if folder.read_manifest("clusters"):
+            log.info("cluster: the clusters that were there are put aside; fastcomus history lists them")
+        if exchange(folder, whole):
+            clusters = read_clusters(folder)
+            log.info("cluster: found again, %d objects in %d clusters", len(rows), len(clusters.sizes))
+            _finish(at, clusters, whole, has_images)
+            return clusters
         folder.begin("clusters", whole)
         found = cluster_embeddings(rows, config.cluster, config.seed, at.backend)
         clusters = found.clusters
@@ -61,14 +72,14 @@ def cluster(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any
         write_clusters(folder, clusters, found.maps, images)
         file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
         facts = {"k": len(clusters.sizes), "objects": len(rows), "images": has_images, "source": source}
-        facts.update(config=asdict(config.cluster), embeddings=file)
+        facts.update(config=asdict(config.cluster), seed=config.seed, embeddings=file)
         folder.finish("clusters", whole, **facts, **found.collect_facts())
         sizes = clusters.sizes
         log.info("cluster: %d objects in %d clusters of %d to %d", len(rows), len(sizes), sizes[-1], sizes[0])
         tell_stale_names(folder, read_clusters_manifest(folder))
-    if has_images:
-        _write_cluster_masks(at, clusters, whole)
-    count(objects=len(rows), clusters=len(clusters.sizes))
+        if before is not None:
+            _carry_names(folder, *before, clusters)
+    _finish(at, clusters, whole, has_images)
     return clusters
 
 
@@ -80,7 +91,6 @@ def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, A
     config = with_settings(at.config, {"cluster": settings})
     rows, _ = _read_rows(at.folder, embeddings)
     check_count(replace(config.cluster, k=0, method="spectral"), rows)
-    at.remember(config)
     suggested = suggest_counts(rows, config.cluster, config.seed, at.backend)
     count(objects=suggested.objects, **suggested.counts)
     at.folder.write_json("suggest-k/counts.json", asdict(suggested))
@@ -118,6 +128,36 @@ def _read_rows(folder: RunFolder, embeddings: Embeddings) -> tuple[np.ndarray, s
         return check_embeddings(read_embedding_rows(folder)), read_objects_fingerprint(folder)
     rows, source = read_embeddings(embeddings)
     return check_embeddings(rows), source
+
+
+def _finish(at: Workplace, clusters: Clusters, whole: str, has_images: bool) -> None:
+    if has_images:
+        _write_cluster_masks(at, clusters, whole)
+    count(objects=len(clusters.labels), clusters=len(clusters.sizes))
+
+
+def _read_named_clusters(folder: RunFolder, source: str) -> tuple[dict[int, str], np.ndarray] | None:
+    """Return the names of the clusters that are there and their labels (N,), where they are of the same objects."""
+    manifest = folder.read_manifest("clusters")
+    if manifest is None or manifest["source"] != source:
+        return None
+    try:
+        given = dict(read_names(folder, manifest).given)
+    except InputError:  # names of other clusters
+        return None
+    return (given, read_clusters(folder).labels) if given else None
+
+
+def _carry_names(folder: RunFolder, given: dict[int, str], before: np.ndarray, clusters: Clusters) -> None:
+    """Give new clusters the names that most of their objects had."""
+    carried = carry_names(given, before, clusters.labels)
+    manifest = read_clusters_manifest(folder)
+    for cluster, (name, share) in carried.items():
+        log.info("cluster: %d keeps the name %s, which %.0f %% of its objects had", cluster, name, 100 * share)
+    if carried:
+        write_names(folder, manifest, {cluster: name for cluster, (name, _) in carried.items()})
+    if lost := sorted(set(given.values()) - {name for name, _ in carried.values()}):
+        log.warning("cluster: no cluster is clearly %s any more; such names stay in the history", ", ".join(lost))
 
 
 def _write_cluster_masks(at: Workplace, clusters: Clusters, follows: str) -> None:

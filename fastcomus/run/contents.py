@@ -18,6 +18,7 @@ from fastcomus.run.workplace import Workplace
 from fastcomus.store.embeddings import check_embeddings, join_rows, read_embeddings
 from fastcomus.store.objects_table import count_shard_rows, iterate_shards, read_shards
 from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.shelf import list_kept
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ def choose_trained_iteration(folder: RunFolder, wanted: int | None) -> int:
     """Return `wanted`, or the last iteration for None; raise InputError if it has no network."""
     done = list_iterations(folder)[1:]
     if not done:
-        raise InputError(f"training has not finished an iteration in {folder.path}; run fastcomus train.")
+        trained = [name for name, kept in list_kept(folder).items() if kept.read_manifest("iteration-1")]
+        back = f", or go back to clusters that have a network: fastcomus history --use {trained[-1]}" if trained else ""
+        raise InputError(f"no network has been trained on the clusters in {folder.path}; run fastcomus train{back}.")
     return _choose_among(done, wanted)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from fastcomus.backends.interface import Backend
 from fastcomus.config import EmbedConfig
+from fastcomus.errors import InputError
 from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.images.mask_files import MaskFiles
@@ -59,7 +62,9 @@ class Embedded:
 
 
 @stage()
-def embed(at: Workplace, images: Images, *, engine: str, address: str, settings: Mapping[str, Any]) -> Embedded:
+def embed(
+    at: Workplace, images: Images, replace: bool = False, *, engine: str, address: str, settings: Mapping[str, Any]
+) -> Embedded:
     """Find and embed the objects of `images`; see `Run.embed`."""
     config = with_settings(at.config, {"embed": settings})
     chosen_engine, chosen, folder = at.choose_engine(engine, address), config.embed, at.folder
@@ -67,6 +72,8 @@ def embed(at: Workplace, images: Images, *, engine: str, address: str, settings:
     check_names(found.names, folder.path)
     check_saliency(chosen, found.names)
     check_name(chosen.encoder)
+    if not replace:
+        _refuse_other_images(at, found)
 
     shards = _cut_into_shards(found, chosen)
     whole = _fingerprint_all(shards, found)
@@ -80,7 +87,7 @@ def embed(at: Workplace, images: Images, *, engine: str, address: str, settings:
     def store(made: EmbeddedShard) -> None:
         shard = shards[made.index]
         if lost := list_lost_images(made.shard.skipped):  # the next run must look for them again
-            shard = replace(shard, fingerprint=compute_fingerprint(shard=shard.fingerprint, lost=lost))
+            shard = dataclasses.replace(shard, fingerprint=compute_fingerprint(shard=shard.fingerprint, lost=lost))
             shards[made.index] = shard
         write_shard(folder, made.index, made.shard.objects, made.shard.skipped, shard.fingerprint)
 
@@ -153,8 +160,22 @@ def make_embed_work(root: ImageRoot, config: EmbedConfig) -> EmbedWork:
     saliency = config.saliency if config.saliency in METHODS else _make_absolute(config.saliency)
     masks, encoder_weights = _make_absolute(config.masks), _make_absolute(config.encoder_weights)
     return EmbedWork(
-        make_root_absolute(root), replace(config, saliency=saliency, masks=masks, encoder_weights=encoder_weights)
+        make_root_absolute(root),
+        dataclasses.replace(config, saliency=saliency, masks=masks, encoder_weights=encoder_weights),
     )
+
+
+def _refuse_other_images(at: Workplace, found: ImageList) -> None:
+    """Raise InputError if the run folder holds objects of other images, which would be lost."""
+    root = str(found.root.resolve() if isinstance(found.root, Path) else found.root)
+    if at.images in ("", root) or not (parts := sorted((at.folder.path / "objects").glob("part-*.parquet"))):
+        return
+    held = {image for part in parts for image in pq.read_table(part, columns=["image"])["image"].to_pylist()}
+    if not held <= set(found.names):  # else the same photographs, moved
+        raise InputError(
+            f"{at.folder.path} holds the objects of {at.images}, and {root} has other images. Choose another --run, "
+            "add --replace to drop those objects, or give the new images to fastcomus predict or fastcomus assign."
+        )
 
 
 def _make_absolute(path: str) -> str:

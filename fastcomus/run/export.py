@@ -16,14 +16,14 @@ log = logging.getLogger("fastcomus")
 
 
 @stage(writes=False)
-def export(at: Workplace, format_name: str, output: Path | str, iteration: int | None, images: str) -> Path:
+def export(at: Workplace, format_name: str, output: Path | str, iteration: int | None, transfer: str) -> Path:
     """Write the masks of an iteration with their images in a new folder; see `Run.export`."""
     from fastcomus.exports.export import Transfer, export_masks
 
     masks, source = select_class_maps(at, iteration)
     target = Path(output or at.folder.path / f"exports/iteration-{masks.iteration}-{format_name}")
-    transfer = Transfer(source.root, images, at.config.embed.max_pixels)
-    written = export_masks(format_name, masks, transfer, target)
+    how = Transfer(source.root, transfer, at.config.embed.max_pixels)
+    written = export_masks(format_name, masks, how, target)
     count(images=written, classes=masks.k)
     log.info("export: the masks of %d images, iteration %d, in %s", written, masks.iteration, target)
     return target
@@ -31,7 +31,7 @@ def export(at: Workplace, format_name: str, output: Path | str, iteration: int |
 
 @stage()
 def export_onnx(at: Workplace, output: Path | str, iteration: int | None) -> Path:
-    """Write the network of an iteration as an ONNX file; see `Run.export_onnx`."""
+    """Write the network of an iteration as an ONNX file; see `Run.export`."""
     from fastcomus.segmentation.onnx import check_onnx, write_onnx
 
     chosen = choose_trained_iteration(at.folder, iteration)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import Images, find_listed_images
-from fastcomus.networks.registry import check_name
+from fastcomus.images.listing import Images
+from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastcomus.evaluation.image_labels import LabelEvaluation
     from fastcomus.run import keywords
     from fastcomus.run.embed import Embedded
+    from fastcomus.run.history import PastClusters
 
 
 class Run:
@@ -41,6 +42,7 @@ class Run:
         device: auto, cpu, cuda, cuda:N, or several ("cuda:0,cuda:1", "cuda:all") for `embed` and `predict` to share.
         workers: Threads that read images; by default one per core.
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
+        images: Where the images of `embed` lie now, if they were moved; remembered in the folder.
     """
 
     __slots__ = ("workplace",)  # setting another attribute would change nothing, without a word
@@ -54,8 +56,9 @@ class Run:
         device: str = "auto",
         workers: int | None = None,
         settings: Mapping[str, Any] | None = None,
+        images: Path | str = "",
     ) -> None:
-        self.workplace = Workplace(folder, preset, seed, device, workers, settings)
+        self.workplace = Workplace(folder, preset, seed, device, workers, settings, images)
 
     @property
     def folder(self) -> RunFolder:
@@ -75,6 +78,7 @@ class Run:
         self,
         images: Images,
         *,
+        replace: bool = False,
         engine: str = "local",
         address: str = "",
         **settings: Unpack[keywords.EmbedSettings],
@@ -84,13 +88,14 @@ class Run:
         Args:
             images: A folder of images or of tars, an image, a file with a path a line, a list of paths, an address, or
                 "-" for standard input.
+            replace: Whether objects of other images than these, which the run folder may hold, are dropped.
             engine: "local", or "ray" to divide the images among the actors of a Ray cluster.
             address: Of the Ray cluster; by default Ray is started on this machine.
             **settings: See `config.EmbedConfig`.
         """
         from fastcomus.run.embed import embed
 
-        return embed(self.workplace, images, engine=engine, address=address, settings=settings)
+        return embed(self.workplace, images, replace, engine=engine, address=address, settings=settings)
 
     def train_saliency(
         self, images: Images, output: Path | str = "", **settings: Unpack[keywords.SaliencySettings]
@@ -148,13 +153,26 @@ class Run:
 
         return name(self.workplace, names)
 
+    def history(self, use: str = "", delete: str = "") -> list[PastClusters]:
+        """List the clusters made in this run folder, the present ones first.
+
+        Other settings of `cluster` put them aside with all that was made of them; the earlier settings find them again.
+
+        Args:
+            use: Id of clusters to go back to, with their networks, masks, names and scores.
+            delete: Id of clusters to delete.
+        """
+        from fastcomus.run.history import change_history, list_history
+
+        if use or delete:
+            change_history(self.workplace, use, delete)
+        return list_history(self.folder)
+
     def train(self, **settings: Unpack[keywords.TrainAndPredictSettings]) -> Path:
         """Train DeepLabv3 on the class maps, several times over, and label all images by each network (steps 9, 10).
 
-        The first iteration learns the clusters' class maps of the images that passed the filter. Each later one learns
-        the maps of the network before it, with the images of `extend` as well. Started several times by torchrun or
-        srun, the processes train one network together, each on its own device.
-
+        The first iteration learns the clusters' class maps of images that passed the filter, each later one the maps of
+        the network before it, with the images of `extend`. Started by torchrun or srun, processes train it together.
         Takes the settings of `config.TrainConfig` and `config.PredictConfig`, and returns the last iteration's folder.
         """
         from fastcomus.run.train import train
@@ -240,30 +258,22 @@ class Run:
         return evaluate(self.workplace, truth, classes, iteration, fit_on=fit_on, bootstrap=bootstrap)
 
     def export(
-        self, format: str, output: Path | str = "", iteration: int | None = None, *, images: str = IMAGE_TRANSFERS[0]
+        self, format: str, output: Path | str = "", iteration: int | None = None, *, transfer: str = IMAGE_TRANSFERS[0]
     ) -> Path:
         """Write the masks of an iteration with their images in the format of another tool.
 
         Args:
-            format: "coco", "voc", "yolo" or "labelme"; "onnx" is `export_onnx`.
-            output: New folder to write, which is returned; by default exports/iteration-N-FORMAT in the run folder.
+            format: "coco", "voc", "yolo" or "labelme"; "onnx" writes the network (`segmentation.onnx.LabelledImages`).
+            output: New folder to write, which is returned; by default exports/iteration-N-FORMAT in the run folder. For
+                "onnx" a file, by default segmenter.onnx in the run folder.
             iteration: Iteration whose masks to take; by default the last.
-            images: "link" shares disk space with the images where it can, "copy" does not.
+            transfer: "link" shares disk space with the images where it can, "copy" does not.
         """
-        from fastcomus.run.export import export
+        from fastcomus.run.export import export, export_onnx
 
         if format == "onnx":
-            return self.export_onnx(output, iteration)
-        return export(self.workplace, format, output, iteration, images)
-
-    def export_onnx(self, output: Path | str = "", iteration: int | None = None) -> Path:
-        """Write the network of an iteration, by default the last, as ONNX (`segmentation.onnx.LabelledImages`).
-
-        The file is `output`, by default segmenter.onnx in the run folder; it is returned.
-        """
-        from fastcomus.run.export import export_onnx
-
-        return export_onnx(self.workplace, output, iteration)
+            return export_onnx(self.workplace, output, iteration)
+        return export(self.workplace, format, output, iteration, transfer)
 
     def report(self, **settings: Unpack[keywords.ReportSettings]) -> Path:
         """Write pages for a browser and return the first; takes the settings of `config.ReportConfig`."""
@@ -272,7 +282,7 @@ class Run:
         return report(self.workplace, settings=settings)
 
     def run(
-        self, images: Images, truth: Path | str = "", classes: Path | str = ""
+        self, images: Images, truth: Path | str = "", classes: Path | str = "", *, replace: bool = False
     ) -> list[Evaluation | LabelEvaluation]:
         """Run `embed`, `cluster` and `train` in order, skipping what is up to date.
 
@@ -280,19 +290,11 @@ class Run:
             images: As for `embed`.
             truth: As for `evaluate`, whose results are returned for each iteration; "" scores nothing.
             classes: As for `evaluate`.
+            replace: As for `embed`.
         """
-        from fastcomus.evaluation.truth.read import read_truth
-
         with self.workplace.hold_folder():
-            check_name(self.config.train.backbone)
-            found = find_listed_images(images)
-            if self.config.train.extend:
-                find_listed_images(self.config.train.extend)
-            if truth:
-                read_truth(str(truth), Path(classes) if classes else None, found.names)
-            self.embed(found)
+            self.embed(check_run(self.config, images, truth, classes), replace=replace)
             self.cluster()
-            # Truth and names of clusters that are of no use are told before training, not after it.
-            scores = [self.evaluate(truth, classes, 0)] if truth else []
+            scores = [self.evaluate(truth, classes, 0)] if truth else []  # bad truth and names are told before training
             self.train()
             return scores + [self.evaluate(truth, classes, one) for one in list_iterations(self.folder)[1:] if truth]

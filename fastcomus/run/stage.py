@@ -21,6 +21,7 @@ from fastcomus.run.workplace import Workplace
 from fastcomus.store.integrity import seal_json
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import read_sealed
+from fastcomus.store.shelf import finish_moves
 
 log = logging.getLogger("fastcomus")
 
@@ -52,6 +53,8 @@ def stage(writes: bool = True) -> Callable[[Command[Given, Result]], Command[Giv
         @functools.wraps(command)
         def run_stage(at: Workplace, *arguments: Given.args, **options: Given.kwargs) -> Result:
             with at.hold_folder() if writes else nullcontext():
+                if writes and at.processes.is_first:
+                    finish_moves(at.folder)
                 started, written = time.monotonic(), at.folder.written
                 with collect_counts() as (counts, decoded):
                     result = command(at, *arguments, **options)

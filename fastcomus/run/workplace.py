@@ -11,7 +11,8 @@ from typing import Any
 
 from fastcomus.backends import choose
 from fastcomus.config import Config
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, suggest_path
+from fastcomus.images.addresses import is_url
 from fastcomus.images.roots import ImageRoot
 from fastcomus.networks.registry import is_supervised
 from fastcomus.objects.saliency.methods import METHODS
@@ -46,6 +47,7 @@ class Workplace:
         device: str,
         workers: int | None,
         settings: Mapping[str, Any] | None,
+        images: Path | str = "",
     ) -> None:
         self.folder = RunFolder(folder)
         self.processes = detect_process_group()
@@ -59,7 +61,7 @@ class Workplace:
         self._asked_workers = workers or None
         self.workers = workers or os.cpu_count() or 1
         state = self.folder.read_state() or {}
-        self.images: str = state.get("images", "")
+        self.images = _locate_images(str(images), state.get("images", ""))
         self.config = resolve(state.get("config"), preset, seed, settings or {}, choose_preset)
 
     def choose_engine(self, name: str, address: str) -> Engine:
@@ -99,6 +101,18 @@ class Workplace:
         for note in state["notes"]:
             if note not in stored.get("notes", []):
                 log.warning("note: %s", note)
+
+
+def _locate_images(moved: str, remembered: str) -> str:
+    """Return where the images lie: where they were moved to, if that was given."""
+    if not moved:
+        return remembered
+    if not remembered:
+        raise InputError("--images says where the images of a run lie now, and this one has none; run fastcomus embed.")
+    if is_url(moved) or not Path(moved).exists():
+        near = suggest_path(Path(moved)) or "."
+        raise InputError(f"--images must be the folder that holds the images now; there is no {moved}{near}")
+    return str(Path(moved).resolve())
 
 
 def _find_saliency_networks(config: Config) -> set[str]:

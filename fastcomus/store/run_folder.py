@@ -24,7 +24,7 @@ from fastcomus.store.lock import LOCK_FILES
 from fastcomus.store.sealed_json import read_json, read_sealed, unseal
 
 Value = TypeVar("Value")
-FORMAT = 2
+FORMAT = 3  # 2 knew no kept/, and is read
 
 
 class RunFolder(Folder):
@@ -53,7 +53,7 @@ class RunFolder(Folder):
             ) from error
         mending = "choose another --run, or delete the whole folder"
         state = read_json(file, mending)
-        if state.get("format") != FORMAT:
+        if state.get("format") not in (2, FORMAT):
             raise InputError(
                 f"{self.path} was written in format {state.get('format')!r} and this fastcomus reads format {FORMAT}; "
                 "choose another --run, or use the fastcomus that made it."

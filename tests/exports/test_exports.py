@@ -247,7 +247,7 @@ def test_a_run_is_exported_with_names_by_command_and_from_python(
     assert reply.exit_code == 0
     found = READERS[format_name](run_copy / f"exports/iteration-2-{format_name}")
     assert len(found) == 24
-    first = READERS[format_name](run.export(format_name, tmp_path / "first", iteration=0, images="copy"))
+    first = READERS[format_name](run.export(format_name, tmp_path / "first", iteration=0, transfer="copy"))
     for number in range(24):
         labels = read_class_map(run.folder, get_mask_path("iteration-0", f"{number:02d}.png"))
         name = {"voc": f"{number:02d}"}.get(format_name, f"{number:02d}.png")
@@ -278,7 +278,7 @@ BAD = {
     "full folder": (["coco", "--output", "{full}"], "full is there already and not empty; delete it"),
     "a file": (["coco", "--output", "{full}/a.txt"], "a.txt is there already"),
     "no such iteration": (["yolo", "--iteration", "9"], "one of 0, 1, 2; got 9"),
-    "no such transfer": (["voc", "--images", "move"], "by link or copy; got 'move'"),
+    "no such transfer": (["voc", "--transfer", "move"], "by link or copy; got 'move'"),
     "no run": (["labelme", "--run", "{full}/none"], "no run folder"),
 }
 

@@ -84,7 +84,7 @@ def all_other_stages(run: Run, images: str) -> None:
     again.predict(images, overlay=True)
     again.report()
     again.export("coco")
-    again.export("voc", images="copy")
+    again.export("voc", transfer="copy")
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -1,0 +1,27 @@
+"""What `run` checks before it computes anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastcomus.config import Config
+from fastcomus.images.found import ImageList
+from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.networks.registry import check_name
+
+
+def check_run(config: Config, images: Images, truth: Path | str, classes: Path | str) -> ImageList:
+    """List the images, and check what later stages need of the settings, of `extend` and of the truth.
+
+    Raises:
+        InputError: If any of them is of no use.
+    """
+    from fastcomus.evaluation.truth.read import read_truth
+
+    check_name(config.train.backbone)
+    found = find_listed_images(images)
+    if config.train.extend:
+        find_listed_images(config.train.extend)
+    if truth:
+        read_truth(str(truth), Path(classes) if classes else None, found.names)
+    return found

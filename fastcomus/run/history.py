@@ -1,0 +1,91 @@
+"""`history`: list the clusters of a run folder with what was made of them, go back to some, or delete some."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from fastcomus.clusters.files import read_names
+from fastcomus.config import ClusterConfig
+from fastcomus.errors import InputError
+from fastcomus.run.contents import list_iterations
+from fastcomus.run.stage import stage
+from fastcomus.run.workplace import Workplace
+from fastcomus.settings import with_settings
+from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.shelf import KEPT, exchange, find_kept, list_kept, make_id
+
+log = logging.getLogger("fastcomus")
+
+
+@dataclass(frozen=True)
+class PastClusters:
+    """Clusters that were made in a run folder.
+
+    Attributes:
+        id: What `--use` and `--delete` call them.
+        is_present: Whether commands work with them now.
+        settings: Those of the clustering that are not the defaults.
+        k: Number of clusters.
+        objects: Number of objects.
+        trained: Number of trained iterations.
+        names: Number of clusters that have names.
+        size_bytes: Of the clusters and all that was made of them, on disk.
+    """
+
+    id: str
+    is_present: bool
+    settings: dict[str, Any]
+    k: int
+    objects: int
+    trained: int
+    names: int
+    size_bytes: int
+
+
+def list_history(folder: RunFolder) -> list[PastClusters]:
+    """List the present clusters, if any, and then those that were put aside."""
+    present = [_describe(folder, True)] if folder.read_manifest("clusters") else []
+    kept = [one for one in list_kept(folder).values() if one.read_manifest("clusters")]
+    return present + [_describe(one, False) for one in kept]
+
+
+@stage()
+def change_history(at: Workplace, use: str, delete: str) -> None:
+    """Bring clusters back or delete some; see `Run.history`."""
+    if bool(use) == bool(delete):
+        raise InputError("give either --use ID or --delete ID; without them fastcomus history lists what there is.")
+    kept = find_kept(at.folder, use or delete)
+    manifest = kept.read_manifest("clusters") or {}
+    if delete:
+        at.folder.remove(f"{KEPT}/{kept.path.name}")
+        log.info("history: %s is deleted", kept.path.name)
+        return
+    settings = {"cluster": manifest["config"], "seed": manifest.get("seed", at.config.seed)}
+    exchange(at.folder, manifest["fingerprint"])
+    at.remember(with_settings(at.config, settings))
+    log.info("history: back at %s, %d clusters", kept.path.name, manifest["k"])
+
+
+def _describe(folder: RunFolder, is_present: bool) -> PastClusters:
+    manifest = folder.read_manifest("clusters") or {}
+    config, usual = manifest["config"], asdict(ClusterConfig())
+    settings = {field.name: config[field.name] for field in fields(ClusterConfig) if field.name in config}
+    patterns = ("clusters", "iteration-*", "evaluation", "exports", "report") if is_present else ("*",)
+    files = (file for pattern in patterns for place in folder.path.glob(pattern) for file in [place, *place.rglob("*")])
+    return PastClusters(
+        make_id(manifest["fingerprint"]),
+        is_present,
+        {name: value for name, value in settings.items() if value != usual[name]},
+        manifest["k"],
+        manifest["objects"],
+        _count_trained(folder),
+        len(read_names(folder, manifest).given),
+        sum(file.stat().st_size for file in files if file.is_file()),
+    )
+
+
+def _count_trained(folder: RunFolder) -> int:
+    """Return the number of trained iterations; clusters of embeddings alone have no masks at all."""
+    return len(list_iterations(folder)) - 1 if folder.read_manifest("iteration-0") else 0
