@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,25 +64,28 @@ TINY = {
 }
 
 
-# Rooms that take longest, begun first, so that two processes end together.
-LONGEST = ("forks", "ray", "tests/bench/test_paper", "tests/test_config", "tests/objects/saliency/test_methods")
+# Files whose tests fork one warm process; and those that take longest, begun first, so that all workers end together.
+FORKING = ("tests/run/test_crash_safety.py", "tests/run/engines/test_several_devices.py", "tests/test_processes.py")
+LONGEST = (*FORKING, "tests/run/engines/test_ray.py", "tests/bench/test_paper_tables.py", "tests/test_config.py")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file, or of several files that share processes, run in one process, the longest first."""
-
-    def group(item: pytest.Item) -> str:
-        mark = item.get_closest_marker("xdist_group")
-        return str(mark.args[0] if mark else item.nodeid.partition("::")[0])
-
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(group(item)))
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(
-        key=lambda item: next((rank for name, rank in ranks.items() if group(item).startswith(name)), len(ranks))
-    )
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of a file run in one worker, and those of all that fork a warm process too; the longest first."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return FORKING[0] if file in FORKING else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}", "OMP_NUM_T
 
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the fork server and its limits are Linux's")
-pytestmark = pytest.mark.xdist_group("forks")
 
 
 def work_as_two(work: Callable[..., None], *given: Any) -> None:

@@ -30,10 +30,7 @@ from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, to_toml, with_settings
 from fastcomus.store.run_folder import RunFolder
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="the fork server and its limits are Linux's"),
-    pytest.mark.xdist_group("forks"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server and its limits are Linux's")
 
 KILLS = int(os.environ.get("FASTCOMUS_TEST_KILLS", "0"))  # of every stage; 0: the usual two
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0

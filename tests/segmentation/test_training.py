@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
+from conftest import BACKBONE
 from squares import square
-from tiny_segmenter import BACKBONE
 from torch.nn import functional
 
 from fastcomus.backends.choose import select
@@ -29,20 +27,9 @@ CPU = select("cpu")
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("backbone") / "backbone.safetensors"
-    save_file(timm.create_model(BACKBONE).state_dict(), file)
-    return TrainConfig(
-        backbone=BACKBONE,
-        backbone_weights=str(file),
-        output_stride=16,
-        train_size=65,
-        scale_min=0.5,
-        scale_max=1.0,
-        batch_size=4,
-        learning_rate=2e-3,
-    )
+def config() -> TrainConfig:
+    sizes = {"output_stride": 16, "train_size": 65, "scale_min": 0.5, "scale_max": 1.0, "batch_size": 4}
+    return TrainConfig(**BACKBONE, **sizes, learning_rate=2e-3)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from fastcomus.run.engines.several_devices import _serve, parse_devices
 from fastcomus.settings import get_preset_config
 
 FAST = {**TINY, "embed": {**TINY["embed"], **ENCODER}}
-pytestmark = pytest.mark.xdist_group("forks")
 
 
 @pytest.fixture(scope="module", autouse=True)
