@@ -83,7 +83,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "metric": "cosine",
         "n_neighbors": 12,
         "recall": None,  # tests/test_graph.py: the approximate search takes half a minute to compile
-        "n_components": 2,
+        "n_components": 6,
         "assign": "normalized",
         "n_init": 1,
         "filter": 0.4,

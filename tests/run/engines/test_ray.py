@@ -154,7 +154,7 @@ def test_an_address_needs_an_engine_and_an_engine_its_package(
     with pytest.raises(InputError, match="did you mean ray"):
         run.embed(photographs.images, engine="rai")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"fastcomus\[distributed\]"):
+    with pytest.raises(InputError, match=r"needs Ray; run pip install \"ray\[data\]\""):
         run.embed(photographs.images, engine="ray")
     assert not (tmp_path / "run").exists()
 
