@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_blobs as make_sklearn_blobs
 from sklearn.metrics import adjusted_rand_score
 
 import fastcomus
@@ -75,3 +76,12 @@ def test_fewer_eigenvectors_than_clusters() -> None:
         fastcomus.cluster(rows, 10, n_components=4, device="cpu")
     for assign in ("normalized", "kmeans"):
         assert fastcomus.cluster(rows, 10, n_components=4, assign=assign, device="cpu").sizes.min() > 0
+
+
+def test_what_scikit_learn_tests_of_spectral_clustering() -> None:
+    """Its test_affinities and test_n_components, adapted; its other tests give an affinity, which is not taken here."""
+    rows, classes = make_sklearn_blobs(n_samples=20, random_state=0, centers=[[1, 1], [-1, -1]], cluster_std=0.01)
+    for assign in ASSIGNMENTS:
+        assert adjusted_rand_score(classes, fastcomus.cluster(rows, 2, assign=assign, device="cpu").labels) == 1
+    usual = fastcomus.cluster(rows, 2, device="cpu").labels
+    assert (fastcomus.cluster(rows, 2, n_components=2, device="cpu").labels == usual).all()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from places import MSRC14
 from scipy.linalg import subspace_angles
 from sklearn.cluster import k_means
@@ -13,9 +14,10 @@ from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import kneighbors_graph
 
+import fastcomus
 from fastcomus.backends.choose import select
-from fastcomus.clusters.cluster import cluster_embeddings
-from fastcomus.config import ClusterConfig
+from fastcomus.clusters.cluster import cluster_embeddings, suggest_counts
+from fastcomus.config import ASSIGNMENTS, ClusterConfig
 from fastcomus.run.run import Run
 from fastcomus.store.embeddings import extract_embeddings
 
@@ -44,3 +46,21 @@ def test_graph_eigenmaps_and_labels_are_those_of_the_recipe(tmp_path: Path) -> N
     assert subspace_angles(found.maps.rows.astype(np.float64), maps).max() < 1e-3
     labels = k_means(maps, CLASSES, random_state=0, n_init=10)[1]
     assert adjusted_rand_score(labels, found.clusters.labels) > 0.99
+
+    classes = np.array([find_class(image) for image in run.objects()["image"].to_pylist()])
+    for one, other in ((1, 2), (3, 4), (5, 9)):  # a dozen photographs each
+        few = np.concatenate([np.flatnonzero(classes == wanted)[:12] for wanted in (one, other)])
+        for assign in ASSIGNMENTS:
+            labels = fastcomus.cluster(embeddings[few], 2, assign=assign, device="cpu").labels
+            assert adjusted_rand_score(classes[few], labels) > 0.8, (one, other, assign)
+    some = np.concatenate([np.flatnonzero(classes == wanted)[:11] for wanted in range(1, CLASSES + 1)])
+    counts = suggest_counts(embeddings[some], ClusterConfig(), 0, select("cpu")).counts
+    assert all(10 <= count <= 18 for count in counts.values()), counts
+    assert adjusted_rand_score(classes[some], fastcomus.cluster(embeddings[some], CLASSES, device="cpu").labels) > 0.8
+
+
+def find_class(image: str) -> int:
+    """The class of most labelled pixels of an object."""
+    with Image.open(MSRC14 / "SegmentationClass" / f"{Path(image).stem}.png") as picture:
+        labels = np.asarray(picture)
+    return int(np.bincount(labels[(labels > 0) & (labels < 255)]).argmax())
