@@ -92,7 +92,10 @@ def open_root(address: str, names: Sequence[str]) -> ImageRoot:
         return open_remote_root(address, names)
     folder = address if os.path.isdir(address) or not is_tar(address) else _find_tar_folder(address)
     if not os.path.isdir(folder):
-        raise InputError(f"the images of this run lay in {address}, which is no longer there; put them back.")
+        raise InputError(
+            f"the images of this run lay in {address}, which is no longer there; put them back, or "
+            "say where they lie now with --images DIR."
+        )
     shard = split_name(names[0])[0] if names else ""
     # A folder may be called like a tar; then images in it are files.
     return TarShards(address, folder) if shard and not os.path.isdir(f"{folder}/{shard}") else Path(folder)
