@@ -110,15 +110,11 @@ def _only_this_machine(event: str, arguments: tuple) -> None:
 
 
 sys.addaudithook(_only_this_machine)
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASTCOMUS_OFFLINE", "1")
+os.environ["FASTCOMUS_OFFLINE"] = "1"  # for fixtures and processes that are started too
 
 
 @pytest.fixture
-def weight_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None) -> Path:
+def weight_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty caches, a network that may be asked, and no proxy on the way to this machine."""
     monkeypatch.setenv("FASTCOMUS_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -256,7 +256,7 @@ def test_setting_extend_has_an_effect(clustered: Path, tmp_path: Path) -> None:
     images = make_photographs(tmp_path / "more", 3).images
     settings = {"iterations": 2, "epochs": 12, "next_epochs": 1}
     without = trained(clustered, tmp_path / "without", settings)
-    files = trained(clustered, tmp_path / "run", {**settings, "extend": str(images)})
+    files = trained(tmp_path / "without", tmp_path / "run", {**settings, "extend": str(images)})
     assert files["iteration-1/segmenter.safetensors"] == without["iteration-1/segmenter.safetensors"]
     assert files["iteration-2/segmenter.safetensors"] != without["iteration-2/segmenter.safetensors"]
 
