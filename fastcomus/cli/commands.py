@@ -114,8 +114,9 @@ def suggest_k_command(
     ] = None,
 ) -> None:
     """Say how many clusters the objects hold, by several criteria, and draw what a person needs to decide."""
+    taken = given["cluster"].get("choose_k", run.config.cluster.choose_k)
     for criterion, count in run.suggest_k(embeddings, **given["cluster"]).counts.items():
-        chosen = run.config.cluster.choose_k == criterion
+        chosen = taken == criterion
         typer.echo(f"{criterion}: {count}" + ("  (what --k auto takes)" if chosen else ""))
 
 

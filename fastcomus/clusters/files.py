@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,6 @@ from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.names import ClusterNames, name_clusters, number_names
 from fastcomus.errors import InputError, suggest_path
 from fastcomus.store.run_folder import RunFolder
-
-log = logging.getLogger("fastcomus")
 
 NAMES_FILE = "names.toml"
 _HEADER = '# Names of this run\'s clusters by number: equal names merge clusters, "-" drops one.\n'
@@ -86,14 +83,6 @@ def write_names(folder: RunFolder, clusters: Mapping[str, Any], given: Mapping[i
     table = {str(cluster): name for cluster, name in names.given}
     folder.write_text(NAMES_FILE, _HEADER + tomli_w.dumps({"clusters": clusters["fingerprint"], "names": table}))
     return names
-
-
-def tell_stale_names(folder: RunFolder, clusters: Mapping[str, Any]) -> None:
-    """Log a warning if `read_names` would refuse names.toml; the arguments are the same."""
-    try:
-        read_names(folder, clusters)
-    except InputError as error:
-        log.warning("cluster: %s", error)
 
 
 def read_names(folder: RunFolder, clusters: Mapping[str, Any]) -> ClusterNames:

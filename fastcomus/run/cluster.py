@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from fastcomus.backends.choose import select
 from fastcomus.clusters.cluster import check_count, cluster_embeddings, suggest_counts
 from fastcomus.clusters.count import SuggestedCounts
-from fastcomus.clusters.files import read_clusters, read_names, tell_stale_names, write_clusters, write_names
+from fastcomus.clusters.files import read_clusters, read_names, write_clusters, write_names
 from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.names import carry_names
 from fastcomus.config import Config
@@ -76,7 +76,6 @@ def cluster(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any
         folder.finish("clusters", whole, **facts, **found.collect_facts())
         sizes = clusters.sizes
         log.info("cluster: %d objects in %d clusters of %d to %d", len(rows), len(sizes), sizes[-1], sizes[0])
-        tell_stale_names(folder, read_clusters_manifest(folder))
         if before is not None:
             _carry_names(folder, *before, clusters)
     _finish(at, clusters, whole, has_images)
@@ -91,6 +90,8 @@ def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, A
     config = with_settings(at.config, {"cluster": settings})
     rows, _ = _read_rows(at.folder, embeddings)
     check_count(replace(config.cluster, k=0, method="spectral"), rows)
+    if at.folder.read_state() is None:  # else what was asked for here is not remembered
+        at.remember(at.config)
     suggested = suggest_counts(rows, config.cluster, config.seed, at.backend)
     count(objects=suggested.objects, **suggested.counts)
     at.folder.write_json("suggest-k/counts.json", asdict(suggested))

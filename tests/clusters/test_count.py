@@ -52,6 +52,6 @@ def test_from_the_command_line(rows_file: Path, tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["suggest-k", *line, "--choose-k", "modularity"], catch_exceptions=False).stdout
     assert said.splitlines() == ["leiden: 5", "modularity: 5  (what --k auto takes)", "eigengap: 5"]
     CliRunner().invoke(app, ["cluster", *line, "--k", "3"], catch_exceptions=False)
-    CliRunner().invoke(app, ["cluster", *line, "--k", "auto"], catch_exceptions=False)
+    CliRunner().invoke(app, ["cluster", *line, "--k", "auto", "--choose-k", "modularity"], catch_exceptions=False)
     assert json.loads((tmp_path / "run/clusters/manifest.json").read_text())["k"] == 5
     assert CliRunner().invoke(app, ["cluster", *line, "--k", "many"]).exit_code == 2

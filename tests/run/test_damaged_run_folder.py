@@ -140,7 +140,7 @@ def test_a_seal_fits_its_content_alone() -> None:
 
 def test_an_older_folder_is_told(run_copy: Path) -> None:
     (run_copy / "run.json").write_text('{"format": 1, "images": "", "config": {}}')
-    with pytest.raises(InputError, match="was written in format 1 and this fastcomus reads format 2"):
+    with pytest.raises(InputError, match="was written in format 1 and this fastcomus reads format 3"):
         Run(run_copy)
 
 

@@ -188,7 +188,7 @@ def test_json_keeps_names_that_are_no_utf8(folder: RunFolder) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     folder.write_state({"config": {}, "images": name})
     assert (folder.read_state() or {})["images"] == name
-    assert json.loads((folder.path / "run.json").read_bytes().decode("utf-8", "surrogateescape"))["format"] == 2
+    assert json.loads((folder.path / "run.json").read_bytes().decode("utf-8", "surrogateescape"))["format"] == 3
 
 
 @pytest.mark.parametrize(
