@@ -4,8 +4,8 @@ The bytes received are kept as `NAME.part`, and the server's length, ETag and da
 next attempt requests only the rest, and starts over when the file has changed or the server ignores the range. One
 process downloads while others wait for it.
 
-Why no library does this: `torch.hub` and pooch never resume, and `huggingface_hub` resumes hub repositories only (its `http_get`
-for plain URLs sends no If-Range, and so would join the halves of two different files).
+Why no library does this: `torch.hub` and pooch never resume, and `huggingface_hub` resumes hub repositories only (its
+`http_get` for plain URLs sends no If-Range, and so would join the halves of two different files).
 """
 
 from __future__ import annotations
