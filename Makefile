@@ -24,7 +24,7 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 docs: $(READY)
 	$(BIN)/python -m typer --app app fastcomus.cli.commands utils docs --name fastcomus --title Commands --output docs/cli.md
