@@ -110,6 +110,8 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
         if share < 1 or not (config.k or is_fitting(graph, k, config)):
             graph, maps = build_fitting_graph(rows, k, config, seed, backend, share), None
         tried.append(_cluster_graph(rows, graph, maps, k, config, seed, backend))
+        if graph.has_groups:  # the same whatever the share
+            break
     found = tried[pick_clearest(rows, [one.clusters.labels for one in tried], config.metric)]
     assert found.graph is not None
     _warn_about_graph(found.graph, k, config)

@@ -54,7 +54,9 @@ def build_fitting_graph(
     """
     n, most = len(rows), min(config.n_neighbors, len(rows))
     build = partial(build_knn_graph, rows, metric=config.metric, recall=config.recall, seed=seed, backend=backend)
-    groups = find_groups_apart(normalise_rows(rows) if config.metric == "cosine" else rows, k)
+    # Groups would have been found with a whole share, and are not sought again.
+    places = normalise_rows(rows) if config.metric == "cosine" else rows
+    groups = find_groups_apart(places, k) if share == 1 else None
     if groups is not None:
         return build(n_neighbors=most, groups=groups)
     if k:

@@ -23,6 +23,7 @@ class KnnGraph:
         order: (N,) int64, the rows in an order that keeps linked ones close together, in which products with the graph
             are faster.
         n_neighbors: Neighbours of each row, itself included.
+        has_groups: Whether groups of rows were kept apart.
     """
 
     affinity: csr_array
@@ -30,6 +31,7 @@ class KnnGraph:
     recall: float
     order: np.ndarray
     n_neighbors: int
+    has_groups: bool
 
 
 def build_knn_graph(
@@ -80,7 +82,7 @@ def build_knn_graph(
     # In a symmetric graph strong and weak components are the same; the strong ones are found faster.
     _, component = connected_components(affinity, connection="strong")
     sizes = np.sort(np.bincount(component))[::-1]
-    return KnnGraph(affinity, tuple(sizes.tolist()), reached, order, n_neighbors)
+    return KnnGraph(affinity, tuple(sizes.tolist()), reached, order, n_neighbors, groups is not None)
 
 
 def drop_loops(affinity: csr_array) -> csr_array:

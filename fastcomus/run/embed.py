@@ -170,12 +170,17 @@ def _refuse_other_images(at: Workplace, found: ImageList) -> None:
     root = str(found.root.resolve() if isinstance(found.root, Path) else found.root)
     if at.images in ("", root) or not (parts := sorted((at.folder.path / "objects").glob("part-*.parquet"))):
         return
-    held = {image for part in parts for image in pq.read_table(part, columns=["image"])["image"].to_pylist()}
+    held = {image for part in parts for image in at.folder.read_checked(f"objects/{part.name}", _read_image_names)}
     if not held <= set(found.names):  # else the same photographs, moved
         raise InputError(
             f"{at.folder.path} holds the objects of {at.images}, and {root} has other images. Choose another --run, "
             "add --replace to drop those objects, or give the new images to fastcomus predict or fastcomus assign."
         )
+
+
+def _read_image_names(part: Path) -> list[str]:
+    names: list[str] = pq.read_table(part, columns=["image"])["image"].to_pylist()
+    return names
 
 
 def _make_absolute(path: str) -> str:

@@ -14,7 +14,7 @@ from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
 from fastcomus.store.run_folder import RunFolder
-from fastcomus.store.shelf import KEPT, exchange, find_kept, list_kept, make_id
+from fastcomus.store.shelf import KEPT, exchange, find_kept, list_kept, list_made_of_clusters, make_id
 
 log = logging.getLogger("fastcomus")
 
@@ -72,8 +72,7 @@ def _describe(folder: RunFolder, is_present: bool) -> PastClusters:
     manifest = folder.read_manifest("clusters") or {}
     config, usual = manifest["config"], asdict(ClusterConfig())
     settings = {field.name: config[field.name] for field in fields(ClusterConfig) if field.name in config}
-    patterns = ("clusters", "iteration-*", "evaluation", "exports", "report") if is_present else ("*",)
-    files = (file for pattern in patterns for place in folder.path.glob(pattern) for file in [place, *place.rglob("*")])
+    files = (file for place in list_made_of_clusters(folder) for file in [place, *place.rglob("*")])
     return PastClusters(
         make_id(manifest["fingerprint"]),
         is_present,

@@ -22,6 +22,11 @@ def make_id(fingerprint: str) -> str:
     return fingerprint[:12]
 
 
+def list_made_of_clusters(folder: RunFolder) -> list[Path]:
+    """List the clusters of a run folder and what was made of them: the files and folders that are moved together."""
+    return [entry for pattern in _MADE_OF_CLUSTERS for entry in folder.path.glob(pattern)]
+
+
 def list_kept(folder: RunFolder) -> dict[str, RunFolder]:
     """List the clusters that are put aside, each as a run folder of its own, by id."""
     places = sorted((folder.path / KEPT).glob("*"))
@@ -49,9 +54,8 @@ def exchange(folder: RunFolder, fingerprint: str) -> bool:
     kept = list_kept(folder).get(wanted)
     if kept is None or not kept.is_current("clusters", fingerprint):
         return False
-    for pattern in _MADE_OF_CLUSTERS:  # what an interrupted command left
-        for entry in folder.path.glob(pattern):
-            folder.remove(entry.name)
+    for entry in list_made_of_clusters(folder):  # what an interrupted command left
+        folder.remove(entry.name)
     _move(kept.path, kept.path.with_name(f"{wanted}{_RETURNING}"))
     finish_moves(folder)
     return True
@@ -62,9 +66,8 @@ def finish_moves(folder: RunFolder) -> None:
     if any(place.suffix for place in (folder.path / KEPT).glob("*")):
         folder.writer.claim()
     for leaving in (folder.path / KEPT).glob(f"*{_LEAVING}"):
-        for pattern in _MADE_OF_CLUSTERS:
-            for entry in folder.path.glob(pattern):
-                _move(entry, leaving / entry.name)
+        for entry in list_made_of_clusters(folder):
+            _move(entry, leaving / entry.name)
         _move(leaving, leaving.with_suffix(""))
     for returning in (folder.path / KEPT).glob(f"*{_RETURNING}"):
         for entry in returning.iterdir():

@@ -132,6 +132,9 @@ def test_objects_of_other_images_are_not_dropped_unasked(
         with pytest.raises(InputError, match=r"has other images\. Choose another --run, add --replace"):
             command(other)
     assert tree_bytes(run_copy) == before
+    next((run_copy / "objects").glob("part-*.parquet")).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"part-0000\d\.parquet cannot be read"):
+        Run(run_copy).embed(other)
     assert Run(run_copy).embed(other, replace=True).images == 3
 
 
