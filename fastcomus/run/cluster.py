@@ -6,16 +6,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastcomus.backends.choose import select
-from fastcomus.clusters.cluster import check_count, cluster_embeddings, suggest_counts
-from fastcomus.clusters.count import SuggestedCounts
 from fastcomus.clusters.files import read_clusters, read_names, write_clusters, write_names
-from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.names import carry_names
 from fastcomus.config import Config
 from fastcomus.errors import InputError
@@ -38,6 +34,10 @@ from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 from fastcomus.store.shelf import exchange
 
+if TYPE_CHECKING:
+    from fastcomus.clusters.count import SuggestedCounts
+    from fastcomus.clusters.labels import Clusters
+
 log = logging.getLogger("fastcomus")
 
 Embeddings = Path | ArrayLike | None
@@ -46,8 +46,11 @@ Embeddings = Path | ArrayLike | None
 @stage()
 def cluster(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any]) -> Clusters:
     """Cluster the objects, or rows of the caller's own; see `Run.cluster`."""
-    config = with_settings(at.config, {"cluster": settings})
     rows, source = _read_rows(at.folder, embeddings)
+    config = with_settings(at.config, {"cluster": settings})
+    # Only now, since what these import takes longer than to see that there is nothing to cluster.
+    from fastcomus.clusters.cluster import check_count, cluster_embeddings
+
     check_count(config.cluster, rows)
     at.remember(config)
 
@@ -85,10 +88,11 @@ def cluster(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any
 @stage()
 def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any]) -> SuggestedCounts:
     """Find the number of clusters by every criterion and write a page about them; see `Run.suggest_k`."""
+    rows, _ = _read_rows(at.folder, embeddings)
+    config = with_settings(at.config, {"cluster": settings})
+    from fastcomus.clusters.cluster import check_count, suggest_counts
     from fastcomus.report.count_page import write_count_page
 
-    config = with_settings(at.config, {"cluster": settings})
-    rows, _ = _read_rows(at.folder, embeddings)
     check_count(replace(config.cluster, k=0, method="spectral"), rows)
     if at.folder.read_state() is None:  # else what was asked for here is not remembered
         at.remember(at.config)
@@ -117,6 +121,9 @@ def cluster_rows(
     Raises:
         InputError: If the rows or a setting cannot be used.
     """
+    from fastcomus.backends.choose import select
+    from fastcomus.clusters.cluster import check_count, cluster_embeddings
+
     rows = check_embeddings(embeddings)
     config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}}).cluster
     check_count(config, rows)
