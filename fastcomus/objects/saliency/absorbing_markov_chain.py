@@ -6,7 +6,7 @@ absorbing copy, in which a walk ends. A walk from the background ends soon; one 
 occur at the border, takes long. The expected number of steps, the absorbed time, is the saliency.
 
 Left open by the paper, or different here:
-- superpixels are scikit-image's SLIC in CIELAB, 250 asked for (the paper's number), with compactness and iterations as
+- superpixels are SLIC's in CIELAB, 250 asked for (the paper's number), with compactness and iterations as
   in background_prior.py.
 - images are shrunk to a longest side of at most 400 px; the map is smoothed and enlarged as in background_prior.py.
 """

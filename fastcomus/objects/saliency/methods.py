@@ -77,12 +77,10 @@ def _load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> 
 
 
 METHODS: dict[str, Method] = {
-    "background-prior": Method("robust background detection; no weights", _load_prior, ("scikit-image",)),
-    "minimum-barrier": Method(
-        "minimum barrier distance to the border; no weights", _load_prior, ("numba", "scikit-image")
-    ),
+    "background-prior": Method("robust background detection; no weights", _load_prior, ("numba",)),
+    "minimum-barrier": Method("minimum barrier distance to the border; no weights", _load_prior, ("numba",)),
     "absorbing-markov-chain": Method(
-        "absorbed time of a random walk on superpixels; no weights", _load_prior, ("scikit-image",)
+        "absorbed time of a random walk on superpixels; no weights", _load_prior, ("numba",)
     ),
     "basnet-unsupervised": Method("BASNet trained on DeepUSPS's labels (the paper's)", _load_network_map),
     "basnet-supervised": Method("BASNet trained on human masks", _load_network_map),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from fastcomus.backends.compiled import compile_function
 from fastcomus.errors import InputError
 
 # From 8-bit sRGB to linear RGB, and from that to XYZ.
@@ -13,6 +14,8 @@ _LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055)
 _XYZ_OF_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 # With rows that sum to 1 white becomes (1, 1, 1): the matrix includes the division by the white point D65.
 _XYZ_OF_RGB = (_XYZ_OF_RGB / _XYZ_OF_RGB.sum(axis=1, keepdims=True)).astype(np.float32)
+_STEPS = np.linspace(0.0, 1.0, 2**14 + 1)
+_CUBE_ROOTS = np.where(_STEPS > 0.008856, np.cbrt(_STEPS), 7.787 * _STEPS + 16.0 / 116.0).astype(np.float32)
 
 
 def check_fields(prior: object, above_zero: tuple[str, ...], not_negative: tuple[str, ...]) -> None:
@@ -48,10 +51,28 @@ def shrink_image(pixels: np.ndarray, longest_side_px: int) -> np.ndarray:
 
 def convert_to_cielab(rgb: np.ndarray) -> np.ndarray:
     """Convert (H, W, 3) uint8 sRGB to (H, W, 3) float32 CIELAB with white D65."""
-    xyz = _LINEAR[rgb] @ _XYZ_OF_RGB.T
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), np.float32(7.787) * xyz + np.float32(16.0 / 116.0))
-    x, y, z = f[..., 0], f[..., 1], f[..., 2]
-    return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
+    return _convert(np.ascontiguousarray(rgb), _LINEAR, _XYZ_OF_RGB, _CUBE_ROOTS)
+
+
+@compile_function
+def _convert(rgb, linear, xyz_of_rgb, cube_roots):  # type: ignore[no-untyped-def]
+    """See `convert_to_cielab`; `cube_roots`: CIELAB's f at even steps from 0 to 1, between which it is interpolated."""
+    height, width = rgb.shape[:2]
+    lab = np.empty((height, width, 3), np.float32)
+    f = np.empty(3, np.float32)
+    last = len(cube_roots) - 2
+    for y in range(height):
+        for x in range(width):
+            r, g, b = linear[rgb[y, x, 0]], linear[rgb[y, x, 1]], linear[rgb[y, x, 2]]
+            for i in range(3):
+                place = (xyz_of_rgb[i, 0] * r + xyz_of_rgb[i, 1] * g + xyz_of_rgb[i, 2] * b) * np.float32(last + 1)
+                below = min(np.int32(place), last)
+                low = cube_roots[below]
+                f[i] = low + (cube_roots[below + 1] - low) * (place - np.float32(below))
+            lab[y, x, 0] = np.float32(116) * f[1] - np.float32(16)
+            lab[y, x, 1] = np.float32(500) * (f[0] - f[1])
+            lab[y, x, 2] = np.float32(200) * (f[1] - f[2])
+    return lab
 
 
 def stretch_to_unit(values: np.ndarray) -> np.ndarray:

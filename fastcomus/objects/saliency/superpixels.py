@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from skimage.segmentation import slic
 
+from fastcomus.backends.compiled import compile_function
 from fastcomus.objects.saliency.prior_images import (
     check_pixels,
     convert_to_cielab,
@@ -16,6 +16,7 @@ from fastcomus.objects.saliency.prior_images import (
     shrink_image,
     stretch_to_unit,
 )
+from fastcomus.objects.saliency.slic import cut_superpixels
 
 
 @dataclass(frozen=True)
@@ -49,57 +50,43 @@ def compute_superpixel_saliency(
     """
     check_pixels(pixels)
     lab = convert_to_cielab(shrink_image(pixels, working_side_px))
-    labels = compute_superpixels(lab, superpixels, compactness)
+    labels = cut_superpixels(lab, superpixels, compactness)
     saliency = saliency_of(measure_regions(lab, labels))[labels].astype(np.float32)
     smooth = gaussian_filter(saliency, smoothing * max(labels.shape), mode="nearest")
     return enlarge_saliency_map(stretch_to_unit(smooth), pixels.shape[:2])
 
 
-def compute_superpixels(lab: np.ndarray, count: int, compactness: float) -> np.ndarray:
-    """Compute superpixels by SLIC: (H, W) int64, numbered from 0 without gaps.
-
-    Args:
-        lab: (H, W, 3) float32 CIELAB.
-        count: Number asked for; SLIC gives about 10 % fewer.
-        compactness: The colour difference that weighs as much as the step from one superpixel to the next.
-    """
-    # slic first stretches its input to [0, 1], so that the compactness must be divided by its range.
-    span = float(lab.max() - lab.min()) or 1.0
-    labels = slic(
-        lab,
-        n_segments=min(count, lab.shape[0] * lab.shape[1]),
-        compactness=compactness / span,
-        max_num_iter=5,
-        convert2lab=False,
-        start_label=0,
-        channel_axis=-1,
-    )
-    used = np.bincount(labels.ravel()) > 0
-    numbered: np.ndarray = (np.cumsum(used) - 1)[labels]
-    return numbered
-
-
 def measure_regions(lab: np.ndarray, labels: np.ndarray) -> Regions:
     """Measure superpixels of `lab` (H, W, 3) and find their neighbours; `labels`: (H, W), from 0 without gaps."""
-    height, width = labels.shape
-    count = int(labels.max()) + 1
-    flat = labels.ravel()
-    size_px = np.bincount(flat, minlength=count)
-    colour = np.stack([np.bincount(flat, lab[..., c].ravel(), count) / size_px for c in range(3)], axis=1)
-    y = np.bincount(flat, np.repeat(np.arange(height) + 0.5, width), count) / (size_px * height)
-    x = np.bincount(flat, np.tile(np.arange(width) + 0.5, height), count) / (size_px * width)
-    touching = np.zeros((count, count), dtype=bool)
-    touching[labels[:, :-1], labels[:, 1:]] = True
-    touching[labels[:-1], labels[1:]] = True
-    touching |= touching.T
-    np.fill_diagonal(touching, False)
-    on_border = np.zeros(count, dtype=bool)
-    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        on_border[side] = True
+    given = np.ascontiguousarray(lab), np.ascontiguousarray(labels, np.int32)  # of one kind, to be compiled once
+    means, touching, on_border = _measure(*given, int(labels.max()) + 1)
     # All superpixels on the border are linked, so that an object does not divide the background.
     linked = touching | (on_border[:, None] & on_border)
     np.fill_diagonal(linked, False)
-    return Regions(compute_pairwise_distance(colour), np.stack([y, x], axis=1), touching, linked, on_border)
+    return Regions(compute_pairwise_distance(means[:, :3]), means[:, 3:], touching, linked, on_border)
+
+
+@compile_function
+def _measure(lab, labels, count):  # type: ignore[no-untyped-def]
+    """Means (count, 5) float64 of colour, y, x (both as fractions); who touches whom; who is on the border."""
+    height, width = labels.shape
+    sums = np.zeros((count, 6))
+    touching = np.zeros((count, count), np.bool_)
+    on_border = np.zeros(count, np.bool_)
+    for y in range(height):
+        for x in range(width):
+            label = labels[y, x]
+            for channel in range(3):
+                sums[label, channel] += lab[y, x, channel]
+            sums[label, 3] += (y + 0.5) / height
+            sums[label, 4] += (x + 0.5) / width
+            sums[label, 5] += 1
+            for other in (labels[min(y + 1, height - 1), x], labels[y, min(x + 1, width - 1)]):
+                if other != label:
+                    touching[label, other] = touching[other, label] = True
+            if y in (0, height - 1) or x in (0, width - 1):
+                on_border[label] = True
+    return sums[:, :5] / sums[:, 5:], touching, on_border
 
 
 def compute_pairwise_distance(points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""CIELAB colours against scikit-image's, the graph of superpixels against plain loops."""
+"""CIELAB colours and superpixels against scikit-image's, the graph of superpixels against plain loops."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from itertools import product
 
 import numpy as np
 import pytest
+import skimage.data
 from prior_cases import small_case
+from scipy import ndimage
 from skimage.color import rgb2lab
+from skimage.segmentation import slic
 
 from fastcomus.objects.saliency.prior_images import convert_to_cielab
+from fastcomus.objects.saliency.slic import cut_superpixels
 
 
 def test_cielab_is_scikit_images() -> None:
@@ -30,3 +34,24 @@ def test_regions_are_those_of_plain_loops() -> None:
     expected = [((i // 6 + 0.5) / 5, (i % 6 + 0.5) / 6) for i in range(30)]
     np.testing.assert_allclose(regions.position, expected)
     assert regions.on_border.sum() == 18
+
+
+def test_superpixels_are_connected_numbered_and_as_uniform_as_scikit_images() -> None:
+    lab = convert_to_cielab(skimage.data.astronaut()[:300:2, ::2])
+    labels = cut_superpixels(lab, 200, 20.0)
+    count = int(labels.max()) + 1
+    assert (np.bincount(labels.ravel()) > 0).all() and 150 < count < 230
+    assert all(ndimage.label(labels == one)[1] == 1 for one in range(count))
+    theirs = slic(lab / 100, 200, 20.0 / 100, max_num_iter=5, convert2lab=False, start_label=0, channel_axis=-1)
+
+    def measure_spread(of: np.ndarray) -> float:
+        return float(sum(((lab[of == one] - lab[of == one].mean(axis=0)) ** 2).sum() for one in np.unique(of)))
+
+    assert measure_spread(labels) < 1.05 * measure_spread(theirs)
+
+
+def test_superpixels_do_not_cross_a_clear_edge() -> None:
+    rgb = np.full((60, 90, 3), 40, np.uint8)
+    rgb[:, 37:] = 220
+    labels = cut_superpixels(convert_to_cielab(rgb), 40, 20.0)
+    assert not set(labels[:, :37].ravel().tolist()) & set(labels[:, 37:].ravel().tolist())
