@@ -91,8 +91,8 @@ class EmbedConfig:
         choices=PRECISIONS,
     )
     embed_batch: int = define_setting(
-        32,
-        "Crops per pass of the encoder; fewer where memory is short. 0: as many as the free memory of a GPU holds.",
+        0,
+        "Crops per pass of the encoder; fewer where memory is short. 0: 32 on a CPU, up to 256 that fit on a GPU.",
         least=0,
     )
     compile: bool = define_setting(
@@ -273,9 +273,9 @@ class PredictConfig:
     )
     flip: bool = define_setting(False, "Average the prediction with that of the mirrored image.")
     predict_batch: int = define_setting(
-        4,
-        "Images of equal size per pass of the network (with flip, and their mirror images); more suit a GPU, fewer are "
-        "taken where memory is short. 0: as many as the free memory of a GPU holds.",
+        0,
+        "Images of equal size per pass of the network (with flip, and their mirror images); fewer where memory is "
+        "short. 0: 4 on a CPU, up to 64 that fit on a GPU.",
         least=0,
     )
 
