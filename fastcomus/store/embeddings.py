@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.sparse import issparse
 
-from fastcomus.errors import InputError, get_first_line
+from fastcomus.errors import InputError, get_first_line, suggest_path
 from fastcomus.store.integrity import compute_file_digest
 
 _HELD_BYTES = 2**30  # of embeddings in memory; more are left in a file
@@ -111,6 +111,9 @@ def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
                 raise InputError(f"{file} has no column embedding; it has {', '.join(names)}.")
             rows = extract_embeddings(pq.read_table(file, columns=["embedding"]))
         return rows, compute_file_digest(file)
+    except FileNotFoundError as error:
+        near = suggest_path(file) or "; give an .npy file or Parquet with a column embedding."
+        raise InputError(f"the embeddings {file} do not exist{near}") from error
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
