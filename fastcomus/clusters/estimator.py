@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastcomus.backends.choose import select
 from fastcomus.clusters.assignment import assign_embeddings
-from fastcomus.clusters.cluster import Clustered, check_count, cluster_embeddings
+from fastcomus.clusters.checks import check_count
+from fastcomus.clusters.cluster import Clustered, cluster_embeddings
 from fastcomus.clusters.labels import build_clusters
 from fastcomus.config import AssignConfig, ClusterConfig, Config
 from fastcomus.settings import with_settings
