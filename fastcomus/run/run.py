@@ -116,18 +116,21 @@ class Run:
         return read_shards(self.folder)
 
     def cluster(
-        self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
+        self,
+        embeddings: Path | ArrayLike | None = None,
+        graph: Any = None,
+        **settings: Unpack[keywords.ClusterSettings],
     ) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own (steps 4 to 7); of objects, write class maps, too.
 
         Args:
-            embeddings: Rows to cluster instead: an array (N, D), an .npy file, or a Parquet file with a
-                column `embedding`.
+            embeddings: Rows to cluster instead: an array (N, D), an .npy file, or Parquet with a column `embedding`.
+            graph: Links between the objects: an .npz file of SciPy's or a matrix, see `fastcomus.cluster`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """
         from fastcomus.run.cluster import cluster
 
-        return cluster(self.workplace, embeddings, settings=settings)
+        return cluster(self.workplace, embeddings, graph, settings=settings)
 
     def suggest_k(
         self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
@@ -215,7 +218,7 @@ class Run:
         masks: Path | str = "",
         **settings: Unpack[keywords.AssignSettings],
     ) -> Path:
-        """Put new objects into the clusters that are there, without clustering again.
+        """Put new objects into the clusters that are there; return assigned.parquet with their clusters and novelty.
 
         Args:
             images: Images whose objects are found and embedded as this run's were; or give `embeddings`.
@@ -223,10 +226,6 @@ class Run:
             embeddings: New rows: an .npy file, or a Parquet file with a column `embedding`.
             masks: Folder of object masks of the new images, where the run had masks of its own.
             **settings: See `config.AssignConfig`.
-
-        Returns:
-            The file assigned.parquet, a row for each object: image and box where there are any, cluster, distance,
-            novelty, is_outlier, and name where clusters have names.
         """
         from fastcomus.run.assign import assign
 
