@@ -268,7 +268,7 @@ def run_command(
     from fastcomus.evaluation.score_table import format_table
 
     run.configure(given)
-    for evaluation in run.run(images, truth, classes or "", replace=replace):
+    for evaluation in run.run(images, truth, classes or "", replace=replace, report=True):
         Console().print(format_table(evaluation))
     run.report()
 
