@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix, diags_array
@@ -10,6 +11,11 @@ from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 
 from fastcomus.backends.interface import Backend
 from fastcomus.store.embeddings import normalise_rows
+
+if TYPE_CHECKING:
+    from fastcomus.clusters.kept_graph import GraphKeeper
+
+FEW_ROWS = 2_000  # up to which gaps are looked for (all distances fit into 16 MB) and nothing is kept
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class KnnGraph:
             are faster.
         n_neighbors: Neighbours of each row, itself included; 0 for a graph of the user's own.
         has_groups: Whether groups of rows were kept apart.
+        keeper: Keeps its eigenmaps, or None.
     """
 
     affinity: csr_array
@@ -32,6 +39,7 @@ class KnnGraph:
     order: np.ndarray
     n_neighbors: int
     has_groups: bool
+    keeper: GraphKeeper | None = None
 
 
 def build_knn_graph(

@@ -19,6 +19,7 @@ from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_gr
 from fastcomus.clusters.count import SuggestedCounts
 from fastcomus.clusters.files import read_clusters, read_names, write_clusters, write_names
 from fastcomus.clusters.graph import take_graph
+from fastcomus.clusters.kept_graph import GraphKeeper
 from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.names import carry_names
 from fastcomus.config import ClusterConfig, Config
@@ -73,7 +74,7 @@ def cluster(at: Workplace, embeddings: Embeddings, graph: Graph = None, *, setti
             _finish(at, clusters, whole, given.has_images)
             return clusters
         folder.begin("clusters", whole)
-        found = given.cluster(config, at.backend)
+        found = given.cluster(config, at.backend, folder)
         clusters = found.clusters
         images = read_shards(folder, ["image"])["image"] if given.has_images else None
         write_clusters(folder, clusters, found.maps, images)
@@ -95,11 +96,12 @@ def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, A
     from fastcomus.report.count_page import write_count_page
 
     config = with_settings(at.config, {"cluster": settings})
-    rows, _ = _read_rows(at.folder, embeddings)
+    rows, source = _read_rows(at.folder, embeddings)
     check_count(replace(config.cluster, k=0, method="spectral"), rows)
     if at.folder.read_state() is None:  # else what was asked for here is not remembered
         at.remember(at.config)
-    suggested = suggest_counts(rows, config.cluster, config.seed, at.backend)
+    keeper = GraphKeeper(at.folder, source, config.cluster, config.seed)
+    suggested = suggest_counts(rows, config.cluster, config.seed, at.backend, keeper)
     count(objects=suggested.objects, **suggested.counts)
     at.folder.write_json("suggest-k/counts.json", asdict(suggested))
     log.info("suggest-k: open %s", write_count_page(at.folder, suggested, config.cluster.choose_k))
@@ -163,11 +165,13 @@ class _Given:
             assert self.rows is not None
             check_count(config, self.rows)
 
-    def cluster(self, config: Config, backend: Backend) -> Clustered:
+    def cluster(self, config: Config, backend: Backend, folder: RunFolder | None = None) -> Clustered:
+        """Cluster; in a run `folder` the graph is kept."""
         if self.graph is not None:
             return cluster_graph(take_graph(self.graph), self.rows, config.cluster, config.seed, backend)
         assert self.rows is not None
-        return cluster_embeddings(self.rows, config.cluster, config.seed, backend)
+        keeper = GraphKeeper(folder, self.source, config.cluster, config.seed) if folder else None
+        return cluster_embeddings(self.rows, config.cluster, config.seed, backend, keeper)
 
     def collect_facts(self) -> dict[str, str]:
         """Return what the manifest holds of a graph of the caller's own."""
