@@ -252,7 +252,7 @@ class Run(Looking):
         """Write the masks of an iteration with their images in the format of another tool.
 
         Args:
-            format: "coco", "voc", "yolo" or "labelme"; "onnx" writes the network (`segmentation.onnx.LabelledImages`).
+            format: One of `exports.export.FORMATS` such as "coco"; "onnx" writes the network instead.
             output: New folder to write, which is returned; by default exports/iteration-N-FORMAT in the run folder. For
                 "onnx" a file, by default segmenter.onnx in the run folder.
             iteration: Iteration whose masks to take; by default the last.
