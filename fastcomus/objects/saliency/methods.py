@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.objects.saliency.mask_folder import MaskFolder
-from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
+
+if TYPE_CHECKING:
+    import torch
+
+    from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def _load_prior(name: str, config: EmbedConfig, device: torch.device) -> Propose
 
 
 def _load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:
+    import torch
+
     from fastcomus.objects.saliency.network_map import load_network_map
 
     def load_prior(prior: str) -> Proposer:
