@@ -82,7 +82,7 @@ def train_saliency_command(
     given: dict[str, dict[str, Any]],
     images: Images,
     output: Annotated[
-        Path | None, typer.Option(help="Checkpoint file to write; by default saliency/network.safetensors in the run.")
+        Path | None, typer.Option(help="Checkpoint file to write; by default it lies in saliency/ of the run.")
     ] = None,
 ) -> None:
     """Train a saliency network of your own on unlabelled images, for embed --saliency FILE."""

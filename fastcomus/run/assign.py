@@ -18,6 +18,7 @@ from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.progress import count
 from fastcomus.run.contents import read_clustered_rows, read_clusters_manifest, read_embedding_rows
 from fastcomus.run.embed import embed
+from fastcomus.run.own_network import restore_saliency
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import to_dict, with_settings
@@ -109,7 +110,7 @@ def _embed_new_images(
 ) -> tuple[pa.Table, np.ndarray]:
     """Embed new images as those of this run were; return their objects and embeddings (M, D) float32."""
     found = find_listed_images(images)
-    device, config = str(at.backend.device), at.config
+    device, config = str(at.backend.device), replace(at.config, embed=restore_saliency(at.config, at.folder))
     new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config))
     embed(new, found, engine="local", address="", settings={"masks": str(masks)})
     return read_shards(target, ["image", "x0", "y0", "x1", "y1"]), read_embedding_rows(target)

@@ -27,6 +27,7 @@ from fastcomus.objects.saliency.methods import METHODS, check_saliency, load_pro
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import read_skipped
 from fastcomus.run.engines.work import Loaded, Stored
+from fastcomus.run.own_network import mark_saliency, obtain_saliency, shorten_saliency
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
@@ -77,7 +78,8 @@ def embed(
     if not replace:
         _refuse_other_images(at, found)
 
-    shards = _cut_into_shards(found, chosen)
+    mark = mark_saliency(found, config)
+    shards = _cut_into_shards(found, dataclasses.replace(chosen, saliency=mark))
     whole = _fingerprint_all(shards, found)
     parts = read_part_digests(folder)
     missing = [one for one in shards if not has_shard(folder, one.index, one.fingerprint, parts.get(one.index, ""))]
@@ -85,6 +87,8 @@ def embed(
         at.remember(config, found.root)
         log.info("embed: up to date, %d images", len(found.names))
         return _count_embedded(at, len(found.names))
+
+    chosen = dataclasses.replace(chosen, saliency=obtain_saliency(mark, found, config, at))
 
     def store(made: EmbeddedShard) -> None:
         shard = shards[made.index]
@@ -106,7 +110,8 @@ def embed(
             reach_safe_point()
     listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
     skipped = pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA)
-    finish_shards(folder, len(shards), skipped, _fingerprint_all(shards, found))
+    found_by = shorten_saliency(chosen.saliency, folder)
+    finish_shards(folder, len(shards), skipped, _fingerprint_all(shards, found), saliency=found_by)
     embedded = _count_embedded(at, len(found.names))
     log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
     _log_skipped(at)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
 
+AUTO = "auto"  # a network that the photographs teach, or a prior; `run/own_network.py` says which
+
 
 @dataclass(frozen=True)
 class Method:
@@ -105,6 +107,7 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
     Raises:
         InputError: If `check_saliency` does, a package is missing, or weights are not available.
     """
+    assert config.saliency != AUTO or config.masks, "auto stands for a method that has to be chosen before"
     check_saliency(config)
     if config.masks:
         return _load_mask_folder(config)
@@ -133,10 +136,10 @@ def check_saliency(config: EmbedConfig, images: Sequence[str] = ()) -> None:
     """
     if config.masks:
         _load_mask_folder(config).check_names(images)
-    elif config.saliency not in METHODS and not Path(config.saliency).is_file():
+    elif config.saliency not in (AUTO, *METHODS) and not Path(config.saliency).is_file():
         raise InputError(
-            f"saliency must be one of {', '.join(METHODS)}, or a checkpoint file that is there; got "
-            f"{config.saliency!r}{suggest_names(config.saliency, METHODS)}"
+            f"saliency must be one of {', '.join([AUTO, *METHODS])}, or a checkpoint file that is there; got "
+            f"{config.saliency!r}{suggest_names(config.saliency, [AUTO, *METHODS])}"
         )
 
 
