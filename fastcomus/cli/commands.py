@@ -100,9 +100,13 @@ def cluster_command(
     embeddings: Annotated[
         Path | None, typer.Option(help="Cluster these rows instead: .npy (N, D), or Parquet with a column embedding.")
     ] = None,
+    graph: Annotated[
+        Path | None,
+        typer.Option(help="Weights of links between the objects, instead of neighbours: .npz of SciPy, (N, N)."),
+    ] = None,
 ) -> None:
     """Cluster the objects and write the class maps of the clusters."""
-    run.cluster(embeddings, **given["cluster"])
+    run.cluster(embeddings, graph, **given["cluster"])
 
 
 @register_command(app, "cluster")
@@ -264,7 +268,7 @@ def run_command(
     from fastcomus.evaluation.score_table import format_table
 
     run.configure(given)
-    for evaluation in run.run(images, truth, classes or "", replace=replace):
+    for evaluation in run.run(images, truth, classes or "", replace=replace, report=True):
         Console().print(format_table(evaluation))
     run.report()
 

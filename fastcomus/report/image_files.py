@@ -17,8 +17,8 @@ from fastcomus.backends.interface import Backend
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.images.found import UnreadableImage
 from fastcomus.report.findings import Findings
+from fastcomus.report.page_folder import PageFolder
 from fastcomus.store.masks import get_mask_path, read_class_map
-from fastcomus.store.run_folder import RunFolder
 
 THUMBNAIL = 112  # pixels, both sides
 PICTURE = 320  # pixels, the longer side
@@ -96,7 +96,7 @@ def draw_images(
     work: Sequence[ImageWork],
     found: Findings,
     colours: np.ndarray,
-    target: RunFolder,
+    target: PageFolder,
     backend: Backend,
     workers: int,
     on_image: Callable[[int], None],
@@ -120,20 +120,13 @@ def draw_images(
         yield drawn
 
 
-def _draw(found: Findings, colours: np.ndarray, target: RunFolder, backend: Backend, work: ImageWork) -> DrawnImage:
-    assert found.objects is not None
+def _draw(found: Findings, colours: np.ndarray, target: PageFolder, backend: Backend, work: ImageWork) -> DrawnImage:
     try:
-        pixels = backend.decode(found.objects.root / work.name, found.config.embed.max_pixels)
+        size = _draw_photograph(found, target, backend, work)
     except UnreadableImage as error:
         return DrawnImage(work, error=str(error))
-    image = Image.fromarray(pixels)
-    for row in work.objects:
-        _write(target, get_thumbnail_file(row), _encode_jpeg(_crop_thumbnail(image, found.objects.boxes[row])))
     if work.number is None:
         return DrawnImage(work)
-    small = image.copy()
-    small.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    _write(target, get_picture_file(work.number), _encode_jpeg(small))
     labels: list[tuple[int, ...] | None] = []
     for iteration in found.iterations:
         mask = get_mask_path(f"iteration-{iteration}", work.name)
@@ -143,9 +136,34 @@ def _draw(found: Findings, colours: np.ndarray, target: RunFolder, backend: Back
         class_map = read_class_map(found.folder, mask)
         labels.append(tuple((np.unique(class_map[class_map > 0]).astype(int) - 1).tolist()))
         dropped = {cluster for cluster in range(len(colours)) if found.names.is_dropped(cluster)}
-        overlay = _encode_overlay_png(class_map, small.size, colours, dropped)
+        overlay = _encode_overlay_png(class_map, size, colours, dropped)
         _write(target, get_overlay_file(work.number, iteration), overlay)
-    return DrawnImage(work, small.size, tuple(labels))
+    return DrawnImage(work, size, tuple(labels))
+
+
+def _draw_photograph(found: Findings, target: PageFolder, backend: Backend, work: ImageWork) -> tuple[int, int]:
+    """Write the thumbnails and the small photograph of an image; return its size, or (0, 0) without one.
+
+    The image is not read where they are there already.
+    """
+    assert found.objects is not None
+    picture = None if work.number is None else get_picture_file(work.number)
+    files = [get_thumbnail_file(row) for row in work.objects] + [picture] * (picture is not None)
+    if all([target.keep_picture(file) for file in files if file]):  # each of them, so that all are marked
+        return _read_size(target, picture) if picture else (0, 0)
+    image = Image.fromarray(backend.decode(found.objects.root / work.name, found.config.embed.max_pixels))
+    for row in work.objects:
+        _write(target, get_thumbnail_file(row), _encode_jpeg(_crop_thumbnail(image, found.objects.boxes[row])))
+    if picture is None:
+        return (0, 0)
+    image.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+    _write(target, picture, _encode_jpeg(image))
+    return image.size
+
+
+def _read_size(target: PageFolder, picture: str) -> tuple[int, int]:
+    with Image.open(target.resolve_file(picture)) as image:
+        return image.size
 
 
 def _crop_thumbnail(image: Image.Image, box: np.ndarray) -> Image.Image:
@@ -203,6 +221,6 @@ def _encode_jpeg(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def _write(target: RunFolder, name: str, content: bytes) -> None:
+def _write(target: PageFolder, name: str, content: bytes) -> None:
     with target.replace_file(name) as path:
         path.write_bytes(content)

@@ -15,17 +15,18 @@ from fastcomus.report.findings import Findings
 from fastcomus.report.image_files import DrawnImage, draw_images, get_thumbnail_file, plan_image_work
 from fastcomus.report.image_pages import write_image_data
 from fastcomus.report.overview import make_overview
-from fastcomus.report.page import Page, write_page
+from fastcomus.report.page import VERSION, Page, write_page
+from fastcomus.report.page_folder import PageFolder
 from fastcomus.report.plots import plot_training_curve
 from fastcomus.report.samples import choose_shown_images, sample_every_cluster
 from fastcomus.report.scores import build_confusion_table, build_score_table, plot_class_sizes
+from fastcomus.report.script_data import write_script
 from fastcomus.store.integrity import compute_file_digest
-from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
 log = logging.getLogger("fastcomus")
 
-_LOOK = 1  # to be raised when the files of the report change, so that older reports are written again
+_LOOK = 2  # to be raised when the files of the report change, so that older reports are written again
 
 
 def write_report(found: Findings, backend: Backend, workers: int) -> Path:
@@ -43,8 +44,14 @@ def write_report(found: Findings, backend: Backend, workers: int) -> Path:
     if found.folder.is_current("report", stage):
         log.info("report: up to date, %s", index)
         return index
-    found.folder.begin("report", stage)
-    target = RunFolder(found.folder.resolve_file("report"))
+    target = PageFolder(found.folder.resolve_file("report"))
+    with target.refresh(stage):
+        _write_pages(found, stage, target, backend, workers)
+    log.info("report: open %s", index)
+    return index
+
+
+def _write_pages(found: Findings, stage: str, target: PageFolder, backend: Backend, workers: int) -> None:
     settings, clusters = found.config.report, found.clusters
     colours = choose_cluster_colours(len(clusters.sizes), found.names)
     cards = make_cluster_cards(found.rows, clusters, settings.samples)
@@ -83,11 +90,10 @@ def write_report(found: Findings, backend: Backend, workers: int) -> Path:
         scores=build_score_table(evaluations),
         confusion=build_confusion_table(evaluations, found.names),
         figures=figures,
+        version=stage,
     )
+    write_script(target, VERSION, "fastcomus.newest", {"version": stage, "iterations": len(found.iterations)})
     write_page(target, page)
-    found.folder.finish("report", stage)
-    log.info("report: open %s", index)
-    return index
 
 
 def _draw(
@@ -95,7 +101,7 @@ def _draw(
     objects: list[int],
     on_cards: list[int],
     colours: list[str],
-    target: RunFolder,
+    target: PageFolder,
     backend: Backend,
     workers: int,
 ) -> list[DrawnImage]:
@@ -106,7 +112,9 @@ def _draw(
     work = plan_image_work(
         sorted(set(objects)), found.objects.images, {name: number for number, name in enumerate(shown)}
     )
-    with show_progress("report", len(work), "images") as advance:
+    objects_fingerprint = (found.folder.read_manifest("objects") or {}).get("fingerprint")
+    drawn_from = compute_fingerprint(look=_LOOK, objects=objects_fingerprint, shown=shown)
+    with show_progress("report", len(work), "images") as advance, target.draw_pictures(drawn_from):
         drawn = list(draw_images(work, found, parse_rgb(colours), target, backend, workers, advance))
     for image in drawn:
         if image.error:
@@ -121,6 +129,7 @@ def _compute_report_fingerprint(found: Findings) -> str:
         look=_LOOK,
         config=asdict(found.config),
         device=found.device,
+        timed=sorted(found.seconds),
         stages=[(found.folder.read_manifest(stage) or {}).get("fingerprint") for stage in stages],
         scores=[compute_file_digest(file) for file in scores if file.exists()],
         names=found.names.given,

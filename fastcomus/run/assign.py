@@ -43,6 +43,11 @@ def assign(
     config = with_settings(at.config, {"assign": settings})
     _check_input(config, images, embeddings, masks)
     manifest = read_clusters_manifest(at.folder)
+    if manifest.get("graph"):
+        raise InputError(
+            "these clusters were made on a graph of your own, in which new objects have no links; cluster all objects "
+            "together."
+        )
     names, rows = read_names(at.folder, manifest), read_clustered_rows(at.folder, manifest)
     target = RunFolder(output or at.folder.path / "assigned")
     if images:

@@ -83,6 +83,8 @@ def check_source(folder: RunFolder, clusters: Mapping[str, Any], now: str) -> No
 
 def read_clustered_rows(folder: RunFolder, clusters: Mapping[str, Any]) -> np.ndarray:
     """Return the embeddings that the clusters were made of, (N, D) float32; raise InputError if they changed since."""
+    if clusters["source"] == clusters.get("graph"):
+        raise InputError("these clusters were made of a graph alone, without embeddings; cluster both together.")
     if clusters["images"]:
         rows, source = read_embedding_rows(folder), read_objects_fingerprint(folder)
     elif clusters["embeddings"]:

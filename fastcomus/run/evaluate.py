@@ -25,7 +25,7 @@ from fastcomus.run.workplace import Workplace
 log = logging.getLogger("fastcomus")
 
 
-@stage()
+@stage(writes=False)  # but one file, which is whole or absent
 def evaluate(
     at: Workplace,
     truth: Path | str,

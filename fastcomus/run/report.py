@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastcomus.clusters.files import read_clusters, read_names
+from fastcomus.config import Config
+from fastcomus.errors import InputError
 from fastcomus.progress import count
 from fastcomus.report.findings import Findings, ShownObjects
 from fastcomus.report.shown_names import ShownNames
@@ -25,10 +28,12 @@ from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
 from fastcomus.store.objects_table import read_shards
 
+log = logging.getLogger("fastcomus")
 
-@stage()
+
+@stage(writes=False)
 def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
-    """Write the report and return its first page; see `Run.report`."""
+    """Write the report and return its first page, also while another process trains; see `Run.report`."""
     config, folder = with_settings(at.config, {"report": settings}), at.folder
     manifest = read_clusters_manifest(folder)
     names = ShownNames(read_names(folder, manifest))
@@ -37,7 +42,7 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
         source, table = open_image_source(at), read_shards(folder, ["image", "x0", "y0", "x1", "y1"])
         boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
         objects = ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes)
-    at.remember(config)
+    _remember(at, config)
     found = Findings(
         folder=folder,
         config=config,
@@ -55,3 +60,14 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     )
     count(objects=len(rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
     return write_report(found, at.backend, at.workers)
+
+
+def _remember(at: Workplace, config: Config) -> None:
+    """Remember settings of the report, unless another process writes to the run folder just now."""
+    if config == at.config and at.folder.read_state() is not None:
+        return
+    try:
+        with at.hold_folder():
+            at.remember(config)
+    except InputError:
+        log.info("report: another process writes here, so that the settings are not remembered")

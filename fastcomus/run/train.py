@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from fastcomus.config import STAGES, TrainConfig
+from fastcomus.errors import InputError
 from fastcomus.images.listing import find_listed_images
 from fastcomus.images.names import check_names
 from fastcomus.images.stamps import stamp_images
@@ -36,8 +37,11 @@ log = logging.getLogger("fastcomus")
 
 
 @stage()
-def train(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
-    """Train the iterations that are not up to date and return the last one's folder; see `Run.train`."""
+def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], object] | None = None) -> Path:
+    """Train the iterations that are not up to date and return the last one's folder; see `Run.train`.
+
+    `then` is called after each of them by the first process; its InputError is told and ends nothing.
+    """
     folder = at.folder
     config = with_settings(at.config, _sort_by_stage(settings, "train", "predict"))
     clusters, source = read_clusters_manifest(folder), open_image_source(at)
@@ -54,12 +58,21 @@ def train(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
         for iteration in range(1, config.train.iterations + 1):
             follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
             count(iterations=1)
+            if then is not None and at.processes.is_first:
+                _refresh(then)
             if iteration > 1 and config.train.stop_agreement:
                 agreement = measure_agreement(iteration, sources, at)
                 log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
                 if agreement >= config.train.stop_agreement:
                     break
     return folder.path / f"iteration-{iteration}"
+
+
+def _refresh(then: Callable[[], object]) -> None:
+    try:
+        then()
+    except InputError as error:
+        log.warning("report: %s", error)
 
 
 def _find_more_images(folder: RunFolder, config: TrainConfig) -> list[ImageSource]:
