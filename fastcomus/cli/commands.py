@@ -193,13 +193,14 @@ def name_command(
     from rich.console import Console
 
     from fastcomus.cli.tables import build_name_table
-    from fastcomus.clusters.files import read_clusters
+    from fastcomus.clusters.files import count_objects
     from fastcomus.clusters.names import parse_names
+    from fastcomus.run.contents import read_clusters_manifest
 
     if names and file:
         raise InputError("give either names or --file, not both.")
     named = run.name(file or parse_names(names or []))
-    Console().print(build_name_table(named, read_clusters(run.folder).sizes.tolist()))
+    Console().print(build_name_table(named, count_objects(run.folder, read_clusters_manifest(run.folder))))
 
 
 @register_command(app)
