@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.clusters.labels import Clusters
 from fastcomus.store.corrections import NO_CLUSTER
+
+if TYPE_CHECKING:
+    from fastcomus.clusters.labels import Clusters
 
 Corrected = Mapping[int, int]  # where each corrected object belongs, by its row; NO_CLUSTER for what is none
 
@@ -47,7 +50,7 @@ def correct_clusters(found: Clusters, corrected: Corrected) -> Clusters:
     k = count_clusters(corrected, len(found.sizes))
     added = np.full((k - len(found.centres), found.centres.shape[1]), np.nan, found.centres.dtype)
     centres, sizes = np.concatenate([found.centres, added]), np.bincount(labels[labels >= 0], minlength=k)
-    return Clusters(labels, found.distances, is_core, centres, sizes)
+    return replace(found, labels=labels, is_core=is_core, centres=centres, sizes=sizes)
 
 
 def fill_centres(clusters: Clusters, places: np.ndarray) -> Clusters:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from fastcomus.clusters.corrections import correct_clusters, count_clusters, settle_corrections
-from fastcomus.clusters.eigenmaps import Eigenmaps
-from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.names import ClusterNames, name_clusters, number_names
 from fastcomus.errors import InputError, suggest_path
 from fastcomus.store.corrections import read_corrections
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
+
+if TYPE_CHECKING:
+    from fastcomus.clusters.eigenmaps import Eigenmaps
+    from fastcomus.clusters.labels import Clusters
 
 NAMES_FILE = "names.toml"
 _HEADER = '# Names of this run\'s clusters by number: equal names merge clusters, "-" drops one.\n'
@@ -68,6 +70,8 @@ def read_corrected_manifest(folder: RunFolder) -> dict[str, Any] | None:
 
 def read_found_clusters(folder: RunFolder) -> Clusters:
     """Read the clusters as they were found, without corrections."""
+    from fastcomus.clusters.labels import Clusters
+
     centres = folder.read_array("clusters/centres.npy")
     table = folder.read_table("clusters/clusters.parquet")
     labels = table["found_cluster" if "found_cluster" in table.column_names else "cluster"].to_numpy()
@@ -82,6 +86,8 @@ def read_found_clusters(folder: RunFolder) -> Clusters:
 
 def read_eigenmaps(folder: RunFolder) -> Eigenmaps:
     """Read the eigenmaps that `write_clusters` wrote, with their exactness from the stage's manifest."""
+    from fastcomus.clusters.eigenmaps import Eigenmaps
+
     manifest = folder.read_manifest("clusters") or {}
     rows, eigenvalues = (folder.read_array(f"clusters/{name}.npy") for name in ("eigenmaps", "eigenvalues"))
     return Eigenmaps(rows, eigenvalues, manifest["residual"], manifest["orthonormality"])

@@ -9,16 +9,19 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from fastcomus.backends.interface import Backend
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.images.found import UnreadableImage
 from fastcomus.report.findings import Findings, ShownObjects
 from fastcomus.report.page_folder import PageFolder
 from fastcomus.store.masks import get_mask_path, read_class_map
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 THUMBNAIL = 112  # pixels, both sides
 PICTURE = 320  # pixels, the longer side

@@ -86,6 +86,8 @@ def check_source(folder: RunFolder, clusters: Mapping[str, Any], now: str) -> No
 
 def read_clustered_rows(folder: RunFolder, clusters: Mapping[str, Any]) -> np.ndarray:
     """Return the embeddings that the clusters were made of, (N, D) float32; raise InputError if they changed since."""
+    if clusters["source"] == clusters.get("graph"):
+        raise InputError("these clusters were made of a graph alone, without embeddings; cluster both together.")
     if clusters["images"]:
         rows, source = read_embedding_rows(folder), read_objects_fingerprint(folder)
     elif clusters["embeddings"]:
@@ -141,7 +143,7 @@ def select_class_maps(at: Workplace, wanted: int | None) -> tuple[ClassMaps, Ima
     warn_of_corrections(at.folder, chosen)
     source = open_image_source(at)
     names = read_names(at.folder, read_clusters_manifest(at.folder))
-    return ClassMaps(at.folder, chosen, source.names, names, at.backend, at.workers), source
+    return ClassMaps(at.folder, chosen, source.names, names, at.workers), source
 
 
 def _choose_among(done: list[int], wanted: int | None) -> int:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import Images
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.looking import Looking
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import with_settings
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
@@ -72,7 +71,7 @@ class Run(Looking):
 
     def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run."""
-        self.workplace.config = with_settings(self.config, settings)
+        self.workplace.lay_over(settings)
 
     def embed(
         self,
@@ -107,27 +106,31 @@ class Run(Looking):
             output: File to copy the checkpoint to; by default it stays in the run folder.
             **settings: See `config.SaliencyConfig`.
         """
+        found = find_listed_images(images)
         from fastcomus.run.train_saliency import train_saliency
 
-        return train_saliency(self.workplace, images, output, settings=settings)
+        return train_saliency(self.workplace, found, output, settings=settings)
 
     def objects(self) -> pa.Table:
         """Return what `embed` found, a row for each object: image, box, area, score, mask, embedding."""
         return read_shards(self.folder)
 
     def cluster(
-        self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
+        self,
+        embeddings: Path | ArrayLike | None = None,
+        graph: Any = None,
+        **settings: Unpack[keywords.ClusterSettings],
     ) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own (steps 4 to 7); of objects, write class maps, too.
 
         Args:
-            embeddings: Rows to cluster instead: an array (N, D), an .npy file, or a Parquet file with a
-                column `embedding`.
+            embeddings: Rows to cluster instead: an array (N, D), an .npy file, or Parquet with a column `embedding`.
+            graph: Links between the objects: an .npz file of SciPy's or a matrix, see `fastcomus.cluster`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """
         from fastcomus.run.cluster import cluster
 
-        return cluster(self.workplace, embeddings, settings=settings)
+        return cluster(self.workplace, embeddings, graph, settings=settings)
 
     def suggest_k(
         self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
@@ -205,7 +208,7 @@ class Run(Looking):
         masks: Path | str = "",
         **settings: Unpack[keywords.AssignSettings],
     ) -> Path:
-        """Put new objects into the clusters that are there, without clustering again.
+        """Put new objects into the clusters that are there; return assigned.parquet with their clusters and novelty.
 
         Args:
             images: Images whose objects are found and embedded as this run's were; or give `embeddings`.
@@ -213,10 +216,6 @@ class Run(Looking):
             embeddings: New rows: an .npy file, or a Parquet file with a column `embedding`.
             masks: Folder of object masks of the new images, where the run had masks of its own.
             **settings: See `config.AssignConfig`.
-
-        Returns:
-            The file assigned.parquet, a row for each object: image and box where there are any, cluster, distance,
-            novelty, is_outlier, and name where clusters have names.
         """
         from fastcomus.run.assign import assign
 
@@ -253,7 +252,7 @@ class Run(Looking):
         """Write the masks of an iteration with their images in the format of another tool.
 
         Args:
-            format: "coco", "voc", "yolo" or "labelme"; "onnx" writes the network (`segmentation.onnx.LabelledImages`).
+            format: One of `exports.export.FORMATS` such as "coco"; "onnx" writes the network instead.
             output: New folder to write, which is returned; by default exports/iteration-N-FORMAT in the run folder. For
                 "onnx" a file, by default segmenter.onnx in the run folder.
             iteration: Iteration whose masks to take; by default the last.
@@ -284,7 +283,7 @@ class Run(Looking):
             report: Write the report as soon as there are clusters, and anew after each iteration.
         """
         with self.workplace.hold_folder():
-            self.embed(check_run(self.config, images, truth, classes), replace=replace)
+            self.embed(check_run(self.workplace, images, truth, classes), replace=replace)
             self.cluster()
             scores = [self.evaluate(truth, classes, 0)] if truth else []  # bad truth and names are told before training
             if report:

@@ -54,7 +54,8 @@ SAVED = "document.getElementById('live-saved').textContent === 'Saved.'"
 def type_name(driver: Any, cluster: int, name: str) -> None:
     field = driver.find_element("css selector", f'[data-name="{cluster}"]')
     driver.execute_script(  # the driver can type no emoji
-        "arguments[0].value = arguments[1]; for (const one of ['input', 'change']) arguments[0].dispatchEvent(new Event(one))",
+        """const [field, name] = arguments; field.value = name;
+           for (const one of ["input", "change"]) field.dispatchEvent(new Event(one))""",
         field,
         name,
     )
