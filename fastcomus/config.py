@@ -309,6 +309,9 @@ class ReportConfig:
     shown_images: int = define_setting(
         2_000, "Most images on the image pages; of more, some of every cluster.", least=1
     )
+    gallery_objects: int = define_setting(
+        10_000, "Most objects with a picture in the gallery; of more, some of every cluster.", least=1
+    )
     samples: int = define_setting(12, "Core samples on a cluster's card; half as many of what was filtered.", least=2)
 
 

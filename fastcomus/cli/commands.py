@@ -9,6 +9,7 @@ import typer
 
 from fastcomus.cli.export import export_app
 from fastcomus.cli.log import say
+from fastcomus.cli.looking import looking_app
 from fastcomus.cli.options import (
     IMAGES_HELP,
     Address,
@@ -290,6 +291,7 @@ def doctor() -> None:
     examine()
 
 
+app.add_typer(looking_app)
 app.add_typer(export_app, name="export", no_args_is_help=True)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
 

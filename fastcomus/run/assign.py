@@ -6,11 +6,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from fastcomus.clusters.corrections import fill_centres
 from fastcomus.clusters.files import read_clusters, read_eigenmaps, read_names
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
@@ -25,6 +26,10 @@ from fastcomus.settings import to_dict, with_settings
 from fastcomus.store.embeddings import check_embeddings, read_embeddings
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from fastcomus.clusters.eigenmaps import Eigenmaps
+    from fastcomus.clusters.labels import Clusters
 
 log = logging.getLogger("fastcomus")
 
@@ -66,11 +71,15 @@ def assign(
 
     clustered_by = ClusterConfig(**manifest["config"])
     clustered_by = replace(clustered_by, n_neighbors=manifest.get("neighbors", clustered_by.n_neighbors))
+    clusters, maps = read_clusters(at.folder), read_eigenmaps(at.folder) if clustered_by.method == "spectral" else None
+    clusters = fill_centres(clusters, rows if maps is None else maps.rows)
+    if (clusters.labels < 0).any():  # what a person said is no object attracts nothing
+        rows, clusters, maps = _drop_rows(clusters.labels >= 0, rows, clusters, maps)
     found = assign_embeddings(
         new_rows,
         rows,
-        read_clusters(at.folder),
-        read_eigenmaps(at.folder) if clustered_by.method == "spectral" else None,
+        clusters,
+        maps,
         clustered_by,
         config.assign.outliers,
         config.seed,
@@ -92,6 +101,13 @@ def assign(
     file = target.resolve_file("assigned.parquet")
     log.info("assign: %d objects in %d clusters, %d unlike anything; %s", len(table), clusters, outliers, file)
     return file
+
+
+def _drop_rows(
+    kept: np.ndarray, rows: np.ndarray, clusters: Clusters, maps: Eigenmaps | None
+) -> tuple[np.ndarray, Clusters, Eigenmaps | None]:
+    parts = {name: getattr(clusters, name)[kept] for name in ("labels", "distances", "is_core")}
+    return rows[kept], replace(clusters, **parts), None if maps is None else replace(maps, rows=maps.rows[kept])
 
 
 def _check_input(config: Config, images: Images, embeddings: Path | str, masks: Path | str) -> None:

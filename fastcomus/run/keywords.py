@@ -119,6 +119,7 @@ class ReportSettings(TypedDict, total=False):
 
     map_objects: int
     shown_images: int
+    gallery_objects: int
     samples: int
 
 

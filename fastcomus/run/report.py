@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcomus.clusters.corrections import settle_corrections
 from fastcomus.clusters.files import read_clusters, read_names
 from fastcomus.config import Config
 from fastcomus.errors import InputError
@@ -25,6 +26,7 @@ from fastcomus.run.contents import (
 from fastcomus.run.stage import read_stage_seconds, stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
+from fastcomus.store.corrections import read_corrections
 from fastcomus.store.objects_table import read_shards
 
 log = logging.getLogger("fastcomus")
@@ -40,9 +42,10 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     names = ShownNames(read_names(folder, manifest))
     rows, objects = read_clustered_rows(folder, manifest), None
     if manifest["images"]:
-        source, table = open_image_source(at), read_shards(folder, ["image", "x0", "y0", "x1", "y1"])
+        columns = ["image", "x0", "y0", "x1", "y1", "mask", "height", "width"]
+        source, table = open_image_source(at), read_shards(folder, columns).combine_chunks()
         boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
-        objects = ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes)
+        objects = ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes, table)
     _remember(at, config)
     found = Findings(
         folder=folder,
@@ -52,6 +55,8 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
         seconds=read_stage_seconds(folder),
         clusters=read_clusters(folder),
         clusters_fingerprint=manifest["fingerprint"],
+        corrected_fingerprint=manifest["corrected"],
+        corrected=frozenset(settle_corrections(read_corrections(folder))),
         rows=rows,
         objects=objects,
         image_names=source.names if objects else (),
