@@ -5,21 +5,29 @@ What stands in `__all__` is public; everything else is private and may move.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from fastcomus.errors import InputError
 
+# OpenMP reads it when the first library that uses it is loaded, so for Python callers it holds where fastcomus comes
+# before torch and scikit-learn. Threads that spin while they wait would take the time of those they wait for where
+# other processes are busy: k-means took 25 times as long beside one.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 if TYPE_CHECKING:
+    from fastcomus.clusters.estimator import SpectralClusterer
     from fastcomus.clusters.labels import Clusters
     from fastcomus.run.cluster import cluster_rows as cluster
     from fastcomus.run.run import Run
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Clusters", "InputError", "Run", "__version__", "cluster"]
+__all__ = ["Clusters", "InputError", "Run", "SpectralClusterer", "__version__", "cluster"]
 
 _HOMES = {
     "Clusters": ("fastcomus.clusters.labels", "Clusters"),
     "Run": ("fastcomus.run.run", "Run"),
+    "SpectralClusterer": ("fastcomus.clusters.estimator", "SpectralClusterer"),
     "cluster": ("fastcomus.run.cluster", "cluster_rows"),
 }
 

@@ -1,7 +1,6 @@
 """The command line: one command per stage, no arithmetic."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ import typer
 
 from fastcomus.cli.export import export_app
 from fastcomus.cli.log import say
+from fastcomus.cli.looking import looking_app
 from fastcomus.cli.options import (
     IMAGES_HELP,
     Address,
@@ -45,9 +45,6 @@ def main() -> None:
 
     Exit codes: 2 for bad input or a file that cannot be used, 3 when memory ran out, 130 when stopped by ctrl-C.
     """
-    # OpenMP reads it when the first library that uses it is loaded. Threads that spin while they wait would take the
-    # time of those they wait for where other processes are busy: k-means took 25 times as long beside one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     # Of several processes that train together only the first one logs.
     logging.getLogger("fastcomus").setLevel(logging.INFO if detect_process_group().is_first else logging.WARNING)
@@ -86,7 +83,7 @@ def train_saliency_command(
     given: dict[str, dict[str, Any]],
     images: Images,
     output: Annotated[
-        Path | None, typer.Option(help="Checkpoint file to write; by default saliency/network.safetensors in the run.")
+        Path | None, typer.Option(help="Checkpoint file to write; by default it lies in saliency/ of the run.")
     ] = None,
 ) -> None:
     """Train a saliency network of your own on unlabelled images, for embed --saliency FILE."""
@@ -100,9 +97,13 @@ def cluster_command(
     embeddings: Annotated[
         Path | None, typer.Option(help="Cluster these rows instead: .npy (N, D), or Parquet with a column embedding.")
     ] = None,
+    graph: Annotated[
+        Path | None,
+        typer.Option(help="Weights of links between the objects, instead of neighbours: .npz of SciPy, (N, N)."),
+    ] = None,
 ) -> None:
     """Cluster the objects and write the class maps of the clusters."""
-    run.cluster(embeddings, **given["cluster"])
+    run.cluster(embeddings, graph, **given["cluster"])
 
 
 @register_command(app, "cluster")
@@ -193,13 +194,14 @@ def name_command(
     from rich.console import Console
 
     from fastcomus.cli.tables import build_name_table
-    from fastcomus.clusters.files import read_clusters
+    from fastcomus.clusters.files import count_objects
     from fastcomus.clusters.names import parse_names
+    from fastcomus.run.contents import read_clusters_manifest
 
     if names and file:
         raise InputError("give either names or --file, not both.")
     named = run.name(file or parse_names(names or []))
-    Console().print(build_name_table(named, read_clusters(run.folder).sizes.tolist()))
+    Console().print(build_name_table(named, count_objects(run.folder, read_clusters_manifest(run.folder))))
 
 
 @register_command(app)
@@ -264,7 +266,7 @@ def run_command(
     from fastcomus.evaluation.score_table import format_table
 
     run.configure(given)
-    for evaluation in run.run(images, truth, classes or "", replace=replace):
+    for evaluation in run.run(images, truth, classes or "", replace=replace, report=True):
         Console().print(format_table(evaluation))
     run.report()
 
@@ -289,6 +291,7 @@ def doctor() -> None:
     examine()
 
 
+app.add_typer(looking_app)
 app.add_typer(export_app, name="export", no_args_is_help=True)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
 
