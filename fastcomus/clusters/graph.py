@@ -11,6 +11,8 @@ from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from fastcomus.backends.interface import Backend
 from fastcomus.store.embeddings import normalise_rows
 
+NEAREST = 12  # neighbours that are kept, by which clusters are counted: the nearest are the purest
+
 
 @dataclass(frozen=True)
 class KnnGraph:
@@ -24,6 +26,7 @@ class KnnGraph:
             are faster.
         n_neighbors: Neighbours of each row, itself included; 0 for a graph of the user's own.
         has_groups: Whether groups of rows were kept apart.
+        nearest: (N, n) int32, the few nearest rows of each, itself first; None for a graph of the user's own.
     """
 
     affinity: csr_array
@@ -32,6 +35,7 @@ class KnnGraph:
     order: np.ndarray
     n_neighbors: int
     has_groups: bool
+    nearest: np.ndarray | None = None
 
 
 def build_knn_graph(
@@ -70,7 +74,7 @@ def build_knn_graph(
     # 32-bit positions while they fit, also those of the sum of both directions.
     kind = np.int32 if 2 * indices.size < 2**31 else np.int64
     indptr = np.arange(0, (n + 1) * count, count, dtype=kind)
-    ones = np.ones(indices.size, np.float32)
+    ones, nearest = np.ones(indices.size, np.float32), indices[:, :NEAREST].copy()
     directed = csr_array((ones, indices.ravel().astype(kind, copy=False), indptr), shape=(n, n))
     directed.sum_duplicates()  # a row for which the search found too few neighbours is filled up with itself
     directed.data[:] = 1
@@ -79,7 +83,7 @@ def build_knn_graph(
     affinity.data *= np.float32(0.5)
     del directed
     affinity.sort_indices()
-    return KnnGraph(affinity, _measure_components(affinity), reached, order, n_neighbors, groups is not None)
+    return KnnGraph(affinity, _measure_components(affinity), reached, order, n_neighbors, groups is not None, nearest)
 
 
 def take_graph(affinity: csr_array) -> KnnGraph:
