@@ -16,7 +16,7 @@ IMAGE_TRANSFERS = ("link", "copy")  # how an export gets its images; the first i
 GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
 METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("qr", "normalized", "kmeans")
-COUNT_CRITERIA = ("leiden", "modularity", "eigengap")
+COUNT_CRITERIA = ("mixing", "leiden", "modularity", "eigengap")
 SCHEDULES = ("constant", "cosine")
 SALIENCY_PRIORS = ("background-prior", "minimum-barrier", "absorbing-markov-chain")
 
@@ -154,9 +154,10 @@ class ClusterConfig:
         0, "Number of clusters; auto finds one, as choose_k says (suggest-k shows more).", zero="auto", least=2
     )
     choose_k: str = define_setting(
-        "leiden",
-        "How k is found when it is auto: leiden (communities of the graph), modularity (the k whose clusters have the "
-        "highest) or eigengap (the largest step in the eigenvalues).",
+        "mixing",
+        "How k is found when it is auto: mixing (fine communities of the graph, joined while two of them mix), leiden "
+        "(its communities), modularity (the k whose clusters have the highest) or eigengap (the largest step in the "
+        "eigenvalues).",
         choices=COUNT_CRITERIA,
     )
     max_k: int = define_setting(60, "Most clusters that modularity and eigengap look at.", least=2)
