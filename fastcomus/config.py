@@ -211,7 +211,12 @@ class TrainConfig:
         choices=(8, 16, 32),
         rule="be 8, 16 or 32",
     )
-    iterations: int = define_setting(2, "Rounds of training; each starts from the backbone's own weights.", least=1)
+    iterations: int = define_setting(
+        2,
+        "Rounds of training, each from the backbone's own weights; auto: 1, or 2 where extend brings more images.",
+        zero="auto",
+        least=1,
+    )
     epochs: int = define_setting(10, "Passes over the images in the first iteration.", least=1)
     next_epochs: int = define_setting(5, "Passes over the images in every later iteration.", least=1)
     extend: str = define_setting(
