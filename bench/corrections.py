@@ -59,7 +59,11 @@ def main() -> None:
 def prepare(arguments: harness.argparse.Namespace) -> Run:
     """A run with clusters and no corrections."""
     size = arguments.train_size
-    settings = {"cluster": {"k": arguments.k}, "train": {"iterations": 1, "train_size": size}}
+    settings = {
+        "embed": {"saliency": "background-prior"},
+        "cluster": {"k": arguments.k},
+        "train": {"iterations": 1, "train_size": size},
+    }
     settings["predict"] = {"predict_size": size, "scales": "1", "flip": False}
     if arguments.epochs:
         settings["train"]["epochs"] = arguments.epochs

@@ -1,11 +1,14 @@
-"""The commands with which a person says what is right: `view` in a browser, `correct` in the terminal."""
+"""The commands with which a person looks and says what is right: `view`, `name`, `correct`, `history`."""
 
 import importlib.util
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcomus.cli.options import register_command
+from fastcomus.cli.log import print_json
+from fastcomus.cli.options import Json, register_command
 from fastcomus.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,3 +67,65 @@ def correct_command(
     from fastcomus.cli.tables import build_correction_table
 
     Console().print(build_correction_table(run.correct(objects or [], to, undo=undo), run.name()))
+
+
+@register_command(looking_app)
+def name_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CLUSTER=NAME]...",
+            help="Such as 3=cat 7=cat 9=-: equal names merge clusters, - drops one. Cluster numbers are those of "
+            "clusters.parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Take all names from this names.toml, such as the report saves.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Give clusters names, which predict, evaluate, assign and export then go by; without arguments, show them."""
+    from rich.console import Console
+
+    from fastcomus.cli.tables import build_name_table
+    from fastcomus.clusters.files import count_objects
+    from fastcomus.clusters.names import parse_names
+    from fastcomus.run.contents import read_clusters_manifest
+
+    if names and file:
+        raise InputError("give either names or --file, not both.")
+    named = run.name(file or parse_names(names or []))
+    sizes = count_objects(run.folder, read_clusters_manifest(run.folder))
+    if as_json:
+        called = dict(named.given)
+        print_json(
+            [
+                {"cluster": one, "objects": size, "name": called.get(one), "label": named.class_of_cluster[one]}
+                for one, size in enumerate(sizes)
+            ]
+        )
+    else:
+        Console().print(build_name_table(named, sizes))
+
+
+@register_command(looking_app)
+def history_command(
+    run: "Run",
+    given: dict[str, dict[str, Any]],
+    use: Annotated[str, typer.Option(help="Go back to these clusters and all that was made of them: an id.")] = "",
+    delete: Annotated[str, typer.Option(help="Delete these clusters and all that was made of them: an id.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List the clusters made in this run folder, with their networks and names, and go back to some or delete some."""
+    from rich.console import Console
+
+    from fastcomus.cli.tables import build_history_table
+
+    history = run.history(use, delete)
+    if as_json:
+        print_json([asdict(one) for one in history])
+    else:
+        Console().print(build_history_table(history))

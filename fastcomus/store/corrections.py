@@ -95,7 +95,7 @@ def _find_objects(folder: RunFolder, corrections: pa.Table) -> pa.Array:
         return pa.array([-1] * len(corrections), pa.int64())
     present = read_shards(folder, ["image", *BOX])
     keys = list(zip(*(corrections[name].to_pylist() for name in ("image", *BOX)), strict=True))
-    wanted, found = set(keys), {}
+    wanted, found = set(keys), dict[tuple[object, ...], int]()
     for row, key in enumerate(zip(*(present[name].to_pylist() for name in ("image", *BOX)), strict=True)):
         if key in wanted:
             found.setdefault(key, row)
