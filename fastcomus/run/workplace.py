@@ -91,7 +91,12 @@ class Workplace:
             self.images = str(images.resolve() if isinstance(images, Path) else images)
         if not self.processes.is_first:
             return
-        networks = {config.embed.encoder, config.train.backbone, *_find_saliency_networks(config)}
+        is_own = config.embed.masks.lower().endswith(".parquet")  # objects that came with their embeddings
+        networks = {
+            *([] if is_own else [config.embed.encoder]),
+            config.train.backbone,
+            *_find_saliency_networks(config),
+        }
         supervised = sorted(name for name in networks if is_supervised(name))
         notes = [f"{name} was trained with human labels (ImageNet's classes)." for name in supervised]
         state = {"images": self.images, "config": to_dict(config), "notes": notes if self.images else []}
