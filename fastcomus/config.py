@@ -74,7 +74,11 @@ class EmbedConfig:
         "[0, 1], 0: the network alone.",
         within="[0, 1]",
     )
-    masks: str = define_setting("", "Folder of your own object masks (above 0 is object) to use instead of saliency.")
+    masks: str = define_setting(
+        "",
+        "Your own objects instead of saliency: a folder of masks (PNG, above 0 is object), a COCO JSON of masks or "
+        "boxes, several for an image (.json), or a table of objects with their embeddings (.parquet).",
+    )
     theta: str = define_setting(
         "otsu", "Saliency above it is object: 'otsu' (a threshold per image) or a number in [0, 1)."
     )
