@@ -43,6 +43,8 @@ from fastcomus.store.run_folder import RunFolder
 CHANGES: dict[str, dict[str, Any]] = {
     "saliency": {
         "priors": "minimum-barrier",
+        "max_images": 5,
+        "least_images": 9,  # with saliency = "auto"
         "refine_backbone": "mobilenetv3_small_050",
         "confident_share": 0.4,
         "refine_epochs": 2,
@@ -189,6 +191,13 @@ def test_every_setting_of_train_saliency_has_an_effect(
     if changed[name] == "mobilenetv3_small_050":
         with pytest.raises(InputError, match=changed[name]):  # it is asked for its weights, which are not here
             saliency_network(small, tmp_path, changed)
+        return
+    if name == "least_images":
+        short = {**SALIENCY, "priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
+        settings = {**TINY, "saliency": short | changed}
+        auto = Run(tmp_path / "auto", preset="offline", device="cpu", settings=settings)
+        auto.embed(small.images)
+        assert list(tmp_path.glob("auto/saliency/network-*"))  # with the default of 80 there is none
         return
     if name in ("moving_average", "refine_epochs"):
         restless = {"refine_epochs": 3, "learning_rate": 5e-3}  # maps that differ from epoch to epoch

@@ -1,7 +1,6 @@
 """The command line: one command per stage, no arithmetic."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,9 +44,6 @@ def main() -> None:
 
     Exit codes: 2 for bad input or a file that cannot be used, 3 when memory ran out, 130 when stopped by ctrl-C.
     """
-    # OpenMP reads it when the first library that uses it is loaded. Threads that spin while they wait would take the
-    # time of those they wait for where other processes are busy: k-means took 25 times as long beside one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     # Of several processes that train together only the first one logs.
     logging.getLogger("fastcomus").setLevel(logging.INFO if detect_process_group().is_first else logging.WARNING)
@@ -86,7 +82,7 @@ def train_saliency_command(
     given: dict[str, dict[str, Any]],
     images: Images,
     output: Annotated[
-        Path | None, typer.Option(help="Checkpoint file to write; by default saliency/network.safetensors in the run.")
+        Path | None, typer.Option(help="Checkpoint file to write; by default it lies in saliency/ of the run.")
     ] = None,
 ) -> None:
     """Train a saliency network of your own on unlabelled images, for embed --saliency FILE."""

@@ -14,6 +14,7 @@ from fastcomus.clusters.count import SuggestedCounts, compute_modularity, count_
 from fastcomus.clusters.eigenmaps import Eigenmaps, require_eigenmaps
 from fastcomus.clusters.few_objects import build_fitting_graph, is_fitting, list_shares, pick_clearest
 from fastcomus.clusters.graph import KnnGraph
+from fastcomus.clusters.kept_graph import GraphKeeper
 from fastcomus.clusters.labels import Clusters, build_clusters, cluster_rows, run_minibatch_kmeans, run_ward
 from fastcomus.clusters.mixing import count_unmixed
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
@@ -42,7 +43,9 @@ class Clustered:
         return facts
 
 
-def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clustered:
+def cluster_embeddings(
+    rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend, keeper: GraphKeeper | None = None
+) -> Clustered:
     """Cluster embeddings: steps 4 to 7 of the method (the paper's section 3.2), for `method` "spectral".
 
     4. graph: W = (A + A^T) / 2, where A joins each row to its `n_neighbors` nearest, itself included.
@@ -58,6 +61,7 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
         config: The settings; without `k` the number of clusters is estimated.
         seed: Seed of all random choices.
         backend: Does the heavy computations.
+        keeper: Keeps the graph and its eigenmaps for other numbers of clusters, or None.
 
     Returns:
         The clusters with eigenmaps and graph.
@@ -67,7 +71,7 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
     """
     if config.method in GRAPHLESS_METHODS:
         return Clustered(_cluster_without_graph(rows, config, seed, backend))
-    graph = build_fitting_graph(rows, config.k, config, seed, backend)
+    graph = build_fitting_graph(rows, config.k, config, seed, backend, keeper=keeper)
     if config.method == "leiden":
         return _cluster_by_leiden(rows, graph, config, seed)
     k, maps = (config.k, None) if config.k else _choose_k(graph, config, seed, backend)
@@ -75,7 +79,7 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
     tried = []
     for share in list_shares(len(rows), k, config.n_neighbors) if config.method == "spectral" else (1.0,):
         if share < 1 or not (config.k or is_fitting(graph, k, config)):
-            graph, maps = build_fitting_graph(rows, k, config, seed, backend, share), None
+            graph, maps = build_fitting_graph(rows, k, config, seed, backend, share, keeper), None
         tried.append(_cluster_graph(rows, graph, maps, k, config, seed, backend))
         if graph.has_groups:  # the same whatever the share
             break
@@ -116,7 +120,9 @@ def cluster_graph(
     return found
 
 
-def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> SuggestedCounts:
+def suggest_counts(
+    rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend, keeper: GraphKeeper | None = None
+) -> SuggestedCounts:
     """Estimate the number of clusters by every criterion, with the curve that each estimate was read from.
 
     Args:
@@ -124,6 +130,7 @@ def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: 
         config: The settings of the graph and of the criteria.
         seed: Seed of all random choices.
         backend: Does the heavy computations.
+        keeper: Keeps the graph and its eigenmaps, or None.
 
     Returns:
         The suggested numbers and the curves.
@@ -131,7 +138,7 @@ def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: 
     Raises:
         InputError: If the eigensolver does not converge.
     """
-    graph = build_fitting_graph(rows, 0, config, seed, backend)
+    graph = build_fitting_graph(rows, 0, config, seed, backend, keeper=keeper)
     leiden = _count_by_leiden(graph, config, seed)
     counts = {"mixing": count_unmixed(graph, seed), "leiden": leiden, "modularity": 2, "eigengap": 2}
     if len(rows) < _FEW:
@@ -166,7 +173,7 @@ def _cluster_graph(
     wanted = min(config.n_components or k, graph.affinity.shape[0])
     if maps is None or maps.rows.shape[1] < wanted:
         maps = require_eigenmaps(graph, wanted, seed, backend)
-    maps = replace(maps, rows=np.ascontiguousarray(maps.rows[:, :wanted]), eigenvalues=maps.eigenvalues[:wanted])
+    maps = maps.take_first(wanted)
     return Clustered(cluster_rows(maps.rows, k, config.assign, config, seed, backend), maps, graph)
 
 

@@ -11,16 +11,14 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from sklearn.metrics import silhouette_score
 
 from fastcomus.backends.interface import Backend
-from fastcomus.clusters.graph import KnnGraph, build_knn_graph
+from fastcomus.clusters.graph import FEW_ROWS, KnnGraph, build_knn_graph
+from fastcomus.clusters.kept_graph import GraphKeeper
 from fastcomus.clusters.mixing import count_unmixed
 from fastcomus.config import ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 
-FEW_ROWS = 2_000  # up to which gaps are looked for: all distances fit into 16 MB
 _LEAST_NEIGHBORS = 3
 _SHARES = (1, 0.7, 0.5, 0.35, 0.25)  # of an average cluster: where clusters differ in size, the small ones decide
 _CLEARER = 0.01  # by which silhouettes must be higher for fewer neighbours than an average cluster has objects
@@ -29,7 +27,13 @@ _LEAST_OF_GROUP = 3  # a group of fewer objects is an outlier
 
 
 def build_fitting_graph(
-    rows: np.ndarray, k: int, config: ClusterConfig, seed: int, backend: Backend, share: float = 1.0
+    rows: np.ndarray,
+    k: int,
+    config: ClusterConfig,
+    seed: int,
+    backend: Backend,
+    share: float = 1.0,
+    keeper: GraphKeeper | None = None,
 ) -> KnnGraph:
     """Build the kNN graph with `n_neighbors` neighbours, or as many as an average cluster has objects, if that is less.
 
@@ -43,6 +47,7 @@ def build_fitting_graph(
         seed: Seed of the search for neighbours and of the eigensolver.
         backend: Searches for neighbours and solves for eigenvectors.
         share: Neighbours per object of an average cluster, in (0, 1].
+        keeper: Keeps the graph of more than `FEW_ROWS` rows, or None.
 
     Returns:
         The graph; `KnnGraph.n_neighbors` says how many neighbours it has.
@@ -51,23 +56,27 @@ def build_fitting_graph(
         InputError: If the eigensolver does not converge.
     """
     n, most = len(rows), min(config.n_neighbors, len(rows))
-    build = partial(build_knn_graph, rows, metric=config.metric, recall=config.recall, seed=seed, backend=backend)
+    search = partial(build_knn_graph, rows, metric=config.metric, recall=config.recall, seed=seed, backend=backend)
+
+    def build(count: int) -> KnnGraph:
+        return search(count) if keeper is None or n <= FEW_ROWS else keeper.find_graph(count, search)
+
     # Groups would have been found with a whole share, and are not sought again.
     places = normalise_rows(rows) if config.metric == "cosine" else rows
     groups = find_groups_apart(places, k) if share == 1 else None
     if groups is not None:
-        return build(n_neighbors=most, groups=groups)
+        return search(n_neighbors=most, groups=groups)
     if k:
         count = limit_neighbors(share * n / k, most)
-        graph = build(n_neighbors=count)
+        graph = build(count)
         while len(graph.component_sizes) > k and count < most:  # more parts than clusters: they are joined
             count = min(most, math.ceil(1.5 * count))
-            graph = build(n_neighbors=count)
+            graph = build(count)
     else:
-        graph = build(n_neighbors=most)
+        graph = build(most)
         wanted = limit_neighbors(n / count_unmixed(graph, seed), most) if 4 <= n <= FEW_ROWS else most
         if wanted < most:
-            graph = replace(build(n_neighbors=wanted), nearest=graph.nearest)
+            graph = replace(build(wanted), nearest=graph.nearest)
     return graph
 
 
@@ -84,6 +93,8 @@ def find_groups_apart(rows: np.ndarray, k: int) -> np.ndarray | None:
     most = len(rows) // _LEAST_OF_GROUP
     if len(rows) > FEW_ROWS or most < max(k, 2):
         return None
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     tree = linkage(rows.astype(np.float64), "single")
     steps = tree[::-1, 2]  # descending: the first k - 1 are cut for k groups
     counts = [k] if k else range(2, most + 1)
@@ -136,6 +147,8 @@ def pick_clearest(rows: np.ndarray, labels: Sequence[np.ndarray], metric: str) -
     """
     if len(labels) == 1:
         return 0
+    from sklearn.metrics import silhouette_score
+
     heights = [
         silhouette_score(rows, one, metric=metric) if 1 < len(np.unique(one)) < len(one) else -1 for one in labels
     ]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.clusters.eigenmaps import Eigenmaps
-from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.names import ClusterNames, name_clusters, number_names
 from fastcomus.errors import InputError, suggest_path
 from fastcomus.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from fastcomus.clusters.eigenmaps import Eigenmaps
+    from fastcomus.clusters.labels import Clusters
 
 NAMES_FILE = "names.toml"
 _HEADER = '# Names of this run\'s clusters by number: equal names merge clusters, "-" drops one.\n'
@@ -44,6 +46,8 @@ def write_clusters(
 
 def read_clusters(folder: RunFolder) -> Clusters:
     """Read what `write_clusters` wrote."""
+    from fastcomus.clusters.labels import Clusters
+
     centres = folder.read_array("clusters/centres.npy")
     table = folder.read_table("clusters/clusters.parquet")
     labels = table["cluster"].to_numpy()
@@ -58,6 +62,8 @@ def read_clusters(folder: RunFolder) -> Clusters:
 
 def read_eigenmaps(folder: RunFolder) -> Eigenmaps:
     """Read the eigenmaps that `write_clusters` wrote, with their exactness from the stage's manifest."""
+    from fastcomus.clusters.eigenmaps import Eigenmaps
+
     manifest = folder.read_manifest("clusters") or {}
     rows, eigenvalues = (folder.read_array(f"clusters/{name}.npy") for name in ("eigenmaps", "eigenvalues"))
     return Eigenmaps(rows, eigenvalues, manifest["residual"], manifest["orthonormality"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix, diags_array
@@ -11,7 +12,11 @@ from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from fastcomus.backends.interface import Backend
 from fastcomus.store.embeddings import normalise_rows
 
+if TYPE_CHECKING:
+    from fastcomus.clusters.kept_graph import GraphKeeper
+
 NEAREST = 12  # neighbours that are kept, by which clusters are counted: the nearest are the purest
+FEW_ROWS = 2_000  # up to which gaps are looked for (all distances fit into 16 MB) and nothing is kept
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class KnnGraph:
         n_neighbors: Neighbours of each row, itself included; 0 for a graph of the user's own.
         has_groups: Whether groups of rows were kept apart.
         nearest: (N, n) int32, the few nearest rows of each, itself first; None for a graph of the user's own.
+        keeper: Keeps its eigenmaps, or None.
     """
 
     affinity: csr_array
@@ -36,6 +42,7 @@ class KnnGraph:
     n_neighbors: int
     has_groups: bool
     nearest: np.ndarray | None = None
+    keeper: GraphKeeper | None = None
 
 
 def build_knn_graph(

@@ -9,16 +9,19 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from fastcomus.backends.interface import Backend
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.images.found import UnreadableImage
 from fastcomus.report.findings import Findings
 from fastcomus.report.page_folder import PageFolder
 from fastcomus.store.masks import get_mask_path, read_class_map
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 THUMBNAIL = 112  # pixels, both sides
 PICTURE = 320  # pixels, the longer side
@@ -149,7 +152,8 @@ def _draw_photograph(found: Findings, target: PageFolder, backend: Backend, work
     assert found.objects is not None
     picture = None if work.number is None else get_picture_file(work.number)
     files = [get_thumbnail_file(row) for row in work.objects] + [picture] * (picture is not None)
-    if all([target.keep_picture(file) for file in files if file]):  # each of them, so that all are marked
+    kept = [target.keep_picture(file) for file in files if file]  # each of them, so that all are marked
+    if all(kept):
         return _read_size(target, picture) if picture else (0, 0)
     image = Image.fromarray(backend.decode(found.objects.root / work.name, found.config.embed.max_pixels))
     for row in work.objects:

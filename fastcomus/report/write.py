@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fastcomus.backends.interface import Backend
 from fastcomus.progress import show_progress
 from fastcomus.report.cluster_cards import make_cluster_cards
 from fastcomus.report.colours import choose_cluster_colours, parse_rgb
@@ -23,6 +23,9 @@ from fastcomus.report.scores import build_confusion_table, build_score_table, pl
 from fastcomus.report.script_data import write_script
 from fastcomus.store.integrity import compute_file_digest
 from fastcomus.store.sealed_json import compute_fingerprint
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 log = logging.getLogger("fastcomus")
 

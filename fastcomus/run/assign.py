@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.clusters.assignment import assign_embeddings
 from fastcomus.clusters.files import read_clusters, read_eigenmaps, read_names
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
-from fastcomus.images.listing import Images
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.progress import count
 from fastcomus.run.contents import read_clustered_rows, read_clusters_manifest, read_embedding_rows
 from fastcomus.run.embed import embed
+from fastcomus.run.own_network import restore_saliency
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import to_dict, with_settings
@@ -40,9 +40,9 @@ def assign(
     settings: Mapping[str, Any],
 ) -> Path:
     """Write assigned.parquet, the clusters of new objects; see `Run.assign`."""
+    manifest = read_clusters_manifest(at.folder)
     config = with_settings(at.config, {"assign": settings})
     _check_input(config, images, embeddings, masks)
-    manifest = read_clusters_manifest(at.folder)
     if manifest.get("graph"):
         raise InputError(
             "these clusters were made on a graph of your own, in which new objects have no links; cluster all objects "
@@ -62,6 +62,8 @@ def assign(
             "both must come from the same encoder."
         )
     at.remember(config)
+    from fastcomus.clusters.assignment import assign_embeddings
+
     clustered_by = ClusterConfig(**manifest["config"])
     clustered_by = replace(clustered_by, n_neighbors=manifest.get("neighbors", clustered_by.n_neighbors))
     found = assign_embeddings(
@@ -107,7 +109,8 @@ def _embed_new_images(
     at: Workplace, images: Images, masks: Path | str, target: RunFolder
 ) -> tuple[pa.Table, np.ndarray]:
     """Embed new images as those of this run were; return their objects and embeddings (M, D) float32."""
-    device, config = str(at.backend.device), at.config
+    found = find_listed_images(images)
+    device, config = str(at.backend.device), replace(at.config, embed=restore_saliency(at.config, at.folder))
     new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config))
-    embed(new, images, engine="local", address="", settings={"masks": str(masks)})
+    embed(new, found, engine="local", address="", settings={"masks": str(masks)})
     return read_shards(target, ["image", "x0", "y0", "x1", "y1"]), read_embedding_rows(target)

@@ -6,20 +6,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import csr_array
 
-from fastcomus.backends.choose import select
-from fastcomus.backends.interface import Backend
 from fastcomus.clusters.checks import check_count, check_graph_count
-from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_graph, suggest_counts
-from fastcomus.clusters.count import SuggestedCounts
 from fastcomus.clusters.files import read_clusters, read_names, write_clusters, write_names
-from fastcomus.clusters.graph import take_graph
-from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.names import carry_names
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
@@ -36,12 +29,19 @@ from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
 from fastcomus.store.embeddings import check_embeddings, read_embeddings
-from fastcomus.store.graphs import read_graph
 from fastcomus.store.masks import get_mask_path, write_class_map
 from fastcomus.store.objects_table import iterate_shards, read_shards
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 from fastcomus.store.shelf import exchange
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from fastcomus.backends.interface import Backend
+    from fastcomus.clusters.cluster import Clustered
+    from fastcomus.clusters.count import SuggestedCounts
+    from fastcomus.clusters.labels import Clusters
 
 log = logging.getLogger("fastcomus")
 
@@ -73,7 +73,7 @@ def cluster(at: Workplace, embeddings: Embeddings, graph: Graph = None, *, setti
             _finish(at, clusters, whole, given.has_images)
             return clusters
         folder.begin("clusters", whole)
-        found = given.cluster(config, at.backend)
+        found = given.cluster(config, at.backend, folder)
         clusters = found.clusters
         images = read_shards(folder, ["image"])["image"] if given.has_images else None
         write_clusters(folder, clusters, found.maps, images)
@@ -92,14 +92,17 @@ def cluster(at: Workplace, embeddings: Embeddings, graph: Graph = None, *, setti
 @stage()
 def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any]) -> SuggestedCounts:
     """Find the number of clusters by every criterion and write a page about them; see `Run.suggest_k`."""
+    rows, source = _read_rows(at.folder, embeddings)
+    config = with_settings(at.config, {"cluster": settings})
+    from fastcomus.clusters.cluster import suggest_counts
+    from fastcomus.clusters.kept_graph import GraphKeeper
     from fastcomus.report.count_page import write_count_page
 
-    config = with_settings(at.config, {"cluster": settings})
-    rows, _ = _read_rows(at.folder, embeddings)
     check_count(replace(config.cluster, k=0, method="spectral"), rows)
     if at.folder.read_state() is None:  # else what was asked for here is not remembered
         at.remember(at.config)
-    suggested = suggest_counts(rows, config.cluster, config.seed, at.backend)
+    keeper = GraphKeeper(at.folder, source, config.cluster, config.seed)
+    suggested = suggest_counts(rows, config.cluster, config.seed, at.backend, keeper)
     count(objects=suggested.objects, **suggested.counts)
     at.folder.write_json("suggest-k/counts.json", asdict(suggested))
     log.info("suggest-k: open %s", write_count_page(at.folder, suggested, config.cluster.choose_k))
@@ -134,6 +137,9 @@ def cluster_rows(
     """
     if embeddings is None and graph is None:
         raise InputError("give embeddings or a graph; got neither.")
+    from fastcomus.backends.choose import select
+    from fastcomus.store.graphs import read_graph
+
     rows = None if embeddings is None else check_embeddings(embeddings)
     config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}})
     given = _Given(rows, None if graph is None else read_graph(graph)[0])
@@ -163,11 +169,18 @@ class _Given:
             assert self.rows is not None
             check_count(config, self.rows)
 
-    def cluster(self, config: Config, backend: Backend) -> Clustered:
+    def cluster(self, config: Config, backend: Backend, folder: RunFolder | None = None) -> Clustered:
+        """Cluster; in a run `folder` the graph is kept."""
+        # Only now, since what these import takes longer than to see that there is nothing to cluster.
+        from fastcomus.clusters.cluster import cluster_embeddings, cluster_graph
+        from fastcomus.clusters.graph import take_graph
+        from fastcomus.clusters.kept_graph import GraphKeeper
+
         if self.graph is not None:
             return cluster_graph(take_graph(self.graph), self.rows, config.cluster, config.seed, backend)
         assert self.rows is not None
-        return cluster_embeddings(self.rows, config.cluster, config.seed, backend)
+        keeper = GraphKeeper(folder, self.source, config.cluster, config.seed) if folder else None
+        return cluster_embeddings(self.rows, config.cluster, config.seed, backend, keeper)
 
     def collect_facts(self) -> dict[str, str]:
         """Return what the manifest holds of a graph of the caller's own."""
@@ -180,6 +193,8 @@ def _read_given(folder: RunFolder, embeddings: Embeddings, graph: Graph) -> _Giv
     if graph is None:
         rows, source = _read_rows(folder, embeddings)
         return _Given(rows, None, source, "", has_images)
+    from fastcomus.store.graphs import read_graph
+
     own, digest = read_graph(graph)
     if has_images and folder.read_manifest("objects") is None:
         return _Given(None, own, digest, digest)

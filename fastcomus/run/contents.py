@@ -122,7 +122,7 @@ def select_class_maps(at: Workplace, wanted: int | None) -> tuple[ClassMaps, Ima
     chosen = _choose_among(list_iterations(at.folder), wanted)
     source = open_image_source(at)
     names = read_names(at.folder, read_clusters_manifest(at.folder))
-    return ClassMaps(at.folder, chosen, source.names, names, at.backend, at.workers), source
+    return ClassMaps(at.folder, chosen, source.names, names, at.workers), source
 
 
 def _choose_among(done: list[int], wanted: int | None) -> int:

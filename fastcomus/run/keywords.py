@@ -13,6 +13,8 @@ class SaliencySettings(TypedDict, total=False):
     """See `SaliencyConfig`."""
 
     priors: str
+    max_images: int
+    least_images: int
     refine_backbone: str
     confident_share: float
     refine_epochs: int

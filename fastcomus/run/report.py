@@ -15,7 +15,6 @@ from fastcomus.errors import InputError
 from fastcomus.progress import count
 from fastcomus.report.findings import Findings, ShownObjects
 from fastcomus.report.shown_names import ShownNames
-from fastcomus.report.write import write_report
 from fastcomus.run.contents import (
     list_iterations,
     open_image_source,
@@ -34,8 +33,10 @@ log = logging.getLogger("fastcomus")
 @stage(writes=False)
 def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     """Write the report and return its first page, also while another process trains; see `Run.report`."""
-    config, folder = with_settings(at.config, {"report": settings}), at.folder
-    manifest = read_clusters_manifest(folder)
+    folder, manifest = at.folder, read_clusters_manifest(at.folder)
+    config = with_settings(at.config, {"report": settings})
+    from fastcomus.report.write import write_report  # only now: what it imports takes seconds
+
     names = ShownNames(read_names(folder, manifest))
     rows, objects = read_clustered_rows(folder, manifest), None
     if manifest["images"]:

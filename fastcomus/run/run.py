@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import Images
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.looking import Looking
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import with_settings
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
@@ -72,7 +71,7 @@ class Run(Looking):
 
     def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run."""
-        self.workplace.config = with_settings(self.config, settings)
+        self.workplace.lay_over(settings)
 
     def embed(
         self,
@@ -107,9 +106,10 @@ class Run(Looking):
             output: File to copy the checkpoint to; by default it stays in the run folder.
             **settings: See `config.SaliencyConfig`.
         """
+        found = find_listed_images(images)
         from fastcomus.run.train_saliency import train_saliency
 
-        return train_saliency(self.workplace, images, output, settings=settings)
+        return train_saliency(self.workplace, found, output, settings=settings)
 
     def objects(self) -> pa.Table:
         """Return what `embed` found, a row for each object: image, box, area, score, mask, embedding."""
@@ -252,7 +252,7 @@ class Run(Looking):
         """Write the masks of an iteration with their images in the format of another tool.
 
         Args:
-            format: "coco", "voc", "yolo" or "labelme"; "onnx" writes the network (`segmentation.onnx.LabelledImages`).
+            format: One of `exports.export.FORMATS` such as "coco"; "onnx" writes the network instead.
             output: New folder to write, which is returned; by default exports/iteration-N-FORMAT in the run folder. For
                 "onnx" a file, by default segmenter.onnx in the run folder.
             iteration: Iteration whose masks to take; by default the last.
@@ -283,7 +283,7 @@ class Run(Looking):
             report: Write the report as soon as there are clusters, and anew after each iteration.
         """
         with self.workplace.hold_folder():
-            self.embed(check_run(self.config, images, truth, classes), replace=replace)
+            self.embed(check_run(self.workplace, images, truth, classes), replace=replace)
             self.cluster()
             scores = [self.evaluate(truth, classes, 0)] if truth else []  # bad truth and names are told before training
             if report:

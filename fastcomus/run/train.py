@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastcomus.config import STAGES, TrainConfig
 from fastcomus.errors import InputError
@@ -23,15 +23,16 @@ from fastcomus.run.contents import (
     read_clusters_manifest,
     read_objects_fingerprint,
 )
-from fastcomus.run.iteration import measure_agreement, run_iteration
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.pseudo_masks import select_training_images
-from fastcomus.segmentation.samples import Sample
 from fastcomus.settings import with_settings
 from fastcomus.store.masks import get_mask_path
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
+
+if TYPE_CHECKING:
+    from fastcomus.segmentation.samples import Sample
 
 log = logging.getLogger("fastcomus")
 
@@ -43,13 +44,14 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     `then` is called after each of them by the first process; its InputError is told and ends nothing.
     """
     folder = at.folder
-    config = with_settings(at.config, _sort_by_stage(settings, "train", "predict"))
     clusters, source = read_clusters_manifest(folder), open_image_source(at)
+    config = with_settings(at.config, _sort_by_stage(settings, "train", "predict"))
     check_source(folder, clusters, read_objects_fingerprint(folder))
     list_iterations(folder)
     check_name(config.train.backbone)
     sources = [source, *_find_more_images(folder, config.train)]
     at.remember(config)
+    from fastcomus.run.iteration import measure_agreement, run_iteration  # only now: it takes seconds
 
     follows = str((folder.read_manifest("iteration-0") or {})["fingerprint"])
     samples = _select_samples(folder, source)
@@ -87,6 +89,8 @@ def _find_more_images(folder: RunFolder, config: TrainConfig) -> list[ImageSourc
 
 def _select_samples(folder: RunFolder, source: ImageSource) -> list[Sample]:
     """Return the images that the filter lets through, with the class maps of their clusters."""
+    from fastcomus.segmentation.samples import Sample
+
     rows = folder.read_table("clusters/clusters.parquet", ["image", "is_core"])
     core = select_training_images(rows["image"].to_pylist(), rows["is_core"].to_numpy(zero_copy_only=False))
     return [Sample(source.root / name, get_mask_path("iteration-0", name)) for name in core]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.backends.interface import Backend, LabelledMasks
 from fastcomus.store.objects_table import decode_mask
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ def assemble_class_maps(
 
 def _assemble_part(part: pa.Table, labels: np.ndarray, backend: Backend) -> Iterator[ClassMap]:
     """Draw the maps of one part, as many at once as suits the backend."""
+    from fastcomus.backends.interface import LabelledMasks
+
     table = part.select(["image", "width", "height", "score", "mask"]).to_pydict()
     images = table["image"]
     starts = [i for i in range(len(images)) if i == 0 or images[i] != images[i - 1]]

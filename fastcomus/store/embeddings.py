@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.sparse import issparse
 
 from fastcomus.errors import InputError, get_first_line, suggest_path
 from fastcomus.store.integrity import compute_file_digest
@@ -31,6 +29,8 @@ def extract_embeddings(table: pa.Table) -> np.ndarray:
         raise InputError(f"the column embedding must hold lists of numbers; it holds {kind}.")
     if len(column) == 0:
         return np.empty((0, 0), np.float32)
+    import pyarrow.compute as pc  # a sixth of a second, which who has no embeddings need not wait for
+
     if column.null_count or pc.count_distinct(pc.list_value_length(column)).as_py() > 1:
         raise InputError("every row of the column embedding must hold the same number of values.")
     values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
@@ -144,7 +144,7 @@ def check_embeddings(embeddings: Any) -> np.ndarray:
     Raises:
         InputError: If they are not such numbers.
     """
-    if issparse(embeddings):
+    if hasattr(embeddings, "tocsr"):  # of SciPy's, which is not imported to find out
         raise InputError("embeddings must be dense; got a sparse matrix. Give embeddings.toarray().")
     if hasattr(embeddings, "detach"):  # a tensor, which may need gradients, lie on a device or be of bfloat16
         embeddings = embeddings.detach().float().cpu()

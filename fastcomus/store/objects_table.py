@@ -89,7 +89,7 @@ def write_shard(folder: RunFolder, index: int, objects: pa.Table, skipped: pa.Ta
     folder.write_table(_name_part(index), objects.replace_schema_metadata(metadata))
 
 
-def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint: str) -> None:
+def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint: str, **facts: str) -> None:
     """Write skipped.parquet and the manifest of `objects`, and remove surplus parts.
 
     Args:
@@ -97,6 +97,7 @@ def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint:
         count: Number of parts.
         skipped: Rows of SKIPPED_SCHEMA that come before what the parts skipped.
         fingerprint: Digest of the settings and images of the whole stage.
+        **facts: What else the manifest holds.
     """
     rows = skipped.to_pylist()
     for index in range(count):
@@ -108,7 +109,7 @@ def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint:
             folder.remove(f"objects/{part.name}")
     folder.write_table("objects/skipped.parquet", pa.Table.from_pylist(rows, schema=skipped.schema))
     digests = {name: compute_file_digest(folder.resolve_file(f"objects/{name}")) for name in sorted(wanted)}
-    folder.finish("objects", fingerprint, parts=digests, skipped=len(rows))
+    folder.finish("objects", fingerprint, parts=digests, skipped=len(rows), **facts)
 
 
 def count_shard_rows(folder: RunFolder) -> int:
