@@ -61,6 +61,7 @@ class ClusterOptions(TypedDict, total=False):
     n_components: int
     assign: str
     n_init: int
+    fit_on: int
     filter: float
 
 
