@@ -193,6 +193,13 @@ class ClusterConfig:
         choices=ASSIGNMENTS,
     )
     n_init: int = define_setting(10, "Restarts of kmeans; the best is kept.", least=1)
+    fit_on: int = define_setting(
+        0,
+        "Fit on a random sample of so many objects and put the others into its clusters; auto fits on all that memory "
+        "bears.",
+        zero="auto",
+        least=2,
+    )
     filter: float = define_setting(
         0.2,
         "Share of each cluster, farthest from its centre, kept out of training; [0, 1).",

@@ -88,6 +88,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "n_components": 6,
         "assign": "normalized",
         "n_init": 1,
+        "fit_on": 100,
         "filter": 0.4,
     },
     "train": {

@@ -41,6 +41,7 @@ def write_clusters(
         folder.write_array("clusters/eigenvalues.npy", maps.eigenvalues)
     folder.write_array("clusters/centres.npy", clusters.centres)
     columns = {"cluster": clusters.labels, "distance": clusters.distances, "is_core": clusters.is_core}
+    columns["is_fitted"] = clusters.is_fitted
     table = pa.table(columns)
     if images is not None:
         table = table.add_column(0, "image", images)
@@ -75,12 +76,16 @@ def read_found_clusters(folder: RunFolder) -> Clusters:
     centres = folder.read_array("clusters/centres.npy")
     table = folder.read_table("clusters/clusters.parquet")
     labels = table["found_cluster" if "found_cluster" in table.column_names else "cluster"].to_numpy()
+    is_fitted = np.ones(len(labels), bool)
+    if "is_fitted" in table.column_names:
+        is_fitted = table["is_fitted"].to_numpy(zero_copy_only=False)
     return Clusters(
         labels,
         table["distance"].to_numpy(),
         table["is_core"].to_numpy(zero_copy_only=False),
         centres,
         np.bincount(labels, minlength=len(centres)),
+        is_fitted,
     )
 
 

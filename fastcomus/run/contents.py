@@ -16,8 +16,9 @@ from fastcomus.errors import InputError
 from fastcomus.images.listing import open_root
 from fastcomus.images.roots import ImageRoot
 from fastcomus.run.workplace import Workplace
-from fastcomus.store.embeddings import check_embeddings, join_rows, read_embeddings
+from fastcomus.store.embeddings import check_embeddings, fingerprint_embeddings, join_rows, read_embeddings
 from fastcomus.store.objects_table import count_shard_rows, iterate_shards, read_shards
+from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.shelf import list_kept
 
@@ -86,16 +87,24 @@ def check_source(folder: RunFolder, clusters: Mapping[str, Any], now: str) -> No
 
 def read_clustered_rows(folder: RunFolder, clusters: Mapping[str, Any]) -> np.ndarray:
     """Return the embeddings that the clusters were made of, (N, D) float32; raise InputError if they changed since."""
+    open_clustered_rows(folder, clusters)
+    if clusters["images"]:
+        return check_embeddings(read_embedding_rows(folder))
+    return check_embeddings(read_embeddings(clusters["embeddings"])[0])
+
+
+def open_clustered_rows(folder: RunFolder, clusters: Mapping[str, Any]) -> RowBlocks:
+    """Open the embeddings that the clusters were made of, to be read in blocks; errors as by `read_clustered_rows`."""
     if clusters["source"] == clusters.get("graph"):
         raise InputError("these clusters were made of a graph alone, without embeddings; cluster both together.")
     if clusters["images"]:
-        rows, source = read_embedding_rows(folder), read_objects_fingerprint(folder)
-    elif clusters["embeddings"]:
-        rows, source = read_embeddings(clusters["embeddings"])
-    else:
+        check_source(folder, clusters, read_objects_fingerprint(folder))
+        return open_object_rows(folder)
+    if not clusters["embeddings"]:
         raise InputError("these clusters were made of an array in memory; cluster an .npy file to assign to them.")
-    check_source(folder, clusters, source)
-    return check_embeddings(rows)
+    rows = open_rows(clusters["embeddings"])
+    check_source(folder, clusters, fingerprint_embeddings(clusters["embeddings"]))
+    return rows
 
 
 def list_iterations(folder: RunFolder) -> list[int]:

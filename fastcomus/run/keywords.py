@@ -63,6 +63,7 @@ class ClusterOptions(TypedDict, total=False):
     n_components: int
     assign: str
     n_init: int
+    fit_on: int
     filter: float
 
 
