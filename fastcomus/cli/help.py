@@ -32,7 +32,7 @@ class ShortHelpCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """See `TyperCommand.format_help`."""
-        left_out = [] if ctx.meta.get("fastcomus.help_all") else self._list_rarely_used()
+        left_out: list[Any] = [] if ctx.meta.get("fastcomus.help_all") else self._list_rarely_used()
         epilog = self.epilog
         for parameter in left_out:
             parameter.hidden = True

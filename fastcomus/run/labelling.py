@@ -72,7 +72,7 @@ def label_rows(
     """
     if isinstance(engine, ThisProcess) and rows.count <= BLOCK_ROWS:
         yield from (
-            label_block(rows, *one, labeller, engine.backend, engine.workers) for one in iterate_blocks(rows.count)
+            label_block(rows, *one, labeller, engine.get_backend(), engine.workers) for one in iterate_blocks(rows.count)
         )
         return
     names = {piece: f"{stage}/part-{i:05d}.parquet" for i, piece in enumerate(iterate_blocks(rows.count))}
