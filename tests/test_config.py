@@ -235,6 +235,8 @@ def test_every_setting_of_cluster_has_an_effect(name: str) -> None:
         usual["assign"] = "kmeans"
     if name in ("choose_k", "resolution"):
         usual["k"] = 0
+    if name == "resolution":
+        usual["choose_k"] = "leiden"
     if name == "max_k":
         usual |= {"k": 0, "choose_k": "modularity"}
     before, after = cluster(rows, **usual), cluster(rows, **{**usual, name: CHANGES["cluster"][name]})

@@ -91,13 +91,14 @@ def name_command(
     from rich.console import Console
 
     from fastcomus.cli.tables import build_name_table
-    from fastcomus.clusters.files import read_clusters
+    from fastcomus.clusters.files import count_objects
     from fastcomus.clusters.names import parse_names
+    from fastcomus.run.contents import read_clusters_manifest
 
     if names and file:
         raise InputError("give either names or --file, not both.")
     named = run.name(file or parse_names(names or []))
-    sizes = read_clusters(run.folder).sizes.tolist()
+    sizes = count_objects(run.folder, read_clusters_manifest(run.folder))
     if as_json:
         called = dict(named.given)
         print_json(

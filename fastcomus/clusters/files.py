@@ -84,6 +84,14 @@ def read_found_clusters(folder: RunFolder) -> Clusters:
     )
 
 
+def count_objects(folder: RunFolder, clusters: Mapping[str, Any]) -> list[int]:
+    """Return the number of objects of each cluster, corrections included; `clusters` is the corrected manifest."""
+    labels = folder.read_table("clusters/clusters.parquet", ["cluster"])["cluster"].combine_chunks()
+    # Not by to_numpy, for which pyarrow imports pandas where that is installed.
+    found = np.from_dlpack(labels)
+    return np.bincount(found[found >= 0], minlength=clusters["k"]).tolist()
+
+
 def read_eigenmaps(folder: RunFolder) -> Eigenmaps:
     """Read the eigenmaps that `write_clusters` wrote, with their exactness from the stage's manifest."""
     from fastcomus.clusters.eigenmaps import Eigenmaps

@@ -153,7 +153,8 @@ def _draw_photograph(found: Findings, target: PageFolder, backend: Backend, work
     assert found.objects is not None
     picture = None if work.number is None else get_picture_file(work.number)
     files = [get_thumbnail_file(row) for row in work.objects] + [picture] * (picture is not None)
-    if all(target.keep_picture(file) for file in files if file):
+    kept = [target.keep_picture(file) for file in files if file]  # each of them, so that all are marked
+    if all(kept):
         return _read_size(target, picture) if picture else (0, 0)
     image = Image.fromarray(backend.decode(found.objects.root / work.name, found.config.embed.max_pixels))
     for row in work.objects:

@@ -20,6 +20,7 @@ from fastcomus.progress import count
 from fastcomus.run.contents import read_clustered_rows, read_clusters_manifest, read_embedding_rows
 from fastcomus.run.embed import embed
 from fastcomus.run.own_network import restore_saliency
+from fastcomus.run.own_objects import is_object_table
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import to_dict, with_settings
@@ -113,6 +114,10 @@ def _drop_rows(
 def _check_input(config: Config, images: Images, embeddings: Path | str, masks: Path | str) -> None:
     if bool(images) == bool(embeddings):
         raise InputError("give either a folder of images or --embeddings FILE.")
+    if is_object_table(config.embed.masks) and images:
+        raise InputError(
+            "the objects of this run came with embeddings of their own; give those of new objects with --embeddings."
+        )
     if bool(config.embed.masks and images) != bool(masks):
         raise InputError(
             "the objects of this run come from masks of your own; give those of the new images with --masks DIR."

@@ -64,7 +64,7 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     samples = _select_samples(folder, source)
     count(images=0, masks=0)  # those of iterations that are up to date do not count
     with at.processes.connect(at.backend.device):
-        for iteration in range(1, config.train.iterations + 1):
+        for iteration in range(1, (config.train.iterations or (2 if config.train.extend else 1)) + 1):
             follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
             count(iterations=1)
             if then is not None and at.processes.is_first:

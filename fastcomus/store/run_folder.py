@@ -143,9 +143,13 @@ class RunFolder(Folder):
             digest: The SHA-256 (hex) that the file must have; by default the one in its stage's manifest.
         """
         self._check_digest(name, digest)
-        return self.read_checked(
-            name, lambda file: pq.read_table(file, columns=columns, page_checksum_verification=True)
-        )
+
+        def read(file: Path) -> pa.Table:
+            # Not by read_table, which imports pyarrow.dataset, and pandas where that is installed.
+            with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+                return opened.read(columns)
+
+        return self.read_checked(name, read)
 
     def read_array(self, name: str) -> np.ndarray:
         """Read an .npy file after checking its digest."""
