@@ -58,6 +58,16 @@ def show_progress(task: str, total: int, unit: str, done: int = 0) -> Iterator[C
         yield lambda count: progress.advance(handle, count)
 
 
+def show_log() -> None:
+    """Have fastcomus's log written to standard error, in a program that has set up no logging of its own."""
+    if log.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
 def silence_progress() -> None:
     """Show no progress from now on."""
     global _silent

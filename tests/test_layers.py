@@ -38,6 +38,7 @@ KEPT = {  # names that are not ours to choose, or that Python's words are for
     "forward": "torch calls it",
     "backward": "torch calls it",
     "handle_starttag": "html.parser calls it",
+    "repr_html": "Jupyter calls it",
     "objects": "part of the public interface",
     "history": "part of the public interface",
     "stage": "a decorator, read as an adjective",

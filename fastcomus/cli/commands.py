@@ -239,6 +239,9 @@ def run_command(
     images: Images,
     truth: Annotated[str, typer.Option(help="Score every iteration against it; see fastcomus evaluate --help.")] = "",
     classes: Classes = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, what is there already, and about how long.")
+    ] = False,
     replace: Replace = False,
 ) -> None:
     """All stages in order, skipping what is up to date: embed, cluster, train, given --truth evaluate, and report."""
@@ -247,6 +250,12 @@ def run_command(
     from fastcomus.evaluation.score_table import format_table
 
     run.configure(given)
+    if dry_run:
+        from fastcomus.cli.tables import build_plan_table
+        from fastcomus.run.plan import plan_run
+
+        Console().print(build_plan_table(plan_run(run.workplace, images, truth, classes or "")))
+        return
     for evaluation in run.run(images, truth, classes or "", replace=replace, report=True):
         Console().print(format_table(evaluation))
     run.report()

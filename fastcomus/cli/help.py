@@ -46,7 +46,8 @@ class ShortHelpCommand(TyperCommand):
                 parameter.hidden = False
 
     def _list_rarely_used(self) -> list[Any]:
-        options = [one for one in self.params if one.param_type_name == "option" and not one.hidden]
+        parameters: list[Any] = list(self.params)
+        options = [one for one in parameters if one.param_type_name == "option" and not one.hidden]
         if len(options) <= _SHOWN_AT_MOST:
             return []
         return [one for one in options if one.name not in _FIRST and (one.name in _RARELY_USED or _is_shared(one))]

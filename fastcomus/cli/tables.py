@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fastcomus.clusters.names import ClusterNames
     from fastcomus.run.history import PastClusters
+    from fastcomus.run.plan import PlannedStage
 
 
 def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
@@ -69,6 +70,20 @@ def build_history_table(history: Sequence[PastClusters]) -> Table:
         table.add_row(one.id + (" (present)" if one.is_present else ""), *map(str, counts), Text(settings))
     table.caption = "--use ID goes back to clusters, their networks, masks, names and scores; --delete ID frees room."
     return table
+
+
+def build_plan_table(stages: Sequence[PlannedStage]) -> Table:
+    """Return a table with a row per stage: what would be done, what is there, and about how long it takes."""
+    table = Table("stage", "would do", "is there", "about")
+    for one in stages:
+        about = "" if not one.work else "not known" if one.seconds is None else _format_time(one.seconds)
+        table.add_row(one.stage, one.work or "nothing", one.kept, about)
+    table.caption = "Times are those of two cores without a GPU. Nothing was done."
+    return table
+
+
+def _format_time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def build_weight_table() -> Table:

@@ -42,6 +42,11 @@ class Clusters:
     sizes: np.ndarray
     is_fitted: np.ndarray
 
+    def __repr__(self) -> str:
+        """Say how many there are."""
+        of = f" of {self.sizes.min()} to {self.sizes.max()}" if len(self.sizes) else ""
+        return f"Clusters({len(self.labels)} objects in {len(self.sizes)} clusters{of}, {self.is_core.sum()} core)"
+
 
 def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
     """Find k clusters of rows (step 6) and filter them (step 7).

@@ -128,6 +128,18 @@ def embed(
     return embedded
 
 
+def count_missing_images(at: Workplace, found: ImageList) -> int:
+    """Return how many of the images `embed` would look at, with the settings of the run."""
+    _refuse_other_images(at, found)
+    marked = dataclasses.replace(at.config.embed, saliency=mark_saliency(found, at.config))
+    parts = read_part_digests(at.folder)
+    return sum(
+        len(one.names)
+        for one in _cut_into_shards(found, marked)
+        if not has_shard(at.folder, one.index, one.fingerprint, parts.get(one.index, ""))
+    )
+
+
 @dataclass(frozen=True)
 class ShardOfImages:
     """Part `index` of the objects: the images `names`, and a fingerprint of them and the settings."""

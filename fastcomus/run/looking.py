@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from fastcomus.clusters.corrections import settle_corrections
+from fastcomus.clusters.files import read_corrected_manifest, read_names
+from fastcomus.errors import InputError
+from fastcomus.run.contents import list_iterations
 from fastcomus.run.workplace import Workplace
+from fastcomus.store.corrections import read_corrections
+from fastcomus.store.objects_table import count_shard_rows
+from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,6 +66,40 @@ class Looking:
 
         return report(self.workplace, settings=settings)
 
+    def __repr__(self) -> str:
+        """Say what the run holds."""
+        return f"Run({str(self.workplace.folder.path)!r}: {describe_run(self.workplace.folder)})"
+
+    def _repr_html_(self) -> str:
+        """Show the clusters in a notebook."""
+        from html import escape
+
+        try:
+            from fastcomus.run.report import render_run
+
+            return render_run(self.workplace, repr(self))
+        except InputError:  # nothing to show yet
+            return f"<p>{escape(repr(self))}</p>"
+
     def _get_refresh(self) -> Callable[[], Path] | None:
         """Return what writes the report anew, if there is one already."""
         return self.report if self.workplace.folder.resolve_file("report/index.html").exists() else None
+
+
+def describe_run(folder: RunFolder) -> str:
+    """Return what a run folder holds, in a few words."""
+    try:
+        clusters = read_corrected_manifest(folder)
+        if clusters is None:
+            objects = folder.read_manifest("objects")
+            return f"{count_shard_rows(folder)} objects, no clusters" if objects else "empty"
+        parts = [f"{clusters['objects']} objects", f"{clusters['k']} clusters"]
+        if named := len(read_names(folder, clusters).given):
+            parts.append(f"{named} named")
+        if corrected := len(settle_corrections(read_corrections(folder))):
+            parts.append(f"{corrected} objects corrected")
+        if clusters["images"] and (trained := len(list_iterations(folder)) - 1):
+            parts.append(f"{trained} iterations trained")
+        return ", ".join(parts)
+    except InputError as error:
+        return str(error)

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from conftest import Photographs, tree_bytes
 from typer.testing import CliRunner
 
 from fastcomus import __version__, progress
@@ -51,6 +52,26 @@ def test_json_for_other_programs(run_copy: Path) -> None:
     assert present["is_present"] and present["k"] == 3 and present["names"] == 2
     machine = json.loads(say("doctor", "--json"))
     assert machine["devices"]["cpu"]["cores"] and machine["packages"]["torch"] and machine["preset"]["encoder"]
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    run_copy: Path, photographs: Photographs, tmp_path: Path
+) -> None:
+    def plan(folder: Path, *options: object) -> dict[str, list[str]]:
+        text = say("run", photographs.images, "--run", folder, "--dry-run", *options, columns=160)
+        rows = ([cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "│" in line)
+        return {row[0]: row[1:] for row in rows}
+
+    before = tree_bytes(run_copy)
+    there = plan(run_copy)
+    assert [there[stage][0] for stage in ("embed", "cluster", "train")] == ["nothing"] * 3
+    assert there["embed"][1] == "24 of 24 photographs" and there["train"][1].startswith("2 iterations")
+    other = plan(run_copy, "--k", 2, "--iterations", 1)
+    assert other["embed"][0] == "nothing" and other["cluster"][0] == "k = 2"
+    assert other["train"][0] == "iterations 1, 2 epochs"
+    new = plan(tmp_path / "new", "--preset", "offline", "--saliency", "background-prior")
+    assert new["embed"][0] == "24 photographs" and new["cluster"][0] == "k found by itself" and new["train"][2]
+    assert tree_bytes(run_copy) == before and not (tmp_path / "new").exists()
 
 
 def test_quiet_verbose_and_what_comes_next(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
