@@ -75,7 +75,7 @@ def test_images_are_found_by_their_path_and_by_a_file_name_that_is_there_once(tm
 def test_an_annotation_that_cannot_be_drawn_leaves_its_image_out(annotation: dict, told: str, tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=told):
         write_proposals(tmp_path / "p.json", [annotation])("a.jpg", PIXELS)
-    with pytest.raises(UnreadableImage, match="p.json says 40 x 30, its image is 50 x 30"):
+    with pytest.raises(UnreadableImage, match=r"p\.json says 40 x 30, its image is 50 x 30"):
         write_proposals(tmp_path / "p.json", [annotation])("a.jpg", np.zeros((30, 50, 3), np.uint8))
 
 
