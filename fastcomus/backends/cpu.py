@@ -12,7 +12,6 @@ from pycocotools import mask as coco_mask
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
-from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus.backends.block_krylov import count_basis_columns, find_largest_eigenpairs
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
@@ -106,6 +105,8 @@ class CpuBackend:
 
     def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
         """Cut boxes (M, 4) out of an image (H, W, 3) uint8 and resize them, antialiased, to (M, 3, size, size)."""
+        from torchvision.transforms.v2 import functional as transforms  # takes 1.5 seconds, which not all can spare
+
         # Channels last in memory is torchvision's fast path for uint8.
         planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
         crops = [

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fastcomus.cli.log import log_as_json
+from fastcomus.cli.help import ShortHelpCommand, show_all
+from fastcomus.cli.log import log_as_json, set_loudness
 from fastcomus.config import STAGES, Config
 from fastcomus.errors import InputError
 from fastcomus.processes import detect_process_group
@@ -37,6 +38,12 @@ Address = Annotated[
     ),
 ]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Write the log as an object of JSON a line.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No log and no progress, but warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log with times, and what libraries say.")]
+HelpAll = Annotated[
+    bool, typer.Option("--help-all", help="Show every option and exit.", is_eager=True, callback=show_all)
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win.")]
 IMAGES_HELP = (
     "Folder of images or of tars with images (searched to any depth), an image, a tar, tars by a pattern such as "
@@ -63,6 +70,9 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "workers": (Workers, 0),
     "settings": (Settings, None),
     "log_json": (LogJson, False),
+    "quiet": (Quiet, False),
+    "verbose": (Verbose, False),
+    "help_all": (HelpAll, False),
 }
 
 _ON_SEVERAL_DEVICES = ("embed", "predict")
@@ -91,6 +101,7 @@ def register_command(
         name = function.__name__.removesuffix("_command").replace("_", "-")
 
         def command(**values: Any) -> None:
+            set_loudness(values["quiet"], values["verbose"])
             if values["log_json"]:
                 log_as_json()
             if name != "train" and (processes := detect_process_group().size) > 1:
@@ -108,6 +119,7 @@ def register_command(
                 stage: {f.name: values[f.name] for f in fields(STAGES[stage]) if values[f.name] is not None}
                 for stage in stages
             }
+            run.workplace.check_settings(given)  # wrong ones are told before anything heavy is loaded
             function(run, given, **{p.name: values[p.name] for p in own})
 
         common = [_make_parameter(name, *option) for name, option in COMMON.items()]
@@ -117,7 +129,7 @@ def register_command(
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         command.__doc__ = function.__doc__
-        app.command(name)(command)
+        app.command(name, cls=ShortHelpCommand)(command)
         return function
 
     return register

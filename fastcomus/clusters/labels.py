@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
-from scipy.sparse import csr_array, csr_matrix
 
-from fastcomus.backends.interface import Backend
 from fastcomus.config import ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from fastcomus.backends.interface import Backend
 
 _PIVOT_ROWS = 50_000  # among which the pivots are sought
 _LENGTHS = 0.02  # power to which lengths of rows count in that search
@@ -29,6 +32,7 @@ class Clusters:
         is_core: (N,) bool, False for the share that the filter drops.
         centres: (k, C) float32.
         sizes: (k,) int64.
+        is_fitted: (N,) bool, False for objects that were put into clusters of a sample (`fit_on`), not fitted.
     """
 
     labels: np.ndarray
@@ -36,6 +40,12 @@ class Clusters:
     is_core: np.ndarray
     centres: np.ndarray
     sizes: np.ndarray
+    is_fitted: np.ndarray
+
+    def __repr__(self) -> str:
+        """Say how many there are."""
+        of = f" of {self.sizes.min()} to {self.sizes.max()}" if len(self.sizes) else ""
+        return f"Clusters({len(self.labels)} objects in {len(self.sizes)} clusters{of}, {self.is_core.sum()} core)"
 
 
 def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
@@ -82,6 +92,8 @@ def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) 
     Returns:
         The clusters.
     """
+    from scipy.sparse import csr_array
+
     by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
     rank = np.empty(k, np.int32)
     rank[by_size] = np.arange(k)
@@ -94,7 +106,29 @@ def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) 
         sums[:, some] = membership @ rows[:, some].astype(np.float64)
     centres = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
     distances = compute_cosine_distances(rows, centres, labels)
-    return Clusters(labels, distances, _select_core(labels, distances, sizes, filter), centres, sizes)
+    is_core, is_fitted = select_core(labels, distances, sizes, filter), np.ones(len(labels), bool)
+    return Clusters(labels, distances, is_core, centres, sizes, is_fitted)
+
+
+def select_core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:
+    """Mark all rows of each cluster but the floor(filter * size) farthest from its centre.
+
+    Args:
+        labels: (N,) integers in [0, k).
+        distances: (N,) float32, to the centres.
+        sizes: (k,) integers, of the clusters.
+        filter: Share of each cluster that is not core, in [0, 1).
+
+    Returns:
+        (N,) bool.
+    """
+    order = np.lexsort((np.arange(len(labels)), distances, labels))
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    position = np.arange(len(labels)) - starts[labels[order]]
+    kept = sizes - np.floor(filter * sizes + 1e-9).astype(np.int64)
+    is_core = np.empty(len(labels), bool)
+    is_core[order] = position < kept[labels[order]]
+    return is_core
 
 
 def run_ward(rows: np.ndarray, k: int, affinity: csr_array) -> np.ndarray:
@@ -108,6 +142,7 @@ def run_ward(rows: np.ndarray, k: int, affinity: csr_array) -> np.ndarray:
     Returns:
         Labels (N,) in [0, k).
     """
+    from scipy.sparse import csr_matrix
     from sklearn.cluster import AgglomerativeClustering
 
     with warnings.catch_warnings():
@@ -163,12 +198,14 @@ def _find_pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     where the rows have fewer directions. Rows count as almost equally long: of equal lengths, rounding would choose the
     first pivot, and the order of the rows would matter; of their own lengths, long rows would be chosen for that alone.
     """
+    from scipy import linalg
+
     among = np.arange(len(rows))
     if len(rows) > _PIVOT_ROWS:
         among = np.sort(np.random.default_rng(seed).choice(len(rows), _PIVOT_ROWS, replace=False))
     wide = rows[among].astype(np.float64)
     wide *= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float32).tiny) ** (_LENGTHS - 1)
-    triangle, order = scipy.linalg.qr(wide.T, mode="r", pivoting=True, check_finite=False)
+    triangle, order = linalg.qr(wide.T, mode="r", pivoting=True, check_finite=False)
     strength = np.abs(triangle.diagonal())
     directions = int((strength > 1e-5 * strength[0]).sum())
     pivots: np.ndarray = among[order[: min(k, directions)]]
@@ -177,20 +214,11 @@ def _find_pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 def _assign_by_pivots(rows: np.ndarray, pivots: np.ndarray) -> np.ndarray:
     """Label each row with the pivot that it is most parallel to, once the pivots are made orthogonal."""
-    left, _, right = scipy.linalg.svd(rows[pivots].T.astype(np.float64), full_matrices=False)
+    from scipy import linalg
+
+    left, _, right = linalg.svd(rows[pivots].T.astype(np.float64), full_matrices=False)
     turned, labels = left @ right, np.empty(len(rows), np.int32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         labels[part] = np.abs(rows[part] @ turned).argmax(axis=1)
     return labels
-
-
-def _select_core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:
-    """Mark all rows of each cluster but the floor(filter * size) farthest from its centre."""
-    order = np.lexsort((np.arange(len(labels)), distances, labels))
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    position = np.arange(len(labels)) - starts[labels[order]]
-    kept = sizes - np.floor(filter * sizes + 1e-9).astype(np.int64)
-    is_core = np.empty(len(labels), bool)
-    is_core[order] = position < kept[labels[order]]
-    return is_core

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.clusters.named_masks import ClassMaps
@@ -21,6 +22,9 @@ from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import select_class_maps
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 log = logging.getLogger("fastcomus")
 
@@ -38,7 +42,7 @@ def evaluate(
     """Score the class maps of an iteration and store the scores in evaluation/; see `Run.evaluate`."""
     maps, _ = select_class_maps(at, iteration)
     named = Path(classes) if classes else None
-    evaluation = _score(maps, str(truth), named, str(fit_on), bootstrap, at.config.seed)
+    evaluation = _score(maps, str(truth), named, str(fit_on), bootstrap, at)
     if maps.names.given:
         evaluation = replace(evaluation, cluster_names=maps.names.classes)
     maps.folder.write_json(f"evaluation/iteration-{maps.iteration}.json", evaluation.to_json())
@@ -47,7 +51,7 @@ def evaluate(
 
 
 def _score(
-    maps: ClassMaps, truth: str, classes: Path | None, fit_on: str, bootstrap: int, seed: int
+    maps: ClassMaps, truth: str, classes: Path | None, fit_on: str, bootstrap: int, at: Workplace
 ) -> Evaluation | LabelEvaluation:
     """Match clusters to classes and score them; the images of `fit_on` and of `truth` must differ."""
     if bootstrap < 0:
@@ -66,10 +70,10 @@ def _score(
     if isinstance(scored, ImageLabels):
         clusters = _read_image_clusters(maps, scored)
         fitted = (_read_image_clusters(maps, fitting), fitting) if isinstance(fitting, ImageLabels) else None
-        return evaluate_labels(clusters, scored, maps.k, fitted, bootstrap=bootstrap, seed=seed)
-    fitted_counts = _count_pairs(maps, fitting, False) if isinstance(fitting, Truth) else None
-    counts = _count_pairs(maps, scored, bool(bootstrap))
-    evaluation = evaluate_maps(counts, fitted_counts, bootstrap=bootstrap, seed=seed)
+        return evaluate_labels(clusters, scored, maps.k, fitted, bootstrap=bootstrap, seed=at.config.seed)
+    fitted_counts = _count_pairs(maps, fitting, False, at.backend) if isinstance(fitting, Truth) else None
+    counts = _count_pairs(maps, scored, bool(bootstrap), at.backend)
+    evaluation = evaluate_maps(counts, fitted_counts, bootstrap=bootstrap, seed=at.config.seed)
     if counts.object_or_not:
         log.info("evaluate: the masks in %s tell only object from background; every cluster counts as object", truth)
     if absent := evaluation.list_absent_classes():
@@ -100,7 +104,7 @@ def _list_images(truth: Truth | ImageLabels) -> set[str]:
     return set(truth.files if isinstance(truth, Truth) else truth.labels)
 
 
-def _count_pairs(maps: ClassMaps, truth: Truth, keep_images: bool) -> PairCounts:
+def _count_pairs(maps: ClassMaps, truth: Truth, keep_images: bool, backend: Backend) -> PairCounts:
     present = maps.select_present(list(truth.files))
     with show_progress("evaluate", len(present), "images") as advance:
         return count_pairs(
@@ -108,7 +112,7 @@ def _count_pairs(maps: ClassMaps, truth: Truth, keep_images: bool) -> PairCounts
             maps.read,
             truth,
             maps.k,
-            maps.backend,
+            backend,
             workers=maps.workers,
             keep_images=keep_images,
             on_image=advance,

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import Images
+from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.progress import show_log
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.looking import Looking
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import with_settings
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
@@ -43,6 +43,7 @@ class Run(Looking):
         workers: Threads that read images; by default one per core.
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
         images: Where the images of `embed` lie now, if they were moved; remembered in the folder.
+        verbose: Write what is done to standard error; programs with a set-up `logging` hear it in any case.
     """
 
     __slots__ = ("workplace",)  # setting another attribute would change nothing, without a word
@@ -57,7 +58,10 @@ class Run(Looking):
         workers: int | None = None,
         settings: Mapping[str, Any] | None = None,
         images: Path | str = "",
+        verbose: bool = False,
     ) -> None:
+        if verbose:
+            show_log()
         self.workplace = Workplace(folder, preset, seed, device, workers, settings, images)
 
     @property
@@ -72,7 +76,7 @@ class Run(Looking):
 
     def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run."""
-        self.workplace.config = with_settings(self.config, settings)
+        self.workplace.lay_over(settings)
 
     def embed(
         self,
@@ -107,9 +111,10 @@ class Run(Looking):
             output: File to copy the checkpoint to; by default it stays in the run folder.
             **settings: See `config.SaliencyConfig`.
         """
+        found = find_listed_images(images)
         from fastcomus.run.train_saliency import train_saliency
 
-        return train_saliency(self.workplace, images, output, settings=settings)
+        return train_saliency(self.workplace, found, output, settings=settings)
 
     def objects(self) -> pa.Table:
         """Return what `embed` found, a row for each object: image, box, area, score, mask, embedding."""
@@ -283,7 +288,7 @@ class Run(Looking):
             report: Write the report as soon as there are clusters, and anew after each iteration.
         """
         with self.workplace.hold_folder():
-            self.embed(check_run(self.config, images, truth, classes), replace=replace)
+            self.embed(check_run(self.workplace, images, truth, classes), replace=replace)
             self.cluster()
             scores = [self.evaluate(truth, classes, 0)] if truth else []  # bad truth and names are told before training
             if report:

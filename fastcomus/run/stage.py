@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from fastcomus.backends.read_ahead import take_decoded_counts
 from fastcomus.errors import InputError
 from fastcomus.progress import collect_counts
 from fastcomus.run.workplace import Workplace
@@ -26,6 +25,7 @@ from fastcomus.store.shelf import finish_moves
 log = logging.getLogger("fastcomus")
 
 TIMES = "times.json"
+_NOT_RATES = ("bytes",)  # of which so many a second would say nothing
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -59,9 +59,9 @@ def stage(writes: bool = True) -> Callable[[Command[Given, Result]], Command[Giv
                 with collect_counts() as (counts, decoded):
                     result = command(at, *arguments, **options)
                 seconds = time.monotonic() - started
-                decoded.update(take_decoded_counts(at.backend))
+                decoded.update(at.take_decoded_counts())
                 _log_decoded(name, decoded)
-                log_stage(name, seconds, counts, str(at.backend.device))
+                log_stage(name, seconds, counts, at.describe_device())
                 if at.folder.writer.is_held and at.folder.written > written:
                     taken = read_stage_seconds(at.folder)
                     added = {**taken, name: round(taken.get(name, 0.0) + seconds, 3)}
@@ -87,7 +87,7 @@ def log_stage(stage: str, seconds: float, counts: Mapping[str, int], device: str
     peak = get_peak_memory_bytes()
     fields: dict[str, Any] = {"stage": stage, "seconds": round(seconds, 3), **counts, "device": device}
     parts = [f"{count} {name}" for name, count in counts.items()]
-    if counts and seconds > 0:
+    if counts and seconds > 0 and next(iter(counts)) not in _NOT_RATES:
         fields["per_s"] = round(next(iter(counts.values())) / seconds, 2)
         parts[0] += f" ({fields['per_s']:.1f}/s)"
     if peak is not None:

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.sparse import issparse
 
 from fastcomus.errors import InputError, get_first_line, suggest_path
 from fastcomus.store.integrity import compute_file_digest
@@ -31,6 +29,8 @@ def extract_embeddings(table: pa.Table) -> np.ndarray:
         raise InputError(f"the column embedding must hold lists of numbers; it holds {kind}.")
     if len(column) == 0:
         return np.empty((0, 0), np.float32)
+    import pyarrow.compute as pc  # a sixth of a second, which who has no embeddings need not wait for
+
     if column.null_count or pc.count_distinct(pc.list_value_length(column)).as_py() > 1:
         raise InputError("every row of the column embedding must hold the same number of values.")
     values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
@@ -98,9 +98,7 @@ def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
     """
     if not isinstance(source, Path | str):
         source = check_embeddings(source)
-        digest = hashlib.sha256(f"{source.dtype} {source.shape}".encode())
-        digest.update(np.ascontiguousarray(source).tobytes())
-        return source, digest.hexdigest()
+        return source, fingerprint_embeddings(source)
     file = Path(source)
     try:
         if file.suffix.lower() == ".npy":
@@ -120,6 +118,16 @@ def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
         raise InputError(
             f"{file} is neither an .npy file nor Parquet that can be read ({get_first_line(error)})."
         ) from error
+
+
+def fingerprint_embeddings(source: Any) -> str:
+    """Return the digest that `read_embeddings` computes, without reading all rows into memory."""
+    if isinstance(source, Path | str):
+        return compute_file_digest(Path(source))
+    rows = check_embeddings(source)
+    digest = hashlib.sha256(f"{rows.dtype} {rows.shape}".encode())
+    digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()
 
 
 def _read_npy(file: Path) -> np.ndarray:
@@ -144,7 +152,7 @@ def check_embeddings(embeddings: Any) -> np.ndarray:
     Raises:
         InputError: If they are not such numbers.
     """
-    if issparse(embeddings):
+    if hasattr(embeddings, "tocsr"):  # of SciPy's, which is not imported to find out
         raise InputError("embeddings must be dense; got a sparse matrix. Give embeddings.toarray().")
     if hasattr(embeddings, "detach"):  # a tensor, which may need gradients, lie on a device or be of bfloat16
         embeddings = embeddings.detach().float().cpu()

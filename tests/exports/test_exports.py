@@ -18,7 +18,6 @@ from test_regions import class_maps
 from typer.testing import CliRunner
 
 from fastcomus import InputError, Run
-from fastcomus.backends.choose import select
 from fastcomus.cli.commands import app
 from fastcomus.clusters.named_masks import ClassMaps
 from fastcomus.clusters.names import ClusterNames, name_clusters
@@ -40,7 +39,7 @@ def written(
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", labels.shape[::-1], (90, 60, 30)).save(file)
-    masks = ClassMaps(folder, 0, list(maps), names or name_clusters(STRANGE, 3), select("cpu"), 2)
+    masks = ClassMaps(folder, 0, list(maps), names or name_clusters(STRANGE, 3), 2)
     target = root / f"out-{len(list(root.glob('out-*')))}"
     assert export_masks(format_name, masks, Transfer(root / "images", how, 10**8), target) == len(maps)
     return target
@@ -233,7 +232,7 @@ def test_an_image_that_changed_ends_the_export_and_leaves_nothing(tmp_path: Path
         (lambda file: file.unlink(), "changed since it was embedded"),
     ):
         change(tmp_path / "images/a.jpg")
-        masks = ClassMaps(RunFolder(tmp_path / "run"), 0, ["a.jpg"], name_clusters({}, 3), select("cpu"), 2)
+        masks = ClassMaps(RunFolder(tmp_path / "run"), 0, ["a.jpg"], name_clusters({}, 3), 2)
         with pytest.raises(InputError, match=told):
             export_masks("yolo", masks, Transfer(tmp_path / "images", "link", 10**6), tmp_path / "none/out")
         assert not list((tmp_path / "none").rglob("*"))

@@ -87,8 +87,8 @@ class ProposalFile:
                 "mask of another size",
                 f"{self._file.name} says {size[1]} x {size[0]}, its image is {shape[1]} x {shape[0]}",
             )
-        masks = sorted((self._draw(one, shape) for one in annotations), key=lambda mask: -int(mask.sum()))
-        return np.stack(masks)
+        masks = [self._draw(one, shape) for one in annotations]
+        return np.stack(sorted(masks, key=lambda mask: -np.count_nonzero(mask)))
 
     def _find(self, name: str) -> str | None:
         clean = _normalise_name(name)
