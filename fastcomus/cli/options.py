@@ -47,8 +47,8 @@ Json = Annotated[bool, typer.Option("--json", help="Write JSON to standard outpu
 Settings = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win.")]
 IMAGES_HELP = (
     "Folder of images or of tars with images (searched to any depth), an image, a tar, tars by a pattern such as "
-    "'shards-{000..009}.tar', any of these behind an s3://, gs://, http:// or https:// address, a file with a path or "
-    "URL a line, or - for such lines on standard input."
+    "'shards-{000..009}.tar', any of these behind an s3://, gs://, http:// or https:// address, a Parquet table with "
+    "images in it or a folder of such, a file with a path or URL a line, or - for such lines on standard input."
 )
 Images = Annotated[str, typer.Argument(help=IMAGES_HELP, show_default=False)]
 Replace = Annotated[bool, typer.Option("--replace", help="Drop objects of other images that the run folder holds.")]
