@@ -16,16 +16,18 @@ from fastcomus.errors import InputError
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
+    from fastcomus.clusters.estimator import SpectralClusterer
     from fastcomus.clusters.labels import Clusters
     from fastcomus.run.cluster import cluster_rows as cluster
     from fastcomus.run.run import Run
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Clusters", "InputError", "Run", "__version__", "cluster"]
+__all__ = ["Clusters", "InputError", "Run", "SpectralClusterer", "__version__", "cluster"]
 
 _HOMES = {
     "Clusters": ("fastcomus.clusters.labels", "Clusters"),
     "Run": ("fastcomus.run.run", "Run"),
+    "SpectralClusterer": ("fastcomus.clusters.estimator", "SpectralClusterer"),
     "cluster": ("fastcomus.run.cluster", "cluster_rows"),
 }
 

@@ -30,7 +30,15 @@ SMALL = {
     },
     "embed": {**ENCODER, "crop_size": 32, "shard_images": 3, "min_area": 100, "embed_batch": 2},
     "cluster": {"k": 3, "n_neighbors": 5, "n_init": 2},
-    "train": {**BACKBONE, "train_size": 33, "epochs": 2, "next_epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
+    "train": {
+        **BACKBONE,
+        "train_size": 33,
+        "iterations": 2,
+        "epochs": 2,
+        "next_epochs": 1,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+    },
     "predict": {"predict_size": 33, "scales": "1", "flip": False},
 }
 IMAGES, OTHERS = 10, 5
@@ -39,6 +47,13 @@ EXPORTS = ("coco", "voc", "yolo", "labelme")
 
 def embed(place: Path) -> None:
     _run(place).embed(place.parent / "images")
+
+
+def embed_by_own_network(place: Path) -> None:
+    """The photographs teach a network first."""
+    run = _run(place)
+    run.configure({"saliency": {"least_images": 5, "refine_epochs": 0}})
+    run.embed(place.parent / "images")
 
 
 def cluster(place: Path) -> None:
@@ -97,6 +112,7 @@ def run_all(place: Path) -> None:
 STAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "run": (run_all, ()),
     "embed": (embed, ()),
+    "embed-by-own-network": (embed_by_own_network, ()),
     "cluster": (cluster, ("embed",)),
     "cluster-otherwise": (cluster_otherwise, ("embed", "cluster", "train")),
     "train": (train, ("embed", "cluster")),

@@ -13,7 +13,8 @@ import numpy as np
 
 from fastcomus.backends.choose import select
 from fastcomus.backends.interface import LabelledMasks
-from fastcomus.clusters.cluster import check_count, cluster_embeddings
+from fastcomus.clusters.checks import check_count
+from fastcomus.clusters.cluster import cluster_embeddings
 from fastcomus.clusters.labels import Clusters
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError

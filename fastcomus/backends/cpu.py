@@ -245,6 +245,19 @@ def _solve_connected_graph(
     else:
         pairs = find_largest_eigenpairs(matrix, count, seed, device)
         values, vectors = pairs.values, pairs.vectors
+    return sort_eigenpairs(values, vectors)
+
+
+def sort_eigenpairs(values: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort the eigenvalues of a connected graph in descending order, the first of which is set to 1; and the vectors.
+
+    Args:
+        values: (c,).
+        vectors: (n, c).
+
+    Returns:
+        The same, sorted.
+    """
     order = np.argsort(-values, kind="stable")
     values = values[order]
     values[0] = 1  # up to rounding, which must not decide between parts

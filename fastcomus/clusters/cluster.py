@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from fastcomus.backends.interface import Backend
+from fastcomus.clusters.checks import check_components
 from fastcomus.clusters.count import SuggestedCounts, compute_modularity, count_by_eigengap, find_communities
 from fastcomus.clusters.eigenmaps import Eigenmaps, require_eigenmaps
 from fastcomus.clusters.few_objects import build_fitting_graph, is_fitting, list_shares, pick_clearest
 from fastcomus.clusters.graph import KnnGraph
+from fastcomus.clusters.kept_graph import GraphKeeper
 from fastcomus.clusters.labels import Clusters, build_clusters, cluster_rows, run_minibatch_kmeans, run_ward
+from fastcomus.clusters.mixing import count_unmixed
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
-from fastcomus.errors import InputError
 
 log = logging.getLogger("fastcomus")
 
@@ -41,38 +43,9 @@ class Clustered:
         return facts
 
 
-def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
-    """Check that the objects suffice for the number of clusters asked for.
-
-    Args:
-        config: Has `k` (0: to be estimated) and `method`.
-        rows: (N, D) embeddings.
-
-    Raises:
-        InputError: If k exceeds the number of (different) objects, or does not suit the method.
-    """
-    n = len(rows)
-    if n < 2:
-        raise InputError(f"clusters need at least 2 objects; got {n}. Add images.")
-    if config.k > n:
-        raise InputError(f"k must lie in [2, N]; got k={config.k} with N={n} objects. Lower --k or add images.")
-    if config.method == "leiden" and config.k:
-        raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k auto.")
-    if config.method in GRAPHLESS_METHODS and not config.k:
-        raise InputError(f"method {config.method} needs the number of clusters; give --k K, or --method spectral.")
-    _check_components(config)
-    least, distinct = max(config.k, 2), set()
-    for row in rows:  # usually stops after `least` rows
-        distinct.add(row.tobytes())
-        if len(distinct) == least:
-            return
-    raise InputError(
-        f"{least} clusters need as many different objects; got {len(distinct)} different ones among N={n}. "
-        + ("Lower --k or add images." if len(distinct) > 1 else "Add images.")
-    )
-
-
-def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clustered:
+def cluster_embeddings(
+    rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend, keeper: GraphKeeper | None = None
+) -> Clustered:
     """Cluster embeddings: steps 4 to 7 of the method (the paper's section 3.2), for `method` "spectral".
 
     4. graph: W = (A + A^T) / 2, where A joins each row to its `n_neighbors` nearest, itself included.
@@ -88,6 +61,7 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
         config: The settings; without `k` the number of clusters is estimated.
         seed: Seed of all random choices.
         backend: Does the heavy computations.
+        keeper: Keeps the graph and its eigenmaps for other numbers of clusters, or None.
 
     Returns:
         The clusters with eigenmaps and graph.
@@ -97,18 +71,15 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
     """
     if config.method in GRAPHLESS_METHODS:
         return Clustered(_cluster_without_graph(rows, config, seed, backend))
-    graph = build_fitting_graph(rows, config.k, config, seed, backend)
+    graph = build_fitting_graph(rows, config.k, config, seed, backend, keeper=keeper)
     if config.method == "leiden":
-        labels = find_communities(graph.affinity, config.resolution, seed)
-        k = int(labels.max()) + 1
-        _warn_about_graph(graph, k, config)
-        return Clustered(build_clusters(rows, labels, k, config.filter), None, graph)
+        return _cluster_by_leiden(rows, graph, config, seed)
     k, maps = (config.k, None) if config.k else _choose_k(graph, config, seed, backend)
-    _check_components(replace(config, k=k))
+    check_components(replace(config, k=k))
     tried = []
     for share in list_shares(len(rows), k, config.n_neighbors) if config.method == "spectral" else (1.0,):
         if share < 1 or not (config.k or is_fitting(graph, k, config)):
-            graph, maps = build_fitting_graph(rows, k, config, seed, backend, share), None
+            graph, maps = build_fitting_graph(rows, k, config, seed, backend, share, keeper), None
         tried.append(_cluster_graph(rows, graph, maps, k, config, seed, backend))
         if graph.has_groups:  # the same whatever the share
             break
@@ -121,7 +92,37 @@ def cluster_embeddings(rows: np.ndarray, config: ClusterConfig, seed: int, backe
     return found
 
 
-def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> SuggestedCounts:
+def cluster_graph(
+    graph: KnnGraph, rows: np.ndarray | None, config: ClusterConfig, seed: int, backend: Backend
+) -> Clustered:
+    """Cluster the nodes of a graph of the user's own: steps 5 to 7 of `cluster_embeddings`.
+
+    Args:
+        graph: Of N nodes, for which `check_graph_count` passes.
+        rows: (N, D) float32 embeddings of the nodes, which methods other than "spectral" need.
+        config: The settings; those of the search for neighbours have no effect.
+        seed: Seed of all random choices.
+        backend: Does the heavy computations.
+
+    Returns:
+        The clusters with eigenmaps and graph.
+
+    Raises:
+        InputError: If the eigensolver does not converge.
+    """
+    if config.method == "leiden":
+        assert rows is not None
+        return _cluster_by_leiden(rows, graph, config, seed)
+    k, maps = (config.k, None) if config.k else _choose_k(graph, config, seed, backend)
+    check_components(replace(config, k=k))
+    found = _cluster_graph(rows, graph, maps, k, config, seed, backend)
+    _warn_about_graph(graph, k, config)
+    return found
+
+
+def suggest_counts(
+    rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend, keeper: GraphKeeper | None = None
+) -> SuggestedCounts:
     """Estimate the number of clusters by every criterion, with the curve that each estimate was read from.
 
     Args:
@@ -129,6 +130,7 @@ def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: 
         config: The settings of the graph and of the criteria.
         seed: Seed of all random choices.
         backend: Does the heavy computations.
+        keeper: Keeps the graph and its eigenmaps, or None.
 
     Returns:
         The suggested numbers and the curves.
@@ -136,23 +138,27 @@ def suggest_counts(rows: np.ndarray, config: ClusterConfig, seed: int, backend: 
     Raises:
         InputError: If the eigensolver does not converge.
     """
-    graph = build_fitting_graph(rows, 0, config, seed, backend)
+    graph = build_fitting_graph(rows, 0, config, seed, backend, keeper=keeper)
     leiden = _count_by_leiden(graph, config, seed)
+    counts = {"mixing": count_unmixed(graph, seed), "leiden": leiden, "modularity": 2, "eigengap": 2}
     if len(rows) < _FEW:
-        return SuggestedCounts(len(rows), {"leiden": leiden, "modularity": 2, "eigengap": 2})
+        return SuggestedCounts(len(rows), counts)
     maps = _find_eigenmaps_to_count(graph, config, seed, backend)
     modularities = _compute_modularities(graph, maps, config, seed, backend)
-    counts = {
-        "leiden": leiden,
-        "modularity": _pick_highest(modularities),
-        "eigengap": count_by_eigengap(maps.eigenvalues),
-    }
+    counts |= {"modularity": _pick_highest(modularities), "eigengap": count_by_eigengap(maps.eigenvalues)}
     curves = tuple(modularities), tuple(modularities.values()), tuple(maps.eigenvalues.tolist())
     return SuggestedCounts(len(rows), counts, *curves)
 
 
+def _cluster_by_leiden(rows: np.ndarray, graph: KnnGraph, config: ClusterConfig, seed: int) -> Clustered:
+    labels = find_communities(graph.affinity, config.resolution, seed)
+    k = int(labels.max()) + 1
+    _warn_about_graph(graph, k, config)
+    return Clustered(build_clusters(rows, labels, k, config.filter), None, graph)
+
+
 def _cluster_graph(
-    rows: np.ndarray,
+    rows: np.ndarray | None,
     graph: KnnGraph,
     maps: Eigenmaps | None,
     k: int,
@@ -162,11 +168,12 @@ def _cluster_graph(
 ) -> Clustered:
     """Cluster the nodes of a graph; `maps` are its eigenmaps where they are known already, perhaps more than needed."""
     if config.method == "agglomerative":
+        assert rows is not None
         return Clustered(build_clusters(rows, run_ward(rows, k, graph.affinity), k, config.filter), None, graph)
-    wanted = min(config.n_components or k, len(rows))
+    wanted = min(config.n_components or k, graph.affinity.shape[0])
     if maps is None or maps.rows.shape[1] < wanted:
         maps = require_eigenmaps(graph, wanted, seed, backend)
-    maps = replace(maps, rows=np.ascontiguousarray(maps.rows[:, :wanted]), eigenvalues=maps.eigenvalues[:wanted])
+    maps = maps.take_first(wanted)
     return Clustered(cluster_rows(maps.rows, k, config.assign, config, seed, backend), maps, graph)
 
 
@@ -176,25 +183,17 @@ def _cluster_without_graph(rows: np.ndarray, config: ClusterConfig, seed: int, b
     return build_clusters(rows, run_minibatch_kmeans(rows, config.k, config.n_init, seed), config.k, config.filter)
 
 
-def _check_components(config: ClusterConfig) -> None:
-    """Check that QR, which makes a cluster per direction, has enough of them."""
-    if config.method == "spectral" and config.assign == "qr" and 0 < config.n_components < config.k:
-        raise InputError(
-            f"--assign qr needs as many eigenvectors as clusters; got n_components={config.n_components} with "
-            f"k={config.k}. Leave out --n-components, or give --assign kmeans."
-        )
-
-
 def _warn_about_graph(graph: KnnGraph, k: int, config: ClusterConfig) -> None:
     sizes = graph.component_sizes
     if len(sizes) > k:
         shown = ", ".join(map(str, sizes[:5])) + (", ..." if len(sizes) > 5 else "")
         log.warning(
             "cluster: the graph falls into %d parts (of %s objects), more than %d clusters, so that some parts without "
-            "a link share a cluster. More --n-neighbors join them.",
+            "a link share a cluster.%s",
             len(sizes),
             shown,
             k,
+            " More --n-neighbors join them." if graph.n_neighbors else "",
         )
     if graph.recall < config.recall:
         log.warning("cluster: the search found %.3f of the true neighbours, not %.3f", graph.recall, config.recall)
@@ -203,7 +202,9 @@ def _warn_about_graph(graph: KnnGraph, k: int, config: ClusterConfig) -> None:
 def _choose_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> tuple[int, Eigenmaps | None]:
     """The number of clusters by `config.choose_k`, at least 2, and the eigenmaps computed for it, if any."""
     maps = None
-    if config.choose_k == "leiden":
+    if config.choose_k == "mixing":
+        k = count_unmixed(graph, seed)
+    elif config.choose_k == "leiden":
         k = _count_by_leiden(graph, config, seed)
     elif graph.affinity.shape[0] < _FEW:
         k = 2

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from fastcomus.backends.interface import Backend
-from fastcomus.clusters.graph import KnnGraph, drop_loops
+from fastcomus.clusters.graph import FEW_ROWS, KnnGraph, drop_loops
 from fastcomus.errors import InputError
 
 _ROWS_AT_ONCE = 65_536
@@ -30,6 +30,10 @@ class Eigenmaps:
     eigenvalues: np.ndarray
     residual: float
     orthonormality: float
+
+    def take_first(self, count: int) -> Eigenmaps:
+        """Return the first `count` of them."""
+        return replace(self, rows=np.ascontiguousarray(self.rows[:, :count]), eigenvalues=self.eigenvalues[:count])
 
 
 def compute_eigenmaps(
@@ -75,13 +79,31 @@ def compute_eigenmaps(
 def require_eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) -> Eigenmaps:
     """Compute the first `count` eigenmaps of a graph; see `compute_eigenmaps`.
 
+    Of a graph with many nodes as many are computed as `step_up` says, and the first returned, since those are kept for
+    other counts where the graph has a keeper. More cost hardly any time: the last ones converge sooner.
+
     Raises:
         InputError: If the solver did not converge.
     """
-    try:
-        return compute_eigenmaps(graph.affinity, count, seed, backend, graph.order)
-    except ArithmeticError as error:
-        raise InputError(f"{error}.") from error
+    n = graph.affinity.shape[0]
+    solved = count if n <= FEW_ROWS else min(n, step_up(count))
+
+    def solve() -> Eigenmaps:
+        try:
+            return compute_eigenmaps(graph.affinity, solved, seed, backend, graph.order)
+        except ArithmeticError as error:
+            raise InputError(f"{error}.") from error
+
+    maps = solve() if graph.keeper is None else graph.keeper.find_maps(solved, solve)
+    return maps if solved == count else maps.take_first(count)
+
+
+def step_up(count: int) -> int:
+    """Return the next of 16, 24, 32, 48, 64, 96, 128, ... that is not below `count`."""
+    step = 16
+    while step < count:
+        step = step * 3 // 2 if step & (step - 1) == 0 else step * 4 // 3
+    return step
 
 
 def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
@@ -98,7 +120,10 @@ def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.n
     Returns:
         (M, C) float32.
     """
-    means = np.stack([rows[near].mean(axis=0) for near in neighbours]) if len(neighbours) else rows[:0]
+    count = neighbours.shape[1]
+    indptr = np.arange(0, neighbours.size + 1, count)
+    weights = np.full(neighbours.size, 1 / count, np.float32)
+    means = csr_array((weights, neighbours.ravel(), indptr), shape=(len(neighbours), len(rows))) @ rows
     extended: np.ndarray = means / np.maximum(1 - eigenvalues, 1e-3)
     return extended.astype(np.float32)
 

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from fastcomus.backends.interface import Backend
-from fastcomus.clusters.count import count_by_eigengap
-from fastcomus.clusters.eigenmaps import require_eigenmaps
-from fastcomus.clusters.graph import KnnGraph, build_knn_graph
+from fastcomus.clusters.graph import FEW_ROWS, KnnGraph, build_knn_graph
+from fastcomus.clusters.kept_graph import GraphKeeper
+from fastcomus.clusters.mixing import count_unmixed
 from fastcomus.config import ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 
-FEW_ROWS = 2_000  # up to which gaps are looked for: all distances fit into 16 MB
 _LEAST_NEIGHBORS = 3
-_FIRST_NEIGHBORS = 6  # where the number of clusters is unknown
 _SHARES = (1, 0.7, 0.5, 0.35, 0.25)  # of an average cluster: where clusters differ in size, the small ones decide
 _CLEARER = 0.01  # by which silhouettes must be higher for fewer neighbours than an average cluster has objects
 _APART = 1.5  # a gap is at least this many times as wide as the largest step between neighbours
@@ -28,13 +27,18 @@ _LEAST_OF_GROUP = 3  # a group of fewer objects is an outlier
 
 
 def build_fitting_graph(
-    rows: np.ndarray, k: int, config: ClusterConfig, seed: int, backend: Backend, share: float = 1.0
+    rows: np.ndarray,
+    k: int,
+    config: ClusterConfig,
+    seed: int,
+    backend: Backend,
+    share: float = 1.0,
+    keeper: GraphKeeper | None = None,
 ) -> KnnGraph:
     """Build the kNN graph with `n_neighbors` neighbours, or as many as an average cluster has objects, if that is less.
 
-    Where the number of clusters is unknown, it is estimated by the largest eigengap: from few neighbours on, these
-    grow until they are no fewer than the objects of an average cluster of that estimate. Groups that lie far apart are
-    not linked, whatever their sizes.
+    Where the number of clusters is unknown and objects are few, it is estimated (`count_unmixed`). Groups that lie far
+    apart are not linked, whatever their sizes.
 
     Args:
         rows: (N, D) float32, finite, N >= 2.
@@ -43,6 +47,7 @@ def build_fitting_graph(
         seed: Seed of the search for neighbours and of the eigensolver.
         backend: Searches for neighbours and solves for eigenvectors.
         share: Neighbours per object of an average cluster, in (0, 1].
+        keeper: Keeps the graph of more than `FEW_ROWS` rows, or None.
 
     Returns:
         The graph; `KnnGraph.n_neighbors` says how many neighbours it has.
@@ -51,27 +56,27 @@ def build_fitting_graph(
         InputError: If the eigensolver does not converge.
     """
     n, most = len(rows), min(config.n_neighbors, len(rows))
-    build = partial(build_knn_graph, rows, metric=config.metric, recall=config.recall, seed=seed, backend=backend)
+    search = partial(build_knn_graph, rows, metric=config.metric, recall=config.recall, seed=seed, backend=backend)
+
+    def build(count: int) -> KnnGraph:
+        return search(count) if keeper is None or n <= FEW_ROWS else keeper.find_graph(count, search)
+
     # Groups would have been found with a whole share, and are not sought again.
     places = normalise_rows(rows) if config.metric == "cosine" else rows
     groups = find_groups_apart(places, k) if share == 1 else None
     if groups is not None:
-        return build(n_neighbors=most, groups=groups)
+        return search(n_neighbors=most, groups=groups)
     if k:
         count = limit_neighbors(share * n / k, most)
-        graph = build(n_neighbors=count)
+        graph = build(count)
         while len(graph.component_sizes) > k and count < most:  # more parts than clusters: they are joined
             count = min(most, math.ceil(1.5 * count))
-            graph = build(n_neighbors=count)
+            graph = build(count)
     else:
-        count = most if n >= most * config.max_k or n < 4 else min(most, _FIRST_NEIGHBORS, max(2, n // 2))
-        graph = build(n_neighbors=count)
-        while count < most:
-            maps = require_eigenmaps(graph, min(config.max_k, n - 2) + 1, seed, backend)
-            wanted = limit_neighbors(n / count_by_eigengap(maps.eigenvalues), most)
-            if wanted <= count:
-                break
-            count, graph = wanted, build(n_neighbors=wanted)
+        graph = build(most)
+        wanted = limit_neighbors(n / count_unmixed(graph, seed), most) if 4 <= n <= FEW_ROWS else most
+        if wanted < most:
+            graph = replace(build(wanted), nearest=graph.nearest)
     return graph
 
 

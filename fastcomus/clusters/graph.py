@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array, diags_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_array, csr_matrix, diags_array
+from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 
 from fastcomus.backends.interface import Backend
 from fastcomus.store.embeddings import normalise_rows
+
+if TYPE_CHECKING:
+    from fastcomus.clusters.kept_graph import GraphKeeper
+
+FEW_ROWS = 2_000  # up to which gaps are looked for (all distances fit into 16 MB) and nothing is kept
+NEAREST = 12  # neighbours that are kept, by which clusters are counted: the nearest are the purest
 
 
 @dataclass(frozen=True)
@@ -17,13 +24,15 @@ class KnnGraph:
     """The kNN graph of N rows.
 
     Attributes:
-        affinity: W, (N, N) float32 CSR, symmetric, entries 0.5 or 1.
+        affinity: W, (N, N) float32 CSR, symmetric, entries 0.5 or 1, or of the user's own in [0, 1].
         component_sizes: Sizes of the connected components, descending; they sum to N.
         recall: Share of the true neighbours that the search found, in [0, 1]; 1 for an exact search.
         order: (N,) int64, the rows in an order that keeps linked ones close together, in which products with the graph
             are faster.
-        n_neighbors: Neighbours of each row, itself included.
+        n_neighbors: Neighbours of each row, itself included; 0 for a graph of the user's own.
         has_groups: Whether groups of rows were kept apart.
+        nearest: (N, n) int32, the few nearest rows of each, itself first; None for a graph of the user's own.
+        keeper: Keeps its eigenmaps, or None.
     """
 
     affinity: csr_array
@@ -32,6 +41,8 @@ class KnnGraph:
     order: np.ndarray
     n_neighbors: int
     has_groups: bool
+    nearest: np.ndarray | None = None
+    keeper: GraphKeeper | None = None
 
 
 def build_knn_graph(
@@ -70,7 +81,7 @@ def build_knn_graph(
     # 32-bit positions while they fit, also those of the sum of both directions.
     kind = np.int32 if 2 * indices.size < 2**31 else np.int64
     indptr = np.arange(0, (n + 1) * count, count, dtype=kind)
-    ones = np.ones(indices.size, np.float32)
+    ones, nearest = np.ones(indices.size, np.float32), indices[:, :NEAREST].copy()
     directed = csr_array((ones, indices.ravel().astype(kind, copy=False), indptr), shape=(n, n))
     directed.sum_duplicates()  # a row for which the search found too few neighbours is filled up with itself
     directed.data[:] = 1
@@ -79,10 +90,13 @@ def build_knn_graph(
     affinity.data *= np.float32(0.5)
     del directed
     affinity.sort_indices()
-    # In a symmetric graph strong and weak components are the same; the strong ones are found faster.
-    _, component = connected_components(affinity, connection="strong")
-    sizes = np.sort(np.bincount(component))[::-1]
-    return KnnGraph(affinity, tuple(sizes.tolist()), reached, order, n_neighbors, groups is not None)
+    return KnnGraph(affinity, _measure_components(affinity), reached, order, n_neighbors, groups is not None, nearest)
+
+
+def take_graph(affinity: csr_array) -> KnnGraph:
+    """Take a graph of the user's own, (N, N) as `store.graphs.check_graph` returns it."""
+    order = reverse_cuthill_mckee(csr_matrix(affinity), symmetric_mode=True).astype(np.int64)
+    return KnnGraph(affinity, _measure_components(affinity), 1.0, order, 0, False)
 
 
 def drop_loops(affinity: csr_array) -> csr_array:
@@ -90,3 +104,10 @@ def drop_loops(affinity: csr_array) -> csr_array:
     bare = (affinity - diags_array(affinity.diagonal())).tocsr()
     bare.eliminate_zeros()
     return bare
+
+
+def _measure_components(affinity: csr_array) -> tuple[int, ...]:
+    """Return the sizes of the components, descending."""
+    # In a symmetric graph strong and weak components are the same; the strong ones are found faster.
+    _, component = connected_components(affinity, connection="strong")
+    return tuple(np.sort(np.bincount(component))[::-1].tolist())

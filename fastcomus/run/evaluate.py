@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fastcomus")
 
 
-@stage()
+@stage(writes=False)  # but one file, which is whole or absent
 def evaluate(
     at: Workplace,
     truth: Path | str,
@@ -65,6 +66,7 @@ def _score(
                 f"--fit-on {fit_on} shares {len(shared)} images with --truth {truth}, {min(shared)} for instance; "
                 "fit the matching on others."
             )
+    _tell_unmatched(maps.images, scored)
     if isinstance(scored, ImageLabels):
         clusters = _read_image_clusters(maps, scored)
         fitted = (_read_image_clusters(maps, fitting), fitting) if isinstance(fitting, ImageLabels) else None
@@ -77,6 +79,21 @@ def _score(
     if absent := evaluation.list_absent_classes():
         log.info("evaluate: no scored mask has %s", _shorten(absent))
     return evaluation
+
+
+def _tell_unmatched(images: Sequence[str], truth: Truth | ImageLabels) -> None:
+    """Say how many images have no truth, and how many truths no image."""
+    known = _list_images(truth)
+    if without := [name for name in images if name not in known]:
+        log.info(
+            "evaluate: %d of the %d images of this run have no truth, %s for instance, and are not scored",
+            len(without), len(images), without[0],
+        )  # fmt: skip
+    others = sorted(known - set(images))
+    if isinstance(truth, Truth):
+        others += [str(file.relative_to(truth.place)) for file in truth.list_others()]
+    if others:
+        log.info("evaluate: %d truths belong to no image of this run, %s for instance", len(others), others[0])
 
 
 def _shorten(names: list[str]) -> str:

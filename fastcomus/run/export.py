@@ -29,7 +29,7 @@ def export(at: Workplace, format_name: str, output: Path | str, iteration: int |
     return target
 
 
-@stage()
+@stage(writes=False)
 def export_onnx(at: Workplace, output: Path | str, iteration: int | None) -> Path:
     """Write the network of an iteration as an ONNX file; see `Run.export`."""
     from fastcomus.segmentation.onnx import check_onnx, write_onnx

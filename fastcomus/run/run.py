@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
 from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.progress import show_log
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
+from fastcomus.run.looking import Looking
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from fastcomus.clusters.count import SuggestedCounts
     from fastcomus.clusters.labels import Clusters
-    from fastcomus.clusters.names import ClusterNames
     from fastcomus.evaluation.class_maps import Evaluation
     from fastcomus.evaluation.image_labels import LabelEvaluation
     from fastcomus.run import keywords
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fastcomus.run.history import PastClusters
 
 
-class Run:
+class Run(Looking):
     """One run folder and the commands on it: `embed`, `cluster`, `train`, `predict`, ..., or all in order by `run`.
 
     Every command takes settings by the names of its dataclass in `config.py`, and they are remembered in the folder.
@@ -42,6 +43,7 @@ class Run:
         workers: Threads that read images; by default one per core.
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
         images: Where the images of `embed` lie now, if they were moved; remembered in the folder.
+        verbose: Write what is done to standard error; programs with a set-up `logging` hear it in any case.
     """
 
     __slots__ = ("workplace",)  # setting another attribute would change nothing, without a word
@@ -56,7 +58,10 @@ class Run:
         workers: int | None = None,
         settings: Mapping[str, Any] | None = None,
         images: Path | str = "",
+        verbose: bool = False,
     ) -> None:
+        if verbose:
+            show_log()
         self.workplace = Workplace(folder, preset, seed, device, workers, settings, images)
 
     @property
@@ -116,18 +121,21 @@ class Run:
         return read_shards(self.folder)
 
     def cluster(
-        self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
+        self,
+        embeddings: Path | ArrayLike | None = None,
+        graph: Any = None,
+        **settings: Unpack[keywords.ClusterSettings],
     ) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own (steps 4 to 7); of objects, write class maps, too.
 
         Args:
-            embeddings: Rows to cluster instead: an array (N, D), an .npy file, or a Parquet file with a
-                column `embedding`.
+            embeddings: Rows to cluster instead: an array (N, D), an .npy file, or Parquet with a column `embedding`.
+            graph: Links between the objects: an .npz file of SciPy's or a matrix, see `fastcomus.cluster`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """
         from fastcomus.run.cluster import cluster
 
-        return cluster(self.workplace, embeddings, settings=settings)
+        return cluster(self.workplace, embeddings, graph, settings=settings)
 
     def suggest_k(
         self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
@@ -141,17 +149,6 @@ class Run:
         from fastcomus.run.cluster import suggest_k
 
         return suggest_k(self.workplace, embeddings, settings=settings)
-
-    def name(self, names: Mapping[int, str] | Path | str | None = None) -> ClusterNames:
-        """Give clusters names, and return all; `predict`, `evaluate`, `assign` and `export` go by them.
-
-        Args:
-            names: Names by cluster, {3: "cat"}, laid over those that are there, or a names.toml, which replaces them.
-                Equal names merge clusters, and "-" drops one into the background. None changes nothing.
-        """
-        from fastcomus.run.name import name
-
-        return name(self.workplace, names)
 
     def history(self, use: str = "", delete: str = "") -> list[PastClusters]:
         """List the clusters made in this run folder, the present ones first.
@@ -173,11 +170,12 @@ class Run:
 
         The first iteration learns the clusters' class maps of images that passed the filter, each later one the maps of
         the network before it, with the images of `extend`. Started by torchrun or srun, processes train it together.
+        A report that is there is written anew after each iteration.
         Takes the settings of `config.TrainConfig` and `config.PredictConfig`, and returns the last iteration's folder.
         """
         from fastcomus.run.train import train
 
-        return train(self.workplace, settings=settings)
+        return train(self.workplace, settings=settings, then=self._get_refresh())
 
     def predict(
         self,
@@ -215,7 +213,7 @@ class Run:
         masks: Path | str = "",
         **settings: Unpack[keywords.AssignSettings],
     ) -> Path:
-        """Put new objects into the clusters that are there, without clustering again.
+        """Put new objects into the clusters that are there; return assigned.parquet with their clusters and novelty.
 
         Args:
             images: Images whose objects are found and embedded as this run's were; or give `embeddings`.
@@ -223,10 +221,6 @@ class Run:
             embeddings: New rows: an .npy file, or a Parquet file with a column `embedding`.
             masks: Folder of object masks of the new images, where the run had masks of its own.
             **settings: See `config.AssignConfig`.
-
-        Returns:
-            The file assigned.parquet, a row for each object: image and box where there are any, cluster, distance,
-            novelty, is_outlier, and name where clusters have names.
         """
         from fastcomus.run.assign import assign
 
@@ -263,7 +257,7 @@ class Run:
         """Write the masks of an iteration with their images in the format of another tool.
 
         Args:
-            format: "coco", "voc", "yolo" or "labelme"; "onnx" writes the network (`segmentation.onnx.LabelledImages`).
+            format: One of `exports.export.FORMATS` such as "coco"; "onnx" writes the network instead.
             output: New folder to write, which is returned; by default exports/iteration-N-FORMAT in the run folder. For
                 "onnx" a file, by default segmenter.onnx in the run folder.
             iteration: Iteration whose masks to take; by default the last.
@@ -275,14 +269,14 @@ class Run:
             return export_onnx(self.workplace, output, iteration)
         return export(self.workplace, format, output, iteration, transfer)
 
-    def report(self, **settings: Unpack[keywords.ReportSettings]) -> Path:
-        """Write pages for a browser and return the first; takes the settings of `config.ReportConfig`."""
-        from fastcomus.run.report import report
-
-        return report(self.workplace, settings=settings)
-
     def run(
-        self, images: Images, truth: Path | str = "", classes: Path | str = "", *, replace: bool = False
+        self,
+        images: Images,
+        truth: Path | str = "",
+        classes: Path | str = "",
+        *,
+        replace: bool = False,
+        report: bool = False,
     ) -> list[Evaluation | LabelEvaluation]:
         """Run `embed`, `cluster` and `train` in order, skipping what is up to date.
 
@@ -291,10 +285,13 @@ class Run:
             truth: As for `evaluate`, whose results are returned for each iteration; "" scores nothing.
             classes: As for `evaluate`.
             replace: As for `embed`.
+            report: Write the report as soon as there are clusters, and anew after each iteration.
         """
         with self.workplace.hold_folder():
             self.embed(check_run(self.workplace, images, truth, classes), replace=replace)
             self.cluster()
             scores = [self.evaluate(truth, classes, 0)] if truth else []  # bad truth and names are told before training
+            if report:
+                self.report()
             self.train()
             return scores + [self.evaluate(truth, classes, one) for one in list_iterations(self.folder)[1:] if truth]

@@ -15,7 +15,7 @@ from fastcomus.errors import InputError, suggest_path
 from fastcomus.images.addresses import is_url
 from fastcomus.images.roots import ImageRoot
 from fastcomus.networks.registry import is_supervised
-from fastcomus.objects.saliency.methods import METHODS
+from fastcomus.objects.saliency.methods import AUTO, METHODS
 from fastcomus.processes import detect_process_group
 from fastcomus.run.engines.choose import choose_engine
 from fastcomus.run.engines.several_devices import parse_devices
@@ -140,9 +140,15 @@ class Workplace:
         if not self.processes.is_first:
             return
         stored = self.folder.read_state() or {}
-        if stored.get("images") == self.images and stored.get("config") == to_dict(config):
+        same = stored.get("images") == self.images and stored.get("config") == to_dict(config)
+        if same and config.embed.saliency != AUTO:
             return  # what is told of the networks holds, and finding out again could import timm
-        networks = {config.embed.encoder, config.train.backbone, *_find_saliency_networks(config)}
+        is_own = config.embed.masks.lower().endswith(".parquet")  # objects that came with their embeddings
+        networks = {
+            *([] if is_own else [config.embed.encoder]),
+            config.train.backbone,
+            *self._find_saliency_networks(config),
+        }
         supervised = sorted(name for name in networks if is_supervised(name))
         notes = [f"{name} was trained with human labels (ImageNet's classes)." for name in supervised]
         state = {"images": self.images, "config": to_dict(config), "notes": notes if self.images else []}
@@ -151,6 +157,20 @@ class Workplace:
         for note in state["notes"]:
             if note not in stored.get("notes", []):
                 log.warning("note: %s", note)
+
+    def _find_saliency_networks(self, config: Config) -> set[str]:
+        """Return the networks that find the objects; most methods have none, and then nothing heavy is imported."""
+        saliency = config.embed.saliency
+        if config.embed.masks or (saliency in METHODS and not saliency.startswith("basnet")):
+            return set()
+        if saliency == AUTO:
+            if not any(self.folder.path.glob("saliency/network-*.safetensors")):
+                return set()
+            refined_by = {config.saliency.refine_backbone} if config.saliency.refine_epochs else set()
+            return {config.saliency.network, *refined_by} - {"basnet"}
+        from fastcomus.objects.saliency.network_map import find_networks_behind
+
+        return find_networks_behind(saliency)
 
 
 def _presume_preset() -> str:
@@ -168,12 +188,3 @@ def _locate_images(moved: str, remembered: str) -> str:
         near = suggest_path(Path(moved)) or "."
         raise InputError(f"--images must be the folder that holds the images now; there is no {moved}{near}")
     return str(Path(moved).resolve())
-
-
-def _find_saliency_networks(config: Config) -> set[str]:
-    """Return the networks that find the objects; most methods have none, and then nothing heavy is imported."""
-    if config.embed.masks or (config.embed.saliency in METHODS and not config.embed.saliency.startswith("basnet")):
-        return set()
-    from fastcomus.objects.saliency.network_map import find_networks_behind
-
-    return find_networks_behind(config.embed.saliency)

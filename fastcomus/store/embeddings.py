@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastcomus.errors import InputError, get_first_line
+from fastcomus.errors import InputError, get_first_line, suggest_path
 from fastcomus.store.integrity import compute_file_digest
 
 _HELD_BYTES = 2**30  # of embeddings in memory; more are left in a file
@@ -98,9 +98,7 @@ def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
     """
     if not isinstance(source, Path | str):
         source = check_embeddings(source)
-        digest = hashlib.sha256(f"{source.dtype} {source.shape}".encode())
-        digest.update(np.ascontiguousarray(source).tobytes())
-        return source, digest.hexdigest()
+        return source, fingerprint_embeddings(source)
     file = Path(source)
     try:
         if file.suffix.lower() == ".npy":
@@ -111,12 +109,25 @@ def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
                 raise InputError(f"{file} has no column embedding; it has {', '.join(names)}.")
             rows = extract_embeddings(pq.read_table(file, columns=["embedding"]))
         return rows, compute_file_digest(file)
+    except FileNotFoundError as error:
+        near = suggest_path(file) or "; give an .npy file or Parquet with a column embedding."
+        raise InputError(f"the embeddings {file} do not exist{near}") from error
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{file} is neither an .npy file nor Parquet that can be read ({get_first_line(error)})."
         ) from error
+
+
+def fingerprint_embeddings(source: Any) -> str:
+    """Return the digest that `read_embeddings` computes, without reading all rows into memory."""
+    if isinstance(source, Path | str):
+        return compute_file_digest(Path(source))
+    rows = check_embeddings(source)
+    digest = hashlib.sha256(f"{rows.dtype} {rows.shape}".encode())
+    digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()
 
 
 def _read_npy(file: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, suggest_path
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.mask_files import MaskFiles
 
@@ -27,8 +27,13 @@ class MaskFolder:
     """
 
     def __init__(self, folder: Path) -> None:
+        if not folder.exists():
+            near = suggest_path(folder) or "; give a folder of PNG masks."
+            raise InputError(f"--masks {folder} does not exist{near}")
         if not folder.is_dir():
-            raise InputError(f"--masks must be a folder of PNG masks; {folder} is not a folder.")
+            raise InputError(
+                f"--masks must be a folder of PNG masks, COCO JSON or Parquet of objects; {folder} is not a folder."
+            )
         self._files = MaskFiles(folder)
         if not self._files.names:
             raise InputError(f"--masks {folder} holds no PNG; masks are named like their image (a.jpg: a.png).")

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.objects.saliency.mask_folder import MaskFolder
+from fastcomus.objects.saliency.proposal_file import ProposalFile
 
 if TYPE_CHECKING:
     import torch
 
     from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
+
+AUTO = "auto"  # a network that the photographs teach, or a prior; `run/own_network.py` says which
 
 
 @dataclass(frozen=True)
@@ -96,16 +99,17 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
     """Load the proposer that the settings name.
 
     Args:
-        config: `masks`, if not empty, is a folder of masks to read; otherwise `saliency` is a method or a checkpoint
-            file of train-saliency or of BASNet.
+        config: `masks`, if not empty, is a folder of masks or a JSON of proposals; otherwise `saliency` is a method or
+            a checkpoint file of train-saliency or of BASNet.
         device: Where networks run.
 
     Raises:
         InputError: If `check_saliency` does, a package is missing, or weights are not available.
     """
+    assert config.saliency != AUTO or config.masks, "auto stands for a method that has to be chosen before"
     check_saliency(config)
     if config.masks:
-        return _load_mask_folder(config)
+        return _load_masks(config)
     if config.saliency not in METHODS:
         return _load_network_map(config.saliency, config, device)
     method = METHODS[config.saliency]
@@ -130,13 +134,14 @@ def check_saliency(config: EmbedConfig, images: Sequence[str] = ()) -> None:
             method nor an existing file.
     """
     if config.masks:
-        _load_mask_folder(config).check_names(images)
-    elif config.saliency not in METHODS and not Path(config.saliency).is_file():
+        _load_masks(config).check_names(images)
+    elif config.saliency not in (AUTO, *METHODS) and not Path(config.saliency).is_file():
         raise InputError(
-            f"saliency must be one of {', '.join(METHODS)}, or a checkpoint file that is there; got "
-            f"{config.saliency!r}{suggest_names(config.saliency, METHODS)}"
+            f"saliency must be one of {', '.join([AUTO, *METHODS])}, or a checkpoint file that is there; got "
+            f"{config.saliency!r}{suggest_names(config.saliency, [AUTO, *METHODS])}"
         )
 
 
-def _load_mask_folder(config: EmbedConfig) -> MaskFolder:
-    return MaskFolder(Path(config.masks))
+def _load_masks(config: EmbedConfig) -> MaskFolder | ProposalFile:
+    file = Path(config.masks)
+    return ProposalFile(file) if file.suffix.lower() == ".json" and file.is_file() else MaskFolder(file)
