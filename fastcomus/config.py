@@ -74,6 +74,13 @@ class EmbedConfig:
         "[0, 1], 0: the network alone.",
         within="[0, 1]",
     )
+    map_power: float = define_setting(
+        1.5,
+        "Power to which maps of a network of train-saliency, in [0, 1], are raised before the threshold: they are blurred "
+        "around objects, and above 1 leaves more of the surroundings out.",
+        within="(0, inf)",
+        rule="be above 0",
+    )
     masks: str = define_setting("", "Folder of your own object masks (above 0 is object) to use instead of saliency.")
     theta: str = define_setting(
         "otsu", "Saliency above it is object: 'otsu' (a threshold per image) or a number in [0, 1)."
