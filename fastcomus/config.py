@@ -16,7 +16,7 @@ IMAGE_TRANSFERS = ("link", "copy")  # how an export gets its images; the first i
 GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
 METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("qr", "normalized", "kmeans")
-COUNT_CRITERIA = ("leiden", "modularity", "eigengap")
+COUNT_CRITERIA = ("mixing", "leiden", "modularity", "eigengap")
 SCHEDULES = ("constant", "cosine")
 SALIENCY_PRIORS = ("background-prior", "minimum-barrier", "absorbing-markov-chain")
 
@@ -81,7 +81,11 @@ class EmbedConfig:
         within="(0, inf)",
         rule="be above 0",
     )
-    masks: str = define_setting("", "Folder of your own object masks (above 0 is object) to use instead of saliency.")
+    masks: str = define_setting(
+        "",
+        "Your own objects instead of saliency: a folder of masks (PNG, above 0 is object), a COCO JSON of masks or "
+        "boxes, several for an image (.json), or a table of objects with their embeddings (.parquet).",
+    )
     theta: str = define_setting(
         "otsu", "Saliency above it is object: 'otsu' (a threshold per image) or a number in [0, 1)."
     )
@@ -99,8 +103,8 @@ class EmbedConfig:
         choices=PRECISIONS,
     )
     embed_batch: int = define_setting(
-        32,
-        "Crops per pass of the encoder; fewer where memory is short. 0: as many as the free memory of a GPU holds.",
+        0,
+        "Crops per pass of the encoder; fewer where memory is short. 0: 32 on a CPU, up to 256 that fit on a GPU.",
         least=0,
     )
     compile: bool = define_setting(
@@ -161,9 +165,10 @@ class ClusterConfig:
         0, "Number of clusters; auto finds one, as choose_k says (suggest-k shows more).", zero="auto", least=2
     )
     choose_k: str = define_setting(
-        "leiden",
-        "How k is found when it is auto: leiden (communities of the graph), modularity (the k whose clusters have the "
-        "highest) or eigengap (the largest step in the eigenvalues).",
+        "mixing",
+        "How k is found when it is auto: mixing (fine communities of the graph, joined while two of them mix), leiden "
+        "(its communities), modularity (the k whose clusters have the highest) or eigengap (the largest step in the "
+        "eigenvalues).",
         choices=COUNT_CRITERIA,
     )
     max_k: int = define_setting(60, "Most clusters that modularity and eigengap look at.", least=2)
@@ -195,6 +200,13 @@ class ClusterConfig:
         choices=ASSIGNMENTS,
     )
     n_init: int = define_setting(10, "Restarts of kmeans; the best is kept.", least=1)
+    fit_on: int = define_setting(
+        0,
+        "Fit on a random sample of so many objects and put the others into its clusters; auto fits on all that memory "
+        "bears.",
+        zero="auto",
+        least=2,
+    )
     filter: float = define_setting(
         0.2,
         "Share of each cluster, farthest from its centre, kept out of training; [0, 1).",
@@ -294,9 +306,9 @@ class PredictConfig:
     )
     flip: bool = define_setting(False, "Average the prediction with that of the mirrored image.")
     predict_batch: int = define_setting(
-        4,
-        "Images of equal size per pass of the network (with flip, and their mirror images); more suit a GPU, fewer are "
-        "taken where memory is short. 0: as many as the free memory of a GPU holds.",
+        0,
+        "Images of equal size per pass of the network (with flip, and their mirror images); fewer where memory is "
+        "short. 0: 4 on a CPU, up to 64 that fit on a GPU.",
         least=0,
     )
 
@@ -320,6 +332,9 @@ class ReportConfig:
     map_objects: int = define_setting(3_000, "Most objects on the map; of more, some of every cluster.", least=4)
     shown_images: int = define_setting(
         2_000, "Most images on the image pages; of more, some of every cluster.", least=1
+    )
+    gallery_objects: int = define_setting(
+        10_000, "Most objects with a picture in the gallery; of more, some of every cluster.", least=1
     )
     samples: int = define_setting(12, "Core samples on a cluster's card; half as many of what was filtered.", least=2)
 

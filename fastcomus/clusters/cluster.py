@@ -16,6 +16,7 @@ from fastcomus.clusters.few_objects import build_fitting_graph, is_fitting, list
 from fastcomus.clusters.graph import KnnGraph
 from fastcomus.clusters.kept_graph import GraphKeeper
 from fastcomus.clusters.labels import Clusters, build_clusters, cluster_rows, run_minibatch_kmeans, run_ward
+from fastcomus.clusters.mixing import count_unmixed
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 
 log = logging.getLogger("fastcomus")
@@ -139,15 +140,12 @@ def suggest_counts(
     """
     graph = build_fitting_graph(rows, 0, config, seed, backend, keeper=keeper)
     leiden = _count_by_leiden(graph, config, seed)
+    counts = {"mixing": count_unmixed(graph, seed), "leiden": leiden, "modularity": 2, "eigengap": 2}
     if len(rows) < _FEW:
-        return SuggestedCounts(len(rows), {"leiden": leiden, "modularity": 2, "eigengap": 2})
+        return SuggestedCounts(len(rows), counts)
     maps = _find_eigenmaps_to_count(graph, config, seed, backend)
     modularities = _compute_modularities(graph, maps, config, seed, backend)
-    counts = {
-        "leiden": leiden,
-        "modularity": _pick_highest(modularities),
-        "eigengap": count_by_eigengap(maps.eigenvalues),
-    }
+    counts |= {"modularity": _pick_highest(modularities), "eigengap": count_by_eigengap(maps.eigenvalues)}
     curves = tuple(modularities), tuple(modularities.values()), tuple(maps.eigenvalues.tolist())
     return SuggestedCounts(len(rows), counts, *curves)
 
@@ -204,7 +202,9 @@ def _warn_about_graph(graph: KnnGraph, k: int, config: ClusterConfig) -> None:
 def _choose_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> tuple[int, Eigenmaps | None]:
     """The number of clusters by `config.choose_k`, at least 2, and the eigenmaps computed for it, if any."""
     maps = None
-    if config.choose_k == "leiden":
+    if config.choose_k == "mixing":
+        k = count_unmixed(graph, seed)
+    elif config.choose_k == "leiden":
         k = _count_by_leiden(graph, config, seed)
     elif graph.affinity.shape[0] < _FEW:
         k = 2

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from fastcomus.backends.interface import Backend
-from fastcomus.clusters.count import count_by_eigengap
-from fastcomus.clusters.eigenmaps import require_eigenmaps
 from fastcomus.clusters.graph import FEW_ROWS, KnnGraph, build_knn_graph
 from fastcomus.clusters.kept_graph import GraphKeeper
+from fastcomus.clusters.mixing import count_unmixed
 from fastcomus.config import ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 
 _LEAST_NEIGHBORS = 3
-_FIRST_NEIGHBORS = 6  # where the number of clusters is unknown
 _SHARES = (1, 0.7, 0.5, 0.35, 0.25)  # of an average cluster: where clusters differ in size, the small ones decide
 _CLEARER = 0.01  # by which silhouettes must be higher for fewer neighbours than an average cluster has objects
 _APART = 1.5  # a gap is at least this many times as wide as the largest step between neighbours
@@ -38,9 +37,8 @@ def build_fitting_graph(
 ) -> KnnGraph:
     """Build the kNN graph with `n_neighbors` neighbours, or as many as an average cluster has objects, if that is less.
 
-    Where the number of clusters is unknown, it is estimated by the largest eigengap: from few neighbours on, these
-    grow until they are no fewer than the objects of an average cluster of that estimate. Groups that lie far apart are
-    not linked, whatever their sizes.
+    Where the number of clusters is unknown and objects are few, it is estimated (`count_unmixed`). Groups that lie far
+    apart are not linked, whatever their sizes.
 
     Args:
         rows: (N, D) float32, finite, N >= 2.
@@ -75,14 +73,10 @@ def build_fitting_graph(
             count = min(most, math.ceil(1.5 * count))
             graph = build(count)
     else:
-        count = most if n >= most * config.max_k or n < 4 else min(most, _FIRST_NEIGHBORS, max(2, n // 2))
-        graph = build(count)
-        while count < most:
-            maps = require_eigenmaps(graph, min(config.max_k, n - 2) + 1, seed, backend)
-            wanted = limit_neighbors(n / count_by_eigengap(maps.eigenvalues), most)
-            if wanted <= count:
-                break
-            count, graph = wanted, build(wanted)
+        graph = build(most)
+        wanted = limit_neighbors(n / count_unmixed(graph, seed), most) if 4 <= n <= FEW_ROWS else most
+        if wanted < most:
+            graph = replace(build(wanted), nearest=graph.nearest)
     return graph
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastcomus.clusters.kept_graph import GraphKeeper
 
 FEW_ROWS = 2_000  # up to which gaps are looked for (all distances fit into 16 MB) and nothing is kept
+NEAREST = 12  # neighbours that are kept, by which clusters are counted: the nearest are the purest
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class KnnGraph:
             are faster.
         n_neighbors: Neighbours of each row, itself included; 0 for a graph of the user's own.
         has_groups: Whether groups of rows were kept apart.
+        nearest: (N, n) int32, the few nearest rows of each, itself first; None for a graph of the user's own.
         keeper: Keeps its eigenmaps, or None.
     """
 
@@ -39,6 +41,7 @@ class KnnGraph:
     order: np.ndarray
     n_neighbors: int
     has_groups: bool
+    nearest: np.ndarray | None = None
     keeper: GraphKeeper | None = None
 
 
@@ -78,7 +81,7 @@ def build_knn_graph(
     # 32-bit positions while they fit, also those of the sum of both directions.
     kind = np.int32 if 2 * indices.size < 2**31 else np.int64
     indptr = np.arange(0, (n + 1) * count, count, dtype=kind)
-    ones = np.ones(indices.size, np.float32)
+    ones, nearest = np.ones(indices.size, np.float32), indices[:, :NEAREST].copy()
     directed = csr_array((ones, indices.ravel().astype(kind, copy=False), indptr), shape=(n, n))
     directed.sum_duplicates()  # a row for which the search found too few neighbours is filled up with itself
     directed.data[:] = 1
@@ -87,7 +90,7 @@ def build_knn_graph(
     affinity.data *= np.float32(0.5)
     del directed
     affinity.sort_indices()
-    return KnnGraph(affinity, _measure_components(affinity), reached, order, n_neighbors, groups is not None)
+    return KnnGraph(affinity, _measure_components(affinity), reached, order, n_neighbors, groups is not None, nearest)
 
 
 def take_graph(affinity: csr_array) -> KnnGraph:

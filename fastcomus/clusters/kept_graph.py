@@ -75,12 +75,13 @@ class GraphKeeper:
 
     def _read_graph(self) -> KnnGraph:
         facts = self.folder.read_manifest(_GRAPH) or {}
-        names = ("halves", "indices", "indptr", "order")
-        halves, indices, indptr, order = (self.folder.read_array(f"{_GRAPH}/{name}.npy") for name in names)
+        names = ("halves", "indices", "indptr", "order", "nearest")
+        halves, indices, indptr, order, nearest = (self.folder.read_array(f"{_GRAPH}/{name}.npy") for name in names)
         n = len(indptr) - 1
         affinity = csr_array((halves * np.float32(0.5), indices, indptr), shape=(n, n))
         affinity.has_sorted_indices = affinity.has_canonical_format = True
-        return KnnGraph(affinity, tuple(facts["components"]), facts["recall"], order, facts["neighbors"], False)
+        parts, recall = tuple(facts["components"]), facts["recall"]
+        return KnnGraph(affinity, parts, recall, order, facts["neighbors"], False, nearest)
 
     def _write_graph(self, graph: KnnGraph) -> None:
         folder, affinity = self.folder, graph.affinity
@@ -90,6 +91,7 @@ class GraphKeeper:
         folder.begin(_GRAPH, self._fingerprint)
         halves = (affinity.data * 2).astype(np.uint8)  # weights are 0.5 and 1
         arrays = {"halves": halves, "indices": affinity.indices, "indptr": affinity.indptr, "order": graph.order}
+        arrays["nearest"] = np.asarray(graph.nearest)
         for name, array in arrays.items():
             folder.write_array(f"{_GRAPH}/{name}.npy", array)
         facts = {"components": list(graph.component_sizes), "recall": graph.recall, "neighbors": graph.n_neighbors}

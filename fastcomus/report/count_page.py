@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _TEMPLATE = Path(__file__).parent / "templates/count.html"
 _CURVE, _MARK, _LEIDEN = "#1c7ed6", "#e8590c", "#0ca678"
 _MEANINGS = {
+    "mixing": "fine communities, joined while two of them mix",
     "leiden": "communities of the graph",
     "modularity": "the k whose clusters have the highest modularity",
     "eigengap": "the largest step in the eigenvalues",

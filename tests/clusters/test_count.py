@@ -50,7 +50,7 @@ def test_one_object_is_too_few(tmp_path: Path) -> None:
 def test_from_the_command_line(rows_file: Path, tmp_path: Path) -> None:
     line = ["--run", str(tmp_path / "run"), "--preset", "offline", "--embeddings", str(rows_file)]
     said = CliRunner().invoke(app, ["suggest-k", *line, "--choose-k", "modularity"], catch_exceptions=False).stdout
-    assert said.splitlines() == ["leiden: 5", "modularity: 5  (what --k auto takes)", "eigengap: 5"]
+    assert said.splitlines() == ["mixing: 5", "leiden: 5", "modularity: 5  (what --k auto takes)", "eigengap: 5"]
     CliRunner().invoke(app, ["cluster", *line, "--k", "3"], catch_exceptions=False)
     CliRunner().invoke(app, ["cluster", *line, "--k", "auto", "--choose-k", "modularity"], catch_exceptions=False)
     assert json.loads((tmp_path / "run/clusters/manifest.json").read_text())["k"] == 5

@@ -1,0 +1,170 @@
+"""The number of clusters: fine communities are joined while a pair of them mixes, whatever their sizes or number.
+
+Two parts of a graph mix as much as a random walker who is confined to both changes sides: by P(a to b) + P(b to a), 1
+where they are one and 0 where they are apart. Whether two parts are one thus depends on the two alone, not on how large
+the graph is or how many more there are, as it does by modularity (its resolution limit) or by the largest eigengap.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array, csr_matrix
+
+from fastcomus.clusters.graph import KnnGraph, drop_loops
+
+MIXED = 0.25  # from which on two parts are one cluster
+_LEAST_NEAREST = 5  # neighbours, itself included, with which a walker still meets all of a cluster
+_SHARE = 0.6  # of an average cluster's objects: with more neighbours, small clusters mix
+_MOST_CLUSTERS = 200  # that few objects are expected to have, so that the first neighbours are few enough
+_GROWTH = 1.15  # neighbours are raised where they would grow by more
+_RESOLUTION = 2.0  # of the first communities; it is doubled while that gives more clusters
+_GAIN = 1.1
+_RUNS = 3  # of which the median counts, since each run of Leiden differs a little
+_MANY = 5_000  # objects from which on one run is enough
+
+
+@dataclass(frozen=True)
+class Joins:
+    """The order in which parts of a graph are joined, the two that mix most first.
+
+    Attributes:
+        parts: (N,) integers from 0, the part of each node.
+        pairs: (J, 2) integers, the two that are joined: parts, or parts + j for what join j made.
+        mixing: (J,) how much they mix, in [0, 2].
+    """
+
+    parts: np.ndarray
+    pairs: np.ndarray
+    mixing: np.ndarray
+
+
+def count_unmixed(graph: KnnGraph, seed: int) -> int:
+    """Count the clusters that do not mix.
+
+    Fine communities (Leiden) of the graph of the nearest neighbours are joined, the pair that mixes most first, until
+    none mixes by `MIXED`. From few on, neighbours are raised to a share of an average cluster's objects. Communities
+    are made finer while that gives clearly more clusters. Groups of fewer than sqrt(N) / 4 objects do not count.
+
+    Args:
+        graph: Of N nodes.
+        seed: For the order in which nodes are visited.
+
+    Returns:
+        k, in [2, N].
+    """
+    n = graph.affinity.shape[0]
+    if graph.nearest is None:
+        return _count_in_graph(graph.affinity, seed)
+    neighbors, wanted = 0, _fit_neighbors(n / _MOST_CLUSTERS)
+    while wanted > _GROWTH * neighbors:
+        neighbors = min(wanted, graph.nearest.shape[1])
+        found = _count_in_graph(join_nearest(graph.nearest[:, :neighbors]), seed)
+        wanted = min(_fit_neighbors(n / found), graph.nearest.shape[1])
+    return found
+
+
+def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
+    """Join parts of a graph, the pair that mixes most first, until no two are linked.
+
+    Args:
+        affinity: W, (N, N) symmetric; its diagonal counts as links within parts.
+        parts: (N,) integers from 0, each of which occurs.
+
+    Returns:
+        The joins in their order.
+    """
+    count = int(parts.max()) + 1
+    member = csr_array((np.ones(len(parts), np.float32), (np.arange(len(parts)), parts)), shape=(len(parts), count))
+    links = (member.T @ affinity @ member).tocsr()
+    around: list[dict[int, float]] = []  # by part: weights of links to others
+    inside: list[float] = []  # by part: twice the weight of links within it
+    for part in range(count):
+        some = slice(links.indptr[part], links.indptr[part + 1])
+        others = dict(zip(links.indices[some].tolist(), links.data[some].tolist(), strict=True))
+        inside.append(others.pop(part, 0.0))
+        around.append(others)
+
+    def mix(one: int, other: int) -> float:
+        between = around[one][other]
+        return between / (inside[one] + between) + between / (inside[other] + between)
+
+    heap = [(-mix(one, other), one, other) for one in range(count) for other in around[one] if other < one]
+    heapq.heapify(heap)
+    gone, pairs, mixing = set[int](), [], []
+    while heap:
+        height, one, other = heapq.heappop(heap)
+        if one in gone or other in gone:
+            continue
+        new = len(around)
+        gone |= {one, other}
+        inside.append(inside[one] + inside[other] + 2 * around[one][other])
+        joined = {place: around[one].get(place, 0.0) + around[other].get(place, 0.0)
+                  for place in sorted(around[one].keys() | around[other].keys()) if place not in gone}  # fmt: skip
+        around.append(joined)
+        pairs.append((one, other))
+        mixing.append(-height)
+        for place, weight in joined.items():
+            around[place][new] = weight
+            heapq.heappush(heap, (-mix(new, place), new, place))
+    return Joins(parts, np.array(pairs, np.int64).reshape(-1, 2), np.array(mixing))
+
+
+def cut_joins(joins: Joins, count: int) -> np.ndarray:
+    """Return the labels (N,) from 0 after the first `count` joins."""
+    parents = np.arange(int(joins.parts.max()) + 1 + len(joins.pairs))
+    made = len(parents) - len(joins.pairs)
+    for join, pair in enumerate(joins.pairs[:count]):
+        parents[pair] = made + join
+    for place in range(len(parents) - 1, -1, -1):  # what is made later is known already
+        parents[place] = parents[parents[place]]
+    labels: np.ndarray = np.unique(parents[joins.parts], return_inverse=True)[1]
+    return labels
+
+
+def count_joins(joins: Joins, mixed: float) -> int:
+    """Count the joins before the first pair that mixes by less than `mixed`."""
+    below = np.flatnonzero(joins.mixing < mixed)
+    return int(below[0]) if len(below) else len(joins.mixing)
+
+
+def join_nearest(nearest: np.ndarray) -> csr_array:
+    """Link each row to its nearest, (N, n) integers with itself, as `build_knn_graph` does."""
+    n, width = nearest.shape
+    kind = np.int32 if 2 * nearest.size < 2**31 else np.int64
+    ones, starts = np.full(nearest.size, 0.5, np.float32), np.arange(0, n * width + 1, width, dtype=kind)
+    directed = csr_array((ones, nearest.ravel().astype(kind), starts), shape=(n, n))
+    directed.sum_duplicates()  # in place: a copy of the neighbours
+    directed.data[:] = 0.5
+    return drop_loops((directed + directed.T.tocsr()).tocsr())
+
+
+def _fit_neighbors(objects: float) -> int:
+    """Return how many neighbours suit clusters of so many objects."""
+    return max(_LEAST_NEAREST, round(_SHARE * objects))
+
+
+def _count_in_graph(affinity: csr_array, seed: int) -> int:
+    """Count unmixed clusters at resolutions that double while there are clearly more; the number before is kept."""
+    from sknetwork.clustering import Leiden
+
+    n = affinity.shape[0]
+    bare, least, resolution, best = csr_matrix(drop_loops(affinity)), max(3.0, math.sqrt(n) / 4), _RESOLUTION, 0
+    while True:
+        counts, finest = [], 0
+        for run in range(1 if n >= _MANY else _RUNS):
+            parts = np.asarray(Leiden(resolution=resolution, random_state=seed + run).fit_predict(bare), np.int64)
+            joins = join_parts(csr_array(bare), parts)
+            labels = cut_joins(joins, count_joins(joins, MIXED))
+            counts.append(max(2, int((np.bincount(labels) >= least).sum())))
+            finest = int(parts.max()) + 1
+        found = statistics.median_low(counts)
+        if best and found <= _GAIN * best:
+            return best
+        if finest > n / 3:
+            return best or min(found, n)
+        best, resolution = found, 2 * resolution
