@@ -74,6 +74,13 @@ class EmbedConfig:
         "[0, 1], 0: the network alone.",
         within="[0, 1]",
     )
+    map_power: float = define_setting(
+        1.5,
+        "Power to which maps of a network of train-saliency, in [0, 1], are raised before the threshold: they are blurred "
+        "around objects, and above 1 leaves more of the surroundings out.",
+        within="(0, inf)",
+        rule="be above 0",
+    )
     masks: str = define_setting(
         "",
         "Your own objects instead of saliency: a folder of masks (PNG, above 0 is object), a COCO JSON of masks or "

@@ -63,6 +63,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "saliency_size": 96,  # with saliency = "tokencut"
         "saliency_precision": "bf16",  # the same
         "prior_weight": 0.0,  # with a network of train-saliency
+        "map_power": 3.0,  # the same
         "masks": None,
         "theta": "0.9",
         "min_area": 1500,
@@ -152,7 +153,7 @@ def test_every_setting_of_embed_has_an_effect(
         changed["encoder_weights"] = mobilenet
     if name == "encoder_weights":
         changed[name] = random_checkpoint("test_efficientnet", tmp_path)
-    if name == "prior_weight":
+    if name in ("prior_weight", "map_power"):
         run = Run(tmp_path / "saliency", preset="offline", device="cpu")
         short = {**SALIENCY, "priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
         network = {"saliency": str(run.train_saliency(small.images, **short))}

@@ -36,6 +36,7 @@ class EmbedSettings(TypedDict, total=False):
     saliency_size: int
     saliency_precision: str
     prior_weight: float
+    map_power: float
     masks: str
     theta: str
     min_area: int

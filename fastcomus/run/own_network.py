@@ -17,7 +17,7 @@ from fastcomus.store.run_folder import RunFolder
 log = logging.getLogger("fastcomus")
 PRIOR = "background-prior"  # what finds the objects of few photographs
 _OWN = "own:"
-_PRIOR_S, _PASS_S = 0.07, 0.09  # of one core: a prior on an image, an image in a training step
+_PRIOR_S, _PASS_S = 0.07, 0.2  # of one core: a prior on an image; efficientnet-lite0 on one of 256 px in a step
 
 
 def mark_saliency(found: ImageList, config: Config) -> str:

@@ -96,8 +96,9 @@ def test_maps_are_joined_with_those_of_the_priors(trained: Run, photographs: Pho
     pixels = np.asarray(Image.open(sorted(photographs.images.iterdir())[0]).convert("RGB"))
     checkpoint = get_network(trained)
 
-    def map_of(weight: float) -> np.ndarray:
-        proposer = load_proposer(EmbedConfig(saliency=checkpoint, prior_weight=weight), torch.device("cpu"))
+    def map_of(weight: float, power: float = 1.0) -> np.ndarray:
+        config = EmbedConfig(saliency=checkpoint, prior_weight=weight, map_power=power)
+        proposer = load_proposer(config, torch.device("cpu"))
         assert not callable(proposer)
         return proposer.propose(proposer.prepare(pixels)[None])[0][0].numpy()
 
@@ -108,6 +109,7 @@ def test_maps_are_joined_with_those_of_the_priors(trained: Run, photographs: Pho
     assert np.corrcoef(mean.ravel(), small.ravel())[0, 1] > 0.999
     for one in (alone, joined, mean):
         assert one.min() == 0 and one.max() == 1
+    assert np.allclose(map_of(0.5, 2.0), joined**2, atol=1e-6)
     # The network's map before it is stretched is a + b times what `alone` shows.
     terms = np.stack([alone.ravel(), mean.ravel(), np.ones(mean.size)], axis=1)
     weights, residual, *_ = np.linalg.lstsq(terms, joined.ravel(), rcond=None)

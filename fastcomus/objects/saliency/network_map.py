@@ -87,6 +87,8 @@ class NetworkMap:
         priors: Methods without weights that the network learnt from. They know the outlines in this image, the network
             what the images have in common, and they err in different places.
         prior_weight: The share of the priors' mean map in the result, in [0, 1].
+        power: To which the stretched maps are raised. The network saw labels and images on coarse grids and is blurred
+            around objects, and Otsu's threshold, which takes both sides to vary alike, falls onto the blur.
         is_compiled: Whether the network is compiled, for batches of one size.
     """
 
@@ -96,12 +98,14 @@ class NetworkMap:
         precision: str,
         priors: Sequence[Proposer] = (),
         prior_weight: float = 0.0,
+        power: float = 1.0,
         is_compiled: bool = False,
     ) -> None:
         self.network = with_folded_batch_norms(network.eval(), torch.uint8)
         self.precision = precision
         self.priors = tuple(priors) if prior_weight else ()
         self.prior_weight = prior_weight if self.priors else 0.0
+        self.power = power
         self.needs_host_pixels = bool(self.priors)
         self.batch = choose_images_per_pass(network.device)
         self.maps: Callable[[torch.Tensor], torch.Tensor] = self._compute_maps
@@ -130,7 +134,7 @@ class NetworkMap:
         if self.priors:
             maps = torch.lerp(maps, given[:, 3:].float() / 255, self.prior_weight)
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-        return torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT))
+        return torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT)).pow(self.power)
 
 
 def load_network_map(
@@ -145,9 +149,11 @@ def load_network_map(
     """
     precision = choose_precision(config.saliency_precision, device)
     priors: list[Proposer] = []
+    power = 1.0
     if Path(name).is_file() and (described := _read_description(Path(name))):
         network = SaliencyNetwork(described["network"], described["size"])
         weights.load_exactly(network, weights.read_checkpoint(Path(name)), name)
+        power = config.map_power
         if config.prior_weight:
             priors = [_load_known_prior(one, name, load_prior) for one in described.get("priors", [])]
     else:
@@ -155,7 +161,7 @@ def load_network_map(
         network = SaliencyNetwork(BASNET, config.saliency_size)
         weights.load_exactly(network.body, weights.read_checkpoint(file), name)
     network = network.to(device).to(memory_format=torch.channels_last)
-    return NetworkMap(network, precision, priors, config.prior_weight, config.compile)
+    return NetworkMap(network, precision, priors, config.prior_weight, power, config.compile)
 
 
 def find_networks_behind(saliency: str) -> set[str]:
