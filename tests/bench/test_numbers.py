@@ -70,6 +70,21 @@ def as_word(value: float) -> str:
 
 
 NUMBERS = [
+    Number(
+        "docs/correcting.md",
+        r"the (\d+) most doubtful of msrc14's 494 objects, (\d+) were",
+        "corrections",
+        lambda numbers: [numbers["looked_at"], numbers["corrected"]],
+        "{:.0f}",
+    ),
+    Number(
+        "docs/correcting.md",
+        r"from ([\d.]+) to ([\d.]+) %, and the mIoU of the clusters' masks from ([\d.]+) to ([\d.]+)",
+        "corrections",
+        lambda numbers: [
+            numbers[f"{name}{end}"] for name in ("object_accuracy", "miou_clusters") for end in ("", "_corrected")
+        ],
+    ),
     *saliency_row("own network with its priors", "train-saliency"),
     *saliency_row("own network alone", "train-saliency, network alone"),
     *saliency_row("`background-prior`", "background-prior"),
