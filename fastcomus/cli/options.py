@@ -167,11 +167,10 @@ def _make_setting_option(stage: str, field: "Field[Any]") -> inspect.Parameter:
     by_preset = {
         name: preset[stage][field.name] for name, preset in PRESETS.items() if field.name in preset.get(stage, {})
     }
-    shown = "; ".join(
-        [_format_value(field.default), *(f"{name}: {_format_value(value)}" for name, value in by_preset.items())]
-    )
     kind, zero = type(field.default), field.metadata["zero"]
-    shown = shown if not zero else shown.replace("0", zero, 1) if field.default == 0 else shown
+    values = {"": field.default, **by_preset}
+    words = {name: zero if zero and value == 0 else _format_value(value) for name, value in values.items()}
+    shown = "; ".join([words.pop(""), *(f"{name}: {word}" for name, word in words.items())])
     flag = f"--{field.name.replace('_', '-')}"
     names = (f"{flag}/--no-{flag.removeprefix('--')}",) if kind is bool else (flag,)
     panel = f"Settings of {stage}, remembered in the run folder"

@@ -71,7 +71,9 @@ class Evaluation:
     def _repr_html_(self) -> str:
         """Show the table of scores in a notebook."""
         both = (self.hungarian, self.majority)
-        rows = [(name, *(one.per_class[index] for one in both)) for index, name in enumerate(self.classes)]
+        rows: list[tuple[Any, ...]] = [
+            (name, *(one.per_class[index] for one in both)) for index, name in enumerate(self.classes)
+        ]
         rows.append(("mIoU", *(one.miou for one in both)))
         head = "<tr><th>IoU in %</th><th>Hungarian</th><th>majority</th></tr>"
         cells = (f"<tr><th>{escape(name)}</th><td>{100 * a:.1f}</td><td>{100 * b:.1f}</td></tr>" for name, a, b in rows)

@@ -71,9 +71,8 @@ def label_rows(
         InputError: If a row is not finite, or the engine cannot be used or gave up.
     """
     if isinstance(engine, ThisProcess) and rows.count <= BLOCK_ROWS:
-        yield from (
-            label_block(rows, *one, labeller, engine.get_backend(), engine.workers) for one in iterate_blocks(rows.count)
-        )
+        backend, workers = engine.get_backend(), engine.workers
+        yield from (label_block(rows, *one, labeller, backend, workers) for one in iterate_blocks(rows.count))
         return
     names = {piece: f"{stage}/part-{i:05d}.parquet" for i, piece in enumerate(iterate_blocks(rows.count))}
     missing = [piece for piece, name in names.items() if _read_part(folder, name, piece) is None]
