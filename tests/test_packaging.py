@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,28 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=ROOT, check=True)
     (built,) = folder.glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("source")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)], cwd=ROOT, check=True)
+    (built,) = folder.glob("*.tar.gz")
+    return built
+
+
+def test_the_source_distribution_has_what_the_readme_names(source: Path) -> None:
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    linked = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert set(linked) <= names and {"Makefile", "mkdocs.yml", "pyproject.toml", "tests/conftest.py"} <= names
+    assert {f"examples/{file.name}" for file in (ROOT / "examples").glob("*.py")} <= names
+
+
+def test_an_index_can_show_the_page_of_both_distributions(wheel: Path, source: Path) -> None:
+    check = pytest.importorskip("twine.commands.check")
+    assert not check.check([str(wheel), str(source)], strict=True)
 
 
 def test_wheel_carries_the_kernels_and_finds_them_inside_the_package(wheel: Path, tmp_path: Path) -> None:

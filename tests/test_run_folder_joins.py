@@ -43,3 +43,15 @@ def test_a_line_of_the_page_joins_clusters_with_objects(
         assert columns[name] == tuple(objects[name].to_pylist())
     for name in ("cluster", "is_core"):
         assert columns[name] == tuple(clusters[name].to_pylist())
+
+
+def test_the_page_names_every_column(run_copy: Path) -> None:
+    documented = {
+        file: re.findall(r"^\| (`[^|]+`) \|", part, re.MULTILINE)
+        for file, part in re.findall(r"^## `([\w/N.-]+)`\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    }
+    for file, cells in documented.items():
+        if path := next(run_copy.glob(file.replace("NNNNN", "*")), None):
+            named = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+            assert pq.read_schema(path).names == named, file
+    assert len(documented) >= 4
