@@ -46,7 +46,11 @@ class Method:
 # A method's file is imported only when the method is used, since it may need packages that are not installed.
 
 
-def _load_prior(name: str, config: EmbedConfig, device: torch.device) -> Proposer:
+def _load_prior(name: str, config: EmbedConfig, device: torch.device) -> Proposer | NetworkProposer:
+    if name == "background-prior" and device.type == "cuda":
+        from fastcomus.objects.saliency.batched_prior import BatchedBackgroundPrior
+
+        return BatchedBackgroundPrior(device)
     if name == "background-prior":
         from fastcomus.objects.saliency.background_prior import BackgroundPrior
 

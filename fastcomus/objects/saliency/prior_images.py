@@ -10,10 +10,10 @@ from fastcomus.errors import InputError
 
 # From 8-bit sRGB to linear RGB, and from that to XYZ.
 _CODES = np.arange(256) / 255.0
-_LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)
-_XYZ_OF_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)
+XYZ_OF_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 # With rows that sum to 1 white becomes (1, 1, 1): the matrix includes the division by the white point D65.
-_XYZ_OF_RGB = (_XYZ_OF_RGB / _XYZ_OF_RGB.sum(axis=1, keepdims=True)).astype(np.float32)
+XYZ_OF_RGB = (XYZ_OF_RGB / XYZ_OF_RGB.sum(axis=1, keepdims=True)).astype(np.float32)
 _STEPS = np.linspace(0.0, 1.0, 2**14 + 1)
 _CUBE_ROOTS = np.where(_STEPS > 0.008856, np.cbrt(_STEPS), 7.787 * _STEPS + 16.0 / 116.0).astype(np.float32)
 
@@ -51,7 +51,7 @@ def shrink_image(pixels: np.ndarray, longest_side_px: int) -> np.ndarray:
 
 def convert_to_cielab(rgb: np.ndarray) -> np.ndarray:
     """Convert (H, W, 3) uint8 sRGB to (H, W, 3) float32 CIELAB with white D65."""
-    return _convert(np.ascontiguousarray(rgb), _LINEAR, _XYZ_OF_RGB, _CUBE_ROOTS)
+    return _convert(np.ascontiguousarray(rgb), LINEAR, XYZ_OF_RGB, _CUBE_ROOTS)
 
 
 @compile_function
