@@ -82,8 +82,7 @@ def measure_mean_ious(data: Path, runs: Path, images: Path, option: str, seed: i
     own = settings.get("embed", {}).get("saliency") == "own"
     embedded = runs / ("embedded-own" if own else "embedded")
     checkpoint = Run(runs / "own-saliency", preset="offline").train_saliency(images) if own else None
-    with_saliency = {"saliency": str(checkpoint)} if own else {}
-    Run(embedded, preset="offline").embed(images, **with_saliency)
+    Run(embedded, preset="offline").embed(images, saliency=str(checkpoint) if own else "background-prior")
     folder = get_run_folder(runs, option, seed)
     if not folder.exists():
         trained = [get_run_folder(runs, other, seed) for other in (BASE, "preset") if not own]
@@ -92,7 +91,8 @@ def measure_mean_ious(data: Path, runs: Path, images: Path, option: str, seed: i
         shutil.rmtree(copied, ignore_errors=True)
         shutil.copytree(start, copied)
         copied.rename(folder)
-    run = Run(folder, seed=seed, settings={"cluster": {"k": len(classes.read_text().split()) - 1}})  # not background
+    k = len(classes.read_text().split()) - 1  # not background
+    run = Run(folder, seed=seed, settings={"cluster": {"k": k}, "train": {"iterations": 2}})
     run.configure({stage: values for stage, values in settings.items() if stage != "embed"})
     run.cluster()
     run.train()

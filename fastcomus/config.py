@@ -74,7 +74,11 @@ class EmbedConfig:
         "[0, 1], 0: the network alone.",
         within="[0, 1]",
     )
-    masks: str = define_setting("", "Folder of your own object masks (above 0 is object) to use instead of saliency.")
+    masks: str = define_setting(
+        "",
+        "Your own objects instead of saliency: a folder of masks (PNG, above 0 is object), a COCO JSON of masks or "
+        "boxes, several for an image (.json), or a table of objects with their embeddings (.parquet).",
+    )
     theta: str = define_setting(
         "otsu", "Saliency above it is object: 'otsu' (a threshold per image) or a number in [0, 1)."
     )
@@ -92,8 +96,8 @@ class EmbedConfig:
         choices=PRECISIONS,
     )
     embed_batch: int = define_setting(
-        32,
-        "Crops per pass of the encoder; fewer where memory is short. 0: as many as the free memory of a GPU holds.",
+        0,
+        "Crops per pass of the encoder; fewer where memory is short. 0: 32 on a CPU, up to 256 that fit on a GPU.",
         least=0,
     )
     compile: bool = define_setting(
@@ -189,6 +193,13 @@ class ClusterConfig:
         choices=ASSIGNMENTS,
     )
     n_init: int = define_setting(10, "Restarts of kmeans; the best is kept.", least=1)
+    fit_on: int = define_setting(
+        0,
+        "Fit on a random sample of so many objects and put the others into its clusters; auto fits on all that memory "
+        "bears.",
+        zero="auto",
+        least=2,
+    )
     filter: float = define_setting(
         0.2,
         "Share of each cluster, farthest from its centre, kept out of training; [0, 1).",
@@ -211,7 +222,12 @@ class TrainConfig:
         choices=(8, 16, 32),
         rule="be 8, 16 or 32",
     )
-    iterations: int = define_setting(2, "Rounds of training; each starts from the backbone's own weights.", least=1)
+    iterations: int = define_setting(
+        2,
+        "Rounds of training, each from the backbone's own weights; auto: 1, or 2 where extend brings more images.",
+        zero="auto",
+        least=1,
+    )
     epochs: int = define_setting(10, "Passes over the images in the first iteration.", least=1)
     next_epochs: int = define_setting(5, "Passes over the images in every later iteration.", least=1)
     extend: str = define_setting(
@@ -283,9 +299,9 @@ class PredictConfig:
     )
     flip: bool = define_setting(False, "Average the prediction with that of the mirrored image.")
     predict_batch: int = define_setting(
-        4,
-        "Images of equal size per pass of the network (with flip, and their mirror images); more suit a GPU, fewer are "
-        "taken where memory is short. 0: as many as the free memory of a GPU holds.",
+        0,
+        "Images of equal size per pass of the network (with flip, and their mirror images); fewer where memory is "
+        "short. 0: 4 on a CPU, up to 64 that fit on a GPU.",
         least=0,
     )
 
@@ -309,6 +325,9 @@ class ReportConfig:
     map_objects: int = define_setting(3_000, "Most objects on the map; of more, some of every cluster.", least=4)
     shown_images: int = define_setting(
         2_000, "Most images on the image pages; of more, some of every cluster.", least=1
+    )
+    gallery_objects: int = define_setting(
+        10_000, "Most objects with a picture in the gallery; of more, some of every cluster.", least=1
     )
     samples: int = define_setting(12, "Core samples on a cluster's card; half as many of what was filtered.", least=2)
 

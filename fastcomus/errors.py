@@ -18,6 +18,8 @@ _SIGNS_OF_NO_MEMORY = (
     "bad_alloc",
     "can't start new thread",
     "status_alloc_failed",  # cuBLAS, cuDNN, cuSOLVER, ...
+    "allocator_failure",  # nvJPEG
+    "memoryallocation",  # the CUDA runtime's cudaErrorMemoryAllocation
     "status_internal_error_host_allocation_failed",  # cuDNN 9
     "status_internal_error_device_allocation_failed",
 )

@@ -1,8 +1,11 @@
-"""Progress bars with rate and time left, shown only on a terminal."""
+"""Progress with rate and time left: a bar on a terminal and in a notebook, elsewhere a line of the log now and then."""
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,10 +13,14 @@ from contextvars import ContextVar
 
 from fastcomus.processes import detect_process_group
 
+log = logging.getLogger("fastcomus")
+LINE_EVERY_S = 60.0  # between lines of progress in a log
+_silent = False
+
 
 @contextmanager
 def show_progress(task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show a bar while the block runs, if standard error is a terminal and this is the first of several processes.
+    """Show progress while the block runs, if this is the first of several processes.
 
     Args:
         task: What is done.
@@ -24,8 +31,17 @@ def show_progress(task: str, total: int, unit: str, done: int = 0) -> Iterator[C
     Yields:
         A function to be called with the number of further units done.
     """
-    if not sys.stderr.isatty() or not detect_process_group().is_first:
+    if _silent or not detect_process_group().is_first:
         yield lambda count: None
+        return
+    if _is_in_notebook():
+        from tqdm import tqdm
+
+        with tqdm(desc=task, total=total, initial=done, unit=f" {unit}", file=sys.stderr, leave=False) as bar:
+            yield bar.update
+        return
+    if not sys.stderr.isatty():
+        yield _ProgressLines(task, total, unit, done).advance
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -40,6 +56,49 @@ def show_progress(task: str, total: int, unit: str, done: int = 0) -> Iterator[C
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         handle = progress.add_task(task, total=total, completed=done)
         yield lambda count: progress.advance(handle, count)
+
+
+def show_log() -> None:
+    """Have fastcomus's log written to standard error, in a program that has set up no logging of its own."""
+    if log.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+def silence_progress() -> None:
+    """Show no progress from now on."""
+    global _silent
+    _silent = True
+
+
+class _ProgressLines:
+    """Progress as lines of the log, at most one a minute, so that a log file says that work goes on."""
+
+    def __init__(self, task: str, total: int, unit: str, done: int) -> None:
+        self._told, self._total, self._unit, self._done, self._first = task, total, unit, done, done
+        self._started = self._last = time.monotonic()
+        self._lock = threading.Lock()
+
+    def advance(self, count: int) -> None:
+        """Count further units done; may be called by several threads."""
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if now - self._last < LINE_EVERY_S or self._done >= self._total:
+                return
+            self._last = now
+            rate = (self._done - self._first) / (now - self._started)
+            minutes = (self._total - self._done) / rate / 60 if rate else 0.0
+        told = self._told, self._done, self._total, self._unit, rate, minutes
+        log.info("%s: %d of %d %s, %.1f/s, about %.0f min left", *told)
+
+
+def _is_in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 _counts: ContextVar[dict[str, int] | None] = ContextVar("counts", default=None)  # of the stage that runs now

@@ -44,6 +44,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "train": {
             "backbone": "efficientnet-lite0",
             "output_stride": 16,
+            "iterations": 0,  # a second one on the same images gained nothing
             "train_size": 320,  # logits of a coarse network are finer on enlarged images
             "scale_min": 0.4,
             "scale_max": 1.0,

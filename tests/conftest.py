@@ -54,6 +54,7 @@ TINY = {
     "train": {
         **BACKBONE,
         "train_size": 65,
+        "iterations": 2,
         "epochs": 2,
         "next_epochs": 2,
         "batch_size": 8,

@@ -30,7 +30,15 @@ SMALL = {
     },
     "embed": {**ENCODER, "crop_size": 32, "shard_images": 3, "min_area": 100, "embed_batch": 2},
     "cluster": {"k": 3, "n_neighbors": 5, "n_init": 2},
-    "train": {**BACKBONE, "train_size": 33, "epochs": 2, "next_epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
+    "train": {
+        **BACKBONE,
+        "train_size": 33,
+        "iterations": 2,
+        "epochs": 2,
+        "next_epochs": 1,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+    },
     "predict": {"predict_size": 33, "scales": "1", "flip": False},
 }
 IMAGES, OTHERS = 10, 5

@@ -88,6 +88,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "n_components": 6,
         "assign": "normalized",
         "n_init": 1,
+        "fit_on": 100,
         "filter": 0.4,
     },
     "train": {
@@ -116,7 +117,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": False, "predict_batch": 2},
     "assign": {"outliers": 0.5},
-    "report": {"map_objects": 8, "shown_images": 4, "samples": 2},
+    "report": {"map_objects": 8, "shown_images": 4, "gallery_objects": 4, "samples": 2},
 }
 
 
@@ -222,7 +223,9 @@ def test_every_setting_of_report_has_an_effect(name: str, run_copy: Path) -> Non
         return tree_bytes(Run(run_copy).report(**settings).parent)
 
     kinds = {"map_objects": "data/map.js", "shown_images": "data/images-000.js", "samples": "index.html"}
-    assert written()[kinds[name]] != written(**{name: CHANGES["report"][name]})[kinds[name]]
+    kind = kinds.get(name, "data/objects.js")
+    usual = {"samples": 2} if name == "gallery_objects" else {}  # those on cards always have a picture
+    assert written(**usual)[kind] != written(**usual, **{name: CHANGES["report"][name]})[kind]
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES["cluster"].keys() - {"recall"}))

@@ -24,6 +24,7 @@ from PIL import Image as Pictures
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from fastcomus.backends.machine import move_to_device
+from fastcomus.errors import is_out_of_memory
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.modes import read_exif_orientation
 from fastcomus.images.reading import read_encoded_image, read_image, silence_pillow_warnings
@@ -107,8 +108,10 @@ class JpegBatches:
             try:
                 planes += self._decode([file.data for file in files], self.device)
             except RuntimeError as error:
+                if is_full := is_out_of_memory(error):
+                    torch.cuda.empty_cache()
                 planes += [self._decode_alone(file) for file in files]
-                if len(files) >= _LEAST_TRIED and not any(one is not None for one in planes):
+                if len(files) >= _LEAST_TRIED and not is_full and not any(one is not None for one in planes):
                     log.warning("nvJPEG decodes none of %d files (%s); the CPU reads from here on.", len(files), error)
                     self._works = False
             keep(planes)

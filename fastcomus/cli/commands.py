@@ -1,14 +1,17 @@
 """The command line: one command per stage, no arithmetic."""
 
-import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastcomus import __version__
 from fastcomus.cli.export import export_app
-from fastcomus.cli.log import say
+from fastcomus.cli.help import OrderedGroup
+from fastcomus.cli.log import print_json, say, start_log, suggest_next
+from fastcomus.cli.looking import looking_app
 from fastcomus.cli.options import (
     IMAGES_HELP,
     Address,
@@ -16,15 +19,15 @@ from fastcomus.cli.options import (
     Device,
     Engine,
     Images,
+    Json,
     Replace,
     Truth,
     register_command,
 )
 from fastcomus.cli.weights import weights_app
-from fastcomus.errors import InputError, explain_error
+from fastcomus.errors import explain_error
 from fastcomus.interruption import EXIT_CODE as STOPPED
 from fastcomus.interruption import end_at_safe_points
-from fastcomus.processes import detect_process_group
 
 if TYPE_CHECKING:
     from fastcomus.run.run import Run
@@ -33,10 +36,25 @@ app = typer.Typer(
     name="fastcomus",
     help="Unlabelled photographs in; object clusters, a mask for every image and a trained segmentation network out.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=OrderedGroup,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"fastcomus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def accept_version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Unlabelled photographs in; object clusters, a mask for every image and a trained segmentation network out."""
 
 
 def main() -> None:
@@ -44,10 +62,7 @@ def main() -> None:
 
     Exit codes: 2 for bad input or a file that cannot be used, 3 when memory ran out, 130 when stopped by ctrl-C.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    # Of several processes that train together only the first one logs.
-    logging.getLogger("fastcomus").setLevel(logging.INFO if detect_process_group().is_first else logging.WARNING)
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it would say of a damaged image is told as its reason
+    start_log()
     try:
         with end_at_safe_points():
             app()
@@ -74,6 +89,7 @@ def embed_command(
 ) -> None:
     """Find the objects in every image and embed them."""
     run.embed(images, replace=replace, engine=engine, address=address, **given["embed"])
+    suggest_next(run.folder.path, "cluster")
 
 
 @register_command(app, "saliency")
@@ -103,6 +119,7 @@ def cluster_command(
 ) -> None:
     """Cluster the objects and write the class maps of the clusters."""
     run.cluster(embeddings, graph, **given["cluster"])
+    suggest_next(run.folder.path, "view", "report", "train")
 
 
 @register_command(app, "cluster")
@@ -112,10 +129,14 @@ def suggest_k_command(
     embeddings: Annotated[
         Path | None, typer.Option(help="Look at these rows instead: .npy (N, D), or Parquet with a column embedding.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Say how many clusters the objects hold, by several criteria, and draw what a person needs to decide."""
-    taken = given["cluster"].get("choose_k", run.config.cluster.choose_k)
     suggested = run.suggest_k(embeddings, **given["cluster"])
+    if as_json:
+        print_json(asdict(suggested))
+        return
+    taken = given["cluster"].get("choose_k", run.config.cluster.choose_k)
     for criterion, count in suggested.counts.items():
         chosen = taken == criterion
         typer.echo(f"{criterion}: {count}" + ("  (what --k auto takes)" if chosen else ""))
@@ -130,6 +151,7 @@ def suggest_k_command(
 def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
     """Train the segmentation network on the class maps, iteration by iteration."""
     run.train(**given["train"], **given["predict"])
+    suggest_next(run.folder.path, "report", "predict MORE-PHOTOS", "export coco")
 
 
 @register_command(app, "predict")
@@ -178,51 +200,6 @@ def assign_command(
     run.assign(images, output or "", embeddings=embeddings or "", masks=masks or "", **given["assign"])
 
 
-@register_command(app)
-def name_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[CLUSTER=NAME]...",
-            help="Such as 3=cat 7=cat 9=-: equal names merge clusters, - drops one. Cluster numbers are those of "
-            "clusters.parquet.",
-            show_default=False,
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option(help="Take all names from this names.toml, such as the report saves.")
-    ] = None,
-) -> None:
-    """Give clusters names, which predict, evaluate, assign and export then go by; without arguments, show them."""
-    from rich.console import Console
-
-    from fastcomus.cli.tables import build_name_table
-    from fastcomus.clusters.files import read_clusters
-    from fastcomus.clusters.names import parse_names
-
-    if names and file:
-        raise InputError("give either names or --file, not both.")
-    named = run.name(file or parse_names(names or []))
-    Console().print(build_name_table(named, read_clusters(run.folder).sizes.tolist()))
-
-
-@register_command(app)
-def history_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    use: Annotated[str, typer.Option(help="Go back to these clusters and all that was made of them: an id.")] = "",
-    delete: Annotated[str, typer.Option(help="Delete these clusters and all that was made of them: an id.")] = "",
-) -> None:
-    """List the clusters made in this run folder, with their networks and names, and go back to some or delete some."""
-    from rich.console import Console
-
-    from fastcomus.cli.tables import build_history_table
-
-    Console().print(build_history_table(run.history(use, delete)))
-
-
 @register_command(app, reads_images=True)
 def evaluate_command(
     run: "Run",
@@ -240,13 +217,18 @@ def evaluate_command(
     bootstrap: Annotated[
         int, typer.Option(help="Draw the images again so many times for a 95 % interval; 0 gives none.")
     ] = 0,
+    as_json: Json = False,
 ) -> None:
     """Score an iteration's masks against truth: IoU per class by Hungarian and by majority matching."""
     from rich.console import Console
 
     from fastcomus.evaluation.score_table import format_table
 
-    Console().print(format_table(run.evaluate(truth, classes or "", iteration, fit_on=fit_on, bootstrap=bootstrap)))
+    evaluation = run.evaluate(truth, classes or "", iteration, fit_on=fit_on, bootstrap=bootstrap)
+    if as_json:
+        print_json(evaluation.to_json())
+        return
+    Console().print(format_table(evaluation))
 
 
 @register_command(app, "report", reads_images=True)
@@ -262,6 +244,9 @@ def run_command(
     images: Images,
     truth: Annotated[str, typer.Option(help="Score every iteration against it; see fastcomus evaluate --help.")] = "",
     classes: Classes = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, what is there already, and about how long.")
+    ] = False,
     replace: Replace = False,
 ) -> None:
     """All stages in order, skipping what is up to date: embed, cluster, train, given --truth evaluate, and report."""
@@ -270,9 +255,16 @@ def run_command(
     from fastcomus.evaluation.score_table import format_table
 
     run.configure(given)
+    if dry_run:
+        from fastcomus.cli.tables import build_plan_table
+        from fastcomus.run.plan import plan_run
+
+        Console().print(build_plan_table(plan_run(run.workplace, images, truth, classes or "")))
+        return
     for evaluation in run.run(images, truth, classes or "", replace=replace, report=True):
         Console().print(format_table(evaluation))
     run.report()
+    suggest_next(run.folder.path, "view", "predict MORE-PHOTOS", "export coco")
 
 
 @app.command()
@@ -288,13 +280,17 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:
     """Show devices, libraries, which weights are present, and what the preset auto would take and why."""
-    from fastcomus.cli.doctor import examine
+    from fastcomus.cli.doctor import describe_machine, examine
 
-    examine()
+    if as_json:
+        print_json(describe_machine())
+    else:
+        examine()
 
 
+app.add_typer(looking_app)
 app.add_typer(export_app, name="export", no_args_is_help=True)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,6 +14,8 @@ from rich.table import Table
 from fastcomus.backends.machine import has_bfloat16
 from fastcomus.backends.operations import list_operations
 from fastcomus.cli.tables import build_weight_table
+from fastcomus.networks.cache import is_present
+from fastcomus.networks.registry import SOURCES
 from fastcomus.objects.saliency.methods import METHODS
 from fastcomus.run.preset import choose_preset
 from fastcomus.settings import get_preset_config
@@ -35,6 +38,23 @@ def examine() -> None:
     preset = choose_preset()
     config = get_preset_config(preset)
     console.print(f"Preset auto takes {preset}: encoder {config.embed.encoder}, backbone {config.train.backbone}.")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what `examine` prints, for other programs."""
+    devices: dict[str, Any] = {"cpu": {"cores": os.cpu_count(), "bfloat16": has_bfloat16()}}
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices[f"cuda:{index}"] = {"name": properties.name, "memory_bytes": properties.total_memory}
+    preset = choose_preset()
+    config = get_preset_config(preset)
+    return {
+        "devices": devices,
+        "packages": {name: _find_version(name) for name in PACKAGES},
+        "weights": {name: is_present(name) for name in SOURCES},
+        "saliency": list(METHODS),
+        "preset": {"auto": preset, "encoder": config.embed.encoder, "backbone": config.train.backbone},
+    }
 
 
 def _tabulate_devices() -> Table:
@@ -62,9 +82,12 @@ def _tabulate_operations() -> Table:
 def _tabulate_packages() -> Table:
     table = Table("package", "version", title="Libraries", title_justify="left")
     for name in PACKAGES:
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            version = f"not installed; pip install {name}"
-        table.add_row(name, version)
+        table.add_row(name, _find_version(name) or f"not installed; pip install {name}")
     return table
+
+
+def _find_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fastcomus.cli.log import log_as_json
+from fastcomus.cli.help import ShortHelpCommand, show_all
+from fastcomus.cli.log import log_as_json, set_loudness
 from fastcomus.config import STAGES, Config
 from fastcomus.errors import InputError
 from fastcomus.processes import detect_process_group
@@ -37,11 +38,17 @@ Address = Annotated[
     ),
 ]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Write the log as an object of JSON a line.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No log and no progress, but warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log with times, and what libraries say.")]
+HelpAll = Annotated[
+    bool, typer.Option("--help-all", help="Show every option and exit.", is_eager=True, callback=show_all)
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win.")]
 IMAGES_HELP = (
     "Folder of images or of tars with images (searched to any depth), an image, a tar, tars by a pattern such as "
-    "'shards-{000..009}.tar', any of these behind an s3://, gs://, http:// or https:// address, a file with a path or "
-    "URL a line, or - for such lines on standard input."
+    "'shards-{000..009}.tar', any of these behind an s3://, gs://, http:// or https:// address, a Parquet table with "
+    "images in it or a folder of such, a file with a path or URL a line, or - for such lines on standard input."
 )
 Images = Annotated[str, typer.Argument(help=IMAGES_HELP, show_default=False)]
 Replace = Annotated[bool, typer.Option("--replace", help="Drop objects of other images that the run folder holds.")]
@@ -63,6 +70,9 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "workers": (Workers, 0),
     "settings": (Settings, None),
     "log_json": (LogJson, False),
+    "quiet": (Quiet, False),
+    "verbose": (Verbose, False),
+    "help_all": (HelpAll, False),
 }
 
 _ON_SEVERAL_DEVICES = ("embed", "predict")
@@ -91,6 +101,7 @@ def register_command(
         name = function.__name__.removesuffix("_command").replace("_", "-")
 
         def command(**values: Any) -> None:
+            set_loudness(values["quiet"], values["verbose"])
             if values["log_json"]:
                 log_as_json()
             if name != "train" and (processes := detect_process_group().size) > 1:
@@ -118,7 +129,7 @@ def register_command(
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         command.__doc__ = function.__doc__
-        app.command(name)(command)
+        app.command(name, cls=ShortHelpCommand)(command)
         return function
 
     return register
@@ -156,11 +167,10 @@ def _make_setting_option(stage: str, field: "Field[Any]") -> inspect.Parameter:
     by_preset = {
         name: preset[stage][field.name] for name, preset in PRESETS.items() if field.name in preset.get(stage, {})
     }
-    shown = "; ".join(
-        [_format_value(field.default), *(f"{name}: {_format_value(value)}" for name, value in by_preset.items())]
-    )
     kind, zero = type(field.default), field.metadata["zero"]
-    shown = shown if not zero else shown.replace("0", zero, 1) if field.default == 0 else shown
+    values = {"": field.default, **by_preset}
+    words = {name: zero if zero and value == 0 else _format_value(value) for name, value in values.items()}
+    shown = "; ".join([words.pop(""), *(f"{name}: {word}" for name, word in words.items())])
     flag = f"--{field.name.replace('_', '-')}"
     names = (f"{flag}/--no-{flag.removeprefix('--')}",) if kind is bool else (flag,)
     panel = f"Settings of {stage}, remembered in the run folder"

@@ -12,8 +12,11 @@ from fastcomus.networks.cache import get_cache_folder, is_present, list_added_na
 from fastcomus.networks.registry import SOURCES, get_licence, is_supervised
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from fastcomus.clusters.names import ClusterNames
     from fastcomus.run.history import PastClusters
+    from fastcomus.run.plan import PlannedStage
 
 
 def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
@@ -38,6 +41,24 @@ def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
     return table
 
 
+def build_correction_table(corrections: pa.Table, names: ClusterNames) -> Table:
+    """Return a table with a row per word about an object, the last one last."""
+    table = Table("step", "object", "image", "belongs to")
+    for column in (0, 1):
+        table.columns[column].justify = "right"
+    for row in corrections.to_pylist():
+        cluster = row["cluster"]
+        target = f"{cluster} {names.get_name(cluster)}" if cluster >= 0 else row["correction"]
+        gone = Text("gone", style="dim") if row["object"] < 0 else Text(str(row["object"]))
+        table.add_row(str(row["step"]), gone, Text(row["image"]), Text(target))
+    table.caption = (
+        "fastcomus train learns them; --undo takes back the last step."
+        if len(corrections)
+        else "No corrections yet: fastcomus correct OBJECT... --to CLUSTER, or fastcomus view in a browser."
+    )
+    return table
+
+
 def build_history_table(history: Sequence[PastClusters]) -> Table:
     """Return a table with a row for each clustering of a run folder, the present one first."""
     table = Table("id", "clusters", "objects", "trained", "names", "MB", "settings")
@@ -49,6 +70,20 @@ def build_history_table(history: Sequence[PastClusters]) -> Table:
         table.add_row(one.id + (" (present)" if one.is_present else ""), *map(str, counts), Text(settings))
     table.caption = "--use ID goes back to clusters, their networks, masks, names and scores; --delete ID frees room."
     return table
+
+
+def build_plan_table(stages: Sequence[PlannedStage]) -> Table:
+    """Return a table with a row per stage: what would be done, what is there, and about how long it takes."""
+    table = Table("stage", "would do", "is there", "about")
+    for one in stages:
+        about = "" if not one.work else "not known" if one.seconds is None else _format_time(one.seconds)
+        table.add_row(one.stage, one.work or "nothing", one.kept, about)
+    table.caption = "Times are those of two cores without a GPU. Nothing was done."
+    return table
+
+
+def _format_time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def build_weight_table() -> Table:

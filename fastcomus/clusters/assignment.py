@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import stats
 from sklearn.metrics import pairwise_distances_argmin
 
 from fastcomus.backends.interface import Backend
 from fastcomus.clusters.eigenmaps import Eigenmaps, extend_eigenmaps
 from fastcomus.clusters.labels import Clusters, compute_cosine_distances
+from fastcomus.clusters.near_rows import NearRows, divide_rows
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 
 _SAMPLE = 2_000  # clustered objects on which the usual distance to neighbours is measured
+_PROBED = 400  # new objects on which the approximate search is tuned
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def assign_embeddings(
     """Assign new objects to the clusters of `rows`.
 
     With eigenmaps, those of a new object are computed from its neighbours (Nystroem's extension) and it goes to the
-    nearest centre. Methods without a graph use the nearest centre among the embeddings, all others the cluster of most
-    of the neighbours.
+    nearest centre among them. Without, the methods that need no graph take the nearest centre among the embeddings, all
+    others the cluster of most of the neighbours.
 
     Args:
         new: (M, D) float32 embeddings of the new objects.
@@ -66,17 +69,85 @@ def assign_embeddings(
     """
     if not len(new):
         return Assigned(*(np.empty(0, kind) for kind in (np.int32, np.float32, np.float32, bool)))
+    labeller = make_labeller(rows, clusters, maps, config, seed, backend, new, len(new))
+    labels, distances, novelty = labeller.label(new, backend, torch.get_num_threads())
+    return Assigned(labels, distances, novelty, novelty > 1 - outliers)
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Puts new objects into clusters by their neighbours among the clustered ones.
+
+    Attributes:
+        near: The clustered rows, of unit length where the metric is "cosine".
+        count: Neighbours that are looked for.
+        clusters: Of the clustered objects.
+        maps: Their eigenmaps, or None for a method without them.
+        config: The settings of the clustering.
+        usual: (S,) float32, ascending: mean distances of some clustered objects to their neighbours.
+    """
+
+    near: NearRows
+    count: int
+    clusters: Clusters
+    maps: Eigenmaps | None
+    config: ClusterConfig
+    usual: np.ndarray
+
+    def label(self, new: np.ndarray, backend: Backend, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Label objects.
+
+        Args:
+            new: (M, D) float32.
+            backend: Searches for neighbours.
+            threads: That search, too.
+
+        Returns:
+            Labels (M,) int32, cosine distances to the centres (M,) float32, and novelty (M,) float32 in [0, 1].
+        """
+        queries = normalise_rows(new) if self.config.metric == "cosine" else new
+        near, lengths = self.near.search(queries, self.count, backend, threads)
+        labels, distances = label_by_neighbours(new, near, self.clusters, self.maps, self.config)
+        novelty = (np.searchsorted(self.usual, lengths.mean(axis=1)) / len(self.usual)).astype(np.float32)
+        return labels, distances, novelty
+
+
+def make_labeller(
+    rows: np.ndarray,
+    clusters: Clusters,
+    maps: Eigenmaps | None,
+    config: ClusterConfig,
+    seed: int,
+    backend: Backend,
+    some: np.ndarray,
+    expected: int,
+) -> Labeller:
+    """Prepare for labelling many objects, block by block.
+
+    Args:
+        rows: (N, D) float32 embeddings that were clustered.
+        clusters: What `config` made of them.
+        maps: Their eigenmaps, or None for a method without them.
+        config: The settings of the clustering.
+        seed: For the samples on which distances and recall are measured.
+        backend: Searches for neighbours.
+        some: (S, D) float32, some of the objects to come; at most 400 of them are looked at.
+        expected: How many objects are to come. Of few, all pairs are compared; else the search is approximate, to the
+            share `config.recall` of the true neighbours.
+
+    Returns:
+        The labeller.
+    """
     # The metric concerns the search alone: the centres are means of the rows as given.
-    queries, rows = (normalise_rows(new), normalise_rows(rows)) if config.metric == "cosine" else (new, rows)
+    rng, queries = np.random.default_rng(seed), some[:: max(1, len(some) // _PROBED)]
+    rows, queries = (normalise_rows(one) if config.metric == "cosine" else one for one in (rows, queries))
     # In the graph a row is its own first neighbour; a new object is not among the rows.
     count = min(max(config.n_neighbors - 1, 1), len(rows) - 1)
-    near, lengths = backend.find_nearest(queries, rows, count)
-    labels, distances = label_by_neighbours(new, near, clusters, maps, config)
     # The usual distances are those of clustered objects to their neighbours, themselves left out.
-    sample = np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False)
+    sample = rng.choice(len(rows), min(_SAMPLE, len(rows)), replace=False)
     usual = np.sort(backend.find_nearest(rows[sample], rows, count + 1)[1][:, 1:].mean(axis=1))
-    novelty = (np.searchsorted(usual, lengths.mean(axis=1)) / len(usual)).astype(np.float32)
-    return Assigned(labels, distances, novelty, novelty > 1 - outliers)
+    near = divide_rows(rows, queries, expected, count, config.recall, seed, backend)
+    return Labeller(near, count, clusters, maps, config, usual)
 
 
 def label_by_neighbours(

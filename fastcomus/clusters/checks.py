@@ -54,6 +54,8 @@ def check_graph_count(config: ClusterConfig, nodes: int, rows: np.ndarray | None
         raise InputError(
             f"the graph has {nodes} nodes and there are {len(rows)} objects; it needs a node for each, in their order."
         )
+    if config.fit_on:
+        raise InputError("--fit-on draws a sample of embeddings, and a graph is clustered whole; leave out either.")
     if config.method in GRAPHLESS_METHODS:
         raise InputError(f"method {config.method} uses no graph; leave out --graph, or give --method spectral.")
     if rows is None and config.method != "spectral":

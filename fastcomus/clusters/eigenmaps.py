@@ -120,7 +120,10 @@ def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.n
     Returns:
         (M, C) float32.
     """
-    means = np.stack([rows[near].mean(axis=0) for near in neighbours]) if len(neighbours) else rows[:0]
+    count = neighbours.shape[1]
+    indptr = np.arange(0, neighbours.size + 1, count)
+    weights = np.full(neighbours.size, 1 / count, np.float32)
+    means = csr_array((weights, neighbours.ravel(), indptr), shape=(len(neighbours), len(rows))) @ rows
     extended: np.ndarray = means / np.maximum(1 - eigenvalues, 1e-3)
     return extended.astype(np.float32)
 

@@ -39,6 +39,7 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         n_components: See `ClusterConfig`.
         assign: See `ClusterConfig`.
         n_init: See `ClusterConfig`.
+        fit_on: See `ClusterConfig`.
         filter: See `ClusterConfig`.
         random_state: Seed of everything random, a generator of NumPy's to draw one from, or None for a new one.
         device: auto, cpu, cuda or cuda:N.
@@ -65,6 +66,7 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         n_components: int = ClusterConfig.n_components,
         assign: str = ClusterConfig.assign,
         n_init: int = ClusterConfig.n_init,
+        fit_on: int | str = ClusterConfig.fit_on,
         filter: float = ClusterConfig.filter,
         random_state: Any = Config.seed,
         device: str = "auto",
@@ -80,6 +82,7 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.n_components = n_components
         self.assign = assign
         self.n_init = n_init
+        self.fit_on = fit_on
         self.filter = filter
         self.random_state = random_state
         self.device = device

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from fastcomus.clusters.corrections import correct_clusters, count_clusters, settle_corrections
 from fastcomus.clusters.names import ClusterNames, name_clusters, number_names
 from fastcomus.errors import InputError, suggest_path
+from fastcomus.store.corrections import read_corrections
 from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.sealed_json import compute_fingerprint
 
 if TYPE_CHECKING:
     from fastcomus.clusters.eigenmaps import Eigenmaps
@@ -38,6 +41,7 @@ def write_clusters(
         folder.write_array("clusters/eigenvalues.npy", maps.eigenvalues)
     folder.write_array("clusters/centres.npy", clusters.centres)
     columns = {"cluster": clusters.labels, "distance": clusters.distances, "is_core": clusters.is_core}
+    columns["is_fitted"] = clusters.is_fitted
     table = pa.table(columns)
     if images is not None:
         table = table.add_column(0, "image", images)
@@ -45,19 +49,52 @@ def write_clusters(
 
 
 def read_clusters(folder: RunFolder) -> Clusters:
-    """Read what `write_clusters` wrote."""
+    """Read what `write_clusters` wrote, with the corrections of a person laid over it."""
+    return correct_clusters(read_found_clusters(folder), settle_corrections(read_corrections(folder)))
+
+
+def read_corrected_manifest(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the manifest of the clusters, or None.
+
+    Its `k` counts clusters that a person added, and `corrected` is a fingerprint of the clusters with all corrections,
+    equal to `fingerprint` where there are none.
+    """
+    manifest = folder.read_manifest("clusters")
+    if manifest is None:
+        return None
+    corrected = settle_corrections(read_corrections(folder))
+    mark = manifest["fingerprint"]
+    if corrected:
+        mark = compute_fingerprint(clusters=mark, corrections=sorted(corrected.items()))
+    return {**manifest, "k": count_clusters(corrected, manifest["k"]), "corrected": mark}
+
+
+def read_found_clusters(folder: RunFolder) -> Clusters:
+    """Read the clusters as they were found, without corrections."""
     from fastcomus.clusters.labels import Clusters
 
     centres = folder.read_array("clusters/centres.npy")
     table = folder.read_table("clusters/clusters.parquet")
-    labels = table["cluster"].to_numpy()
+    labels = table["found_cluster" if "found_cluster" in table.column_names else "cluster"].to_numpy()
+    is_fitted = np.ones(len(labels), bool)
+    if "is_fitted" in table.column_names:
+        is_fitted = table["is_fitted"].to_numpy(zero_copy_only=False)
     return Clusters(
         labels,
         table["distance"].to_numpy(),
         table["is_core"].to_numpy(zero_copy_only=False),
         centres,
         np.bincount(labels, minlength=len(centres)),
+        is_fitted,
     )
+
+
+def count_objects(folder: RunFolder, clusters: Mapping[str, Any]) -> list[int]:
+    """Return the number of objects of each cluster, corrections included; `clusters` is the corrected manifest."""
+    labels = folder.read_table("clusters/clusters.parquet", ["cluster"])["cluster"].combine_chunks()
+    # Not by to_numpy, for which pyarrow imports pandas where that is installed.
+    found = np.from_dlpack(labels)
+    return np.bincount(found[found >= 0], minlength=clusters["k"]).tolist()
 
 
 def read_eigenmaps(folder: RunFolder) -> Eigenmaps:

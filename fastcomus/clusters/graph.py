@@ -15,8 +15,8 @@ from fastcomus.store.embeddings import normalise_rows
 if TYPE_CHECKING:
     from fastcomus.clusters.kept_graph import GraphKeeper
 
-NEAREST = 12  # neighbours that are kept, by which clusters are counted: the nearest are the purest
 FEW_ROWS = 2_000  # up to which gaps are looked for (all distances fit into 16 MB) and nothing is kept
+NEAREST = 12  # neighbours that are kept, by which clusters are counted: the nearest are the purest
 
 
 @dataclass(frozen=True)

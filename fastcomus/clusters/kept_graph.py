@@ -80,9 +80,8 @@ class GraphKeeper:
         n = len(indptr) - 1
         affinity = csr_array((halves * np.float32(0.5), indices, indptr), shape=(n, n))
         affinity.has_sorted_indices = affinity.has_canonical_format = True
-        return KnnGraph(
-            affinity, tuple(facts["components"]), facts["recall"], order, facts["neighbors"], False, nearest
-        )
+        parts, recall = tuple(facts["components"]), facts["recall"]
+        return KnnGraph(affinity, parts, recall, order, facts["neighbors"], False, nearest)
 
     def _write_graph(self, graph: KnnGraph) -> None:
         folder, affinity = self.folder, graph.affinity
@@ -92,8 +91,7 @@ class GraphKeeper:
         folder.begin(_GRAPH, self._fingerprint)
         halves = (affinity.data * 2).astype(np.uint8)  # weights are 0.5 and 1
         arrays = {"halves": halves, "indices": affinity.indices, "indptr": affinity.indptr, "order": graph.order}
-        if graph.nearest is not None:
-            arrays["nearest"] = graph.nearest
+        arrays["nearest"] = np.asarray(graph.nearest)
         for name, array in arrays.items():
             folder.write_array(f"{_GRAPH}/{name}.npy", array)
         facts = {"components": list(graph.component_sizes), "recall": graph.recall, "neighbors": graph.n_neighbors}

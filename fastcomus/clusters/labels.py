@@ -32,6 +32,7 @@ class Clusters:
         is_core: (N,) bool, False for the share that the filter drops.
         centres: (k, C) float32.
         sizes: (k,) int64.
+        is_fitted: (N,) bool, False for objects that were put into clusters of a sample (`fit_on`), not fitted.
     """
 
     labels: np.ndarray
@@ -39,6 +40,12 @@ class Clusters:
     is_core: np.ndarray
     centres: np.ndarray
     sizes: np.ndarray
+    is_fitted: np.ndarray
+
+    def __repr__(self) -> str:
+        """Say how many there are."""
+        of = f" of {self.sizes.min()} to {self.sizes.max()}" if len(self.sizes) else ""
+        return f"Clusters({len(self.labels)} objects in {len(self.sizes)} clusters{of}, {self.is_core.sum()} core)"
 
 
 def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
@@ -99,7 +106,29 @@ def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) 
         sums[:, some] = membership @ rows[:, some].astype(np.float64)
     centres = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
     distances = compute_cosine_distances(rows, centres, labels)
-    return Clusters(labels, distances, _select_core(labels, distances, sizes, filter), centres, sizes)
+    is_core, is_fitted = select_core(labels, distances, sizes, filter), np.ones(len(labels), bool)
+    return Clusters(labels, distances, is_core, centres, sizes, is_fitted)
+
+
+def select_core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:
+    """Mark all rows of each cluster but the floor(filter * size) farthest from its centre.
+
+    Args:
+        labels: (N,) integers in [0, k).
+        distances: (N,) float32, to the centres.
+        sizes: (k,) integers, of the clusters.
+        filter: Share of each cluster that is not core, in [0, 1).
+
+    Returns:
+        (N,) bool.
+    """
+    order = np.lexsort((np.arange(len(labels)), distances, labels))
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    position = np.arange(len(labels)) - starts[labels[order]]
+    kept = sizes - np.floor(filter * sizes + 1e-9).astype(np.int64)
+    is_core = np.empty(len(labels), bool)
+    is_core[order] = position < kept[labels[order]]
+    return is_core
 
 
 def run_ward(rows: np.ndarray, k: int, affinity: csr_array) -> np.ndarray:
@@ -193,14 +222,3 @@ def _assign_by_pivots(rows: np.ndarray, pivots: np.ndarray) -> np.ndarray:
         part = slice(start, start + _ROWS_AT_ONCE)
         labels[part] = np.abs(rows[part] @ turned).argmax(axis=1)
     return labels
-
-
-def _select_core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:
-    """Mark all rows of each cluster but the floor(filter * size) farthest from its centre."""
-    order = np.lexsort((np.arange(len(labels)), distances, labels))
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    position = np.arange(len(labels)) - starts[labels[order]]
-    kept = sizes - np.floor(filter * sizes + 1e-9).astype(np.int64)
-    is_core = np.empty(len(labels), bool)
-    is_core[order] = position < kept[labels[order]]
-    return is_core

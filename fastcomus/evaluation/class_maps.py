@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,22 @@ class Evaluation:
     class_shares: tuple[float, ...]
     cluster_names: tuple[str, ...] = ()
     object_or_not: bool = False
+
+    def __repr__(self) -> str:
+        """Say the mIoU under both matchings."""
+        told = f"mIoU {100 * self.hungarian.miou:.1f} % (Hungarian), {100 * self.majority.miou:.1f} % (majority)"
+        return f"Evaluation({told}, {self.images} images)"
+
+    def _repr_html_(self) -> str:
+        """Show the table of scores in a notebook."""
+        both = (self.hungarian, self.majority)
+        rows: list[tuple[Any, ...]] = [
+            (name, *(one.per_class[index] for one in both)) for index, name in enumerate(self.classes)
+        ]
+        rows.append(("mIoU", *(one.miou for one in both)))
+        head = "<tr><th>IoU in %</th><th>Hungarian</th><th>majority</th></tr>"
+        cells = (f"<tr><th>{escape(name)}</th><td>{100 * a:.1f}</td><td>{100 * b:.1f}</td></tr>" for name, a, b in rows)
+        return f"<p>{self.images} images</p><table>{head}{''.join(cells)}</table>"
 
     def list_absent_classes(self) -> list[str]:
         """Return the names of the classes that no scored mask has."""

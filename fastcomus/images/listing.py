@@ -21,6 +21,7 @@ from fastcomus.images.formats import describe_others, explain_no_decoder, has_im
 from fastcomus.images.found import ImageList, NoImages, Skipped
 from fastcomus.images.patterns import expand_braces, get_fixed_folder, has_wildcard
 from fastcomus.images.roots import ImageRoot
+from fastcomus.images.tables import ImageTables, find_in_tables, is_in_table, is_table
 from fastcomus.images.tar_shards import TarShards, find_in_shards, is_tar, split_name
 
 log = logging.getLogger("fastcomus")
@@ -33,9 +34,9 @@ def find_listed_images(images: Images) -> ImageList:
 
     Args:
         images: A folder or an image (see `find_images`); tars (a folder of them, one, or a pattern such as
-            shards-{000..009}.tar); any of these behind a URL (`remote_images`); any other file, which is read as a
-            list with one path or URL per line; "-", such a list on standard input; a list of paths or URLs in Python;
-            or an `ImageList`, which is returned as it is.
+            shards-{000..009}.tar); any of these behind a URL (`remote_images`); Parquet tables of images (a folder of
+            them, or one); any other file, which is read as a list with one path or URL per line; "-", such a list on
+            standard input; a list of paths or URLs in Python; or an `ImageList`, which is returned as it is.
 
     Returns:
         The images. Paths in a list are relative to the current folder, and `root` is then the deepest folder that
@@ -68,6 +69,8 @@ def _find_any(images: Path | str | Sequence[Path | str]) -> ImageList:
         return _list_folder_images(source)
     if is_tar(source.name):
         return _list_tar_images(source)
+    if is_table(source.name) and source.is_file():
+        return find_in_tables(str(source.resolve()), source.resolve().parent, [source.name])
     if not source.is_file() or has_image_ending(source.name) or explain_no_decoder(source.name):
         return find_images(source)
     try:
@@ -90,23 +93,29 @@ def open_root(address: str, names: Sequence[str]) -> ImageRoot:
         from fastcomus.images.remote_images import open_remote_root
 
         return open_remote_root(address, names)
-    folder = address if os.path.isdir(address) or not is_tar(address) else _find_tar_folder(address)
+    is_own_file = is_tar(address) or is_table(address)
+    folder = address if os.path.isdir(address) or not is_own_file else _find_tar_folder(address)
     if not os.path.isdir(folder):
         raise InputError(
             f"the images of this run lay in {address}, which is no longer there; put them back, or "
             "say where they lie now with --images DIR."
         )
+    if names and is_in_table(names[0]) and not os.path.isdir(f"{folder}/{names[0].rpartition('/')[0]}"):
+        return ImageTables(address, folder)
     shard = split_name(names[0])[0] if names else ""
     # A folder may be called like a tar; then images in it are files.
     return TarShards(address, folder) if shard and not os.path.isdir(f"{folder}/{shard}") else Path(folder)
 
 
 def _list_folder_images(folder: Path) -> ImageList:
-    """List the images of a folder; if it has none, those in its tars."""
+    """List the images of a folder; if it has none, those in its tars, or else in its tables."""
     try:
         return find_images(folder)
     except NoImages:
         tars, skipped = find_files(folder, is_tar)
+        tables, _ = find_files(folder, is_table)
+        if tables and not tars:
+            return find_in_tables(str(folder.resolve()), folder.resolve(), tables)
         if not tars:
             raise
         address = str(folder.resolve())

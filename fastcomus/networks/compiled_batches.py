@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from fastcomus.backends.machine import move_to_device
+
 
 class FixedBatches:
     """A function of a batch of images, compiled by torch.compile for batches of `size`.
@@ -17,11 +19,12 @@ class FixedBatches:
     """
 
     def __init__(self, function: Callable[[torch.Tensor], Any], size: int, device: torch.device) -> None:
-        self.function, self.size = function, size
+        self.function, self.size, self.device = function, size, device
         self.compiled = torch.compile(function, dynamic=False, mode=_choose_mode(device))
 
     def __call__(self, batch: torch.Tensor) -> Any:
-        """Apply the function to a batch (N, ...)."""
+        """Apply the function to a batch (N, ...), which is moved first: what is compiled cannot copy from the host."""
+        batch = move_to_device(batch, self.device)
         if len(batch) != self.size:
             return self.function(batch)
         made = self.compiled(batch)  # which the next run of a CUDA graph overwrites

@@ -19,7 +19,9 @@ _TOLERANCE = 1e-3  # of the largest output; rounding makes a hundredth of it
 def with_folded_batch_norms(network: Network, pixels: torch.dtype, side: int = 64) -> Network:
     """Copy a network and fold each batch normalisation into the convolution before it.
 
-    Which normalisation follows which convolution is observed by passing noise through the network.
+    Which normalisation follows which convolution is observed by passing noise through the network. That happens on the
+    host, wherever the network is: a GPU rounds the products of convolutions to TF32, more coarsely than the comparison
+    allows.
 
     Args:
         network: In eval mode; takes images (N, 3, H, W).
@@ -32,8 +34,9 @@ def with_folded_batch_norms(network: Network, pixels: torch.dtype, side: int = 6
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
-    folded = copy.deepcopy(network)
-    noise = _make_noise(pixels, side).to(next(network.parameters()).device)
+    device = next(network.parameters()).device
+    folded = copy.deepcopy(network).cpu()
+    noise = _make_noise(pixels, side)
     pairs, expected = _observe_pairs(folded, noise)
     taken_by: dict[nn.Module, nn.Module] = {}
     for convolution, normalisation in pairs:
@@ -47,7 +50,7 @@ def with_folded_batch_norms(network: Network, pixels: torch.dtype, side: int = 6
                 setattr(module, name, taken_by[child])
     both = zip(_run_network(folded, noise), expected, strict=True)
     is_same = all(bool((ours - theirs).abs().max() <= _TOLERANCE * theirs.abs().max()) for ours, theirs in both)
-    return folded if is_same else network
+    return folded.to(device) if is_same else network
 
 
 def _observe_pairs(

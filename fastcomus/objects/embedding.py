@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from fastcomus.backends.interface import Backend, FoundObjects
 from fastcomus.backends.read_ahead import AHEAD, read_ahead
+from fastcomus.backends.streams import run_on_own_stream
 from fastcomus.config import EmbedConfig
 from fastcomus.images.found import LOST
 from fastcomus.images.roots import ImageRoot
@@ -163,7 +164,16 @@ def _cut_out(batch: Sequence[SeenImage], config: EmbedConfig, backend: Backend) 
     usable = [image for image in batch if image.error is None]
     pixels = [image.pixels for image in usable if image.pixels is not None]
     maps = [image.maps for image in usable if image.maps is not None]
-    found = iter(backend.find_objects(pixels, maps, config.theta, config.min_area, config.crop_size) if usable else [])
+    found: Iterator[FoundObjects] = iter(())
+    if usable:  # not behind the next batch, which the main thread has launched meanwhile
+        found = iter(
+            run_on_own_stream(
+                backend.device,
+                [image.ready for image in usable],
+                lambda: backend.find_objects(pixels, maps, config.theta, config.min_area, config.crop_size),
+                lambda objects: [one.crops for one in objects],
+            )
+        )
     return [_make_proposal(image, next(found) if image.error is None else None, config) for image in batch]
 
 

@@ -11,6 +11,7 @@ import torch
 
 from fastcomus.backends.interface import Backend, Image
 from fastcomus.backends.read_ahead import DecodedImage, cut_into_batches, decode_image, decode_images, read_ahead
+from fastcomus.backends.streams import mark_event
 from fastcomus.config import EmbedConfig
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.roots import ImageRoot
@@ -25,6 +26,7 @@ class SeenImage:
 
     `name`: its name in the folder. `pixels`: (H, W, 3) uint8, or None where it cannot be read. `prepared`: the input of
     a saliency network. `maps`: (M, h, w), a saliency map or mask per object. `error`: why the image cannot be used.
+    `ready`: on a GPU pixels and maps are complete once it has happened.
     """
 
     name: str
@@ -32,6 +34,7 @@ class SeenImage:
     prepared: torch.Tensor | None = None
     maps: np.ndarray | torch.Tensor | None = None
     error: UnreadableImage | None = None
+    ready: torch.cuda.Event | None = None
 
     @property
     def pixel_count(self) -> int:
@@ -111,5 +114,6 @@ def _propose_by_network(
             if config.compile:  # a compiled network takes batches of one size; the maps of the filling are not used
                 given = fill_up(given, proposer.batch)
             found = chain.from_iterable(fitting.run(proposer.propose, given))
+        ready = mark_event(backend.device)
         for image in batch:
-            yield image if image.prepared is None else replace(image, prepared=None, maps=next(found))
+            yield image if image.prepared is None else replace(image, prepared=None, maps=next(found), ready=ready)

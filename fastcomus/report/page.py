@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 VERSION = "data/version.js"  # read again and again by an open page, which thus learns that there is more
-_ASSETS = ("report.css", "report.js", "naming.js", "image_pages.js")
+_ASSETS = ("report.css", "report.js", "naming.js", "gallery.js", "live.js", "image_pages.js")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fastcomus.progress import show_progress
 from fastcomus.report.cluster_cards import make_cluster_cards
 from fastcomus.report.colours import choose_cluster_colours, parse_rgb
 from fastcomus.report.embedding_map import plot_embedding_map, project_to_plane
 from fastcomus.report.findings import Findings
+from fastcomus.report.gallery import compare_objects, write_gallery
 from fastcomus.report.image_files import DrawnImage, draw_images, get_thumbnail_file, plan_image_work
 from fastcomus.report.image_pages import write_image_data
 from fastcomus.report.overview import make_overview
@@ -58,9 +61,12 @@ def _write_pages(found: Findings, stage: str, target: PageFolder, backend: Backe
     settings, clusters = found.config.report, found.clusters
     colours = choose_cluster_colours(len(clusters.sizes), found.names)
     cards = make_cluster_cards(found.rows, clusters, settings.samples)
-    on_map = sample_every_cluster(clusters.labels, settings.map_objects, found.config.seed)
+    kept = np.flatnonzero(clusters.labels >= 0)  # others are no objects
+    on_map = kept[sample_every_cluster(clusters.labels[kept], settings.map_objects, found.config.seed)]
     on_cards = [row for card in cards for row in (*card.core, *card.filtered)]
-    images = _draw(found, [*on_cards, *on_map.tolist()], on_cards, colours, target, backend, workers)
+    in_gallery = kept[sample_every_cluster(clusters.labels[kept], settings.gallery_objects, found.config.seed)]
+    drawn_rows = [*on_cards, *in_gallery.tolist()]
+    images = _draw(found, drawn_rows, on_cards, colours, target, backend, workers)
     pictures = write_image_data(target, images, len(found.iterations))
 
     log.info("report: placing %d objects on the map", len(on_map))
@@ -74,8 +80,12 @@ def _write_pages(found: Findings, stage: str, target: PageFolder, backend: Backe
             [found.names.get_label(cluster) for cluster in range(len(clusters.sizes))],
             [in_images[row] if in_images else f"row {row}" for row in on_map],
             [get_thumbnail_file(row) if row in has_thumbnail else "" for row in on_map],
+            on_map.tolist(),
         )
     }
+    if found.objects is not None:
+        likeness = compare_objects(found.rows, clusters, found.objects.images, found.config.seed, backend)
+        write_gallery(target, found, likeness, has_thumbnail)
     evaluations, curves = found.read_evaluations(), found.read_training_curves()
     if curves:
         figures["loss"] = plot_training_curve(curves, "loss", "loss")
@@ -132,6 +142,7 @@ def _compute_report_fingerprint(found: Findings) -> str:
         look=_LOOK,
         config=asdict(found.config),
         device=found.device,
+        corrected=found.corrected_fingerprint,
         timed=sorted(found.seconds),
         stages=[(found.folder.read_manifest(stage) or {}).get("fingerprint") for stage in stages],
         scores=[compute_file_digest(file) for file in scores if file.exists()],

@@ -11,20 +11,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fastcomus.clusters.corrections import fill_centres
 from fastcomus.clusters.files import read_clusters, read_eigenmaps, read_names
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
 from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.progress import count
-from fastcomus.run.contents import read_clustered_rows, read_clusters_manifest, read_embedding_rows
+from fastcomus.run.contents import open_clustered_rows, read_clusters_manifest, read_objects_fingerprint
 from fastcomus.run.embed import embed
 from fastcomus.run.own_network import restore_saliency
+from fastcomus.run.own_objects import is_object_table
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import to_dict, with_settings
-from fastcomus.store.embeddings import check_embeddings, read_embeddings
+from fastcomus.store.embeddings import fingerprint_embeddings
 from fastcomus.store.objects_table import read_shards
+from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.sealed_json import compute_fingerprint
 
 log = logging.getLogger("fastcomus")
 
@@ -37,66 +41,79 @@ def assign(
     *,
     embeddings: Path | str,
     masks: Path | str,
+    engine: str = "local",
+    address: str = "",
     settings: Mapping[str, Any],
 ) -> Path:
     """Write assigned.parquet, the clusters of new objects; see `Run.assign`."""
     manifest = read_clusters_manifest(at.folder)
-    config = with_settings(at.config, {"assign": settings})
+    config, chosen_engine = with_settings(at.config, {"assign": settings}), at.choose_engine(engine, address)
     _check_input(config, images, embeddings, masks)
     if manifest.get("graph"):
         raise InputError(
             "these clusters were made on a graph of your own, in which new objects have no links; cluster all objects "
             "together."
         )
-    names, rows = read_names(at.folder, manifest), read_clustered_rows(at.folder, manifest)
-    target = RunFolder(output or at.folder.path / "assigned")
+    from fastcomus.clusters.sampled import draw_probes, gather_rows
+
+    names, target = read_names(at.folder, manifest), RunFolder(output or at.folder.path / "assigned")
+    clusters = read_clusters(at.folder)
+    fitted = np.flatnonzero(clusters.is_fitted)
+    kept = clusters.labels[fitted] >= 0  # what a person said is no object attracts nothing
+    fitted = fitted[kept]
+    rows = gather_rows(open_clustered_rows(at.folder, manifest), fitted)
     if images:
-        new_objects, new_rows = _embed_new_images(at, images, masks, target)
+        table = _embed_new_images(at, images, masks, target, engine, address)
+        new: RowBlocks = open_object_rows(target)
     else:
-        new_rows = read_embeddings(embeddings)[0]
-        new_objects = pa.table({"row": np.arange(len(new_rows))})
-    new_rows = check_embeddings(new_rows)
-    if len(new_rows) and new_rows.shape[1] != rows.shape[1]:
-        raise InputError(
-            f"the clustered embeddings have {rows.shape[1]} numbers each and the new ones {new_rows.shape[1]}; "
-            "both must come from the same encoder."
-        )
+        new = open_rows(embeddings)
+        table = pa.table({"row": np.arange(new.count)})
+    _check_width(new, rows)
     at.remember(config)
-    from fastcomus.clusters.assignment import assign_embeddings
+    from fastcomus.clusters.assignment import make_labeller
+    from fastcomus.run.labelling import label_rows
 
     clustered_by = ClusterConfig(**manifest["config"])
     clustered_by = replace(clustered_by, n_neighbors=manifest.get("neighbors", clustered_by.n_neighbors))
-    found = assign_embeddings(
-        new_rows,
-        rows,
-        read_clusters(at.folder),
-        read_eigenmaps(at.folder) if clustered_by.method == "spectral" else None,
-        clustered_by,
-        config.assign.outliers,
-        config.seed,
-        at.backend,
-    )
-    table = new_objects
-    for name, column in (
-        ("cluster", found.labels),
-        ("distance", found.distances),
-        ("novelty", found.novelty),
-        ("is_outlier", found.is_outlier),
-    ):
+    maps = read_eigenmaps(at.folder) if clustered_by.method == "spectral" else None
+    if maps is not None:
+        maps = replace(maps, rows=maps.rows[kept])
+    labels = clusters.labels[fitted]
+    sizes = np.bincount(labels, minlength=len(clusters.sizes))
+    clusters = fill_centres(replace(clusters, labels=labels, sizes=sizes), rows if maps is None else maps.rows)
+    whole = compute_fingerprint(clusters=manifest["corrected"], new=_fingerprint_new(target, images, embeddings))
+    at.folder.begin("labels", whole)
+    parts = []
+    if new.count:
+        some = gather_rows(new, draw_probes(new.count, config.seed))
+        labeller = make_labeller(rows, clusters, maps, clustered_by, config.seed, at.backend, some, new.count)
+        parts = list(label_rows(at.folder, "labels", new, labeller, chosen_engine, whole))
+    found = {
+        "cluster": np.concatenate([part.labels for part in parts] or [np.empty(0, np.int32)]),
+        "distance": np.concatenate([part.distances for part in parts] or [np.empty(0, np.float32)]),
+        "novelty": np.concatenate([part.novelty for part in parts] or [np.empty(0, np.float32)]),
+    }
+    found["is_outlier"] = found["novelty"] > 1 - config.assign.outliers
+    for name, column in found.items():
         table = table.append_column(name, pa.array(column))
     if names.given:
-        table = table.append_column("name", pa.array([names.get_name(one) for one in found.labels], pa.string()))
+        table = table.append_column("name", pa.array([names.get_name(one) for one in found["cluster"]], pa.string()))
     target.write_table("assigned.parquet", table)
-    clusters, outliers = len(np.unique(found.labels)), int(found.is_outlier.sum())
-    count(objects=len(table), clusters=clusters, outliers=outliers)
+    at.folder.remove("labels")
+    number, outliers = len(np.unique(found["cluster"])), int(found["is_outlier"].sum())
+    count(objects=len(table), clusters=number, outliers=outliers)
     file = target.resolve_file("assigned.parquet")
-    log.info("assign: %d objects in %d clusters, %d unlike anything; %s", len(table), clusters, outliers, file)
+    log.info("assign: %d objects in %d clusters, %d unlike anything; %s", len(table), number, outliers, file)
     return file
 
 
 def _check_input(config: Config, images: Images, embeddings: Path | str, masks: Path | str) -> None:
     if bool(images) == bool(embeddings):
         raise InputError("give either a folder of images or --embeddings FILE.")
+    if is_object_table(config.embed.masks) and images:
+        raise InputError(
+            "the objects of this run came with embeddings of their own; give those of new objects with --embeddings."
+        )
     if bool(config.embed.masks and images) != bool(masks):
         raise InputError(
             "the objects of this run come from masks of your own; give those of the new images with --masks DIR."
@@ -105,12 +122,24 @@ def _check_input(config: Config, images: Images, embeddings: Path | str, masks: 
         )
 
 
+def _check_width(new: RowBlocks, rows: np.ndarray) -> None:
+    if new.count and (width := new.read(0, 1).shape[1]) != rows.shape[1]:
+        raise InputError(
+            f"the clustered embeddings have {rows.shape[1]} numbers each and the new ones {width}; "
+            "both must come from the same encoder."
+        )
+
+
 def _embed_new_images(
-    at: Workplace, images: Images, masks: Path | str, target: RunFolder
-) -> tuple[pa.Table, np.ndarray]:
-    """Embed new images as those of this run were; return their objects and embeddings (M, D) float32."""
+    at: Workplace, images: Images, masks: Path | str, target: RunFolder, engine: str, address: str
+) -> pa.Table:
+    """Embed new images as those of this run were; return their objects."""
     found = find_listed_images(images)
     device, config = str(at.backend.device), replace(at.config, embed=restore_saliency(at.config, at.folder))
     new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config))
-    embed(new, found, engine="local", address="", settings={"masks": str(masks)})
-    return read_shards(target, ["image", "x0", "y0", "x1", "y1"]), read_embedding_rows(target)
+    embed(new, found, engine=engine, address=address, settings={"masks": str(masks)})
+    return read_shards(target, ["image", "x0", "y0", "x1", "y1"])
+
+
+def _fingerprint_new(target: RunFolder, images: Images, embeddings: Path | str) -> str:
+    return read_objects_fingerprint(target) if images else fingerprint_embeddings(embeddings)

@@ -4,95 +4,87 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fastcomus.clusters.checks import check_count, check_graph_count
-from fastcomus.clusters.files import read_clusters, read_names, write_clusters, write_names
-from fastcomus.clusters.names import carry_names
-from fastcomus.config import ClusterConfig, Config
-from fastcomus.errors import InputError
-from fastcomus.interruption import reach_safe_point
-from fastcomus.progress import count, show_progress
-from fastcomus.run.contents import (
-    read_clusters_manifest,
-    read_embedding_rows,
-    read_objects_fingerprint,
-    read_skipped,
-)
+from fastcomus.clusters.checks import check_count
+from fastcomus.clusters.files import read_clusters, read_names, write_clusters
+from fastcomus.clusters.shown_tables import write_shown_tables
+from fastcomus.config import Config
+from fastcomus.progress import count
+from fastcomus.run.carrying import carry_words, note_clusters
+from fastcomus.run.clustered_input import Embeddings, Graph, read_given, read_rows, take_given
+from fastcomus.run.contents import read_clusters_manifest
 from fastcomus.run.keywords import ClusterOptions
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
-from fastcomus.store.embeddings import check_embeddings, read_embeddings
-from fastcomus.store.masks import get_mask_path, write_class_map
-from fastcomus.store.objects_table import iterate_shards, read_shards
-from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.objects_table import read_shards
 from fastcomus.store.sealed_json import compute_fingerprint
 from fastcomus.store.shelf import exchange
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-    from fastcomus.backends.interface import Backend
-    from fastcomus.clusters.cluster import Clustered
     from fastcomus.clusters.count import SuggestedCounts
     from fastcomus.clusters.labels import Clusters
 
 log = logging.getLogger("fastcomus")
 
-Embeddings = Path | ArrayLike | None
-Graph = Path | str | Any  # a file, or a matrix
-
 
 @stage()
-def cluster(at: Workplace, embeddings: Embeddings, graph: Graph = None, *, settings: Mapping[str, Any]) -> Clusters:
+def cluster(
+    at: Workplace,
+    embeddings: Embeddings,
+    graph: Graph = None,
+    *,
+    engine: str = "local",
+    address: str = "",
+    settings: Mapping[str, Any],
+) -> Clusters:
     """Cluster the objects, or rows or a graph of the caller's own; see `Run.cluster`."""
     config, folder = with_settings(at.config, {"cluster": settings}), at.folder
-    given = _read_given(folder, embeddings, graph)
-    given.check(config.cluster)
+    chosen_engine = at.choose_engine(engine, address)
+    given = read_given(folder, embeddings, graph, config.cluster)
     at.remember(config)
 
     whole = compute_fingerprint(
         config=asdict(config.cluster), seed=config.seed, source=given.source, **given.collect_facts()
     )
+    if folder.read_manifest("clusters"):
+        carry_words(folder)  # which a kill may have left to be done
     if folder.is_current("clusters", whole):
-        clusters = read_clusters(folder)
-        log.info("cluster: up to date, %d objects in %d clusters", len(clusters.labels), len(clusters.sizes))
+        manifest = read_clusters_manifest(folder)
+        log.info("cluster: up to date, %d objects in %d clusters", manifest["objects"], manifest["k"])
     else:
-        before = _read_named_clusters(folder, given.source)
+        note_clusters(folder)
         if folder.read_manifest("clusters"):
             log.info("cluster: the clusters that were there are put aside; fastcomus history lists them")
         if exchange(folder, whole):
-            clusters = read_clusters(folder)
-            log.info("cluster: found again, %d objects in %d clusters", len(clusters.labels), len(clusters.sizes))
-            _finish(at, clusters, whole, given.has_images)
-            return clusters
+            carry_words(folder)
+            manifest = read_clusters_manifest(folder)
+            log.info("cluster: found again, %d objects in %d clusters", manifest["objects"], manifest["k"])
+            return _finish(at, given.has_images)
         folder.begin("clusters", whole)
-        found = given.cluster(config, at.backend, folder)
+        found, facts = given.cluster(config, at.backend, folder, chosen_engine, whole)
         clusters = found.clusters
         images = read_shards(folder, ["image"])["image"] if given.has_images else None
         write_clusters(folder, clusters, found.maps, images)
         file = str(Path(embeddings).resolve()) if isinstance(embeddings, Path | str) else ""
         sizes, objects = clusters.sizes, len(clusters.labels)
-        facts = {"k": len(sizes), "objects": objects, "images": given.has_images, "source": given.source}
+        facts |= {"k": len(sizes), "objects": objects, "images": given.has_images, "source": given.source}
         facts.update(config=asdict(config.cluster), seed=config.seed, embeddings=file, **given.collect_facts())
         folder.finish("clusters", whole, **facts, **found.collect_facts())
         log.info("cluster: %d objects in %d clusters of %d to %d", objects, len(sizes), sizes[-1], sizes[0])
-        if before is not None:
-            _carry_names(folder, *before, clusters)
-    _finish(at, clusters, whole, given.has_images)
-    return clusters
+        carry_words(folder)
+    return _finish(at, given.has_images)
 
 
 @stage()
 def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any]) -> SuggestedCounts:
     """Find the number of clusters by every criterion and write a page about them; see `Run.suggest_k`."""
-    rows, source = _read_rows(at.folder, embeddings)
+    rows, source = read_rows(at.folder, embeddings)
     config = with_settings(at.config, {"cluster": settings})
     from fastcomus.clusters.cluster import suggest_counts
     from fastcomus.clusters.kept_graph import GraphKeeper
@@ -135,124 +127,19 @@ def cluster_rows(
     Raises:
         InputError: If the rows, the graph or a setting cannot be used.
     """
-    if embeddings is None and graph is None:
-        raise InputError("give embeddings or a graph; got neither.")
     from fastcomus.backends.choose import select
-    from fastcomus.store.graphs import read_graph
 
-    rows = None if embeddings is None else check_embeddings(embeddings)
     config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}})
-    given = _Given(rows, None if graph is None else read_graph(graph)[0])
-    given.check(config.cluster)
-    return given.cluster(config, select(device)).clusters
+    return take_given(embeddings, graph, config.cluster).cluster(config, select(device))[0].clusters
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What is to be clustered.
-
-    `rows`: (N, D) float32, or None. `graph`: (N, N) of the caller's own, or None. `source`: a fingerprint of where the
-    rows come from, or of the graph where there are none. `digest`: one of the graph, or "". `has_images`: whether these
-    are the objects of the run.
-    """
-
-    rows: np.ndarray | None
-    graph: csr_array | None = None
-    source: str = ""
-    digest: str = ""
-    has_images: bool = False
-
-    def check(self, config: ClusterConfig) -> None:
-        if self.graph is not None:
-            check_graph_count(config, self.graph.shape[0], self.rows)
-        else:
-            assert self.rows is not None
-            check_count(config, self.rows)
-
-    def cluster(self, config: Config, backend: Backend, folder: RunFolder | None = None) -> Clustered:
-        """Cluster; in a run `folder` the graph is kept."""
-        # Only now, since what these import takes longer than to see that there is nothing to cluster.
-        from fastcomus.clusters.cluster import cluster_embeddings, cluster_graph
-        from fastcomus.clusters.graph import take_graph
-        from fastcomus.clusters.kept_graph import GraphKeeper
-
-        if self.graph is not None:
-            return cluster_graph(take_graph(self.graph), self.rows, config.cluster, config.seed, backend)
-        assert self.rows is not None
-        keeper = GraphKeeper(folder, self.source, config.cluster, config.seed) if folder else None
-        return cluster_embeddings(self.rows, config.cluster, config.seed, backend, keeper)
-
-    def collect_facts(self) -> dict[str, str]:
-        """Return what the manifest holds of a graph of the caller's own."""
-        return {"graph": self.digest} if self.digest else {}
-
-
-def _read_given(folder: RunFolder, embeddings: Embeddings, graph: Graph) -> _Given:
-    """Read what is to be clustered: a graph alone where there are neither embeddings nor objects."""
-    has_images = embeddings is None
-    if graph is None:
-        rows, source = _read_rows(folder, embeddings)
-        return _Given(rows, None, source, "", has_images)
-    from fastcomus.store.graphs import read_graph
-
-    own, digest = read_graph(graph)
-    if has_images and folder.read_manifest("objects") is None:
-        return _Given(None, own, digest, digest)
-    rows, source = _read_rows(folder, embeddings)
-    return _Given(rows, own, source, digest, has_images)
-
-
-def _read_rows(folder: RunFolder, embeddings: Embeddings) -> tuple[np.ndarray, str]:
-    """Return the rows to cluster, (N, D) float32, checked, and a fingerprint of where they come from."""
-    if embeddings is None:
-        return check_embeddings(read_embedding_rows(folder)), read_objects_fingerprint(folder)
-    rows, source = read_embeddings(embeddings)
-    return check_embeddings(rows), source
-
-
-def _finish(at: Workplace, clusters: Clusters, whole: str, has_images: bool) -> None:
+def _finish(at: Workplace, has_images: bool) -> Clusters:
+    """Write the tables and class maps that people look at."""
+    clusters = read_clusters(at.folder)
+    write_shown_tables(at.folder, read_names(at.folder, read_clusters_manifest(at.folder)))
     if has_images:
-        _write_cluster_masks(at, clusters, whole)
+        from fastcomus.run.cluster_masks import write_cluster_masks
+
+        write_cluster_masks(at)
     count(objects=len(clusters.labels), clusters=len(clusters.sizes))
-
-
-def _read_named_clusters(folder: RunFolder, source: str) -> tuple[dict[int, str], np.ndarray] | None:
-    """Return the names of the clusters that are there and their labels (N,), where they are of the same objects."""
-    manifest = folder.read_manifest("clusters")
-    if manifest is None or manifest["source"] != source:
-        return None
-    try:
-        given = dict(read_names(folder, manifest).given)
-    except InputError:  # names of other clusters
-        return None
-    return (given, read_clusters(folder).labels) if given else None
-
-
-def _carry_names(folder: RunFolder, given: dict[int, str], before: np.ndarray, clusters: Clusters) -> None:
-    """Give new clusters the names that most of their objects had."""
-    carried = carry_names(given, before, clusters.labels)
-    manifest = read_clusters_manifest(folder)
-    for cluster, (name, share) in carried.items():
-        log.info("cluster: %d keeps the name %s, which %.0f %% of its objects had", cluster, name, 100 * share)
-    if carried:
-        write_names(folder, manifest, {cluster: name for cluster, (name, _) in carried.items()})
-    if lost := sorted(set(given.values()) - {name for name, _ in carried.values()}):
-        log.warning("cluster: no cluster is clearly %s any more; such names stay in the history", ", ".join(lost))
-
-
-def _write_cluster_masks(at: Workplace, clusters: Clusters, follows: str) -> None:
-    """Write iteration 0: the class maps of the clusters themselves (step 8)."""
-    from fastcomus.segmentation.pseudo_masks import assemble_class_maps
-
-    whole, folder = compute_fingerprint(follows=follows), at.folder
-    if folder.is_current("iteration-0", whole):
-        return
-    folder.begin("iteration-0", whole)
-    skipped = read_skipped(folder)
-    with show_progress("cluster masks", len(clusters.labels) + len(skipped), "images") as advance:
-        parts = iterate_shards(folder, ["image", "width", "height", "score", "mask"])
-        for class_map in assemble_class_maps(parts, clusters.labels, skipped, at.backend):
-            write_class_map(folder, get_mask_path("iteration-0", class_map.image), class_map.labels)
-            advance(1)
-            reach_safe_point()
-    folder.finish("iteration-0", whole, follows=follows)
+    return clusters

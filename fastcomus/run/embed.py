@@ -28,6 +28,7 @@ from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import read_skipped
 from fastcomus.run.engines.work import Loaded, Stored
 from fastcomus.run.own_network import mark_saliency, obtain_saliency, shorten_saliency
+from fastcomus.run.own_objects import is_object_table, read_own_objects
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
@@ -73,8 +74,9 @@ def embed(
     config = with_settings(at.config, {"embed": settings})
     chosen = config.embed
     check_names(found.names, folder.path)
-    check_saliency(chosen, found.names)
-    check_name(chosen.encoder)
+    if not (has_own := is_object_table(chosen.masks)):
+        check_saliency(chosen, found.names)
+        check_name(chosen.encoder)
     if not replace:
         _refuse_other_images(at, found)
 
@@ -88,7 +90,9 @@ def embed(
         log.info("embed: up to date, %d images", len(found.names))
         return _count_embedded(at, len(found.names))
 
-    chosen = dataclasses.replace(chosen, saliency=obtain_saliency(mark, found, config, at))
+    own = read_own_objects(at, Path(chosen.masks), found, chosen.max_pixels) if has_own else None
+    if own is None:
+        chosen = dataclasses.replace(chosen, saliency=obtain_saliency(mark, found, config, at))
 
     def store(made: EmbeddedShard) -> None:
         shard = shards[made.index]
@@ -100,14 +104,20 @@ def embed(
         write_shard(folder, made.index, made.shard.objects, made.shard.skipped, shard.fingerprint)
 
     done = len(found.names) - sum(len(shard.names) for shard in missing)
-    with (
-        show_progress("embed", len(found.names), "images", done) as advance,
-        chosen_engine.stream_results(make_embed_work(found.root, chosen), missing, store, advance) as stored,
-    ):
+    if own:
         at.remember(config, found.root)
         folder.remove("objects/manifest.json")
-        for _ in stored:
-            reach_safe_point()
+        for shard in shards:
+            store(EmbeddedShard(shard.index, len(shard.names), ObjectShard(*own.select(shard.names))))
+    else:
+        with (
+            show_progress("embed", len(found.names), "images", done) as advance,
+            chosen_engine.stream_results(make_embed_work(found.root, chosen), missing, store, advance) as stored,
+        ):
+            at.remember(config, found.root)
+            folder.remove("objects/manifest.json")
+            for _ in stored:
+                reach_safe_point()
     listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
     skipped = pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA)
     found_by = shorten_saliency(chosen.saliency, folder)
@@ -116,6 +126,18 @@ def embed(
     log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
     _log_skipped(at)
     return embedded
+
+
+def count_missing_images(at: Workplace, found: ImageList) -> int:
+    """Return how many of the images `embed` would look at, with the settings of the run."""
+    _refuse_other_images(at, found)
+    marked = dataclasses.replace(at.config.embed, saliency=mark_saliency(found, at.config))
+    parts = read_part_digests(at.folder)
+    return sum(
+        len(one.names)
+        for one in _cut_into_shards(found, marked)
+        if not has_shard(at.folder, one.index, one.fingerprint, parts.get(one.index, ""))
+    )
 
 
 @dataclass(frozen=True)
@@ -200,8 +222,9 @@ def _make_absolute(path: str) -> str:
 
 
 def _cut_into_shards(found: ImageList, config: EmbedConfig) -> list[ShardOfImages]:
-    masks = MaskFiles(Path(config.masks)) if config.masks else None
-    files = [Path(name) for name in (config.saliency, config.encoder_weights) if Path(name).is_file()]
+    masks = MaskFiles(Path(config.masks)) if config.masks and Path(config.masks).is_dir() else None
+    own_files = (config.saliency, config.encoder_weights, config.masks)
+    files = [Path(name) for name in own_files if Path(name).is_file()]
     checkpoints = [stamp_file(file) for file in files]
     size, shards = config.shard_images, []
     for index, start in enumerate(range(0, len(found.names), size)):

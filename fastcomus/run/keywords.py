@@ -63,6 +63,7 @@ class ClusterOptions(TypedDict, total=False):
     n_components: int
     assign: str
     n_init: int
+    fit_on: int
     filter: float
 
 
@@ -119,6 +120,7 @@ class ReportSettings(TypedDict, total=False):
 
     map_objects: int
     shown_images: int
+    gallery_objects: int
     samples: int
 
 

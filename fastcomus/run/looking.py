@@ -1,14 +1,23 @@
-"""The part of `Run` with which a person looks at what was found: pages, names."""
+"""The part of `Run` with which a person looks at what was found: pages, names, corrections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from fastcomus.clusters.corrections import settle_corrections
+from fastcomus.clusters.files import read_corrected_manifest, read_names
+from fastcomus.errors import InputError
+from fastcomus.run.contents import list_iterations
 from fastcomus.run.workplace import Workplace
+from fastcomus.store.corrections import read_corrections
+from fastcomus.store.objects_table import count_shard_rows
+from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from fastcomus.clusters.names import ClusterNames
     from fastcomus.run import keywords
 
@@ -19,16 +28,34 @@ class Looking:
     __slots__ = ()
     workplace: Workplace
 
-    def name(self, names: Mapping[int, str] | Path | str | None = None) -> ClusterNames:
+    def name(self, names: Mapping[int, str | None] | Path | str | None = None) -> ClusterNames:
         """Give clusters names, and return all; `predict`, `evaluate`, `assign` and `export` go by them.
 
         Args:
             names: Names by cluster, {3: "cat"}, laid over those that are there, or a names.toml, which replaces them.
-                Equal names merge clusters, and "-" drops one into the background. None changes nothing.
+                Equal names merge clusters, "-" drops one into the background, None takes a name away. Without names
+                nothing changes.
         """
         from fastcomus.run.name import name
 
         return name(self.workplace, names)
+
+    def correct(self, objects: Sequence[int] = (), to: int | str | None = None, *, undo: bool = False) -> pa.Table:
+        """Say where objects belong; `train`, `predict`, `export`, `evaluate` and clusters made later go by it.
+
+        Args:
+            objects: Rows of `objects()`, which clusters.csv has in its column `object`.
+            to: A cluster by number or name, "new" for a cluster of their own, "-" for what is no object, "found" to
+                take back all that was said about them.
+            undo: Take back the last correction instead.
+
+        Returns:
+            All corrections, a row each: step, correction, image, box, cluster, object. Without arguments nothing else
+            happens.
+        """
+        from fastcomus.run.correct import correct
+
+        return correct(self.workplace, objects, to, undo=undo)
 
     def report(self, **settings: Unpack[keywords.ReportSettings]) -> Path:
         """Write pages for a browser and return the first; takes the settings of `config.ReportConfig`.
@@ -39,6 +66,40 @@ class Looking:
 
         return report(self.workplace, settings=settings)
 
+    def __repr__(self) -> str:
+        """Say what the run holds."""
+        return f"Run({str(self.workplace.folder.path)!r}: {describe_run(self.workplace.folder)})"
+
+    def _repr_html_(self) -> str:
+        """Show the clusters in a notebook."""
+        from html import escape
+
+        try:
+            from fastcomus.run.report import render_run
+
+            return render_run(self.workplace, repr(self))
+        except InputError:  # nothing to show yet
+            return f"<p>{escape(repr(self))}</p>"
+
     def _get_refresh(self) -> Callable[[], Path] | None:
         """Return what writes the report anew, if there is one already."""
         return self.report if self.workplace.folder.resolve_file("report/index.html").exists() else None
+
+
+def describe_run(folder: RunFolder) -> str:
+    """Return what a run folder holds, in a few words."""
+    try:
+        clusters = read_corrected_manifest(folder)
+        if clusters is None:
+            objects = folder.read_manifest("objects")
+            return f"{count_shard_rows(folder)} objects, no clusters" if objects else "empty"
+        parts = [f"{clusters['objects']} objects", f"{clusters['k']} clusters"]
+        if named := len(read_names(folder, clusters).given):
+            parts.append(f"{named} named")
+        if corrected := len(settle_corrections(read_corrections(folder))):
+            parts.append(f"{corrected} objects corrected")
+        if clusters["images"] and (trained := len(list_iterations(folder)) - 1):
+            parts.append(f"{trained} iterations trained")
+        return ", ".join(parts)
+    except InputError as error:
+        return str(error)

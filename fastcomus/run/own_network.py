@@ -7,19 +7,9 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from fastcomus.config import Config, EmbedConfig
 from fastcomus.images.found import ImageList
-from fastcomus.networks.encoders import load_encoder
 from fastcomus.objects.saliency.methods import AUTO
-from fastcomus.run.saliency_network import (
-    NothingToLearn,
-    check_backbones,
-    fingerprint_network,
-    obtain_network,
-    select_teachers,
-)
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import parse_priors
 from fastcomus.store.run_folder import RunFolder
@@ -40,6 +30,9 @@ def mark_saliency(found: ImageList, config: Config) -> str:
         return config.embed.saliency
     if len(found.names) < config.saliency.least_images:
         return PRIOR
+    # Only now, since what this imports takes seconds.
+    from fastcomus.run.saliency_network import check_backbones, fingerprint_network
+
     check_backbones(config)
     return f"{_OWN}{fingerprint_network(found, config)}"
 
@@ -52,6 +45,9 @@ def obtain_saliency(mark: str, found: ImageList, config: Config, at: Workplace) 
         log.info("saliency auto: %d photographs are too few to teach a network (%d would do): %s", *told)
     if not mark.startswith(_OWN):
         return mark
+    from fastcomus.networks.encoders import load_encoder
+    from fastcomus.run.saliency_network import NothingToLearn, obtain_network
+
     # Missing weights of the encoder are told before minutes of training.
     load_encoder(embed.encoder, embed.encoder_weights, embed.crop_size, embed.precision, at.backend.device)
     at.remember(config)
@@ -79,6 +75,10 @@ def restore_saliency(config: Config, folder: RunFolder) -> EmbedConfig:
 
 
 def _tell_plan(found: ImageList, at: Workplace) -> None:
+    import torch
+
+    from fastcomus.run.saliency_network import select_teachers
+
     chosen, cores = at.config.saliency, at.workers
     images = len(select_teachers(found, at.config).names)
     learnt = max(2, round(images * chosen.confident_share)) * (chosen.epochs + chosen.refine_epochs)

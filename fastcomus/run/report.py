@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from fastcomus.clusters.corrections import settle_corrections
 from fastcomus.clusters.files import read_clusters, read_names
 from fastcomus.config import Config
 from fastcomus.errors import InputError
 from fastcomus.progress import count
 from fastcomus.report.findings import Findings, ShownObjects
+from fastcomus.report.notebook import render_clusters
 from fastcomus.report.shown_names import ShownNames
 from fastcomus.run.contents import (
+    ImageSource,
     list_iterations,
     open_image_source,
     read_clustered_rows,
@@ -25,6 +28,7 @@ from fastcomus.run.contents import (
 from fastcomus.run.stage import read_stage_seconds, stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
+from fastcomus.store.corrections import read_corrections
 from fastcomus.store.objects_table import read_shards
 
 log = logging.getLogger("fastcomus")
@@ -40,9 +44,7 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     names = ShownNames(read_names(folder, manifest))
     rows, objects = read_clustered_rows(folder, manifest), None
     if manifest["images"]:
-        source, table = open_image_source(at), read_shards(folder, ["image", "x0", "y0", "x1", "y1"])
-        boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
-        objects = ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes)
+        source, objects = read_shown_objects(at)
     _remember(at, config)
     found = Findings(
         folder=folder,
@@ -52,6 +54,8 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
         seconds=read_stage_seconds(folder),
         clusters=read_clusters(folder),
         clusters_fingerprint=manifest["fingerprint"],
+        corrected_fingerprint=manifest["corrected"],
+        corrected=frozenset(settle_corrections(read_corrections(folder))),
         rows=rows,
         objects=objects,
         image_names=source.names if objects else (),
@@ -61,6 +65,22 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     )
     count(objects=len(rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
     return write_report(found, at.backend, at.workers)
+
+
+def read_shown_objects(at: Workplace) -> tuple[ImageSource, ShownObjects]:
+    """Return the images of the run and its objects on them."""
+    columns = ["image", "x0", "y0", "x1", "y1", "mask", "height", "width"]
+    source, table = open_image_source(at), read_shards(at.folder, columns).combine_chunks()
+    boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
+    return source, ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes, table)
+
+
+def render_run(at: Workplace, title: str) -> str:
+    """Render the clusters of a run for a notebook, as HTML."""
+    manifest = read_clusters_manifest(at.folder)
+    objects = read_shown_objects(at)[1] if manifest["images"] else None
+    names, max_pixels = ShownNames(read_names(at.folder, manifest)), at.config.embed.max_pixels
+    return render_clusters(title, read_clusters(at.folder), names, objects, max_pixels, at.backend)
 
 
 def _remember(at: Workplace, config: Config) -> None:

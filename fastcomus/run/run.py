@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
 from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.progress import show_log
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.looking import Looking
@@ -42,6 +43,7 @@ class Run(Looking):
         workers: Threads that read images; by default one per core.
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
         images: Where the images of `embed` lie now, if they were moved; remembered in the folder.
+        verbose: Write what is done to standard error; programs with a set-up `logging` hear it in any case.
     """
 
     __slots__ = ("workplace",)  # setting another attribute would change nothing, without a word
@@ -56,7 +58,10 @@ class Run(Looking):
         workers: int | None = None,
         settings: Mapping[str, Any] | None = None,
         images: Path | str = "",
+        verbose: bool = False,
     ) -> None:
+        if verbose:
+            show_log()
         self.workplace = Workplace(folder, preset, seed, device, workers, settings, images)
 
     @property

@@ -8,6 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from fastcomus.clusters.files import read_clusters
 from fastcomus.config import STAGES, TrainConfig
 from fastcomus.errors import InputError
 from fastcomus.images.listing import find_listed_images
@@ -15,6 +18,7 @@ from fastcomus.images.names import check_names
 from fastcomus.images.stamps import stamp_images
 from fastcomus.networks.registry import check_name
 from fastcomus.progress import count
+from fastcomus.run.cluster_masks import write_cluster_masks
 from fastcomus.run.contents import (
     ImageSource,
     check_source,
@@ -28,6 +32,7 @@ from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.pseudo_masks import select_training_images
 from fastcomus.settings import with_settings
 from fastcomus.store.masks import get_mask_path
+from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
@@ -47,6 +52,8 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     clusters, source = read_clusters_manifest(folder), open_image_source(at)
     config = with_settings(at.config, _sort_by_stage(settings, "train", "predict"))
     check_source(folder, clusters, read_objects_fingerprint(folder))
+    if at.processes.is_first:
+        write_cluster_masks(at)
     list_iterations(folder)
     check_name(config.train.backbone)
     sources = [source, *_find_more_images(folder, config.train)]
@@ -57,7 +64,7 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     samples = _select_samples(folder, source)
     count(images=0, masks=0)  # those of iterations that are up to date do not count
     with at.processes.connect(at.backend.device):
-        for iteration in range(1, config.train.iterations + 1):
+        for iteration in range(1, (config.train.iterations or (2 if config.train.extend else 1)) + 1):
             follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
             count(iterations=1)
             if then is not None and at.processes.is_first:
@@ -91,8 +98,9 @@ def _select_samples(folder: RunFolder, source: ImageSource) -> list[Sample]:
     """Return the images that the filter lets through, with the class maps of their clusters."""
     from fastcomus.segmentation.samples import Sample
 
-    rows = folder.read_table("clusters/clusters.parquet", ["image", "is_core"])
-    core = select_training_images(rows["image"].to_pylist(), rows["is_core"].to_numpy(zero_copy_only=False))
+    images, clusters = read_shards(folder, ["image"])["image"], read_clusters(folder)
+    kept = clusters.labels >= 0  # what a person said is no object counts for nothing
+    core = select_training_images(images.filter(pa.array(kept)).to_pylist(), clusters.is_core[kept])
     return [Sample(source.root / name, get_mask_path("iteration-0", name)) for name in core]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fastcomus.images.listing import Images, find_listed_images
-from fastcomus.run.saliency_network import check_backbones, obtain_network
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
@@ -23,6 +22,8 @@ def train_saliency(at: Workplace, images: Images, output: Path | str, *, setting
     """Train a saliency network on the images, with no label; see `Run.train_saliency`."""
     config = with_settings(at.config, {"saliency": settings})
     found = find_listed_images(images)
+    from fastcomus.run.saliency_network import check_backbones, obtain_network  # only now: it takes seconds
+
     check_backbones(config)
     at.remember(config)
     made = obtain_network(found, at)

@@ -143,7 +143,12 @@ class Workplace:
         same = stored.get("images") == self.images and stored.get("config") == to_dict(config)
         if same and config.embed.saliency != AUTO:
             return  # what is told of the networks holds, and finding out again could import timm
-        networks = {config.embed.encoder, config.train.backbone, *self._find_saliency_networks(config)}
+        is_own = config.embed.masks.lower().endswith(".parquet")  # objects that came with their embeddings
+        networks = {
+            *([] if is_own else [config.embed.encoder]),
+            config.train.backbone,
+            *self._find_saliency_networks(config),
+        }
         supervised = sorted(name for name in networks if is_supervised(name))
         notes = [f"{name} was trained with human labels (ImageNet's classes)." for name in supervised]
         state = {"images": self.images, "config": to_dict(config), "notes": notes if self.images else []}

@@ -11,6 +11,7 @@ import torch
 from fastcomus.images.found import UnreadableImage
 
 _BAND_VALUES = 2**20  # logits held at once while enlarging: 4 MiB of float32, whatever the image's size
+_BAND_VALUES_ON_GPU = 2**26  # 256 MiB: most images in one pass, as each has to be waited for
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def _enlarge_in_bands(
     """
     down = [_build_interpolation(height, one.shape[1], output_stride, one.device) for one in logits]
     across = [_build_interpolation(width, one.shape[2], output_stride, one.device).T for one in logits]
-    rows = max(1, _BAND_VALUES // (len(logits[0]) * width))
+    values = _BAND_VALUES if logits[0].device.type == "cpu" else _BAND_VALUES_ON_GPU
+    rows = max(1, values // (len(logits[0]) * width))
     for start in range(0, height, rows):
         enlarged = [
             torch.matmul(torch.matmul(rows_of[start : start + rows], one), columns_of)

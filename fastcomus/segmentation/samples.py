@@ -14,7 +14,7 @@ from fastcomus.errors import InputError
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.roots import ImagePlace
 from fastcomus.networks.augmentation import ReadSample
-from fastcomus.segmentation.training import IGNORED
+from fastcomus.segmentation.strips import IGNORED
 from fastcomus.store.masks import read_class_map
 from fastcomus.store.run_folder import RunFolder
 

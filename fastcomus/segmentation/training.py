@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -29,9 +30,9 @@ from fastcomus.networks.schedules import compute_cosine_factor, make_moving_aver
 from fastcomus.networks.synchronized_batch_norm import synchronize_batch_norms
 from fastcomus.processes import ProcessGroup
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter, enlarge_logits
+from fastcomus.segmentation.strips import IGNORED, plan_strips, split_into_strips
 
-IGNORED = -1  # label of pixels that are not learnt from
-LOGITS_AT_ONCE = 2**23  # at the size of the image
+log = logging.getLogger("fastcomus")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ class SelfTraining:
         self.processes = processes or ProcessGroup()
         self.device = backend.device
         self.precision = choose_precision(config.precision, self.device)
+        if self.device.type == "cuda":
+            log.info("train: on a GPU two trainings agree up to rounding, not to the byte: it adds in no fixed order")
+        self.strips = plan_strips(self.device)
         self.side = align_side(config.train_size, config.output_stride)
         torch.manual_seed(seed)
         segmenter = build_segmenter(config.backbone, config.backbone_weights, k, config.output_stride)
@@ -204,8 +208,8 @@ class SelfTraining:
     def _step(self, parts: list[tuple[torch.Tensor, torch.Tensor]], epoch: int, step: int) -> None:
         torch.manual_seed(derive_dropout_seed(self.seed, epoch, step, self.processes.rank))
         self.network.train()
-        learnt = torch.tensor([float(sum((labels != IGNORED).sum() for _, labels in parts))], device=self.device)
-        pixels = self.processes.sum(learnt).clamp(min=1)
+        learnt = torch.tensor([float(sum((labels != IGNORED).sum() for _, labels in parts))])
+        pixels = self.processes.sum(move_to_device(learnt, self.device)).clamp(min=1)
         # DistributedDataParallel averages the gradients of processes; here they are to be summed.
         share = self.processes.size / pixels
         self.optimizer.zero_grad(set_to_none=True)
@@ -216,7 +220,7 @@ class SelfTraining:
                 with use_precision(self.device, self.precision), self._use_shortcuts():
                     logits = self.network(images)
                 coarse = logits.detach().requires_grad_()
-                for strip, its_labels in split_into_strips(coarse, labels):
+                for strip, its_labels in split_into_strips(coarse, labels, *self.strips):
                     each = enlarge_logits(strip, its_labels.shape)
                     loss = functional.cross_entropy(each, its_labels, ignore_index=IGNORED, reduction="sum")
                     (loss * share).backward()
@@ -254,29 +258,6 @@ class SelfTraining:
 
     def _compute_rate(self, step: int, steps: int) -> float:
         return compute_cosine_factor(step / (steps * self.epochs)) if self.config.schedule == "cosine" else 1.0
-
-
-def split_into_strips(
-    logits: torch.Tensor, labels: torch.Tensor, most: int = LOGITS_AT_ONCE
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Cut logits (B, C, h, w) and labels (B, H, W) into single images, and these into strips of rows.
-
-    Enlarged logits of every pixel of a batch would take most of the memory. Neighbouring strips share a row; in the
-    upper one its labels are IGNORED. H - 1 is a multiple of h - 1; `most`: enlarged logits that a strip may have.
-
-    Yields:
-        Logits (1, C, r, w) and labels (1, R, W) of each strip.
-    """
-    stride = (labels.shape[1] - 1) // (logits.shape[2] - 1)
-    rows = max(1, most // (logits.shape[1] * labels.shape[2] * stride))
-    for image, its_labels in zip(logits.split(1), labels.split(1), strict=True):
-        for top in range(0, logits.shape[2] - 1, rows):
-            strip = image[:, :, top : top + rows + 1]
-            of_strip = its_labels[:, top * stride : (top + rows) * stride + 1]
-            if of_strip.shape[1] < its_labels.shape[1] - top * stride:
-                of_strip = of_strip.clone()
-                of_strip[:, -1] = IGNORED
-            yield strip, of_strip
 
 
 def derive_dropout_seed(seed: int, epoch: int, step: int, rank: int) -> int:

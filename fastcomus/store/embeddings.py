@@ -98,9 +98,7 @@ def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
     """
     if not isinstance(source, Path | str):
         source = check_embeddings(source)
-        digest = hashlib.sha256(f"{source.dtype} {source.shape}".encode())
-        digest.update(np.ascontiguousarray(source).tobytes())
-        return source, digest.hexdigest()
+        return source, fingerprint_embeddings(source)
     file = Path(source)
     try:
         if file.suffix.lower() == ".npy":
@@ -120,6 +118,16 @@ def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
         raise InputError(
             f"{file} is neither an .npy file nor Parquet that can be read ({get_first_line(error)})."
         ) from error
+
+
+def fingerprint_embeddings(source: Any) -> str:
+    """Return the digest that `read_embeddings` computes, without reading all rows into memory."""
+    if isinstance(source, Path | str):
+        return compute_file_digest(Path(source))
+    rows = check_embeddings(source)
+    digest = hashlib.sha256(f"{rows.dtype} {rows.shape}".encode())
+    digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()
 
 
 def _read_npy(file: Path) -> np.ndarray:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
@@ -141,6 +142,35 @@ def iterate_shards(folder: RunFolder, columns: list[str] | None = None) -> Itera
         raise InputError(f"there are no objects in {folder.path}; run fastcomus embed FOLDER first.")
     for name, digest in manifest["parts"].items():
         yield folder.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
+
+
+def read_whole_images(folder: RunFolder, rows: Collection[int], columns: list[str]) -> tuple[pa.Table, np.ndarray]:
+    """Read all objects of the images that hold some of them; other parts are not touched.
+
+    Args:
+        folder: The run.
+        rows: Rows of objects.
+        columns: The columns to read, `image` among them.
+
+    Returns:
+        The rows of all objects of these images, and their places (M,) among all objects, ascending.
+
+    Raises:
+        InputError: There are no parts, or one is damaged.
+    """
+    wanted, first = np.array(sorted(rows), np.int64), 0
+    tables, places = [], []
+    parts = (folder.read_manifest("objects") or {}).get("parts", {})
+    for name, digest in parts.items():
+        count = folder.read_checked(f"objects/{name}", pq.read_metadata).num_rows
+        here = wanted[(wanted >= first) & (wanted < first + count)] - first
+        if len(here):
+            part = folder.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
+            chosen = pc.is_in(part["image"], part["image"].take(pa.array(here)).combine_chunks())
+            tables.append(part.filter(chosen))
+            places.append(first + np.flatnonzero(chosen.to_numpy(zero_copy_only=False)))
+        first += count
+    return pa.concat_tables(tables), np.concatenate(places)
 
 
 def _name_part(index: int) -> str:

@@ -156,6 +156,25 @@ def test_a_file_that_is_gone_when_it_was_refused_is_told(tmp_path: Path) -> None
     assert isinstance(error, UnreadableImage) and error.reason == "lost while reading"
 
 
+def test_want_of_memory_does_not_switch_a_decoder_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = [tmp_path / f"{number}.jpg" for number in range(4)]
+    for path in paths:
+        path.write_bytes(jpeg(PICTURE))
+    left = [5]  # calls that find no memory: the batch, and each file alone
+
+    def decode(batch: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("nvjpegDecodeBatched failed: NVJPEG_STATUS_ALLOCATOR_FAILURE")
+        return decode_jpeg(batch, mode=ImageReadMode.RGB, device=device)
+
+    decoder = JpegBatches(HOST, decode)
+    for counts in ({REFUSED: 4}, {"cpu": 4}):
+        images = decoder.decode([decoder.read(path, MOST) for path in paths])
+        assert all(isinstance(one, torch.Tensor) for one in images) and decoder.take_counts() == counts
+    assert "decodes none" not in caplog.text
+
+
 def test_a_decoder_that_takes_nothing_is_asked_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     paths = written(tmp_path, {str(i): jpeg(PICTURE, quality=50 + i) for i in range(4)})
     batches: list[int] = []

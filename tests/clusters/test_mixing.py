@@ -1,4 +1,4 @@
-"""The number of clusters by joining communities that mix: planted sets of many sizes, and joins by their definition."""
+"""The number of clusters by joining communities that mix: planted sets of many sizes, and joins by definition."""
 
 from __future__ import annotations
 

@@ -51,6 +51,14 @@ def test_a_compiled_encoder_gives_the_same_embeddings() -> None:
     same_through_what_is_compiled(HOST)
 
 
+def test_batches_are_on_the_device_before_what_is_compiled_sees_them() -> None:
+    """It could not copy them there: pinning memory cannot be compiled."""
+    seen: list[str] = []
+    fixed = FixedBatches(lambda batch: batch, 4, torch.device("meta"))
+    fixed.compiled = lambda batch: seen.append(batch.device.type) or batch  # type: ignore[func-returns-value]
+    assert fixed(crops(4, 0)).shape == (4, 3, 16, 16) and seen == ["meta"]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_graph_gives_the_same_embeddings() -> None:

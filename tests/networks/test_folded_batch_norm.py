@@ -73,6 +73,17 @@ def test_a_folded_network_computes_the_same(name: str) -> None:
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rounding_to_tf32_does_not_prevent_folding(name: str) -> None:
+    """The comparison happens on the host."""
+    make, pixels, left = NETWORKS[name]
+    network = with_drawn_statistics(make()).to("cuda")
+    folded = with_folded_batch_norms(network, pixels)
+    assert batch_norms(folded) == left and next(folded.parameters()).is_cuda
+
+
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_an_encoder_is_folded_in_float32_alone(precision: str) -> None:
     encoder = load_encoder("efficientnet-lite0", "", 64, precision, torch.device("cpu"))

@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY, Photographs
 
 from fastcomus import InputError, Run
-from fastcomus.run import train as training
+from fastcomus.run import iteration as training
 from fastcomus.store.run_folder import RunFolder
 
 

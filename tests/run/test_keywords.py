@@ -63,7 +63,7 @@ def test_a_type_checker_sees_the_public_interface(tmp_path: Path) -> None:
 def test_the_package_lists_what_is_public_without_loading_torch() -> None:
     program = "import sys, fastcomus; print(*dir(fastcomus)); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    public = {"Clusters", "InputError", "Run", "__version__", "cluster"}
+    public = {"Clusters", "InputError", "Run", "SpectralClusterer", "__version__", "cluster"}
     assert (
         public
         == set(fastcomus.__all__)

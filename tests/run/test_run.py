@@ -176,7 +176,8 @@ def test_more_images_for_later_iterations(run_copy: Path, tmp_path: Path) -> Non
     more = make_photographs(tmp_path / "more", 6).images
     alone = trained_on()
     first_network = (run_copy / "iteration-1/segmenter.safetensors").read_bytes()
-    Run(run_copy).train(extend=str(more))
+    assert Run(run_copy).train(iterations=0).name == "iteration-1"  # on the same images one is enough
+    assert Run(run_copy).train(iterations=0, extend=str(more)).name == "iteration-2"
     assert trained_on() > alone
     assert (run_copy / "iteration-1/segmenter.safetensors").read_bytes() == first_network
     assert len(list((run_copy / "iteration-1/extend/masks").iterdir())) == 6

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
+from places import ROOT
 from planted import gaussian
 from skimage import data
 from tiny_segmenter import BACKBONE, make_segmenter
@@ -58,6 +62,17 @@ def test_labels_are_those_of_torch(batch: int, height: int, width: int, run: Pat
     assert labels.dtype == np.uint8 and labels.shape == (batch, height, width) and len(np.unique(labels)) > 1
     assert np.abs(logits - coarse.numpy()).max() < 1e-4
     assert (labels == expected).mean() > 0.9999  # all but ties up to rounding
+
+
+def test_the_example_writes_a_mask_of_the_photograph_s_size(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(data.astronaut()[:200, :310]).save(tmp_path / "a.jpg")
+    arguments = ["", str(run / "segmenter.onnx"), str(tmp_path / "a.jpg"), str(tmp_path / "mask.png")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    runpy.run_path(str(ROOT / "examples" / "onnx_network.py"), run_name="__main__")
+    mask = np.asarray(Image.open(tmp_path / "mask.png"))
+    assert mask.shape == (200, 310) and set(np.unique(mask)) <= {0, 1, 2, 3}
 
 
 def test_the_file_says_what_it_is_and_not_where_it_was_made(run: Path) -> None:

@@ -15,7 +15,7 @@ from fastcomus.backends.choose import select
 from fastcomus.errors import InputError
 from fastcomus.networks.augmentation import ReadSample
 from fastcomus.segmentation.samples import Sample, SampleCache, check_samples, make_sample_reader
-from fastcomus.segmentation.training import IGNORED
+from fastcomus.segmentation.strips import IGNORED
 from fastcomus.store.masks import write_class_map, write_grey
 from fastcomus.store.run_folder import RunFolder
 

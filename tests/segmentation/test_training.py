@@ -21,7 +21,8 @@ from fastcomus.errors import InputError
 from fastcomus.networks.augmentation import ReadSample, augment, augment_batches, shuffle_epoch
 from fastcomus.networks.fixed_padding import align_side
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter, enlarge_logits
-from fastcomus.segmentation.training import IGNORED, Checkpoint, SelfTraining, derive_dropout_seed, split_into_strips
+from fastcomus.segmentation.strips import IGNORED, split_into_strips
+from fastcomus.segmentation.training import Checkpoint, SelfTraining, derive_dropout_seed
 
 CPU = select("cpu")
 
@@ -104,14 +105,16 @@ def test_a_step_is_cross_entropy_on_logits_at_the_images_size(config: TrainConfi
         assert torch.allclose(gradient, parameter.grad, atol=1e-2 * scale), scale
 
 
+@pytest.mark.parametrize("are_images_joined", [False, True])
 @pytest.mark.parametrize("most", [1, 5 * 65 * 16 * 3, 2**30])
-def test_strips_are_the_whole_image(most: int) -> None:
+def test_strips_are_the_whole_image(most: int, are_images_joined: bool) -> None:
     """Each pixel once, in order, with the same logits and gradients; no strip larger than it may be."""
     generator = torch.Generator().manual_seed(0)
     unsummed = partial(functional.cross_entropy, ignore_index=IGNORED, reduction="none")
     logits = torch.randn((2, 5, 6, 5), generator=generator, requires_grad=True)
     labels = torch.randint(-1, 5, (2, 81, 65), generator=generator)
-    parts = list(split_into_strips(logits, labels, most))
+    parts = list(split_into_strips(logits, labels, most, are_images_joined))
+    assert len(parts) == 1 or not are_images_joined or most < 2**30
     each = [enlarge_logits(strip, its_labels.shape) for strip, its_labels in parts]
     assert max(part.numel() for part in each) <= max(most, 5 * 65 * 16) + 5 * 65
     labels_of = [its_labels for _, its_labels in parts]

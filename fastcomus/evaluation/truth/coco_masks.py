@@ -70,7 +70,7 @@ def draw_masks(annotations: Sequence[Annotation], shape: tuple[int, int]) -> np.
     labels = np.zeros(shape, np.uint8)
     if not annotations:
         return labels
-    encoded = [_pack_run_lengths(one.segmentation, shape) for one in annotations]
+    encoded = [pack_run_lengths(one.segmentation, shape) for one in annotations]
     sizes = coco_mask.area(encoded)
     order = sorted(range(len(encoded)), key=lambda i: (not annotations[i].is_crowd, -int(sizes[i]), -i))
     for i in order:
@@ -109,7 +109,7 @@ def _unpack_counts(text: str) -> list[int]:
     return counts
 
 
-def _pack_run_lengths(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any]:
+def pack_run_lengths(segmentation: Any, shape: tuple[int, int]) -> dict[str, Any]:
     """Turn polygons, or run lengths packed or not, into packed run lengths."""
     height, width = shape
     if isinstance(segmentation, list):

@@ -31,7 +31,9 @@ class MaskFolder:
             near = suggest_path(folder) or "; give a folder of PNG masks."
             raise InputError(f"--masks {folder} does not exist{near}")
         if not folder.is_dir():
-            raise InputError(f"--masks must be a folder of PNG masks; {folder} is not a folder.")
+            raise InputError(
+                f"--masks must be a folder of PNG masks, COCO JSON or Parquet of objects; {folder} is not a folder."
+            )
         self._files = MaskFiles(folder)
         if not self._files.names:
             raise InputError(f"--masks {folder} holds no PNG; masks are named like their image (a.jpg: a.png).")

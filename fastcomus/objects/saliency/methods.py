@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.objects.saliency.mask_folder import MaskFolder
+from fastcomus.objects.saliency.proposal_file import ProposalFile
 
 if TYPE_CHECKING:
     import torch
@@ -100,8 +101,8 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
     """Load the proposer that the settings name.
 
     Args:
-        config: `masks`, if not empty, is a folder of masks to read; otherwise `saliency` is a method or a checkpoint
-            file of train-saliency or of BASNet.
+        config: `masks`, if not empty, is a folder of masks or a JSON of proposals; otherwise `saliency` is a method or
+            a checkpoint file of train-saliency or of BASNet.
         device: Where networks run.
 
     Raises:
@@ -110,7 +111,7 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
     assert config.saliency != AUTO or config.masks, "auto stands for a method that has to be chosen before"
     check_saliency(config)
     if config.masks:
-        return _load_mask_folder(config)
+        return _load_masks(config)
     if config.saliency not in METHODS:
         return _load_network_map(config.saliency, config, device)
     method = METHODS[config.saliency]
@@ -135,7 +136,7 @@ def check_saliency(config: EmbedConfig, images: Sequence[str] = ()) -> None:
             method nor an existing file.
     """
     if config.masks:
-        _load_mask_folder(config).check_names(images)
+        _load_masks(config).check_names(images)
     elif config.saliency not in (AUTO, *METHODS) and not Path(config.saliency).is_file():
         raise InputError(
             f"saliency must be one of {', '.join([AUTO, *METHODS])}, or a checkpoint file that is there; got "
@@ -143,5 +144,6 @@ def check_saliency(config: EmbedConfig, images: Sequence[str] = ()) -> None:
         )
 
 
-def _load_mask_folder(config: EmbedConfig) -> MaskFolder:
-    return MaskFolder(Path(config.masks))
+def _load_masks(config: EmbedConfig) -> MaskFolder | ProposalFile:
+    file = Path(config.masks)
+    return ProposalFile(file) if file.suffix.lower() == ".json" and file.is_file() else MaskFolder(file)

@@ -8,6 +8,7 @@ from torch.nn import functional
 from fastcomus.objects.saliency.affinity import Affinity, TwoValuedAffinity
 
 _DENSE_PATCHES = 64  # up to this many patches the dense solver is as fast
+_HOST_PATCHES = 256  # up to this many the host solves sooner than a GPU, which takes one matrix after the other
 _STEPS = 160  # of Lanczos, at most: they take about as long as the dense solver
 _STEPS_BETWEEN_CHECKS = 4
 
@@ -31,8 +32,11 @@ def compute_second_eigenvectors(affinity: Affinity | TwoValuedAffinity) -> torch
 
 
 def _solve_dense(affinity: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    vectors: torch.Tensor = torch.linalg.eigh(scale[:, :, None] * affinity * scale[:, None, :]).eigenvectors
-    return vectors[:, :, -2]
+    matrices = scale[:, :, None] * affinity * scale[:, None, :]
+    if matrices.shape[1] <= _HOST_PATCHES:
+        matrices = matrices.cpu()
+    vectors: torch.Tensor = torch.linalg.eigh(matrices).eigenvectors
+    return vectors[:, :, -2].to(scale.device)
 
 
 def _solve_by_lanczos(affinity: Affinity | TwoValuedAffinity, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,7 +63,9 @@ def _solve_by_lanczos(affinity: Affinity | TwoValuedAffinity, scale: torch.Tenso
         tridiagonal[:, step, step + 1] = tridiagonal[:, step + 1, step] = length
         basis[:, step + 2] = product / length.masked_fill(~going, 1.0)[:, None] * going[:, None]
         if (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == steps:
-            values, inner = torch.linalg.eigh(tridiagonal[:, : step + 1, : step + 1])
+            # On the host: a GPU solves small matrices one after the other, more slowly.
+            solved = torch.linalg.eigh(tridiagonal[:, : step + 1, : step + 1].cpu())
+            values, inner = (one.to(scale.device) for one in solved)
             residual = length * inner[:, -1, -1].abs()
             converged = residual <= _compute_tolerance(values)
             if converged.all():

@@ -1,0 +1,139 @@
+"""The nearest of many fixed rows for any number of queries, to a measured recall: inverted lists by matrix products.
+
+The fixed rows are divided into lists around centres. Queries come in blocks; of each the lists nearest to it are looked
+at, list by list, so that all queries of a block that want a list share one product with its rows (Johnson et al.,
+"Billion-scale similarity search with GPUs", 2017, for the lists). How many lists are looked at is decided once, on a
+sample of queries whose true neighbours are known. Memory is that of the rows and of one block.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcomus.backends.interface import Backend
+from fastcomus.backends.nearest_neighbors import import_faiss
+from fastcomus.backends.threads import start_threads
+
+_ALL_PAIRS = 4e9  # up to so many all pairs are compared
+_TRAINING_ROWS = 40  # of the k-means, for each list
+_ITERATIONS = 8  # of it
+_AT_ONCE = 65_536
+_QUERIES = 32_768  # of a block: many, so that products are large
+
+
+@dataclass(frozen=True)
+class NearRows:
+    """N fixed rows in lists.
+
+    Attributes:
+        rows: (N, D) float32, less `mean`, those of a list together.
+        order: (N,) int64, the number of each.
+        bounds: (L + 1,) int64, where each list begins.
+        centres: (L, D) float32, of the lists.
+        mean: (D,) float32, of the rows as given; 0 where they are all in one list.
+        probes: Lists that are looked at.
+        recall: Share of the true neighbours that were found so, in [0, 1].
+    """
+
+    rows: np.ndarray
+    order: np.ndarray
+    bounds: np.ndarray
+    centres: np.ndarray
+    mean: np.ndarray
+    probes: int
+    recall: float
+
+    def search(self, queries: np.ndarray, count: int, backend: Backend, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the `count` nearest rows of queries.
+
+        Args:
+            queries: (M, D) float32.
+            count: At most N.
+            backend: Searches where all rows are in one list.
+            threads: That search otherwise.
+
+        Returns:
+            Their numbers (M, count) int64, nearest first, and Euclidean distances (M, count) float32.
+        """
+        if len(self.centres) == 1:
+            return backend.find_nearest(queries, self.rows, count)
+        parts = [
+            self._search_block(queries[start : start + _QUERIES] - self.mean, count, threads)
+            for start in range(0, len(queries), _QUERIES)
+        ]
+        return np.concatenate([near for near, _ in parts]), np.concatenate([lengths for _, lengths in parts])
+
+    def _search_block(self, queries: np.ndarray, count: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        faiss = import_faiss()
+        wanted = faiss.knn(queries, self.centres, self.probes)[1].ravel()
+        by_list = np.argsort(wanted, kind="stable")  # places in the (M, probes) table, list by list
+        starts = np.searchsorted(wanted[by_list], np.arange(len(self.centres) + 1))
+        squared = np.full((len(wanted), count), np.inf, np.float32)
+        found = np.full((len(wanted), count), -1, np.int64)
+
+        def look(number: int) -> None:
+            places = by_list[starts[number] : starts[number + 1]]
+            first, last = self.bounds[number : number + 2]
+            if len(places) and last > first:
+                some = min(count, last - first)
+                near = faiss.knn(queries[places // self.probes], self.rows[first:last], int(some))
+                squared[places, :some], found[places, :some] = near[0], near[1] + first
+
+        with start_threads(threads) as workers:
+            workers.map(look, range(len(self.centres)))
+        lengths, ids = squared.reshape(len(queries), -1), found.reshape(len(queries), -1)
+        best = np.argpartition(lengths, count - 1, axis=1)[:, :count]
+        lengths, ids = np.take_along_axis(lengths, best, axis=1), np.take_along_axis(ids, best, axis=1)
+        by_length = np.argsort(lengths, axis=1, kind="stable")
+        lengths, ids = np.take_along_axis(lengths, by_length, axis=1), np.take_along_axis(ids, by_length, axis=1)
+        ids = np.where(ids < 0, ids[:, :1], ids)  # lists with too few rows: the nearest counts again
+        lengths = np.where(np.isinf(lengths), lengths[:, :1], lengths)
+        return self.order[ids], np.sqrt(np.maximum(lengths, 0))
+
+
+def divide_rows(
+    rows: np.ndarray, queries: np.ndarray, expected: int, count: int, recall: float, seed: int, backend: Backend
+) -> NearRows:
+    """Divide rows into lists and find how many of them must be looked at.
+
+    Args:
+        rows: (N, D) float32, N >= 1.
+        queries: (S, D) float32, a sample of those to come.
+        expected: How many queries are to come; where all pairs are few, a single list holds all rows.
+        count: Rows to find for each, at most N.
+        recall: Share of the true neighbours to find, in (0, 1].
+        seed: Seed of the k-means that makes the lists.
+        backend: Finds true neighbours of the sample.
+
+    Returns:
+        The lists; `NearRows.recall` is what was measured on the sample.
+    """
+    lists = 1 if expected * len(rows) <= _ALL_PAIRS or recall == 1 else round(math.sqrt(len(rows)))
+    if lists == 1:
+        bounds, centres = np.array([0, len(rows)]), np.zeros((1, rows.shape[1]), np.float32)
+        return NearRows(rows, np.arange(len(rows)), bounds, centres, centres[0], 1, 1.0)
+    mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    faiss = import_faiss()
+    chosen = np.random.default_rng(seed).permutation(len(rows))[: lists * _TRAINING_ROWS]
+    means = faiss.Kmeans(rows.shape[1], lists, niter=_ITERATIONS, seed=seed, max_points_per_centroid=_TRAINING_ROWS)
+    means.train(rows[np.sort(chosen)] - mean)
+    centres = means.centroids
+    owner = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        owner[part] = faiss.knn(rows[part] - mean, centres, 1)[1][:, 0]
+    order = np.argsort(owner, kind="stable")
+    bounds = np.searchsorted(owner[order], np.arange(lists + 1))
+    placed = np.empty_like(rows, order="C")
+    for start in range(0, len(rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        placed[part] = rows[order[part]] - mean
+    true = backend.find_nearest(queries, rows, count)[0]
+    ranks = np.argsort(faiss.knn(queries - mean, centres, lists)[1], axis=1)  # of each list, by its centre's distance
+    needed = np.sort(np.take_along_axis(ranks, owner[true], axis=1).ravel())
+    probes = int(needed[min(len(needed) - 1, math.ceil(recall * len(needed)) - 1)]) + 1
+    reached = float(np.searchsorted(needed, probes) / len(needed))
+    return NearRows(placed, order, bounds, centres, mean, probes, reached)

@@ -1,0 +1,167 @@
+"""What is to be clustered: objects of a run, rows or a graph of the caller's own; whole, or by a sample."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcomus.clusters.checks import check_count, check_graph_count
+from fastcomus.config import ClusterConfig, Config
+from fastcomus.errors import InputError
+from fastcomus.run.contents import read_embedding_rows, read_objects_fingerprint
+from fastcomus.store.embeddings import check_embeddings, fingerprint_embeddings, read_embeddings
+from fastcomus.store.row_blocks import ArrayRows, RowBlocks, open_object_rows, open_rows
+from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.sealed_json import compute_fingerprint
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from fastcomus.backends.interface import Backend
+    from fastcomus.clusters.cluster import Clustered
+    from fastcomus.run.engines.work import Engine
+
+log = logging.getLogger("fastcomus")
+
+Embeddings = Path | ArrayLike | None
+Graph = Any  # a file of SciPy's, or a matrix
+
+
+@dataclass(frozen=True)
+class GivenRows:
+    """Rows or a graph that suit the settings.
+
+    `rows`: (N, D) float32; None for a graph alone, or where a sample is fitted. `graph`: (N, N) of the caller's own, or
+    None. `blocks`: the rows, to be read block by block, where `sample` of them are fitted. `source`: a fingerprint of
+    where the rows come from, or of the graph where there are none. `digest`: one of the graph, or "". `has_images`:
+    whether these are the objects of the run.
+    """
+
+    rows: np.ndarray | None
+    graph: csr_array | None = None
+    blocks: RowBlocks | None = None
+    sample: int = 0
+    source: str = ""
+    digest: str = ""
+    has_images: bool = False
+
+    def cluster(
+        self,
+        config: Config,
+        backend: Backend,
+        folder: RunFolder | None = None,
+        engine: Engine | None = None,
+        fingerprint: str = "",
+    ) -> tuple[Clustered, dict[str, Any]]:
+        """Cluster.
+
+        Args:
+            config: The settings.
+            backend: Does the heavy computations.
+            folder: The run folder, whose stage "clusters" was begun, or None; there the graph and parts are kept.
+            engine: Where rows beyond a sample are labelled; None for this process.
+            fingerprint: Of the clusters.
+
+        Returns:
+            The clusters with graph and eigenmaps (of the sample), and what the manifest holds of the sample.
+        """
+        # Only now, since what these import takes longer than to see that there is nothing to cluster.
+        from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_graph
+        from fastcomus.clusters.graph import take_graph
+        from fastcomus.clusters.kept_graph import GraphKeeper
+        from fastcomus.clusters.sampled import cluster_sample, fit_sample, join_labels
+        from fastcomus.run.labelling import label_rows
+
+        if self.graph is not None:
+            return cluster_graph(take_graph(self.graph), self.rows, config.cluster, config.seed, backend), {}
+        source = compute_fingerprint(source=self.source, sample=self.sample) if self.sample else self.source
+        keeper = GraphKeeper(folder, source, config.cluster, config.seed) if folder else None
+        if self.rows is not None:
+            return cluster_embeddings(self.rows, config.cluster, config.seed, backend, keeper), {}
+        assert self.blocks is not None
+        if folder is None or engine is None:
+            clusters = cluster_sample(self.blocks, self.sample, config.cluster, config.seed, backend)
+            return Clustered(clusters), {}
+        fitted = fit_sample(self.blocks, self.sample, config.cluster, config.seed, backend, keeper)
+        parts = label_rows(folder, "clusters", self.blocks, fitted.labeller, engine, fingerprint)
+        clusters = join_labels(fitted, parts, self.blocks.count, config.cluster.filter)
+        for part in folder.path.glob("clusters/part-*.parquet"):
+            folder.remove(f"clusters/{part.name}")
+        near = fitted.labeller.near
+        facts = {"fitted": self.sample, "search_recall": near.recall, "lists": len(near.centres), "probes": near.probes}
+        return replace(fitted.found, clusters=clusters), facts
+
+    def collect_facts(self) -> dict[str, str]:
+        """Return what the manifest holds of a graph of the caller's own."""
+        return {"graph": self.digest} if self.digest else {}
+
+
+def read_given(folder: RunFolder, embeddings: Embeddings, graph: Graph, config: ClusterConfig) -> GivenRows:
+    """Read what is to be clustered: a graph alone where there are neither embeddings nor objects.
+
+    Raises:
+        InputError: If something cannot be read, or does not suit the settings.
+    """
+    has_images = embeddings is None
+    if graph is not None and has_images and folder.read_manifest("objects") is None:
+        return take_given(None, graph, config)
+    blocks = open_object_rows(folder) if embeddings is None else open_rows(embeddings)
+    given = _take_rows(blocks, partial(read_rows, folder, embeddings), graph, config)
+    if not given.source:
+        source = read_objects_fingerprint(folder) if embeddings is None else fingerprint_embeddings(embeddings)
+        given = replace(given, source=source)
+    return replace(given, has_images=has_images)
+
+
+def take_given(embeddings: ArrayLike | None, graph: Graph, config: ClusterConfig) -> GivenRows:
+    """Take what is in memory; arguments as of `fastcomus.cluster`.
+
+    Raises:
+        InputError: If it cannot be used, or does not suit the settings.
+    """
+    if embeddings is not None:
+        rows = check_embeddings(embeddings)
+        return _take_rows(ArrayRows(rows), lambda: (rows, ""), graph, config)
+    if graph is None:
+        raise InputError("give embeddings or a graph; got neither.")
+    from fastcomus.store.graphs import read_graph
+
+    own, digest = read_graph(graph)
+    check_graph_count(config, own.shape[0], None)
+    return GivenRows(None, own, source=digest, digest=digest)
+
+
+def read_rows(folder: RunFolder, embeddings: Embeddings) -> tuple[np.ndarray, str]:
+    """Return the rows to cluster, (N, D) float32, checked, and a fingerprint of where they come from."""
+    if embeddings is None:
+        return check_embeddings(read_embedding_rows(folder)), read_objects_fingerprint(folder)
+    rows, source = read_embeddings(embeddings)
+    return check_embeddings(rows), source
+
+
+def _take_rows(
+    blocks: RowBlocks, read: Callable[[], tuple[np.ndarray, str]], graph: Graph, config: ClusterConfig
+) -> GivenRows:
+    """Read all rows by `read`, unless a sample of them is to be fitted."""
+    if graph is not None:
+        from fastcomus.store.graphs import read_graph
+
+        own, digest = read_graph(graph)
+        rows, source = read()
+        check_graph_count(config, own.shape[0], rows)
+        return GivenRows(rows, own, source=source, digest=digest)
+    from fastcomus.clusters.sampled import choose_sample_size
+
+    size = choose_sample_size(config, blocks.count) if blocks.count >= 2 else blocks.count
+    if size < blocks.count:
+        return GivenRows(None, blocks=blocks, sample=size)
+    rows, source = read()
+    check_count(config, rows)
+    return GivenRows(rows, source=source)

@@ -1,0 +1,89 @@
+"""Images in Parquet tables, as Hugging Face datasets and others write them."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ENCODER, TINY, Photographs
+from PIL import Image
+
+from fastcomus import InputError, Run
+from fastcomus.images.found import UnreadableImage
+from fastcomus.images.listing import find_listed_images, open_root
+from fastcomus.images.reading import read_image
+
+RNG = np.random.default_rng(0)
+PIXELS = [RNG.integers(0, 256, (6, 8 + i, 3), dtype=np.uint8) for i in range(9)]
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format=kind)
+    return stream.getvalue()
+
+
+def as_datasets_does(images: list[bytes | None], paths: list[str | None] | None = None) -> pa.Table:
+    rows: list[Any] = [
+        None if content is None else {"bytes": content, "path": paths[i] if paths else None}
+        for i, content in enumerate(images)
+    ]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.table({"label": list(range(len(rows))), "image": pa.array(rows, kind)})
+
+
+def test_every_row_with_an_image_is_read_in_any_order(tmp_path: Path) -> None:
+    contents: list[bytes | None] = [encode(one) for one in PIXELS]
+    contents[4] = None
+    pq.write_table(as_datasets_does(contents), tmp_path / "train.parquet", row_group_size=2)
+    found = find_listed_images(tmp_path / "train.parquet")
+    assert found.names == tuple(f"train.parquet/{row:08d}.png" for row in range(9) if row != 4)
+    assert [(one.image, one.reason) for one in found.skipped] == [("train.parquet/00000004", "empty file")]
+    again = open_root(str(found.root), found.names)
+    rows = [8, 0, 5, 1, 7, 2, 6, 3] * 4
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda row: read_image(again / f"train.parquet/{row:08d}.png", 10**6), rows))
+    assert all((one == PIXELS[row]).all() for one, row in zip(read, rows, strict=True))
+    with pytest.raises(UnreadableImage, match="fewer rows"):
+        (again / "train.parquet/00000099.png").read_encoded(10**6)
+
+
+def test_a_folder_of_tables_and_columns_of_bytes(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    pq.write_table(as_datasets_does([encode(PIXELS[0])], ["x/cat.WEBP"]), tmp_path / "data/a.parquet")
+    pq.write_table(pa.table({"jpg": [encode(PIXELS[1], "JPEG"), b""]}), tmp_path / "data/b.parquet")
+    found = find_listed_images(tmp_path)
+    assert found.names == ("data/a.parquet/00000000.webp", "data/b.parquet/00000000.jpg")
+    assert read_image(found.root / found.names[1], 10**6).shape == PIXELS[1].shape
+    before = found.stamps
+    pq.write_table(pa.table({"jpg": [encode(PIXELS[2], "JPEG")]}), tmp_path / "data/b.parquet")
+    assert find_listed_images(tmp_path).stamps != before
+
+
+def test_tables_without_images_are_told(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"no column of images .* it has text"):
+        find_listed_images(tmp_path / "a.parquet")
+    (tmp_path / "a.parquet").write_bytes(b"no table")
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        find_listed_images(tmp_path)
+    pq.write_table(as_datasets_does([None]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="no row with an image"):
+        find_listed_images(tmp_path)
+
+
+def test_a_run_on_a_table_finds_what_it_finds_in_the_files(photographs: Photographs, tmp_path: Path) -> None:
+    files = sorted(photographs.images.iterdir())[:6]
+    pq.write_table(as_datasets_does([file.read_bytes() for file in files]), tmp_path / "t.parquet", row_group_size=4)
+    tables = []
+    for name, images in (("files", [str(file) for file in files]), ("table", tmp_path / "t.parquet")):
+        run = Run(tmp_path / name, preset="offline", settings={**TINY, "embed": {**TINY["embed"], **ENCODER}})
+        run.embed(images)
+        tables.append(run.objects().drop(["image"]))
+    assert tables[0].equals(tables[1]) and len(tables[0])
