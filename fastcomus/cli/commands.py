@@ -140,6 +140,11 @@ def suggest_k_command(
     for criterion, count in suggested.counts.items():
         chosen = taken == criterion
         typer.echo(f"{criterion}: {count}" + ("  (what --k auto takes)" if chosen else ""))
+    if one := suggested.granularity:
+        typer.echo(f"mixing gives {one.low} to {one.high}; {one.certainty:.0%} of its runs agree within a tenth")
+        others = [f"{number} ({name})" for name, number in (("coarser", one.coarse), ("finer", one.fine)) if number]
+        if others:
+            typer.echo(f"the data also speak for {' and '.join(others)}")
 
 
 @register_command(app, "train", "predict", reads_images=True)

@@ -13,6 +13,7 @@ from fastcomus.clusters.checks import check_components
 from fastcomus.clusters.count import SuggestedCounts, compute_modularity, count_by_eigengap, find_communities
 from fastcomus.clusters.eigenmaps import Eigenmaps, require_eigenmaps
 from fastcomus.clusters.few_objects import build_fitting_graph, is_fitting, list_shares, pick_clearest
+from fastcomus.clusters.granularity import weigh_count
 from fastcomus.clusters.graph import KnnGraph
 from fastcomus.clusters.kept_graph import GraphKeeper
 from fastcomus.clusters.labels import Clusters, build_clusters, cluster_rows, run_minibatch_kmeans, run_ward
@@ -147,7 +148,7 @@ def suggest_counts(
     modularities = _compute_modularities(graph, maps, config, seed, backend)
     counts |= {"modularity": _pick_highest(modularities), "eigengap": count_by_eigengap(maps.eigenvalues)}
     curves = tuple(modularities), tuple(modularities.values()), tuple(maps.eigenvalues.tolist())
-    return SuggestedCounts(len(rows), counts, *curves)
+    return SuggestedCounts(len(rows), counts, *curves, weigh_count(graph, counts["mixing"], seed))
 
 
 def _cluster_by_leiden(rows: np.ndarray, graph: KnnGraph, config: ClusterConfig, seed: int) -> Clustered:

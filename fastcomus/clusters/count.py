@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 
+from fastcomus.clusters.granularity import Granularity
 from fastcomus.clusters.graph import drop_loops
 
 
@@ -20,6 +21,7 @@ class SuggestedCounts:
         tried: The numbers of clusters tried, ascending.
         modularities: The modularity of the clustering for each number tried.
         eigenvalues: The smallest of the normalised Laplacian, ascending.
+        granularity: How sure the number by mixing is, and a coarser and a finer one; None for fewer than 4 objects.
     """
 
     objects: int
@@ -27,6 +29,7 @@ class SuggestedCounts:
     tried: tuple[int, ...] = ()
     modularities: tuple[float, ...] = ()
     eigenvalues: tuple[float, ...] = ()
+    granularity: Granularity | None = None
 
 
 def find_communities(affinity: csr_array, resolution: float, seed: int) -> np.ndarray:

@@ -22,7 +22,7 @@ _LEAST_NEAREST = 5  # neighbours, itself included, with which a walker still mee
 _SHARE = 0.6  # of an average cluster's objects: with more neighbours, small clusters mix
 _MOST_CLUSTERS = 200  # that few objects are expected to have, so that the first neighbours are few enough
 _GROWTH = 1.15  # neighbours are raised where they would grow by more
-_RESOLUTION = 2.0  # of the first communities; it is doubled while that gives more clusters
+_RESOLUTION = 4.0  # of the first communities; it is doubled while that gives more clusters
 _GAIN = 1.1
 _RUNS = 3  # of which the median counts, since each run of Leiden differs a little
 _MANY = 5_000  # objects from which on one run is enough
@@ -60,11 +60,11 @@ def count_unmixed(graph: KnnGraph, seed: int) -> int:
     n = graph.affinity.shape[0]
     if graph.nearest is None:
         return _count_in_graph(graph.affinity, seed)
-    neighbors, wanted = 0, _fit_neighbors(n / _MOST_CLUSTERS)
+    neighbors, wanted = 0, fit_neighbors(n / _MOST_CLUSTERS)
     while wanted > _GROWTH * neighbors:
         neighbors = min(wanted, graph.nearest.shape[1])
         found = _count_in_graph(join_nearest(graph.nearest[:, :neighbors]), seed)
-        wanted = min(_fit_neighbors(n / found), graph.nearest.shape[1])
+        wanted = min(fit_neighbors(n / found), graph.nearest.shape[1])
     return found
 
 
@@ -143,7 +143,7 @@ def join_nearest(nearest: np.ndarray) -> csr_array:
     return drop_loops((directed + directed.T.tocsr()).tocsr())
 
 
-def _fit_neighbors(objects: float) -> int:
+def fit_neighbors(objects: float) -> int:
     """Return how many neighbours suit clusters of so many objects."""
     return max(_LEAST_NEAREST, round(_SHARE * objects))
 

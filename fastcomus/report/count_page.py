@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastcomus.clusters.count import SuggestedCounts
+from fastcomus.clusters.granularity import Granularity
 from fastcomus.report.plots import style_plot
 from fastcomus.report.script_data import format_script, serialise_figure
 from fastcomus.store.run_folder import RunFolder
@@ -40,11 +41,14 @@ def write_count_page(folder: RunFolder, suggested: SuggestedCounts, chosen: str)
     plots = {}
     if suggested.tried:
         plots = {"modularity": plot_modularity(suggested), "eigenvalues": plot_eigenvalues(suggested)}
+    if suggested.granularity and suggested.granularity.tried:
+        plots["mixing"] = plot_mixing(suggested.granularity, suggested.counts["mixing"])
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     text = environment.get_template(_TEMPLATE.name).render(
-        counts=suggested.counts, meanings=_MEANINGS, chosen=chosen, objects=suggested.objects,
+        counts=suggested.counts, granularity=suggested.granularity, meanings=_MEANINGS, chosen=chosen,
+        objects=suggested.objects,
         bokeh=Resources(mode="inline", components=["bokeh"]).render_js() if plots else "",
         data=format_script("const plots", {name: serialise_figure(plot) for name, plot in plots.items()}),
     )  # fmt: skip
@@ -61,6 +65,16 @@ def plot_modularity(suggested: SuggestedCounts) -> figure:
     marked = [suggested.modularities[suggested.tried.index(best)]]
     plot.scatter([best], marked, size=12, color=_MARK, legend_label=f"highest: {best}")
     _draw_vertical_line(plot, suggested.counts["leiden"], _LEIDEN, f"Leiden: {suggested.counts['leiden']}")
+    plot.legend.location = "bottom_right"
+    return style_plot(plot)
+
+
+def plot_mixing(granularity: Granularity, count: int) -> figure:
+    """Plot how much the two clusters that mix most do so, against the number of clusters."""
+    plot = _make_plot("number of clusters k", "mixing of the two that mix most")
+    plot.line(granularity.tried, granularity.mixing, line_width=2, color=_CURVE)
+    plot.scatter(granularity.tried, granularity.mixing, size=5, color=_CURVE)
+    _draw_vertical_line(plot, count, _MARK, f"found: {count}")
     plot.legend.location = "bottom_right"
     return style_plot(plot)
 
