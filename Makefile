@@ -11,6 +11,13 @@ READY := $(VENV)/.ready
 GPU_API := .venv-gpu-api
 DATA ?= ../shared/data/msrc14
 
+define WARM_UP
+import numpy as np
+from fastcomus.objects.saliency.background_prior import BackgroundPrior
+BackgroundPrior()("", np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+endef
+export WARM_UP
+
 # Processes that tests start need not compile this project anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -49,12 +56,14 @@ bench: $(READY)
 # pip leaves packages as source and all of them are compiled here, by every core, whatever PYTHONDONTWRITEBYTECODE says:
 # where that is set, Python would else compile torch anew in every process, which takes 7 seconds. It costs
 # 88 seconds of processor time, divided among the cores; the packages' own tests, left out, would add 38. Files that are
-# for a newer Python do not compile.
+# for a newer Python do not compile. The project itself is compiled too, and numba's functions of the default prior (ten
+# seconds), which the first embed would else wait for.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile torch==2.14.1 torchvision==0.29.1
 	$(BIN)/pip install --quiet --no-compile -e ".[cpu,offline,dev]"
-	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib fastcomus || true
+	$(BIN)/python -c "$$WARM_UP"
 	touch $(READY)
 
 clean:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from fastcomus.backends.interface import Backend
 from fastcomus.clusters.labels import Clusters
 from fastcomus.images.found import UnreadableImage
 from fastcomus.report.colours import choose_cluster_colours
@@ -17,6 +17,9 @@ from fastcomus.report.findings import ShownObjects
 from fastcomus.report.image_files import crop_thumbnail, encode_jpeg
 from fastcomus.report.samples import sample_core
 from fastcomus.report.shown_names import ShownNames
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 _CLUSTERS, _PICTURES, _SIDE = 20, 6, 56
 
