@@ -2,7 +2,7 @@
 # make test: set up and pass the tests.
 # make test-gpu-api: compare the calls into CuPy, cuML, FAISS GPU and cuVS with their wheels (3.6 GB to download, no GPU
 # needed).
-# make docs: write docs/cli.md, the help text of every command; a test fails while it is stale.
+# make docs: write docs/cli.md and docs/settings.md, of which tests fail while they are stale, and build the site in site/.
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,6 +28,8 @@ test: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m typer --app app fastcomus.cli.commands utils docs --name fastcomus --title Commands --output docs/cli.md
+	$(BIN)/python docs/write_settings.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # The wheels of the extra gpu alone: faiss-gpu and faiss-cpu own the same folder. Nothing of tests/conftest.py is needed.
 test-gpu-api: $(GPU_API)/.ready
@@ -56,4 +58,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(GPU_API) comus-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_API) comus-demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,9 +5,15 @@ What stands in `__all__` is public; everything else is private and may move.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from fastcomus.errors import InputError
+
+# OpenMP reads it when the first library that uses it is loaded, so for Python callers it holds where fastcomus comes
+# before torch and scikit-learn. Threads that spin while they wait would take the time of those they wait for where
+# other processes are busy: k-means took 25 times as long beside one.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
     from fastcomus.clusters.estimator import SpectralClusterer

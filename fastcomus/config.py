@@ -51,10 +51,11 @@ class EmbedConfig:
     """Images to objects: saliency, boxes, crops, embeddings (the paper's steps 1 to 3)."""
 
     saliency: str = define_setting(
-        "background-prior",
-        "How objects are found: background-prior, minimum-barrier, absorbing-markov-chain (no weights needed), "
-        "basnet-unsupervised, basnet-supervised, dinoseg, lost, tokencut, maskcut, found, or a checkpoint file of "
-        "train-saliency.",
+        "auto",
+        "How objects are found: auto (the photographs first teach a network of their own, as train-saliency does; "
+        "fewer than least_images of them: background-prior), background-prior, minimum-barrier, "
+        "absorbing-markov-chain (no weights needed), basnet-unsupervised, basnet-supervised, dinoseg, lost, tokencut, "
+        "maskcut, found, or a checkpoint file of train-saliency.",
     )
     saliency_size: int = define_setting(
         256,
@@ -112,6 +113,14 @@ class SaliencyConfig:
     priors: str = define_setting(
         "background-prior, minimum-barrier, absorbing-markov-chain",
         "Saliency methods without weights whose maps are the first labels, with commas between them.",
+    )
+    max_images: int = define_setting(
+        600, "Most images that it learns from; of more, a random choice by the seed. 0: all.", least=0
+    )
+    least_images: int = define_setting(
+        80,
+        "Fewest images with which --saliency auto makes such a network; of fewer it would learn too little.",
+        least=2,
     )
     refine_backbone: str = define_setting(
         "dino_resnet50", "Backbone of the network that refines the maps of the priors."
@@ -306,6 +315,9 @@ class ReportConfig:
     map_objects: int = define_setting(3_000, "Most objects on the map; of more, some of every cluster.", least=4)
     shown_images: int = define_setting(
         2_000, "Most images on the image pages; of more, some of every cluster.", least=1
+    )
+    gallery_objects: int = define_setting(
+        10_000, "Most objects with a picture in the gallery; of more, some of every cluster.", least=1
     )
     samples: int = define_setting(12, "Core samples on a cluster's card; half as many of what was filtered.", least=2)
 

@@ -41,6 +41,13 @@ def embed(place: Path) -> None:
     _run(place).embed(place.parent / "images")
 
 
+def embed_by_own_network(place: Path) -> None:
+    """The photographs teach a network first."""
+    run = _run(place)
+    run.configure({"saliency": {"least_images": 5, "refine_epochs": 0}})
+    run.embed(place.parent / "images")
+
+
 def cluster(place: Path) -> None:
     _run(place).cluster()
 
@@ -97,6 +104,7 @@ def run_all(place: Path) -> None:
 STAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "run": (run_all, ()),
     "embed": (embed, ()),
+    "embed-by-own-network": (embed_by_own_network, ()),
     "cluster": (cluster, ("embed",)),
     "cluster-otherwise": (cluster_otherwise, ("embed", "cluster", "train")),
     "train": (train, ("embed", "cluster")),

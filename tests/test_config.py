@@ -43,6 +43,8 @@ from fastcomus.store.run_folder import RunFolder
 CHANGES: dict[str, dict[str, Any]] = {
     "saliency": {
         "priors": "minimum-barrier",
+        "max_images": 5,
+        "least_images": 9,  # with saliency = "auto"
         "refine_backbone": "mobilenetv3_small_050",
         "confident_share": 0.4,
         "refine_epochs": 2,
@@ -115,7 +117,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": False, "predict_batch": 2},
     "assign": {"outliers": 0.5},
-    "report": {"map_objects": 8, "shown_images": 4, "samples": 2},
+    "report": {"map_objects": 8, "shown_images": 4, "gallery_objects": 4, "samples": 2},
 }
 
 
@@ -191,6 +193,13 @@ def test_every_setting_of_train_saliency_has_an_effect(
         with pytest.raises(InputError, match=changed[name]):  # it is asked for its weights, which are not here
             saliency_network(small, tmp_path, changed)
         return
+    if name == "least_images":
+        short = {**SALIENCY, "priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
+        settings = {**TINY, "saliency": short | changed}
+        auto = Run(tmp_path / "auto", preset="offline", device="cpu", settings=settings)
+        auto.embed(small.images)
+        assert list(tmp_path.glob("auto/saliency/network-*"))  # with the default of 80 there is none
+        return
     if name in ("moving_average", "refine_epochs"):
         restless = {"refine_epochs": 3, "learning_rate": 5e-3}  # maps that differ from epoch to epoch
         usual_saliency = saliency_network(small, tmp_path / "usual", restless)
@@ -214,7 +223,9 @@ def test_every_setting_of_report_has_an_effect(name: str, run_copy: Path) -> Non
         return tree_bytes(Run(run_copy).report(**settings).parent)
 
     kinds = {"map_objects": "data/map.js", "shown_images": "data/images-000.js", "samples": "index.html"}
-    assert written()[kinds[name]] != written(**{name: CHANGES["report"][name]})[kinds[name]]
+    kind = kinds.get(name, "data/objects.js")
+    usual = {"samples": 2} if name == "gallery_objects" else {}  # those on cards always have a picture
+    assert written(**usual)[kind] != written(**usual, **{name: CHANGES["report"][name]})[kind]
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES["cluster"].keys() - {"recall"}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -15,6 +17,7 @@ from nbclient import NotebookClient
 from places import ROOT
 
 from fastcomus.cli.commands import app
+from fastcomus.run.run import Run
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
@@ -28,6 +31,28 @@ def test_cli_page_is_what_make_docs_writes(tmp_path: Path) -> None:
     subprocess.run(words, check=True, cwd=ROOT, capture_output=True)
     written = (tmp_path / "cli.md").read_text(encoding="utf-8")
     assert written == (DOCS / "cli.md").read_text(encoding="utf-8"), "docs/cli.md is stale; run make docs"
+
+
+def test_settings_page_is_what_make_docs_writes() -> None:
+    spec = importlib.util.spec_from_file_location("write_settings", DOCS / "write_settings.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.make_page() == (DOCS / "settings.md").read_text(encoding="utf-8"), "run make docs"
+
+
+def test_the_site_builds_without_a_warning_and_shows_the_interface(tmp_path: Path) -> None:
+    """Strictly: each page in the menu, no link or anchor that leads nowhere."""
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=quiet)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "python/index.html").read_text(encoding="utf-8")
+    shown = set(re.findall(r'id="fastcomus\.(Run\.\w+)"', page))
+    public = {f"Run.{name}" for name in dir(Run) if not name.startswith("_") and name != "workplace"}
+    assert public <= shown
 
 
 def commands(page: Path) -> list[tuple[str, bool]]:

@@ -30,6 +30,7 @@ return rewrite rotate round run sample save say scale score seal search see seek
 shift shorten show shrink shuffle shut sign silence skip smooth snap solidify solve sort split stack stamp start step
 stop store stream stretch strip style suggest sum summarise synchronize tabulate take tell threshold tint token trace
 train transform trim try turn unpack unseal update use validate vary verify wait walk warn watch weigh work wrap write
+correct settle undo
 """
 VERBS = set(WORDS.split())
 KEPT = {  # names that are not ours to choose, or that Python's words are for

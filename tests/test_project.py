@@ -40,7 +40,7 @@ def test_hints_name_packages_that_an_index_has() -> None:
         assert not re.search(r"pip install\W+fastcomus", file.read_text(encoding="utf-8")), file
 
 
-@pytest.mark.parametrize("name", ["test", "release"])
+@pytest.mark.parametrize("name", ["test", "release", "docs"])
 def test_workflows_are_whole(name: str) -> None:
     workflow = yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8"))
     assert workflow["permissions"] == {"contents": "read"}

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
 from fastcomus.backends.interface import Backend
 from fastcomus.errors import InputError
 
-log = logging.getLogger("fastcomus")
-
 
 def select(device: str) -> Backend:
     """Choose the backend for a device: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device where there is one).
 
+    Without a number, all CUDA devices share the comparison of all pairs of rows.
+
     Raises:
-        InputError: The device is not there; only "auto" ever takes another.
+        InputError: The device is not there, or too old for this torch; only "auto" ever takes another.
     """
     from fastcomus.backends.cpu import CpuBackend
     from fastcomus.backends.machine import keep_freed_memory
 
     chosen = resolve_device(device)
     keep_freed_memory()
-    if chosen.type == "cuda":
-        return _select_cuda(torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index))
-    return CpuBackend(device=chosen)
+    if chosen.type == "cpu":
+        return CpuBackend(device=chosen)
+    from fastcomus.backends.gpu import GpuBackend
+
+    _check_capability(chosen)
+    if chosen.index is not None:
+        return GpuBackend(chosen)
+    own = torch.cuda.current_device()
+    others = tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()) if index != own)
+    return GpuBackend(torch.device("cuda", own), sharing=others)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -46,12 +51,14 @@ def resolve_device(device: str) -> torch.device:
     return chosen
 
 
-def _select_cuda(device: torch.device) -> Backend:
-    """Do everything on the device where the extra `gpu` is installed, else only what torch does."""
-    from fastcomus.backends.cpu import CpuBackend
-    from fastcomus.backends.gpu import GpuBackend, find_missing_libraries
-
-    if missing := find_missing_libraries():
-        log.info("Networks run on %s, the rest on the CPU: the extra gpu lacks %s.", device, ", ".join(missing))
-        return CpuBackend(device)
-    return GpuBackend(device)
+def _check_capability(device: torch.device) -> None:
+    """Raise InputError where the installed torch has no code for a CUDA device, else its first kernel fails."""
+    built_for = [
+        int(one.removeprefix("sm_").rstrip("af")) for one in torch.cuda.get_arch_list() if one.startswith("sm_")
+    ]
+    major, minor = torch.cuda.get_device_capability(device)
+    if built_for and 10 * major + minor < min(built_for):
+        raise InputError(
+            f"{torch.cuda.get_device_name(device)} (sm_{major}{minor}) is too old for this torch, which begins at "
+            f"sm_{min(built_for)}; use --device cpu, or install a torch built for it."
+        )

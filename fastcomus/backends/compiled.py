@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
+from fastcomus.errors import InputError
 
 
 def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function by numba on its first call, cached on disk where that can be written; it releases the GIL."""
+    """Compile a function by numba on its first call, cached on disk where that can be written; it releases the GIL.
+
+    Without numba, calling it raises an InputError that says so: what runs on a GPU does not need it.
+    """
+    try:
+        import numba
+    except ImportError:
+        return _refuse
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
     try:
         compiled: Callable[..., Any] = numba.njit(function, cache=True, **options)
     except RuntimeError:
         compiled = numba.njit(function, **options)
     return compiled
+
+
+def _refuse(*arguments: object) -> Any:
+    raise InputError("numba is not installed, which this needs on a CPU; run pip install numba.")

@@ -12,7 +12,6 @@ from pycocotools import mask as coco_mask
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
-from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus.backends.block_krylov import count_basis_columns, find_largest_eigenpairs
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
@@ -106,6 +105,8 @@ class CpuBackend:
 
     def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
         """Cut boxes (M, 4) out of an image (H, W, 3) uint8 and resize them, antialiased, to (M, 3, size, size)."""
+        from torchvision.transforms.v2 import functional as transforms  # takes 1.5 seconds, which not all can spare
+
         # Channels last in memory is torchvision's fast path for uint8.
         planes = torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
         crops = [
@@ -244,6 +245,19 @@ def _solve_connected_graph(
     else:
         pairs = find_largest_eigenpairs(matrix, count, seed, device)
         values, vectors = pairs.values, pairs.vectors
+    return sort_eigenpairs(values, vectors)
+
+
+def sort_eigenpairs(values: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort the eigenvalues of a connected graph in descending order, the first of which is set to 1; and the vectors.
+
+    Args:
+        values: (c,).
+        vectors: (n, c).
+
+    Returns:
+        The same, sorted.
+    """
     order = np.argsort(-values, kind="stable")
     values = values[order]
     values[0] = 1  # up to rounding, which must not decide between parts

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 
 from fastcomus.backends import gpu_images, ragged_batches
 from fastcomus.backends.gpu_images import THREADS
 from fastcomus.backends.interface import FoundObjects, Image
 from fastcomus.backends.kernel_loader import Kernels
 from fastcomus.backends.ragged_batches import RaggedMaps, RaggedMasks
+from fastcomus.backends.run_lengths import encode_run_lengths
 
 _COLUMN_THREADS = 64  # few, so that a handful of masks keeps many multiprocessors busy
 
@@ -105,14 +105,6 @@ def write_changes(kernels: Kernels, masks: RaggedMaps, changes: Changes, total: 
     arguments = (masks.values, masks.offsets, masks.sizes, changes.columns, changes.counts, changes.ends, places)
     kernels.launch("run_lengths", "write_changes", _plan_column_grid(masks), _COLUMN_THREADS, arguments)
     return places.cpu().numpy()
-
-
-def encode_run_lengths(places: np.ndarray, size: tuple[int, int]) -> str:
-    """Encode a mask of `size` (H, W) as COCO's run lengths, from the ascending places x H + y where it changes."""
-    height, width = size
-    lengths = np.diff(places, prepend=0, append=height * width)
-    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)
-    return str(encoded["counts"], "ascii")
 
 
 def _make_masks(

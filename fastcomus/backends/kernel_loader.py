@@ -136,7 +136,12 @@ class CupyKernels:
         with cupy.cuda.Device(device.index):
             with _compiling:  # worker threads crop at the same time
                 compiled = _compile_kernel(file, kernel, device.index)
-            with cupy.cuda.Stream.from_external(torch.cuda.current_stream(device)):
+            stream = torch.cuda.current_stream(device)
+            if hasattr(stream, "__cuda_stream__"):  # from torch 2.10 on
+                taken = cupy.cuda.Stream.from_external(stream)
+            else:
+                taken = cupy.cuda.ExternalStream(stream.cuda_stream, device.index)
+            with taken:
                 compiled(grid, (threads, 1, 1), values)
 
 

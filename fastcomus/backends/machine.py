@@ -10,13 +10,27 @@ import torch
 
 def move_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Move a tensor to a device. Copies from the host to a GPU go through pinned memory and are not waited for."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    if device.type == "cuda" and tensor.device.type == "cpu" and not torch.compiler.is_compiling():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
-def has_bfloat16() -> bool:
-    """Tell whether the processor multiplies bfloat16 faster than float32; False where torch is too old to tell."""
+def measure_free_bytes(device: torch.device) -> int:
+    """Measure how many bytes new tensors may take on a CUDA device; on the CPU a fixed 2 GiB, in order not to swap."""
+    if device.type != "cuda":
+        return 2**31
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
+def has_bfloat16(device: torch.device | None = None) -> bool:
+    """Tell whether a device multiplies bfloat16 faster than float32; without one, whether the processor does.
+
+    False where torch is too old to tell.
+    """
+    if device is not None and device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 

@@ -34,7 +34,6 @@ def search_neighbors(
     Returns:
         The neighbours and their measured recall, which may fall short of the one asked for.
     """
-    faiss = import_faiss()
     import torch
 
     from fastcomus.backends.machine import has_bfloat16
@@ -50,7 +49,7 @@ def search_neighbors(
         if recall < 1 and len(rows) > min(_EXACT_ROWS, all_pairs_rows):
             size = min(_SAMPLE if len(rows) > all_pairs_rows else _SAMPLE_OF_ALL_PAIRS, len(rows))
             sample = np.sort(np.random.default_rng(seed).choice(len(rows), size, replace=False))
-            farthest = search_by_blocks(faiss.knn, rows[sample], rows, count)[0][:, -1]
+            farthest = search_by_blocks(import_faiss().knn, rows[sample], rows, count)[0][:, -1]
 
             def recall_of(candidates: np.ndarray) -> float:
                 return measure_recall(rows, sample, candidates, farthest, others)

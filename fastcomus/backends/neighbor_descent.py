@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
-import faiss
 import numpy as np
 import torch
 
@@ -151,6 +151,8 @@ def _run_coarse_kmeans(rows: CentredRows, k: int, seed: int) -> np.ndarray:
     """Run `_run_quick_kmeans` on all rows block by block; FAISS trains on the rows that it would draw among all."""
     if k == 1 or len(rows) <= k:
         return np.zeros(len(rows), np.int32)
+    import faiss
+
     drawn = np.empty(len(rows), np.int32)
     faiss.rand_perm(faiss.swig_ptr(drawn), len(rows), seed)  # type: ignore[attr-defined]
     index = _train_kmeans(rows[drawn[: _TRAINING_ROWS * k]] if len(rows) > _TRAINING_ROWS * k else rows[:], k, seed)
@@ -164,7 +166,10 @@ def _run_quick_kmeans(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     return np.asarray(_train_kmeans(rows, k, seed).search(rows, 1)[1][:, 0])
 
 
-def _train_kmeans(rows: np.ndarray, k: int, seed: int) -> faiss.Index:
+def _train_kmeans(rows: np.ndarray, k: int, seed: int) -> Any:
+    """Train an index (FAISS's) of k means of rows."""
+    import faiss
+
     limits = {"max_points_per_centroid": _TRAINING_ROWS, "min_points_per_centroid": 1}
     found = faiss.Kmeans(rows.shape[1], k, niter=4, seed=seed, **limits)
     found.train(rows)
@@ -202,6 +207,8 @@ def _compare_chunks(
     numbers = numbers.reshape(-1, _CHUNK)
     squares = np.where(numbers >= 0, squared[numbers], np.float32(np.inf))
     chosen = torch.from_numpy(numbers.clip(0))
+    import faiss
+
     means = torch.stack([vectors.index_select(0, chunk).float().mean(0) for chunk in chosen]).numpy()
     _, probes = faiss.knn(means, means, min(_PROBES, len(means)))
 

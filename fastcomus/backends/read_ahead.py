@@ -5,20 +5,24 @@ Images are decoded one by one in CPU threads, or in batches by a device that can
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
-from fastcomus.backends.interface import Backend, BatchDecoder, EncodedImage, Image
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.roots import ImageRoot
+
+if TYPE_CHECKING:
+    import torch
+
+    from fastcomus.backends.interface import Backend, BatchDecoder, EncodedImage, Image
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,7 +62,8 @@ def read_ahead(
 
 
 def _work_alone() -> None:
-    torch.get_num_threads()  # torch sets a new thread's number when it is first asked for, and would undo the next line
+    if "torch" in sys.modules:  # it sets a new thread's number when it is first asked for, and would undo the next line
+        sys.modules["torch"].get_num_threads()
     threadpool_limits(1, user_api="openmp")  # OpenMP keeps the number for each thread that starts work
 
 
@@ -142,6 +147,7 @@ def resize_planes(pixels: Image, size: list[int]) -> torch.Tensor:
     Returns:
         (3, h, w) uint8.
     """
+    import torch
     from torchvision.transforms.v2 import functional as transforms
 
     if isinstance(pixels, np.ndarray):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import faiss
 import torch
 
 
@@ -39,4 +39,5 @@ def start_threads(count: int) -> Iterator[Threads]:
 
 def _work_alone() -> None:
     torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
+    if faiss := sys.modules.get("faiss"):  # which has an OpenMP of its own
+        faiss.omp_set_num_threads(1)

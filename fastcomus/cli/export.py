@@ -34,6 +34,15 @@ _FORMATS = {
     "yolo": "YOLO segmentation: a text file of polygons per image, and data.yaml; classes count from 0 without "
     "background, folders become part of the names.",
     "labelme": "LabelMe: a JSON file of polygons beside every image, to be looked at and corrected by hand.",
+    "label-studio": "Label Studio: tasks.json with a brush per connected region as predictions, exact to the pixel, "
+    "label-config.xml, and the images.",
+    "cvat": "CVAT: images, labels.json, and annotations.zip (Segmentation mask 1.1), exact to the pixel.",
+    "fiftyone": "FiftyOne: an ImageSegmentationDirectory of images and grey masks, exact to the pixel, and "
+    "mask_targets.json.",
+    "huggingface": "Hugging Face datasets: a folder for load_dataset with the columns image, mask and classes, exact "
+    "to the pixel.",
+    "csv": "Tables without images: regions.csv with class, box and area of every connected region, and images.csv with "
+    "each image's main class.",
 }
 
 
@@ -47,7 +56,7 @@ def _register_format(format_name: str, explanation: str) -> None:
     ) -> None:
         run.export(format_name, output or "", iteration, transfer=transfer)
 
-    command.__name__, command.__doc__ = format_name, explanation
+    command.__name__, command.__doc__ = format_name.replace("-", "_"), explanation
     register_command(export_app, reads_images=True)(command)
 
 

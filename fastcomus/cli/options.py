@@ -108,6 +108,7 @@ def register_command(
                 stage: {f.name: values[f.name] for f in fields(STAGES[stage]) if values[f.name] is not None}
                 for stage in stages
             }
+            run.workplace.check_settings(given)  # wrong ones are told before anything heavy is loaded
             function(run, given, **{p.name: values[p.name] for p in own})
 
         common = [_make_parameter(name, *option) for name, option in COMMON.items()]

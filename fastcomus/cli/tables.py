@@ -12,6 +12,8 @@ from fastcomus.networks.cache import get_cache_folder, is_present, list_added_na
 from fastcomus.networks.registry import SOURCES, get_licence, is_supervised
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from fastcomus.clusters.names import ClusterNames
     from fastcomus.run.history import PastClusters
 
@@ -34,6 +36,24 @@ def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
     table.caption = (
         f"{len(names.classes) - 1} classes. Labels are those that predict and export write; the masks of an "
         "iteration keep the number of the cluster + 1."
+    )
+    return table
+
+
+def build_correction_table(corrections: pa.Table, names: ClusterNames) -> Table:
+    """Return a table with a row per word about an object, the last one last."""
+    table = Table("step", "object", "image", "belongs to")
+    for column in (0, 1):
+        table.columns[column].justify = "right"
+    for row in corrections.to_pylist():
+        cluster = row["cluster"]
+        target = f"{cluster} {names.get_name(cluster)}" if cluster >= 0 else row["correction"]
+        gone = Text("gone", style="dim") if row["object"] < 0 else Text(str(row["object"]))
+        table.add_row(str(row["step"]), gone, Text(row["image"]), Text(target))
+    table.caption = (
+        "fastcomus train learns them; --undo takes back the last step."
+        if len(corrections)
+        else "No corrections yet: fastcomus correct OBJECT... --to CLUSTER, or fastcomus view in a browser."
     )
     return table
 

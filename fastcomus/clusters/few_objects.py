@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from sklearn.metrics import silhouette_score
 
 from fastcomus.backends.interface import Backend
 from fastcomus.clusters.count import count_by_eigengap
@@ -101,6 +99,8 @@ def find_groups_apart(rows: np.ndarray, k: int) -> np.ndarray | None:
     most = len(rows) // _LEAST_OF_GROUP
     if len(rows) > FEW_ROWS or most < max(k, 2):
         return None
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     tree = linkage(rows.astype(np.float64), "single")
     steps = tree[::-1, 2]  # descending: the first k - 1 are cut for k groups
     counts = [k] if k else range(2, most + 1)
@@ -153,6 +153,8 @@ def pick_clearest(rows: np.ndarray, labels: Sequence[np.ndarray], metric: str) -
     """
     if len(labels) == 1:
         return 0
+    from sklearn.metrics import silhouette_score
+
     heights = [
         silhouette_score(rows, one, metric=metric) if 1 < len(np.unique(one)) < len(one) else -1 for one in labels
     ]

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.clusters.assignment import Labeller
-from fastcomus.clusters.eigenmaps import Eigenmaps
-from fastcomus.clusters.labels import Clusters
+from fastcomus.clusters.corrections import correct_clusters, count_clusters, settle_corrections
 from fastcomus.clusters.names import ClusterNames, name_clusters, number_names
-from fastcomus.clusters.near_rows import NearRows
-from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError, suggest_path
+from fastcomus.store.corrections import read_corrections
 from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.sealed_json import compute_fingerprint
+
+if TYPE_CHECKING:
+    from fastcomus.clusters.eigenmaps import Eigenmaps
+    from fastcomus.clusters.labels import Clusters
 
 NAMES_FILE = "names.toml"
-_FIT = "fit"  # a stage of its own, for a command that is shared among processes
 _HEADER = '# Names of this run\'s clusters by number: equal names merge clusters, "-" drops one.\n'
 
 
@@ -49,10 +49,33 @@ def write_clusters(
 
 
 def read_clusters(folder: RunFolder) -> Clusters:
-    """Read what `write_clusters` wrote."""
+    """Read what `write_clusters` wrote, with the corrections of a person laid over it."""
+    return correct_clusters(read_found_clusters(folder), settle_corrections(read_corrections(folder)))
+
+
+def read_corrected_manifest(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the manifest of the clusters, or None.
+
+    Its `k` counts clusters that a person added, and `corrected` is a fingerprint of the clusters with all corrections,
+    equal to `fingerprint` where there are none.
+    """
+    manifest = folder.read_manifest("clusters")
+    if manifest is None:
+        return None
+    corrected = settle_corrections(read_corrections(folder))
+    mark = manifest["fingerprint"]
+    if corrected:
+        mark = compute_fingerprint(clusters=mark, corrections=sorted(corrected.items()))
+    return {**manifest, "k": count_clusters(corrected, manifest["k"]), "corrected": mark}
+
+
+def read_found_clusters(folder: RunFolder) -> Clusters:
+    """Read the clusters as they were found, without corrections."""
+    from fastcomus.clusters.labels import Clusters
+
     centres = folder.read_array("clusters/centres.npy")
     table = folder.read_table("clusters/clusters.parquet")
-    labels = table["cluster"].to_numpy()
+    labels = table["found_cluster" if "found_cluster" in table.column_names else "cluster"].to_numpy()
     is_fitted = np.ones(len(labels), bool)
     if "is_fitted" in table.column_names:
         is_fitted = table["is_fitted"].to_numpy(zero_copy_only=False)
@@ -66,43 +89,20 @@ def read_clusters(folder: RunFolder) -> Clusters:
     )
 
 
+def count_objects(folder: RunFolder, clusters: Mapping[str, Any]) -> list[int]:
+    """Return the number of objects of each cluster; `clusters` is the manifest."""
+    labels = folder.read_table("clusters/clusters.parquet", ["cluster"])["cluster"].combine_chunks()
+    # Not by to_numpy, for which pyarrow imports pandas where that is installed.
+    return np.bincount(np.from_dlpack(labels), minlength=clusters["k"]).tolist()
+
+
 def read_eigenmaps(folder: RunFolder) -> Eigenmaps:
     """Read the eigenmaps that `write_clusters` wrote, with their exactness from the stage's manifest."""
+    from fastcomus.clusters.eigenmaps import Eigenmaps
+
     manifest = folder.read_manifest("clusters") or {}
     rows, eigenvalues = (folder.read_array(f"clusters/{name}.npy") for name in ("eigenmaps", "eigenvalues"))
     return Eigenmaps(rows, eigenvalues, manifest["residual"], manifest["orthonormality"])
-
-
-def write_labeller(folder: RunFolder, labeller: Labeller, fingerprint: str) -> None:
-    """Write fit/, from which other processes and machines read a labeller."""
-    folder.begin(_FIT, fingerprint)
-    near, maps = labeller.near, labeller.maps
-    arrays = {"rows": near.rows, "order": near.order, "bounds": near.bounds, "lists": near.centres, "mean": near.mean}
-    arrays |= {"usual": labeller.usual, "labels": labeller.clusters.labels, "centres": labeller.clusters.centres}
-    if maps is not None:
-        arrays |= {"eigenmaps": maps.rows, "eigenvalues": maps.eigenvalues}
-    for name, array in arrays.items():
-        folder.write_array(f"{_FIT}/{name}.npy", array)
-    facts = {"probes": near.probes, "recall": near.recall, "count": labeller.count, "has_maps": maps is not None}
-    folder.finish(_FIT, fingerprint, **facts, config=asdict(labeller.config))
-
-
-def read_labeller(folder: RunFolder) -> Labeller:
-    """Read what `write_labeller` wrote."""
-    facts = folder.read_manifest(_FIT)
-    if facts is None:
-        raise InputError(f"{folder.path} has no {_FIT}/ to label by; start the command again.")
-
-    def read(name: str) -> np.ndarray:
-        return folder.read_array(f"{_FIT}/{name}.npy")
-
-    rows, order, bounds, lists, mean = (read(name) for name in ("rows", "order", "bounds", "lists", "mean"))
-    near = NearRows(rows, order, bounds, lists, mean, facts["probes"], facts["recall"])
-    labels, centres = read("labels"), read("centres")
-    own = np.zeros(len(labels), np.float32), np.ones(len(labels), bool)  # not looked at
-    clusters = Clusters(labels, *own, centres, np.bincount(labels, minlength=len(centres)), own[1])
-    maps = Eigenmaps(read("eigenmaps"), read("eigenvalues"), 0.0, 0.0) if facts["has_maps"] else None
-    return Labeller(near, facts["count"], clusters, maps, ClusterConfig(**facts["config"]), read("usual"))
 
 
 def write_names(folder: RunFolder, clusters: Mapping[str, Any], given: Mapping[int, str]) -> ClusterNames:

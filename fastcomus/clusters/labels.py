@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
-from scipy.sparse import csr_array, csr_matrix
 
-from fastcomus.backends.interface import Backend
 from fastcomus.config import ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from fastcomus.backends.interface import Backend
 
 _PIVOT_ROWS = 50_000  # among which the pivots are sought
 _LENGTHS = 0.02  # power to which lengths of rows count in that search
@@ -84,6 +87,8 @@ def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) 
     Returns:
         The clusters.
     """
+    from scipy.sparse import csr_array
+
     by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
     rank = np.empty(k, np.int32)
     rank[by_size] = np.arange(k)
@@ -132,6 +137,7 @@ def run_ward(rows: np.ndarray, k: int, affinity: csr_array) -> np.ndarray:
     Returns:
         Labels (N,) in [0, k).
     """
+    from scipy.sparse import csr_matrix
     from sklearn.cluster import AgglomerativeClustering
 
     with warnings.catch_warnings():
@@ -187,12 +193,14 @@ def _find_pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
     where the rows have fewer directions. Rows count as almost equally long: of equal lengths, rounding would choose the
     first pivot, and the order of the rows would matter; of their own lengths, long rows would be chosen for that alone.
     """
+    from scipy import linalg
+
     among = np.arange(len(rows))
     if len(rows) > _PIVOT_ROWS:
         among = np.sort(np.random.default_rng(seed).choice(len(rows), _PIVOT_ROWS, replace=False))
     wide = rows[among].astype(np.float64)
     wide *= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float32).tiny) ** (_LENGTHS - 1)
-    triangle, order = scipy.linalg.qr(wide.T, mode="r", pivoting=True, check_finite=False)
+    triangle, order = linalg.qr(wide.T, mode="r", pivoting=True, check_finite=False)
     strength = np.abs(triangle.diagonal())
     directions = int((strength > 1e-5 * strength[0]).sum())
     pivots: np.ndarray = among[order[: min(k, directions)]]
@@ -201,7 +209,9 @@ def _find_pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 def _assign_by_pivots(rows: np.ndarray, pivots: np.ndarray) -> np.ndarray:
     """Label each row with the pivot that it is most parallel to, once the pivots are made orthogonal."""
-    left, _, right = scipy.linalg.svd(rows[pivots].T.astype(np.float64), full_matrices=False)
+    from scipy import linalg
+
+    left, _, right = linalg.svd(rows[pivots].T.astype(np.float64), full_matrices=False)
     turned, labels = left @ right, np.empty(len(rows), np.int32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcomus.backends.interface import Backend
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.store.masks import get_mask_path, read_class_map
 from fastcomus.store.run_folder import RunFolder
@@ -22,7 +21,6 @@ class ClassMaps:
         iteration: Number of the iteration; 0 are the pseudo-masks.
         images: Names of the images, each of which may have a map.
         names: The classes that the clusters make.
-        backend: For work on the maps.
         workers: Number of threads that read maps.
     """
 
@@ -30,7 +28,6 @@ class ClassMaps:
     iteration: int
     images: Sequence[str]
     names: ClusterNames
-    backend: Backend
     workers: int
 
     @property

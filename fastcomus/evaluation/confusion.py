@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from fastcomus.backends.interface import Backend
 from fastcomus.errors import InputError
 from fastcomus.evaluation.truth.truth import VOID
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 
 def compute_confusion_matrix(predicted: np.ndarray, truth: np.ndarray, n_clusters: int, backend: Backend) -> np.ndarray:

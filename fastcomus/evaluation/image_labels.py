@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from fastcomus.errors import InputError
 from fastcomus.evaluation.bootstrap import Interval, compute_percentile_interval, resample_weights
@@ -129,6 +128,8 @@ def compute_object_accuracy(labels: np.ndarray, truth_labels: np.ndarray) -> flo
         labels: (N,) integers, the cluster of each object, N >= 1; negative ones are noise and count as wrong.
         truth_labels: (N,) integers or strings, the class of each object.
     """
+    from scipy.optimize import linear_sum_assignment
+
     assert labels.shape == truth_labels.shape and labels.ndim == 1 and labels.size > 0
     clustered = labels >= 0
     clusters, rows = np.unique(labels[clustered], return_inverse=True)
@@ -158,6 +159,8 @@ def _tabulate_counts(
 
 def _match_one_to_one(counts: np.ndarray) -> np.ndarray:
     """Class of each cluster label such that most images are matched, (k + 1,); -1 for none, and for label 0."""
+    from scipy.optimize import linear_sum_assignment
+
     clusters, classes = linear_sum_assignment(counts[1:], maximize=True)
     class_of_cluster = np.full(len(counts), -1, np.int64)
     class_of_cluster[clusters + 1] = np.where(counts[clusters + 1, classes] > 0, classes, -1)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 DISCOVERED_IOU = 0.2  # from which on the paper calls a class discovered
 
@@ -76,6 +75,8 @@ def match_hungarian(confusion: np.ndarray) -> Matching:
     A cluster that shares no pixel with the class left for it is matched to none; this changes no score. `confusion`:
     (k + 1, C + 1) counts; k and C may differ.
     """
+    from scipy.optimize import linear_sum_assignment
+
     union = confusion.sum(axis=1, keepdims=True) + confusion.sum(axis=0, keepdims=True) - confusion
     iou = confusion / np.maximum(union, 1)
     clusters, classes = linear_sum_assignment(iou, maximize=True)

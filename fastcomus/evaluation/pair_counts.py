@@ -6,15 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from fastcomus.backends.interface import Backend
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.errors import InputError
 from fastcomus.evaluation.confusion import compute_confusion_matrix
 from fastcomus.evaluation.truth.truth import MAX_CLASSES, VOID, Truth, read_mask
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from fastcomus.backends.interface import Backend
 
 OBJECT_OR_NOT = ("background", "object")
 _LOOKED_AT = 1000  # most masks of a folder, beside those of the run's images, that are asked whether they hold classes
@@ -217,6 +221,8 @@ def _check_labels(tally: _Tally, truth: Truth, scored: Sequence[str]) -> None:
 
 
 def _stack_rows(rows: list[tuple[np.ndarray, np.ndarray]], width: int) -> csr_array:
+    from scipy.sparse import csr_array
+
     ends = np.cumsum([0, *(len(pairs) for pairs, _ in rows)])
     columns, values = (np.concatenate(part) for part in zip(*rows, strict=True))
     return csr_array((values, columns, ends), shape=(len(rows), width))

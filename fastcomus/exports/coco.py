@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from fastcomus.exports.format import ExportFormat
-from fastcomus.exports.image_files import choose_ending, choose_unique_stems
+from fastcomus.exports.image_files import choose_places
 from fastcomus.exports.regions import find_regions
 from fastcomus.store.run_folder import RunFolder
 
 _IMAGES = "images/"
-
-
-def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
-    # Tools that hold an image by its name without ending, as datumaro and CVAT do, need that to be its own.
-    stems = choose_unique_stems(names, flat=False)
-    return {name: f"{_IMAGES}{stem}{choose_ending(name)}" for name, stem in stems.items()}
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -56,4 +50,10 @@ def _write_index(
     folder.write_json("annotations/instances_default.json", content)
 
 
-FORMAT = ExportFormat(_choose_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=False)
+FORMAT = ExportFormat(
+    lambda names: choose_places(names, _IMAGES, flat=False),
+    _write_image,
+    _write_index,
+    most_classes=2**16 - 1,
+    needs_outlines=False,
+)

@@ -13,7 +13,7 @@ from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.clusters.named_masks import ClassMaps
 from fastcomus.config import IMAGE_TRANSFERS
 from fastcomus.errors import InputError, suggest_names
-from fastcomus.exports import coco, labelme, voc, yolo
+from fastcomus.exports import coco, cvat, hugging_face, label_studio, labelme, spreadsheet, voc, voxel51, yolo
 from fastcomus.exports.format import ExportFormat
 from fastcomus.exports.image_files import place_image
 from fastcomus.images.roots import ImageRoot
@@ -26,6 +26,11 @@ FORMATS: dict[str, ExportFormat] = {
     "voc": voc.FORMAT,
     "yolo": yolo.FORMAT,
     "labelme": labelme.FORMAT,
+    "label-studio": label_studio.FORMAT,
+    "cvat": cvat.FORMAT,
+    "fiftyone": voxel51.FORMAT,
+    "huggingface": hugging_face.FORMAT,
+    "csv": spreadsheet.FORMAT,
 }
 
 
@@ -72,7 +77,8 @@ def export_masks(format_name: str, masks: ClassMaps, transfer: Transfer, target:
 
     def write(image: str) -> Any:
         labels = masks.read(image)
-        place_image(transfer.root / image, folder, places[image], labels.shape, transfer.how, transfer.max_pixels)
+        if chosen.takes_images:
+            place_image(transfer.root / image, folder, places[image], labels.shape, transfer.how, transfer.max_pixels)
         return chosen.write_image(folder, places[image], labels, masks.names.classes)
 
     try:

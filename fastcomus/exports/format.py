@@ -24,6 +24,7 @@ class ExportFormat:
             `write_image` returned.
         most_classes: Number of classes that the format can hold, without background.
         needs_outlines: Whether scikit-image is needed.
+        takes_images: Whether the images are part of the export.
     """
 
     places: Callable[[Sequence[str]], Mapping[str, str]]
@@ -31,3 +32,4 @@ class ExportFormat:
     write_index: Callable[[RunFolder, Sequence[str], Sequence[Any], tuple[str, ...]], None]
     most_classes: int
     needs_outlines: bool
+    takes_images: bool = True

@@ -57,6 +57,20 @@ def choose_unique_stems(names: Sequence[str], flat: bool) -> dict[str, str]:
     return stems
 
 
+def choose_places(names: Sequence[str], folder: str, flat: bool) -> dict[str, str]:
+    """Choose where each image lies in an export.
+
+    Args:
+        names: Names of images.
+        folder: The folder of the images, with a slash at its end, or "".
+        flat: As for `choose_unique_stems`.
+
+    Returns:
+        Image name -> relative POSIX path, each once, also without its ending: many tools tell images apart by that.
+    """
+    return {name: f"{folder}{stem}{choose_ending(name)}" for name, stem in choose_unique_stems(names, flat).items()}
+
+
 def choose_ending(name: str) -> str:
     """Choose the ending of an image file in an export: its own with its dot where other tools read it, else .jpg."""
     ending = os.path.splitext(name)[1]  # noqa: PTH122

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from fastcomus.exports.format import ExportFormat
-from fastcomus.exports.image_files import choose_ending, choose_unique_stems
+from fastcomus.exports.image_files import choose_places
 from fastcomus.exports.regions import find_regions, trace_outline
 from fastcomus.store.run_folder import RunFolder
 
 _VERSION = "5.5.0"  # of LabelMe, whose files these equal
-
-
-def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
-    return {name: f"{stem}{choose_ending(name)}" for name, stem in choose_unique_stems(names, flat=False).items()}
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
@@ -49,4 +45,10 @@ def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[Non
     folder.write_text("labels.txt", "".join(f"{name}\n" for name in classes[1:]))
 
 
-FORMAT = ExportFormat(_choose_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=True)
+FORMAT = ExportFormat(
+    lambda names: choose_places(names, "", flat=False),
+    _write_image,
+    _write_index,
+    most_classes=2**16 - 1,
+    needs_outlines=True,
+)

@@ -33,12 +33,17 @@ def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[Non
     for split in ("train", "trainval"):
         folder.write_text(f"{_ROOT}/ImageSets/Segmentation/{split}.txt", stems)
     folder.write_text(f"{_ROOT}/classes.txt", "".join(f"{name}\n" for name in classes))
+    folder.write_text(f"{_ROOT}/labelmap.txt", make_label_map(classes))
+
+
+def make_label_map(classes: tuple[str, ...]) -> str:
+    """Return labelmap.txt: a line with name and colour for every class, background first."""
     colours = (",".join(map(str, colour)) for colour in make_voc_palette().tolist())
-    lines = (f"{name}:{colour}::\n" for name, colour in zip(_choose_map_names(classes), colours, strict=False))
-    folder.write_text(f"{_ROOT}/labelmap.txt", "# label:color_rgb:parts:actions\n" + "".join(lines))
+    lines = (f"{name}:{colour}::\n" for name, colour in zip(choose_map_names(classes), colours, strict=False))
+    return "# label:color_rgb:parts:actions\n" + "".join(lines)
 
 
-def _choose_map_names(classes: tuple[str, ...]) -> list[str]:
+def choose_map_names(classes: tuple[str, ...]) -> list[str]:
     """Return the names as labelmap.txt can hold them: without its colon, not like its comments, each once."""
     names: list[str] = []
     for name in classes:

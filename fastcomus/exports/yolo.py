@@ -7,22 +7,17 @@ an image's labels by the last /images/ of its path, which might be the user's, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from fastcomus.exports.format import ExportFormat
-from fastcomus.exports.image_files import choose_ending, choose_unique_stems
+from fastcomus.exports.image_files import choose_places
 from fastcomus.exports.regions import find_regions, trace_outline
 from fastcomus.store.run_folder import RunFolder
 
 _IMAGES, _LABELS = "images/", "labels/"
-
-
-def _choose_places(names: Sequence[str]) -> Mapping[str, str]:
-    stems = choose_unique_stems(names, flat=True)
-    return {name: f"{_IMAGES}{stem}{choose_ending(name)}" for name, stem in stems.items()}
 
 
 def _write_image(folder: RunFolder, place: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
@@ -47,4 +42,10 @@ def _write_index(folder: RunFolder, places: Sequence[str], entries: Sequence[Non
     folder.write_text("data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
-FORMAT = ExportFormat(_choose_places, _write_image, _write_index, most_classes=2**16 - 1, needs_outlines=True)
+FORMAT = ExportFormat(
+    lambda names: choose_places(names, _IMAGES, flat=True),
+    _write_image,
+    _write_index,
+    most_classes=2**16 - 1,
+    needs_outlines=True,
+)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastcomus.errors import InputError, escape_invalid_utf8
-from fastcomus.images import remote_files
 from fastcomus.images.addresses import is_url, join_address
 from fastcomus.images.found import LOST, ImageList, Skipped, UnreadableImage
 from fastcomus.images.names import UNSAFE, explain_unsafe_name
@@ -175,12 +174,16 @@ class _RemoteArchive:
     block: int = _REMOTE_BLOCK
 
     def get_state(self) -> tuple[int, Any]:
+        from fastcomus.images import remote_files
+
         size, tag = remote_files.fetch_state(self.url)
         if size is None:
             raise UnreadableImage("unreadable", "the server does not tell how long the file is; download it")
         return size, tag
 
     def read(self, offset: int, length: int, state: tuple[int, Any]) -> bytes:
+        from fastcomus.images import remote_files
+
         return remote_files.read_range(self.url, offset, length, state[1])
 
 

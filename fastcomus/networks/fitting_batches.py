@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from fastcomus.backends.machine import measure_free_bytes
 from fastcomus.errors import InputError, is_out_of_memory
 
 log = logging.getLogger("fastcomus")
@@ -51,8 +52,7 @@ class CudaMemory:
 
     def measure_free_bytes(self) -> int:
         """See `DeviceMemory.measure_free_bytes`."""
-        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return torch.cuda.mem_get_info(self.device)[0] + unused
+        return measure_free_bytes(self.device)
 
     def measure_peak_bytes(self, work: Callable[[], object]) -> int:
         """See `DeviceMemory.measure_peak_bytes`."""

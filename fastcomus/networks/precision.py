@@ -19,8 +19,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     """
     if wanted != "auto":
         return wanted
-    has_instructions = has_bfloat16() if device.type == "cpu" else torch.cuda.is_bf16_supported(False)
-    return "bf16" if has_instructions else "float32"
+    return "bf16" if has_bfloat16(device) else "float32"
 
 
 def use_precision(device: torch.device, precision: str) -> torch.autocast:

@@ -170,18 +170,22 @@ def is_on_hub(name: str) -> bool:
     source = SOURCES.get(name)
     if source and (source.url or source.package or source.page):
         return False
+    if source:
+        return True
     return bool(get_hub_repository(name)) and not _get_timm_configuration(name).custom_load  # type: ignore[attr-defined]
 
 
 def get_hub_repository(name: str) -> str:
     """Get the id of the hub's repository with the weights of a timm name; "" where there is none."""
+    if name in SOURCES:  # as timm says too, which takes seconds to import
+        return f"timm/{name}"
     repository = str(getattr(_get_timm_configuration(name), "hf_hub_id", None) or "")
     return repository + name if repository.endswith("/") else repository
 
 
 def list_hub_files(name: str) -> tuple[str, ...]:
     """List the files that may hold the weights in the hub's repository of `name`, the most likely first."""
-    given = getattr(_get_timm_configuration(name), "hf_hub_filename", None)
+    given = None if name in SOURCES else getattr(_get_timm_configuration(name), "hf_hub_filename", None)
     return (str(given),) if given else _HUB_FILES
 
 

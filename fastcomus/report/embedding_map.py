@@ -54,8 +54,9 @@ def plot_embedding_map(
     labels: list[str],
     images: list[str],
     thumbnails: list[str],
+    rows: list[int],
 ) -> figure:
-    """Make a scatter plot of the objects; a click calls `fastcomus.openCluster` of the page.
+    """Make a scatter plot of the objects; a click calls `fastcomus.openCluster` of the page, a lasso `openObjects`.
 
     Args:
         positions: (N, 2).
@@ -64,11 +65,12 @@ def plot_embedding_map(
         labels: Names by cluster.
         images: Name of the image of each object.
         thumbnails: File of the thumbnail of each object; "" for none.
+        rows: Row of each object.
 
     Returns:
         The plot, whose data source is named "objects".
     """
-    from bokeh.models import ColumnDataSource, CustomJS, HoverTool, TapTool, WheelZoomTool
+    from bokeh.models import ColumnDataSource, CustomJS, HoverTool, LassoSelectTool, TapTool, WheelZoomTool
     from bokeh.plotting import figure
 
     spread = np.abs(positions).max() or 1.0
@@ -80,6 +82,7 @@ def plot_embedding_map(
         "label": [labels[cluster] for cluster in clusters],
         "image": images,
         "thumbnail": thumbnails,
+        "row": rows,
         "picture": ["block" if thumbnail else "none" for thumbnail in thumbnails],
     }
     source = ColumnDataSource(columns, name="objects")
@@ -97,9 +100,14 @@ def plot_embedding_map(
         args={"source": source}, code="const i = source.selected.indices[0]; if (i !== undefined) "
         "{ fastcomus.openCluster(source.data.cluster[i]); source.selected.indices = [] }",
     )  # fmt: skip
-    plot.add_tools(
-        wheel, HoverTool(renderers=[circles], tooltips=_TOOLTIP, limit=1), TapTool(callback=open_card),
+    # What a lasso leaves selected is read when it is drawn to its end.
+    open_objects = CustomJS(
+        args={"source": source}, code="if (cb_obj.final && cb_obj.geometry.type === 'poly') "
+        "fastcomus.openObjects(source.selected.indices.map((i) => source.data.row[i]))",
     )  # fmt: skip
+    plot.js_on_event("selectiongeometry", open_objects)
+    hover = HoverTool(renderers=[circles], tooltips=_TOOLTIP, limit=1)
+    plot.add_tools(LassoSelectTool(continuous=False), wheel, hover, TapTool(callback=open_card))
     plot.toolbar.active_scroll = wheel
     plot.toolbar.logo = None
     plot.axis.visible = False

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fastcomus.clusters.labels import Clusters
 from fastcomus.config import Config
 from fastcomus.images.roots import ImageRoot
 from fastcomus.report.shown_names import ShownNames
+from fastcomus.store.objects_table import decode_mask
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import read_json
 
@@ -25,11 +27,18 @@ class ShownObjects:
         root: Where the images lie.
         images: (N,) image of each object.
         boxes: (N, 4) int32 x0, y0, x1, y1 of each object in pixels, half-open.
+        masks: A row per object with the columns `mask` (COCO run lengths), `height` and `width`.
     """
 
     root: ImageRoot
     images: tuple[str, ...]
     boxes: np.ndarray
+    masks: pa.Table
+
+    def decode_mask(self, row: int) -> np.ndarray:
+        """Decode the mask of an object, (H, W) bool."""
+        own = self.masks.slice(row, 1).to_pylist()[0]
+        return decode_mask(own["mask"], own["height"], own["width"])
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Findings:
         seconds: Time by the clock of each stage.
         clusters: The clusters.
         clusters_fingerprint: Of the clusters; names are valid for these alone.
+        corrected_fingerprint: Of the clusters with all corrections.
+        corrected: Rows of the objects that a person spoke of.
         rows: (N, D) float32 embeddings.
         objects: None for a run on embeddings without images.
         image_names: All images that could be read, sorted.
@@ -59,6 +70,8 @@ class Findings:
     seconds: Mapping[str, float]
     clusters: Clusters
     clusters_fingerprint: str
+    corrected_fingerprint: str
+    corrected: frozenset[int]
     rows: np.ndarray
     objects: ShownObjects | None
     image_names: tuple[str, ...]

@@ -9,20 +9,24 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops, ImageFilter
 
-from fastcomus.backends.interface import Backend
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.images.found import UnreadableImage
-from fastcomus.report.findings import Findings
+from fastcomus.report.findings import Findings, ShownObjects
+from fastcomus.report.page_folder import PageFolder
 from fastcomus.store.masks import get_mask_path, read_class_map
-from fastcomus.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 THUMBNAIL = 112  # pixels, both sides
 PICTURE = 320  # pixels, the longer side
 _QUALITY = 78  # of JPEG
+_WHITE, _DARK = (255, 255, 255), (20, 20, 20)
 _MARGIN = 0.08  # of the box's longer side, around a thumbnail
 _FILL, _EDGE = 130, 255  # opacity of a mask and of its outline
 _COLOURS = 127  # of a palette with 0 for background, and two entries for each colour
@@ -96,7 +100,7 @@ def draw_images(
     work: Sequence[ImageWork],
     found: Findings,
     colours: np.ndarray,
-    target: RunFolder,
+    target: PageFolder,
     backend: Backend,
     workers: int,
     on_image: Callable[[int], None],
@@ -120,20 +124,13 @@ def draw_images(
         yield drawn
 
 
-def _draw(found: Findings, colours: np.ndarray, target: RunFolder, backend: Backend, work: ImageWork) -> DrawnImage:
-    assert found.objects is not None
+def _draw(found: Findings, colours: np.ndarray, target: PageFolder, backend: Backend, work: ImageWork) -> DrawnImage:
     try:
-        pixels = backend.decode(found.objects.root / work.name, found.config.embed.max_pixels)
+        size = _draw_photograph(found, target, backend, work)
     except UnreadableImage as error:
         return DrawnImage(work, error=str(error))
-    image = Image.fromarray(pixels)
-    for row in work.objects:
-        _write(target, get_thumbnail_file(row), _encode_jpeg(_crop_thumbnail(image, found.objects.boxes[row])))
     if work.number is None:
         return DrawnImage(work)
-    small = image.copy()
-    small.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    _write(target, get_picture_file(work.number), _encode_jpeg(small))
     labels: list[tuple[int, ...] | None] = []
     for iteration in found.iterations:
         mask = get_mask_path(f"iteration-{iteration}", work.name)
@@ -143,13 +140,49 @@ def _draw(found: Findings, colours: np.ndarray, target: RunFolder, backend: Back
         class_map = read_class_map(found.folder, mask)
         labels.append(tuple((np.unique(class_map[class_map > 0]).astype(int) - 1).tolist()))
         dropped = {cluster for cluster in range(len(colours)) if found.names.is_dropped(cluster)}
-        overlay = _encode_overlay_png(class_map, small.size, colours, dropped)
+        overlay = _encode_overlay_png(class_map, size, colours, dropped)
         _write(target, get_overlay_file(work.number, iteration), overlay)
-    return DrawnImage(work, small.size, tuple(labels))
+    return DrawnImage(work, size, tuple(labels))
 
 
-def _crop_thumbnail(image: Image.Image, box: np.ndarray) -> Image.Image:
-    """Cut out a square around a box, moved to lie inside the image as far as it can."""
+def _draw_photograph(found: Findings, target: PageFolder, backend: Backend, work: ImageWork) -> tuple[int, int]:
+    """Write the thumbnails and the small photograph of an image; return its size, or (0, 0) without one.
+
+    The image is not read where they are there already.
+    """
+    assert found.objects is not None
+    picture = None if work.number is None else get_picture_file(work.number)
+    files = [get_thumbnail_file(row) for row in work.objects] + [picture] * (picture is not None)
+    kept = [target.keep_picture(file) for file in files if file]  # each of them, so that all are marked
+    if all(kept):
+        return _read_size(target, picture) if picture else (0, 0)
+    image = Image.fromarray(backend.decode(found.objects.root / work.name, found.config.embed.max_pixels))
+    for row in work.objects:
+        _write(target, get_thumbnail_file(row), _encode_thumbnail(found.objects, row, image))
+    if picture is None:
+        return (0, 0)
+    image.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+    _write(target, picture, encode_jpeg(image))
+    return image.size
+
+
+def _read_size(target: PageFolder, picture: str) -> tuple[int, int]:
+    with Image.open(target.resolve_file(picture)) as image:
+        return image.size
+
+
+def _encode_thumbnail(objects: ShownObjects, row: int, image: Image.Image) -> bytes:
+    return encode_jpeg(crop_thumbnail(image, objects.boxes[row], objects.decode_mask(row)))
+
+
+def crop_thumbnail(image: Image.Image, box: np.ndarray, mask: np.ndarray) -> Image.Image:
+    """Cut out a square around an object, moved to lie inside the image as far as it can, with the object's outline.
+
+    Args:
+        image: The photograph, RGB.
+        box: (4,) x0, y0, x1, y1 in pixels, half-open.
+        mask: (H, W) bool, the object.
+    """
     x0, y0, x1, y1 = (int(value) for value in box)
     longest = max(x1 - x0, y1 - y0)
     # The ends of a long object are left out rather than showing grey bars beside the image.
@@ -163,11 +196,22 @@ def _crop_thumbnail(image: Image.Image, box: np.ndarray) -> Image.Image:
     scale = THUMBNAIL / side
     width, height = (max(1, round((inside[i + 2] - inside[i]) * scale)) for i in (0, 1))
     part = image.resize((width, height), Image.Resampling.BILINEAR, box=inside, reducing_gap=2)
+    if mask.shape == (image.height, image.width):  # else the photograph was changed since
+        shape = Image.fromarray(mask.astype(np.uint8) * 255).resize(part.size, Image.Resampling.BILINEAR, box=inside)
+        part = _draw_outline(part, shape.point(lambda value: 255 * (value > 127)))
     if part.size == (THUMBNAIL, THUMBNAIL):
         return part
     square = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (128, 128, 128))
     square.paste(part, ((THUMBNAIL - part.width) // 2, (THUMBNAIL - part.height) // 2))
     return square
+
+
+def _draw_outline(picture: Image.Image, shape: Image.Image) -> Image.Image:
+    """Draw a white line just inside of a shape (0 or 255) and a dark one around it, to be seen on every colour."""
+    for colour, far, near in ((_DARK, ImageFilter.MaxFilter(3), None), (_WHITE, None, ImageFilter.MinFilter(3))):
+        outer, inner = (shape if one is None else shape.filter(one) for one in (far, near))
+        picture.paste(colour, mask=ImageChops.difference(outer, inner))
+    return picture
 
 
 def _encode_overlay_png(class_map: np.ndarray, size: tuple[int, int], colours: np.ndarray, dropped: set[int]) -> bytes:
@@ -197,12 +241,13 @@ def _encode_overlay_png(class_map: np.ndarray, size: tuple[int, int], colours: n
     return stream.getvalue()
 
 
-def _encode_jpeg(image: Image.Image) -> bytes:
+def encode_jpeg(image: Image.Image) -> bytes:
+    """Encode a picture of the report."""
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=_QUALITY)
     return stream.getvalue()
 
 
-def _write(target: RunFolder, name: str, content: bytes) -> None:
+def _write(target: PageFolder, name: str, content: bytes) -> None:
     with target.replace_file(name) as path:
         path.write_bytes(content)

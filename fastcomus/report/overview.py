@@ -82,7 +82,7 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
     networks = []
     if found.objects:
         networks = [
-            ("objects found by", "masks of your own" if config.embed.masks else config.embed.saliency),
+            ("objects found by", "masks of your own" if config.embed.masks else _name_saliency(found)),
             ("embedded by", config.embed.encoder),
         ]
     if curves:
@@ -103,6 +103,15 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
         changed=_list_changed_settings(found),
         toml=escape_invalid_utf8(to_toml(config)),
     )
+
+
+def _name_saliency(found: Findings) -> str:
+    """Return what found the objects; where that was chosen automatically, what it was."""
+    saliency = found.config.embed.saliency
+    if saliency != "auto":
+        return saliency
+    made_by = str((found.folder.read_manifest("objects") or {}).get("saliency", saliency))
+    return "a network that these photographs taught" if made_by.startswith("saliency/") else made_by
 
 
 def escape_invalid_utf8(text: str) -> str:

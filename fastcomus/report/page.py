@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from bokeh.plotting import figure
 
 _HERE = Path(__file__).parent
-_ASSETS = ("report.css", "report.js", "naming.js", "image_pages.js")
+VERSION = "data/version.js"  # read again and again by an open page, which thus learns that there is more
+_ASSETS = ("report.css", "report.js", "naming.js", "gallery.js", "live.js", "image_pages.js")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Page:
         scores: None where nothing was evaluated.
         confusion: None where no masks were evaluated.
         figures: Bokeh's plots by the id of the element that holds them.
+        version: Fingerprint of all that the page shows.
     """
 
     found: Findings
@@ -51,6 +53,7 @@ class Page:
     scores: ScoreTable | None
     confusion: ConfusionTable | None
     figures: Mapping[str, figure]
+    version: str
 
 
 def write_page(target: RunFolder, page: Page) -> None:
@@ -75,6 +78,8 @@ def _collect_facts(page: Page) -> dict[str, Any]:
     """Collect what the page's scripts need."""
     found = page.found
     return {
+        "version": page.version,
+        "newestScript": VERSION,
         "clusters": len(page.cards),
         "fingerprint": found.clusters_fingerprint,
         "names": {str(cluster): name for cluster, name in found.names.given.items()},

@@ -5,27 +5,34 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fastcomus.backends.interface import Backend
+import numpy as np
+
 from fastcomus.progress import show_progress
 from fastcomus.report.cluster_cards import make_cluster_cards
 from fastcomus.report.colours import choose_cluster_colours, parse_rgb
 from fastcomus.report.embedding_map import plot_embedding_map, project_to_plane
 from fastcomus.report.findings import Findings
+from fastcomus.report.gallery import compare_objects, write_gallery
 from fastcomus.report.image_files import DrawnImage, draw_images, get_thumbnail_file, plan_image_work
 from fastcomus.report.image_pages import write_image_data
 from fastcomus.report.overview import make_overview
-from fastcomus.report.page import Page, write_page
+from fastcomus.report.page import VERSION, Page, write_page
+from fastcomus.report.page_folder import PageFolder
 from fastcomus.report.plots import plot_training_curve
 from fastcomus.report.samples import choose_shown_images, sample_every_cluster
 from fastcomus.report.scores import build_confusion_table, build_score_table, plot_class_sizes
+from fastcomus.report.script_data import write_script
 from fastcomus.store.integrity import compute_file_digest
-from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 log = logging.getLogger("fastcomus")
 
-_LOOK = 1  # to be raised when the files of the report change, so that older reports are written again
+_LOOK = 2  # to be raised when the files of the report change, so that older reports are written again
 
 
 def write_report(found: Findings, backend: Backend, workers: int) -> Path:
@@ -43,14 +50,23 @@ def write_report(found: Findings, backend: Backend, workers: int) -> Path:
     if found.folder.is_current("report", stage):
         log.info("report: up to date, %s", index)
         return index
-    found.folder.begin("report", stage)
-    target = RunFolder(found.folder.resolve_file("report"))
+    target = PageFolder(found.folder.resolve_file("report"))
+    with target.refresh(stage):
+        _write_pages(found, stage, target, backend, workers)
+    log.info("report: open %s", index)
+    return index
+
+
+def _write_pages(found: Findings, stage: str, target: PageFolder, backend: Backend, workers: int) -> None:
     settings, clusters = found.config.report, found.clusters
     colours = choose_cluster_colours(len(clusters.sizes), found.names)
     cards = make_cluster_cards(found.rows, clusters, settings.samples)
-    on_map = sample_every_cluster(clusters.labels, settings.map_objects, found.config.seed)
+    kept = np.flatnonzero(clusters.labels >= 0)  # others are no objects
+    on_map = kept[sample_every_cluster(clusters.labels[kept], settings.map_objects, found.config.seed)]
     on_cards = [row for card in cards for row in (*card.core, *card.filtered)]
-    images = _draw(found, [*on_cards, *on_map.tolist()], on_cards, colours, target, backend, workers)
+    in_gallery = kept[sample_every_cluster(clusters.labels[kept], settings.gallery_objects, found.config.seed)]
+    drawn_rows = [*on_cards, *in_gallery.tolist()]
+    images = _draw(found, drawn_rows, on_cards, colours, target, backend, workers)
     pictures = write_image_data(target, images, len(found.iterations))
 
     log.info("report: placing %d objects on the map", len(on_map))
@@ -64,8 +80,12 @@ def write_report(found: Findings, backend: Backend, workers: int) -> Path:
             [found.names.get_label(cluster) for cluster in range(len(clusters.sizes))],
             [in_images[row] if in_images else f"row {row}" for row in on_map],
             [get_thumbnail_file(row) if row in has_thumbnail else "" for row in on_map],
+            on_map.tolist(),
         )
     }
+    if found.objects is not None:
+        likeness = compare_objects(found.rows, clusters, found.objects.images, found.config.seed, backend)
+        write_gallery(target, found, likeness, has_thumbnail)
     evaluations, curves = found.read_evaluations(), found.read_training_curves()
     if curves:
         figures["loss"] = plot_training_curve(curves, "loss", "loss")
@@ -83,11 +103,10 @@ def write_report(found: Findings, backend: Backend, workers: int) -> Path:
         scores=build_score_table(evaluations),
         confusion=build_confusion_table(evaluations, found.names),
         figures=figures,
+        version=stage,
     )
+    write_script(target, VERSION, "fastcomus.newest", {"version": stage, "iterations": len(found.iterations)})
     write_page(target, page)
-    found.folder.finish("report", stage)
-    log.info("report: open %s", index)
-    return index
 
 
 def _draw(
@@ -95,7 +114,7 @@ def _draw(
     objects: list[int],
     on_cards: list[int],
     colours: list[str],
-    target: RunFolder,
+    target: PageFolder,
     backend: Backend,
     workers: int,
 ) -> list[DrawnImage]:
@@ -106,7 +125,9 @@ def _draw(
     work = plan_image_work(
         sorted(set(objects)), found.objects.images, {name: number for number, name in enumerate(shown)}
     )
-    with show_progress("report", len(work), "images") as advance:
+    objects_fingerprint = (found.folder.read_manifest("objects") or {}).get("fingerprint")
+    drawn_from = compute_fingerprint(look=_LOOK, objects=objects_fingerprint, shown=shown)
+    with show_progress("report", len(work), "images") as advance, target.draw_pictures(drawn_from):
         drawn = list(draw_images(work, found, parse_rgb(colours), target, backend, workers, advance))
     for image in drawn:
         if image.error:
@@ -121,6 +142,8 @@ def _compute_report_fingerprint(found: Findings) -> str:
         look=_LOOK,
         config=asdict(found.config),
         device=found.device,
+        corrected=found.corrected_fingerprint,
+        timed=sorted(found.seconds),
         stages=[(found.folder.read_manifest(stage) or {}).get("fingerprint") for stage in stages],
         scores=[compute_file_digest(file) for file in scores if file.exists()],
         names=found.names.given,

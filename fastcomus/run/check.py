@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastcomus.config import Config
 from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.networks.registry import check_name
+from fastcomus.run.workplace import Workplace
 
 
-def check_run(config: Config, images: Images, truth: Path | str, classes: Path | str) -> ImageList:
+def check_run(at: Workplace, images: Images, truth: Path | str, classes: Path | str) -> ImageList:
     """List the images, and check what later stages need of the settings, of `extend` and of the truth.
 
     Raises:
@@ -18,8 +18,9 @@ def check_run(config: Config, images: Images, truth: Path | str, classes: Path |
     """
     from fastcomus.evaluation.truth.read import read_truth
 
+    found = find_listed_images(images)  # first, since the settings may have to seek weights
+    config = at.config
     check_name(config.train.backbone)
-    found = find_listed_images(images)
     if config.train.extend:
         find_listed_images(config.train.extend)
     if truth:

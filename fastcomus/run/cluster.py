@@ -6,37 +6,31 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fastcomus.backends.choose import select
 from fastcomus.clusters.checks import check_count
-from fastcomus.clusters.cluster import suggest_counts
-from fastcomus.clusters.count import SuggestedCounts
-from fastcomus.clusters.files import read_clusters, read_names, write_clusters, write_names
-from fastcomus.clusters.kept_graph import GraphKeeper
-from fastcomus.clusters.labels import Clusters
-from fastcomus.clusters.names import carry_names
+from fastcomus.clusters.files import read_clusters, read_names, write_clusters
+from fastcomus.clusters.shown_tables import write_shown_tables
 from fastcomus.config import Config
-from fastcomus.errors import InputError
-from fastcomus.interruption import reach_safe_point
-from fastcomus.progress import count, show_progress
+from fastcomus.progress import count
+from fastcomus.run.carrying import carry_words, note_clusters
 from fastcomus.run.clustered_input import Embeddings, Graph, read_given, read_rows, take_given
 from fastcomus.run.contents import (
     read_clusters_manifest,
-    read_skipped,
 )
 from fastcomus.run.keywords import ClusterOptions
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
-from fastcomus.store.masks import get_mask_path, write_class_map
-from fastcomus.store.objects_table import iterate_shards, read_shards
-from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.objects_table import read_shards
 from fastcomus.store.sealed_json import compute_fingerprint
 from fastcomus.store.shelf import exchange
+
+if TYPE_CHECKING:
+    from fastcomus.clusters.count import SuggestedCounts
+    from fastcomus.clusters.labels import Clusters
 
 log = logging.getLogger("fastcomus")
 
@@ -60,18 +54,20 @@ def cluster(
     whole = compute_fingerprint(
         config=asdict(config.cluster), seed=config.seed, source=given.source, **given.collect_facts()
     )
+    if folder.read_manifest("clusters"):
+        carry_words(folder)  # which a kill may have left to be done
     if folder.is_current("clusters", whole):
-        clusters = read_clusters(folder)
-        log.info("cluster: up to date, %d objects in %d clusters", len(clusters.labels), len(clusters.sizes))
+        manifest = read_clusters_manifest(folder)
+        log.info("cluster: up to date, %d objects in %d clusters", manifest["objects"], manifest["k"])
     else:
-        before = _read_named_clusters(folder, given.source)
+        note_clusters(folder)
         if folder.read_manifest("clusters"):
             log.info("cluster: the clusters that were there are put aside; fastcomus history lists them")
         if exchange(folder, whole):
-            clusters = read_clusters(folder)
-            log.info("cluster: found again, %d objects in %d clusters", len(clusters.labels), len(clusters.sizes))
-            _finish(at, clusters, whole, given.has_images)
-            return clusters
+            carry_words(folder)
+            manifest = read_clusters_manifest(folder)
+            log.info("cluster: found again, %d objects in %d clusters", manifest["objects"], manifest["k"])
+            return _finish(at, given.has_images)
         folder.begin("clusters", whole)
         found, facts = given.cluster(config, at.backend, folder, chosen_engine, whole)
         clusters = found.clusters
@@ -83,19 +79,19 @@ def cluster(
         facts.update(config=asdict(config.cluster), seed=config.seed, embeddings=file, **given.collect_facts())
         folder.finish("clusters", whole, **facts, **found.collect_facts())
         log.info("cluster: %d objects in %d clusters of %d to %d", objects, len(sizes), sizes[-1], sizes[0])
-        if before is not None:
-            _carry_names(folder, *before, clusters)
-    _finish(at, clusters, whole, given.has_images)
-    return clusters
+        carry_words(folder)
+    return _finish(at, given.has_images)
 
 
 @stage()
 def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, Any]) -> SuggestedCounts:
     """Find the number of clusters by every criterion and write a page about them; see `Run.suggest_k`."""
+    rows, source = read_rows(at.folder, embeddings)
+    config = with_settings(at.config, {"cluster": settings})
+    from fastcomus.clusters.cluster import suggest_counts
+    from fastcomus.clusters.kept_graph import GraphKeeper
     from fastcomus.report.count_page import write_count_page
 
-    config = with_settings(at.config, {"cluster": settings})
-    rows, source = read_rows(at.folder, embeddings)
     check_count(replace(config.cluster, k=0, method="spectral"), rows)
     if at.folder.read_state() is None:  # else what was asked for here is not remembered
         at.remember(at.config)
@@ -133,53 +129,19 @@ def cluster_rows(
     Raises:
         InputError: If the rows, the graph or a setting cannot be used.
     """
+    from fastcomus.backends.choose import select
+
     config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}})
     return take_given(embeddings, graph, config.cluster).cluster(config, select(device))[0].clusters
 
 
-def _finish(at: Workplace, clusters: Clusters, whole: str, has_images: bool) -> None:
+def _finish(at: Workplace, has_images: bool) -> Clusters:
+    """Write the tables and class maps that people look at."""
+    clusters = read_clusters(at.folder)
+    write_shown_tables(at.folder, read_names(at.folder, read_clusters_manifest(at.folder)))
     if has_images:
-        _write_cluster_masks(at, clusters, whole)
+        from fastcomus.run.cluster_masks import write_cluster_masks
+
+        write_cluster_masks(at)
     count(objects=len(clusters.labels), clusters=len(clusters.sizes))
-
-
-def _read_named_clusters(folder: RunFolder, source: str) -> tuple[dict[int, str], np.ndarray] | None:
-    """Return the names of the clusters that are there and their labels (N,), where they are of the same objects."""
-    manifest = folder.read_manifest("clusters")
-    if manifest is None or manifest["source"] != source:
-        return None
-    try:
-        given = dict(read_names(folder, manifest).given)
-    except InputError:  # names of other clusters
-        return None
-    return (given, read_clusters(folder).labels) if given else None
-
-
-def _carry_names(folder: RunFolder, given: dict[int, str], before: np.ndarray, clusters: Clusters) -> None:
-    """Give new clusters the names that most of their objects had."""
-    carried = carry_names(given, before, clusters.labels)
-    manifest = read_clusters_manifest(folder)
-    for cluster, (name, share) in carried.items():
-        log.info("cluster: %d keeps the name %s, which %.0f %% of its objects had", cluster, name, 100 * share)
-    if carried:
-        write_names(folder, manifest, {cluster: name for cluster, (name, _) in carried.items()})
-    if lost := sorted(set(given.values()) - {name for name, _ in carried.values()}):
-        log.warning("cluster: no cluster is clearly %s any more; such names stay in the history", ", ".join(lost))
-
-
-def _write_cluster_masks(at: Workplace, clusters: Clusters, follows: str) -> None:
-    """Write iteration 0: the class maps of the clusters themselves (step 8)."""
-    from fastcomus.segmentation.pseudo_masks import assemble_class_maps
-
-    whole, folder = compute_fingerprint(follows=follows), at.folder
-    if folder.is_current("iteration-0", whole):
-        return
-    folder.begin("iteration-0", whole)
-    skipped = read_skipped(folder)
-    with show_progress("cluster masks", len(clusters.labels) + len(skipped), "images") as advance:
-        parts = iterate_shards(folder, ["image", "width", "height", "score", "mask"])
-        for class_map in assemble_class_maps(parts, clusters.labels, skipped, at.backend):
-            write_class_map(folder, get_mask_path("iteration-0", class_map.image), class_map.labels)
-            advance(1)
-            reach_safe_point()
-    folder.finish("iteration-0", whole, follows=follows)
+    return clusters

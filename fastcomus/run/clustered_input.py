@@ -7,28 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import csr_array
 
-from fastcomus.backends.interface import Backend
 from fastcomus.clusters.checks import check_count, check_graph_count
-from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_graph
-from fastcomus.clusters.graph import take_graph
-from fastcomus.clusters.kept_graph import GraphKeeper
-from fastcomus.clusters.sampled import choose_sample_size, cluster_sample, fit_sample, join_labels
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
 from fastcomus.run.contents import read_embedding_rows, read_objects_fingerprint
 from fastcomus.run.engines.work import Engine
-from fastcomus.run.labelling import label_rows
 from fastcomus.store.embeddings import check_embeddings, fingerprint_embeddings, read_embeddings
-from fastcomus.store.graphs import read_graph
 from fastcomus.store.row_blocks import ArrayRows, RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from fastcomus.backends.interface import Backend
+    from fastcomus.clusters.cluster import Clustered
 
 log = logging.getLogger("fastcomus")
 
@@ -74,6 +72,13 @@ class GivenRows:
         Returns:
             The clusters with graph and eigenmaps (of the sample), and what the manifest holds of the sample.
         """
+        # Only now, since what these import takes longer than to see that there is nothing to cluster.
+        from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_graph
+        from fastcomus.clusters.graph import take_graph
+        from fastcomus.clusters.kept_graph import GraphKeeper
+        from fastcomus.clusters.sampled import cluster_sample, fit_sample, join_labels
+        from fastcomus.run.labelling import check_rows, label_rows
+
         if self.graph is not None:
             return cluster_graph(take_graph(self.graph), self.rows, config.cluster, config.seed, backend), {}
         source = compute_fingerprint(source=self.source, sample=self.sample) if self.sample else self.source
@@ -84,6 +89,7 @@ class GivenRows:
         if folder is None or engine is None:
             clusters = cluster_sample(self.blocks, self.sample, config.cluster, config.seed, backend)
             return Clustered(clusters), {}
+        check_rows(self.blocks, engine)
         fitted = fit_sample(self.blocks, self.sample, config.cluster, config.seed, backend, keeper)
         parts = label_rows(folder, "clusters", self.blocks, fitted.labeller, engine, fingerprint)
         clusters = join_labels(fitted, parts, self.blocks.count, config.cluster.filter)
@@ -126,6 +132,8 @@ def take_given(embeddings: ArrayLike | None, graph: Graph, config: ClusterConfig
         return _take_rows(ArrayRows(rows), lambda: (rows, ""), graph, config)
     if graph is None:
         raise InputError("give embeddings or a graph; got neither.")
+    from fastcomus.store.graphs import read_graph
+
     own, digest = read_graph(graph)
     check_graph_count(config, own.shape[0], None)
     return GivenRows(None, own, source=digest, digest=digest)
@@ -144,10 +152,14 @@ def _take_rows(
 ) -> GivenRows:
     """Read all rows by `read`, unless a sample of them is to be fitted."""
     if graph is not None:
+        from fastcomus.store.graphs import read_graph
+
         own, digest = read_graph(graph)
         rows, source = read()
         check_graph_count(config, own.shape[0], rows)
         return GivenRows(rows, own, source=source, digest=digest)
+    from fastcomus.clusters.sampled import choose_sample_size
+
     size = choose_sample_size(config, blocks.count) if blocks.count >= 2 else blocks.count
     if size < blocks.count:
         return GivenRows(None, blocks=blocks, sample=size)

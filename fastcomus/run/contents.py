@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.clusters.files import read_names
+from fastcomus.clusters.files import read_corrected_manifest, read_names
 from fastcomus.clusters.named_masks import ClassMaps
 from fastcomus.errors import InputError
 from fastcomus.images.listing import open_root
@@ -20,6 +21,8 @@ from fastcomus.store.objects_table import count_shard_rows, iterate_shards, read
 from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.shelf import list_kept
+
+log = logging.getLogger("fastcomus")
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ def open_image_source(at: Workplace) -> ImageSource:
 
 
 def read_clusters_manifest(folder: RunFolder) -> dict[str, Any]:
-    """Return the manifest of the clusters; raise InputError where there are none."""
-    manifest = folder.read_manifest("clusters")
+    """Return the manifest of the clusters as corrected (`read_corrected_manifest`); InputError where there are none."""
+    manifest = read_corrected_manifest(folder)
     if manifest is None and not folder.path.exists():
         raise InputError(f"there is no run folder {folder.path}; run fastcomus run FOLDER, or check --run.")
     if manifest is None:
@@ -105,15 +108,30 @@ def open_clustered_rows(folder: RunFolder, clusters: Mapping[str, Any]) -> RowBl
 
 
 def list_iterations(folder: RunFolder) -> list[int]:
-    """Return the iterations whose masks follow from today's clusters, [0, 1, ...]; raise InputError if none do."""
-    follows = read_clusters_manifest(folder)["fingerprint"]
-    done: list[int] = []
-    while (manifest := folder.read_manifest(f"iteration-{len(done)}")) and manifest["follows"] == follows:
-        follows = manifest["fingerprint"]
+    """Return the iterations whose masks follow from today's clusters, [0, 1, ...]; raise InputError if none do.
+
+    Networks that were trained before the last corrections count, unless these took clusters away.
+    """
+    clusters, first = read_clusters_manifest(folder), folder.read_manifest("iteration-0")
+    if first is None or first["follows"] != clusters["corrected"]:
+        mending = "cluster" if first and clusters["fingerprint"] in (first["follows"], first.get("found")) else ""
+        mending = mending or "embed, then fastcomus cluster"
+        raise InputError(f"there are no masks in {folder.path}; run fastcomus {mending}.")
+    done, follows = [0], {first["fingerprint"], *first.get("earlier", [])}
+    while (manifest := folder.read_manifest(f"iteration-{len(done)}")) and manifest["follows"] in follows:
+        if manifest["k"] > clusters["k"]:
+            break
+        follows = {manifest["fingerprint"]}
         done.append(len(done))
-    if not done:
-        raise InputError(f"there are no masks in {folder.path}; run fastcomus embed, then fastcomus cluster.")
     return done
+
+
+def warn_of_corrections(folder: RunFolder, iteration: int) -> None:
+    """Say so where the network of an iteration was trained before the last corrections."""
+    first, trained = (folder.read_manifest(f"iteration-{one}") or {} for one in (0, 1))
+    if iteration and trained.get("follows") != first.get("fingerprint"):
+        told = "note: the network of iteration %d does not know the last corrections; run fastcomus train."
+        log.warning(told, iteration)
 
 
 def choose_trained_iteration(folder: RunFolder, wanted: int | None) -> int:
@@ -123,15 +141,18 @@ def choose_trained_iteration(folder: RunFolder, wanted: int | None) -> int:
         trained = [name for name, kept in list_kept(folder).items() if kept.read_manifest("iteration-1")]
         back = f", or go back to clusters that have a network: fastcomus history --use {trained[-1]}" if trained else ""
         raise InputError(f"no network has been trained on the clusters in {folder.path}; run fastcomus train{back}.")
-    return _choose_among(done, wanted)
+    chosen = _choose_among(done, wanted)
+    warn_of_corrections(folder, chosen)
+    return chosen
 
 
 def select_class_maps(at: Workplace, wanted: int | None) -> tuple[ClassMaps, ImageSource]:
     """Return the named class maps of iteration `wanted`, or of the last one for None, and their images."""
     chosen = _choose_among(list_iterations(at.folder), wanted)
+    warn_of_corrections(at.folder, chosen)
     source = open_image_source(at)
     names = read_names(at.folder, read_clusters_manifest(at.folder))
-    return ClassMaps(at.folder, chosen, source.names, names, at.backend, at.workers), source
+    return ClassMaps(at.folder, chosen, source.names, names, at.workers), source
 
 
 def _choose_among(done: list[int], wanted: int | None) -> int:

@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastcomus.backends.interface import Backend
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError
 from fastcomus.images.found import ImageList
@@ -23,13 +22,12 @@ from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.images.stamps import stamp_file, stamp_images
 from fastcomus.interruption import reach_safe_point
-from fastcomus.networks.encoders import load_encoder
 from fastcomus.networks.registry import check_name
-from fastcomus.objects.embedding import ObjectShard, embed_shards, list_lost_images
 from fastcomus.objects.saliency.methods import METHODS, check_saliency, load_proposer
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import read_skipped
 from fastcomus.run.engines.work import Loaded, Stored
+from fastcomus.run.own_network import mark_saliency, obtain_saliency, shorten_saliency
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
@@ -42,6 +40,10 @@ from fastcomus.store.objects_table import (
     write_shard,
 )
 from fastcomus.store.sealed_json import compute_fingerprint
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
+    from fastcomus.objects.embedding import ObjectShard
 
 log = logging.getLogger("fastcomus")
 
@@ -66,16 +68,18 @@ def embed(
     at: Workplace, images: Images, replace: bool = False, *, engine: str, address: str, settings: Mapping[str, Any]
 ) -> Embedded:
     """Find and embed the objects of `images`; see `Run.embed`."""
-    config = with_settings(at.config, {"embed": settings})
-    chosen_engine, chosen, folder = at.choose_engine(engine, address), config.embed, at.folder
+    chosen_engine, folder = at.choose_engine(engine, address), at.folder
     found = find_listed_images(images)
+    config = with_settings(at.config, {"embed": settings})
+    chosen = config.embed
     check_names(found.names, folder.path)
     check_saliency(chosen, found.names)
     check_name(chosen.encoder)
     if not replace:
         _refuse_other_images(at, found)
 
-    shards = _cut_into_shards(found, chosen)
+    mark = mark_saliency(found, config)
+    shards = _cut_into_shards(found, dataclasses.replace(chosen, saliency=mark))
     whole = _fingerprint_all(shards, found)
     parts = read_part_digests(folder)
     missing = [one for one in shards if not has_shard(folder, one.index, one.fingerprint, parts.get(one.index, ""))]
@@ -84,8 +88,12 @@ def embed(
         log.info("embed: up to date, %d images", len(found.names))
         return _count_embedded(at, len(found.names))
 
+    chosen = dataclasses.replace(chosen, saliency=obtain_saliency(mark, found, config, at))
+
     def store(made: EmbeddedShard) -> None:
         shard = shards[made.index]
+        from fastcomus.objects.embedding import list_lost_images
+
         if lost := list_lost_images(made.shard.skipped):  # the next run must look for them again
             shard = dataclasses.replace(shard, fingerprint=compute_fingerprint(shard=shard.fingerprint, lost=lost))
             shards[made.index] = shard
@@ -102,7 +110,8 @@ def embed(
             reach_safe_point()
     listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
     skipped = pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA)
-    finish_shards(folder, len(shards), skipped, _fingerprint_all(shards, found))
+    found_by = shorten_saliency(chosen.saliency, folder)
+    finish_shards(folder, len(shards), skipped, _fingerprint_all(shards, found), saliency=found_by)
     embedded = _count_embedded(at, len(found.names))
     log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
     _log_skipped(at)
@@ -136,6 +145,9 @@ class EmbedWork:
 
     def load(self, backend: Backend, workers: int) -> Loaded[ShardOfImages, EmbeddedShard]:
         """See `engines.work.Work.load`."""
+        from fastcomus.networks.encoders import load_encoder
+        from fastcomus.objects.embedding import embed_shards
+
         config = self.config
         proposer = load_proposer(config, backend.device)
         encoder = load_encoder(

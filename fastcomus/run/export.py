@@ -18,9 +18,9 @@ log = logging.getLogger("fastcomus")
 @stage(writes=False)
 def export(at: Workplace, format_name: str, output: Path | str, iteration: int | None, transfer: str) -> Path:
     """Write the masks of an iteration with their images in a new folder; see `Run.export`."""
+    masks, source = select_class_maps(at, iteration)
     from fastcomus.exports.export import Transfer, export_masks
 
-    masks, source = select_class_maps(at, iteration)
     target = Path(output or at.folder.path / f"exports/iteration-{masks.iteration}-{format_name}")
     how = Transfer(source.root, transfer, at.config.embed.max_pixels)
     written = export_masks(format_name, masks, how, target)
@@ -29,7 +29,7 @@ def export(at: Workplace, format_name: str, output: Path | str, iteration: int |
     return target
 
 
-@stage()
+@stage(writes=False)
 def export_onnx(at: Workplace, output: Path | str, iteration: int | None) -> Path:
     """Write the network of an iteration as an ONNX file; see `Run.export`."""
     from fastcomus.segmentation.onnx import check_onnx, write_onnx

@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from fastcomus.clusters.files import read_names
+from fastcomus.clusters.files import read_corrected_manifest, read_names
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
 from fastcomus.run.contents import list_iterations
@@ -69,7 +69,7 @@ def change_history(at: Workplace, use: str, delete: str) -> None:
 
 
 def _describe(folder: RunFolder, is_present: bool) -> PastClusters:
-    manifest = folder.read_manifest("clusters") or {}
+    manifest = read_corrected_manifest(folder) or {}
     config, usual = manifest["config"], asdict(ClusterConfig())
     settings = {field.name: config[field.name] for field in fields(ClusterConfig) if field.name in config}
     files = (file for place in list_made_of_clusters(folder) for file in [place, *place.rglob("*")])

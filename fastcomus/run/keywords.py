@@ -13,6 +13,8 @@ class SaliencySettings(TypedDict, total=False):
     """See `SaliencyConfig`."""
 
     priors: str
+    max_images: int
+    least_images: int
     refine_backbone: str
     confident_share: float
     refine_epochs: int
@@ -118,6 +120,7 @@ class ReportSettings(TypedDict, total=False):
 
     map_objects: int
     shown_images: int
+    gallery_objects: int
     samples: int
 
 

@@ -6,11 +6,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from fastcomus.backends.interface import Backend
 from fastcomus.clusters.files import read_names
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.config import Config
@@ -19,19 +16,18 @@ from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.interruption import reach_safe_point
-from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import choose_trained_iteration, read_clusters_manifest
 from fastcomus.run.engines.work import Engine, Loaded, Stored
 from fastcomus.run.predicted_folder import PredictedFolder
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.segmentation.class_scores import Prediction
-from fastcomus.segmentation.files import load_segmenter
-from fastcomus.segmentation.predicted_files import encode_predicted_files
-from fastcomus.segmentation.prediction import predict_and_write
 from fastcomus.settings import with_settings
 from fastcomus.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
+    from fastcomus.segmentation.class_scores import Prediction
 
 log = logging.getLogger("fastcomus")
 
@@ -49,11 +45,11 @@ def predict(
     settings: Mapping[str, Any],
 ) -> Path:
     """Label images with the newest network and return the folder of masks; see `Run.predict`."""
-    config = with_settings(at.config, {"predict": settings})
     chosen_engine = at.choose_engine(engine, address)
     newest = choose_trained_iteration(at.folder, None)
     names = read_names(at.folder, read_clusters_manifest(at.folder))
     found = find_listed_images(images)
+    config = with_settings(at.config, {"predict": settings})
     target = RunFolder(output or at.folder.path / "predictions")
     check_names(found.names, target.path)
     work = PredictWork(
@@ -147,6 +143,12 @@ class PredictWork:
 
     def load(self, backend: Backend, workers: int) -> Loaded[Window, PredictedFiles]:
         """See `engines.work.Work.load`."""
+        import torch
+
+        from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
+        from fastcomus.segmentation.files import load_segmenter
+        from fastcomus.segmentation.prediction import predict_and_write
+
         segmenter = with_folded_batch_norms(load_segmenter(RunFolder(self.run), self.iteration), torch.uint8)
 
         def label(
@@ -168,6 +170,8 @@ class PredictWork:
 
     def _encode_files(self, prediction: Prediction) -> PredictedFiles:
         """Make the files of an image; called by several threads."""
+        from fastcomus.segmentation.predicted_files import encode_predicted_files
+
         image, error = prediction.image, prediction.error
         if error is not None:
             return PredictedFiles(image, skipped=Skipped(image, error.reason, error.detail))

@@ -9,7 +9,6 @@ from typing import Any
 from fastcomus.images.found import LOST, ImageList, Skipped
 from fastcomus.images.stamps import stamp_images
 from fastcomus.segmentation.predicted_files import list_prediction_files
-from fastcomus.segmentation.prediction import WINDOW
 from fastcomus.store.integrity import seal_json
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint, read_sealed
@@ -29,6 +28,8 @@ class PredictedFolder:
     def __init__(
         self, folder: RunFolder, found: ImageList, settings: Mapping[str, Any], classes: Mapping[str, Any]
     ) -> None:
+        from fastcomus.segmentation.prediction import WINDOW  # once the images are known to be there: it loads torch
+
         self._folder, self._found = folder, found
         self._settings, self._classes = settings, classes
         names, stamps = found.names, stamp_images(found, found.names, None)

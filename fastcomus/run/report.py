@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastcomus.clusters.corrections import settle_corrections
 from fastcomus.clusters.files import read_clusters, read_names
+from fastcomus.config import Config
+from fastcomus.errors import InputError
 from fastcomus.progress import count
 from fastcomus.report.findings import Findings, ShownObjects
 from fastcomus.report.shown_names import ShownNames
-from fastcomus.report.write import write_report
 from fastcomus.run.contents import (
     list_iterations,
     open_image_source,
@@ -23,21 +26,27 @@ from fastcomus.run.contents import (
 from fastcomus.run.stage import read_stage_seconds, stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
+from fastcomus.store.corrections import read_corrections
 from fastcomus.store.objects_table import read_shards
 
+log = logging.getLogger("fastcomus")
 
-@stage()
+
+@stage(writes=False)
 def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
-    """Write the report and return its first page; see `Run.report`."""
-    config, folder = with_settings(at.config, {"report": settings}), at.folder
-    manifest = read_clusters_manifest(folder)
+    """Write the report and return its first page, also while another process trains; see `Run.report`."""
+    folder, manifest = at.folder, read_clusters_manifest(at.folder)
+    config = with_settings(at.config, {"report": settings})
+    from fastcomus.report.write import write_report  # only now: what it imports takes seconds
+
     names = ShownNames(read_names(folder, manifest))
     rows, objects = read_clustered_rows(folder, manifest), None
     if manifest["images"]:
-        source, table = open_image_source(at), read_shards(folder, ["image", "x0", "y0", "x1", "y1"])
+        columns = ["image", "x0", "y0", "x1", "y1", "mask", "height", "width"]
+        source, table = open_image_source(at), read_shards(folder, columns).combine_chunks()
         boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
-        objects = ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes)
-    at.remember(config)
+        objects = ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes, table)
+    _remember(at, config)
     found = Findings(
         folder=folder,
         config=config,
@@ -46,6 +55,8 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
         seconds=read_stage_seconds(folder),
         clusters=read_clusters(folder),
         clusters_fingerprint=manifest["fingerprint"],
+        corrected_fingerprint=manifest["corrected"],
+        corrected=frozenset(settle_corrections(read_corrections(folder))),
         rows=rows,
         objects=objects,
         image_names=source.names if objects else (),
@@ -55,3 +66,14 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     )
     count(objects=len(rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
     return write_report(found, at.backend, at.workers)
+
+
+def _remember(at: Workplace, config: Config) -> None:
+    """Remember settings of the report, unless another process writes to the run folder just now."""
+    if config == at.config and at.folder.read_state() is not None:
+        return
+    try:
+        with at.hold_folder():
+            at.remember(config)
+    except InputError:
+        log.info("report: another process writes here, so that the settings are not remembered")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import Images
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
+from fastcomus.run.looking import Looking
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import with_settings
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from fastcomus.clusters.count import SuggestedCounts
     from fastcomus.clusters.labels import Clusters
-    from fastcomus.clusters.names import ClusterNames
     from fastcomus.evaluation.class_maps import Evaluation
     from fastcomus.evaluation.image_labels import LabelEvaluation
     from fastcomus.run import keywords
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from fastcomus.run.history import PastClusters
 
 
-class Run:
+class Run(Looking):
     """One run folder and the commands on it: `embed`, `cluster`, `train`, `predict`, ..., or all in order by `run`.
 
     Every command takes settings by the names of its dataclass in `config.py`, and they are remembered in the folder.
@@ -72,7 +71,7 @@ class Run:
 
     def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Lay `settings` ({"cluster": {"k": 14}, ...}) over those of the run."""
-        self.workplace.config = with_settings(self.config, settings)
+        self.workplace.lay_over(settings)
 
     def embed(
         self,
@@ -107,9 +106,10 @@ class Run:
             output: File to copy the checkpoint to; by default it stays in the run folder.
             **settings: See `config.SaliencyConfig`.
         """
+        found = find_listed_images(images)
         from fastcomus.run.train_saliency import train_saliency
 
-        return train_saliency(self.workplace, images, output, settings=settings)
+        return train_saliency(self.workplace, found, output, settings=settings)
 
     def objects(self) -> pa.Table:
         """Return what `embed` found, a row for each object: image, box, area, score, mask, embedding."""
@@ -119,18 +119,23 @@ class Run:
         self,
         embeddings: Path | ArrayLike | None = None,
         graph: Any = None,
+        *,
+        engine: str = "local",
+        address: str = "",
         **settings: Unpack[keywords.ClusterSettings],
     ) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own (steps 4 to 7); of objects, write class maps, too.
 
         Args:
-            embeddings: Rows to cluster instead: an array (N, D), an .npy file, or Parquet with a column `embedding`.
+            embeddings: Rows to cluster instead: (N, D), an .npy file, or Parquet with a column `embedding`.
             graph: Links between the objects: an .npz file of SciPy's or a matrix, see `fastcomus.cluster`.
+            engine: As for `embed`, with `address`; objects beyond a sample (`fit_on`) are shared.
+            address: See `engine`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """
         from fastcomus.run.cluster import cluster
 
-        return cluster(self.workplace, embeddings, graph, settings=settings)
+        return cluster(self.workplace, embeddings, graph, engine=engine, address=address, settings=settings)
 
     def suggest_k(
         self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
@@ -145,21 +150,8 @@ class Run:
 
         return suggest_k(self.workplace, embeddings, settings=settings)
 
-    def name(self, names: Mapping[int, str] | Path | str | None = None) -> ClusterNames:
-        """Give clusters names, and return all; `predict`, `evaluate`, `assign` and `export` go by them.
-
-        Args:
-            names: Names by cluster, {3: "cat"}, laid over those that are there, or a names.toml, which replaces them.
-                Equal names merge clusters, and "-" drops one into the background. None changes nothing.
-        """
-        from fastcomus.run.name import name
-
-        return name(self.workplace, names)
-
     def history(self, use: str = "", delete: str = "") -> list[PastClusters]:
-        """List the clusters made in this run folder, the present ones first.
-
-        Other settings of `cluster` put them aside with all that was made of them; the earlier settings find them again.
+        """List the clusters made in this run folder: the present ones, then those put aside by other settings.
 
         Args:
             use: Id of clusters to go back to, with their networks, masks, names and scores.
@@ -176,11 +168,12 @@ class Run:
 
         The first iteration learns the clusters' class maps of images that passed the filter, each later one the maps of
         the network before it, with the images of `extend`. Started by torchrun or srun, processes train it together.
+        A report that is there is written anew after each iteration.
         Takes the settings of `config.TrainConfig` and `config.PredictConfig`, and returns the last iteration's folder.
         """
         from fastcomus.run.train import train
 
-        return train(self.workplace, settings=settings)
+        return train(self.workplace, settings=settings, then=self._get_refresh())
 
     def predict(
         self,
@@ -216,6 +209,8 @@ class Run:
         *,
         embeddings: Path | str = "",
         masks: Path | str = "",
+        engine: str = "local",
+        address: str = "",
         **settings: Unpack[keywords.AssignSettings],
     ) -> Path:
         """Put new objects into the clusters that are there; return assigned.parquet with their clusters and novelty.
@@ -225,11 +220,14 @@ class Run:
             output: Folder for assigned.parquet; by default `assigned` in the run folder.
             embeddings: New rows: an .npy file, or a Parquet file with a column `embedding`.
             masks: Folder of object masks of the new images, where the run had masks of its own.
+            engine: As for `embed`, with `address`.
+            address: See `engine`.
             **settings: See `config.AssignConfig`.
         """
         from fastcomus.run.assign import assign
 
-        return assign(self.workplace, images, output, embeddings=embeddings, masks=masks, settings=settings)
+        where = {"engine": engine, "address": address}
+        return assign(self.workplace, images, output, embeddings=embeddings, masks=masks, settings=settings, **where)
 
     def evaluate(
         self,
@@ -262,7 +260,7 @@ class Run:
         """Write the masks of an iteration with their images in the format of another tool.
 
         Args:
-            format: "coco", "voc", "yolo" or "labelme"; "onnx" writes the network (`segmentation.onnx.LabelledImages`).
+            format: One of `exports.export.FORMATS` such as "coco"; "onnx" writes the network instead.
             output: New folder to write, which is returned; by default exports/iteration-N-FORMAT in the run folder. For
                 "onnx" a file, by default segmenter.onnx in the run folder.
             iteration: Iteration whose masks to take; by default the last.
@@ -274,14 +272,14 @@ class Run:
             return export_onnx(self.workplace, output, iteration)
         return export(self.workplace, format, output, iteration, transfer)
 
-    def report(self, **settings: Unpack[keywords.ReportSettings]) -> Path:
-        """Write pages for a browser and return the first; takes the settings of `config.ReportConfig`."""
-        from fastcomus.run.report import report
-
-        return report(self.workplace, settings=settings)
-
     def run(
-        self, images: Images, truth: Path | str = "", classes: Path | str = "", *, replace: bool = False
+        self,
+        images: Images,
+        truth: Path | str = "",
+        classes: Path | str = "",
+        *,
+        replace: bool = False,
+        report: bool = False,
     ) -> list[Evaluation | LabelEvaluation]:
         """Run `embed`, `cluster` and `train` in order, skipping what is up to date.
 
@@ -290,10 +288,13 @@ class Run:
             truth: As for `evaluate`, whose results are returned for each iteration; "" scores nothing.
             classes: As for `evaluate`.
             replace: As for `embed`.
+            report: Write the report as soon as there are clusters, and anew after each iteration.
         """
         with self.workplace.hold_folder():
-            self.embed(check_run(self.config, images, truth, classes), replace=replace)
+            self.embed(check_run(self.workplace, images, truth, classes), replace=replace)
             self.cluster()
             scores = [self.evaluate(truth, classes, 0)] if truth else []  # bad truth and names are told before training
+            if report:
+                self.report()
             self.train()
             return scores + [self.evaluate(truth, classes, one) for one in list_iterations(self.folder)[1:] if truth]

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from fastcomus.backends.read_ahead import take_decoded_counts
 from fastcomus.errors import InputError
 from fastcomus.progress import collect_counts
 from fastcomus.run.workplace import Workplace
@@ -59,9 +58,9 @@ def stage(writes: bool = True) -> Callable[[Command[Given, Result]], Command[Giv
                 with collect_counts() as (counts, decoded):
                     result = command(at, *arguments, **options)
                 seconds = time.monotonic() - started
-                decoded.update(take_decoded_counts(at.backend))
+                decoded.update(at.take_decoded_counts())
                 _log_decoded(name, decoded)
-                log_stage(name, seconds, counts, str(at.backend.device))
+                log_stage(name, seconds, counts, at.describe_device())
                 if at.folder.writer.is_held and at.folder.written > written:
                     taken = read_stage_seconds(at.folder)
                     added = {**taken, name: round(taken.get(name, 0.0) + seconds, 3)}

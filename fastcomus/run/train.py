@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from fastcomus.clusters.files import read_clusters
 from fastcomus.config import STAGES, TrainConfig
+from fastcomus.errors import InputError
 from fastcomus.images.listing import find_listed_images
 from fastcomus.images.names import check_names
 from fastcomus.images.stamps import stamp_images
 from fastcomus.networks.registry import check_name
 from fastcomus.progress import count
+from fastcomus.run.cluster_masks import write_cluster_masks
 from fastcomus.run.contents import (
     ImageSource,
     check_source,
@@ -22,30 +27,38 @@ from fastcomus.run.contents import (
     read_clusters_manifest,
     read_objects_fingerprint,
 )
-from fastcomus.run.iteration import measure_agreement, run_iteration
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.pseudo_masks import select_training_images
-from fastcomus.segmentation.samples import Sample
 from fastcomus.settings import with_settings
 from fastcomus.store.masks import get_mask_path
+from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
+
+if TYPE_CHECKING:
+    from fastcomus.segmentation.samples import Sample
 
 log = logging.getLogger("fastcomus")
 
 
 @stage()
-def train(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
-    """Train the iterations that are not up to date and return the last one's folder; see `Run.train`."""
+def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], object] | None = None) -> Path:
+    """Train the iterations that are not up to date and return the last one's folder; see `Run.train`.
+
+    `then` is called after each of them by the first process; its InputError is told and ends nothing.
+    """
     folder = at.folder
-    config = with_settings(at.config, _sort_by_stage(settings, "train", "predict"))
     clusters, source = read_clusters_manifest(folder), open_image_source(at)
+    config = with_settings(at.config, _sort_by_stage(settings, "train", "predict"))
     check_source(folder, clusters, read_objects_fingerprint(folder))
+    if at.processes.is_first:
+        write_cluster_masks(at)
     list_iterations(folder)
     check_name(config.train.backbone)
     sources = [source, *_find_more_images(folder, config.train)]
     at.remember(config)
+    from fastcomus.run.iteration import measure_agreement, run_iteration  # only now: it takes seconds
 
     follows = str((folder.read_manifest("iteration-0") or {})["fingerprint"])
     samples = _select_samples(folder, source)
@@ -54,12 +67,21 @@ def train(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
         for iteration in range(1, config.train.iterations + 1):
             follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
             count(iterations=1)
+            if then is not None and at.processes.is_first:
+                _refresh(then)
             if iteration > 1 and config.train.stop_agreement:
                 agreement = measure_agreement(iteration, sources, at)
                 log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
                 if agreement >= config.train.stop_agreement:
                     break
     return folder.path / f"iteration-{iteration}"
+
+
+def _refresh(then: Callable[[], object]) -> None:
+    try:
+        then()
+    except InputError as error:
+        log.warning("report: %s", error)
 
 
 def _find_more_images(folder: RunFolder, config: TrainConfig) -> list[ImageSource]:
@@ -74,8 +96,11 @@ def _find_more_images(folder: RunFolder, config: TrainConfig) -> list[ImageSourc
 
 def _select_samples(folder: RunFolder, source: ImageSource) -> list[Sample]:
     """Return the images that the filter lets through, with the class maps of their clusters."""
-    rows = folder.read_table("clusters/clusters.parquet", ["image", "is_core"])
-    core = select_training_images(rows["image"].to_pylist(), rows["is_core"].to_numpy(zero_copy_only=False))
+    from fastcomus.segmentation.samples import Sample
+
+    images, clusters = read_shards(folder, ["image"])["image"], read_clusters(folder)
+    kept = clusters.labels >= 0  # what a person said is no object counts for nothing
+    core = select_training_images(images.filter(pa.array(kept)).to_pylist(), clusters.is_core[kept])
     return [Sample(source.root / name, get_mask_path("iteration-0", name)) for name in core]
 
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastcomus.backends import choose
 from fastcomus.config import Config
 from fastcomus.errors import InputError, suggest_path
 from fastcomus.images.addresses import is_url
 from fastcomus.images.roots import ImageRoot
 from fastcomus.networks.registry import is_supervised
-from fastcomus.objects.saliency.methods import METHODS
+from fastcomus.objects.saliency.methods import AUTO, METHODS
 from fastcomus.processes import detect_process_group
 from fastcomus.run.engines.choose import choose_engine
 from fastcomus.run.engines.several_devices import parse_devices
 from fastcomus.run.engines.work import Engine
 from fastcomus.run.preset import choose_preset
-from fastcomus.settings import resolve, to_dict
+from fastcomus.settings import resolve, to_dict, with_settings
 from fastcomus.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 log = logging.getLogger("fastcomus")
 
@@ -32,8 +35,7 @@ class Workplace:
 
     Attributes:
         folder: The run folder on disk.
-        config: The settings as they are remembered; `remember` replaces them.
-        backend: The device on which heavy operations run.
+        backend: The device on which heavy operations run; loaded when it is first asked for.
         workers: Threads that read images, at least 1.
         processes: The processes that train together; one, unless torchrun or srun started several.
         images: The root of the images that were embedded, as a path or an address; "" where there are none.
@@ -53,22 +55,68 @@ class Workplace:
         self.processes = detect_process_group()
         self._wanted_device = device
         self._devices = parse_devices(device)
-        for other in self._devices[1:]:
-            choose.resolve_device(other)
-        self.backend = choose.select(self.processes.choose_device(self._devices[0]))
+        if set(self._devices) - {"auto", "cpu"}:  # those are there; importing torch to look for others takes a second
+            from fastcomus.backends.choose import resolve_device
+
+            for one in self._devices:
+                resolve_device(one)
         if workers is not None and workers < 0:
             raise InputError(f"workers must be at least 1, or 0 for one per core; got {workers}.")
         self._asked_workers = workers or None
         self.workers = workers or os.cpu_count() or 1
         state = self.folder.read_state() or {}
         self.images = _locate_images(str(images), state.get("images", ""))
-        self.config = resolve(state.get("config"), preset, seed, settings or {}, choose_preset)
+        self._resolve_given = partial(resolve, state.get("config"), preset, seed, settings or {})
+        self._laid_over: list[Mapping[str, Any]] = []
+        self._resolve(_presume_preset)
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings as they are remembered; seeking weights for the preset auto takes up to three seconds."""
+        return self._resolve(choose_preset)
+
+    def lay_over(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Lay settings over those of the run; InputError where one cannot be."""
+        if "config" in self.__dict__:
+            self.config = with_settings(self.config, settings)
+        else:
+            self._laid_over.append(settings)
+            self._resolve(_presume_preset)
+
+    def check_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise InputError unless settings can be laid over those of the run."""
+        with_settings(self._resolve(_presume_preset), settings)
+
+    def _resolve(self, choose: Callable[[], str]) -> Config:
+        config = self._resolve_given(choose)
+        for settings in self._laid_over:
+            config = with_settings(config, settings)
+        return config
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The device on which heavy operations run, loaded when first asked for: importing torch takes a second."""
+        from fastcomus.backends import choose
+
+        return choose.select(self.processes.choose_device(self._devices[0]))
+
+    def describe_device(self) -> str:
+        """Name the device that was worked on: the CPU where nothing has asked for the backend so far."""
+        return str(self.backend.device) if "backend" in self.__dict__ else "cpu"
+
+    def take_decoded_counts(self) -> dict[str, int]:
+        """Count the images that were decoded since the last call; see `BatchDecoder.take_counts`."""
+        if "backend" not in self.__dict__:
+            return {}
+        from fastcomus.backends.read_ahead import take_decoded_counts
+
+        return take_decoded_counts(self.backend)
 
     def choose_engine(self, name: str, address: str) -> Engine:
         """Return the engine `name`, "local" or "ray" at `address`; nothing is loaded or started yet."""
         cores = os.cpu_count() or 1
         return choose_engine(
-            name, address, self._wanted_device, self._devices, self.backend, self._asked_workers, cores
+            name, address, self._wanted_device, self._devices, lambda: self.backend, self._asked_workers, cores
         )
 
     def hold_folder(self) -> AbstractContextManager[None]:
@@ -91,16 +139,38 @@ class Workplace:
             self.images = str(images.resolve() if isinstance(images, Path) else images)
         if not self.processes.is_first:
             return
-        networks = {config.embed.encoder, config.train.backbone, *_find_saliency_networks(config)}
+        stored = self.folder.read_state() or {}
+        same = stored.get("images") == self.images and stored.get("config") == to_dict(config)
+        if same and config.embed.saliency != AUTO:
+            return  # what is told of the networks holds, and finding out again could import timm
+        networks = {config.embed.encoder, config.train.backbone, *self._find_saliency_networks(config)}
         supervised = sorted(name for name in networks if is_supervised(name))
         notes = [f"{name} was trained with human labels (ImageNet's classes)." for name in supervised]
         state = {"images": self.images, "config": to_dict(config), "notes": notes if self.images else []}
-        stored = self.folder.read_state() or {}
         if {"format": stored.get("format"), **state} != stored:
             self.folder.write_state(state)
         for note in state["notes"]:
             if note not in stored.get("notes", []):
                 log.warning("note: %s", note)
+
+    def _find_saliency_networks(self, config: Config) -> set[str]:
+        """Return the networks that find the objects; most methods have none, and then nothing heavy is imported."""
+        saliency = config.embed.saliency
+        if config.embed.masks or (saliency in METHODS and not saliency.startswith("basnet")):
+            return set()
+        if saliency == AUTO:
+            if not any(self.folder.path.glob("saliency/network-*.safetensors")):
+                return set()
+            refined_by = {config.saliency.refine_backbone} if config.saliency.refine_epochs else set()
+            return {config.saliency.network, *refined_by} - {"basnet"}
+        from fastcomus.objects.saliency.network_map import find_networks_behind
+
+        return find_networks_behind(saliency)
+
+
+def _presume_preset() -> str:
+    """Return a preset with which settings can be checked before it is known which one auto takes."""
+    return "offline"
 
 
 def _locate_images(moved: str, remembered: str) -> str:
@@ -113,12 +183,3 @@ def _locate_images(moved: str, remembered: str) -> str:
         near = suggest_path(Path(moved)) or "."
         raise InputError(f"--images must be the folder that holds the images now; there is no {moved}{near}")
     return str(Path(moved).resolve())
-
-
-def _find_saliency_networks(config: Config) -> set[str]:
-    """Return the networks that find the objects; most methods have none, and then nothing heavy is imported."""
-    if config.embed.masks or (config.embed.saliency in METHODS and not config.embed.saliency.startswith("basnet")):
-        return set()
-    from fastcomus.objects.saliency.network_map import find_networks_behind
-
-    return find_networks_behind(config.embed.saliency)

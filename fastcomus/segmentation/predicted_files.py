@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from fastcomus.clusters.names import ClusterNames
-from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.store.masks import encode_class_map, get_mask_file_name, make_voc_palette
+
+if TYPE_CHECKING:
+    from fastcomus.segmentation.class_scores import Prediction
 
 _OVERLAY_QUALITY = 90  # of JPEG
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.backends.interface import Backend, LabelledMasks
 from fastcomus.store.objects_table import decode_mask
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,9 @@ def assemble_class_maps(
     """Make a class map of every readable image: object pixels get cluster + 1, all others 0.
 
     Objects that the filter left out are drawn as well: the filter only decides which images train
-    (`select_training_images`). Where masks overlap, the object of higher score wins. `parts`: the objects, those of one
-    image together and in one part; `labels`: (N,), their clusters; `skipped`: images without an object.
+    (`select_training_images`). Those with a negative label, which are no objects, are left out. Where masks overlap,
+    the object of higher score wins. `parts`: the objects, those of one image together and in one part; `labels`: (N,),
+    their clusters; `skipped`: images without an object.
 
     Yields:
         The maps of images with objects in their order, then those of images without.
@@ -44,13 +48,16 @@ def assemble_class_maps(
 
 def _assemble_part(part: pa.Table, labels: np.ndarray, backend: Backend) -> Iterator[ClassMap]:
     """Draw the maps of one part, as many at once as suits the backend."""
+    from fastcomus.backends.interface import LabelledMasks
+
     table = part.select(["image", "width", "height", "score", "mask"]).to_pydict()
     images = table["image"]
     starts = [i for i in range(len(images)) if i == 0 or images[i] != images[i - 1]]
     names: list[str] = []
     waiting: list[LabelledMasks] = []
     for start, end in pairwise([*starts, len(images)]):
-        rows = sorted(range(start, end), key=lambda i: (table["score"][i], i))
+        kept = (i for i in range(start, end) if labels[i] >= 0)
+        rows = sorted(kept, key=lambda i: (table["score"][i], i))
         shape = (table["height"][start], table["width"][start])
         masks = [decode_mask(table["mask"][i], *shape) for i in rows]
         names.append(images[start])

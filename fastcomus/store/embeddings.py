@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.sparse import issparse
 
-from fastcomus.errors import InputError, get_first_line
+from fastcomus.errors import InputError, get_first_line, suggest_path
 from fastcomus.store.integrity import compute_file_digest
 
 _HELD_BYTES = 2**30  # of embeddings in memory; more are left in a file
@@ -31,6 +29,8 @@ def extract_embeddings(table: pa.Table) -> np.ndarray:
         raise InputError(f"the column embedding must hold lists of numbers; it holds {kind}.")
     if len(column) == 0:
         return np.empty((0, 0), np.float32)
+    import pyarrow.compute as pc  # a sixth of a second, which who has no embeddings need not wait for
+
     if column.null_count or pc.count_distinct(pc.list_value_length(column)).as_py() > 1:
         raise InputError("every row of the column embedding must hold the same number of values.")
     values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
@@ -109,6 +109,9 @@ def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
                 raise InputError(f"{file} has no column embedding; it has {', '.join(names)}.")
             rows = extract_embeddings(pq.read_table(file, columns=["embedding"]))
         return rows, compute_file_digest(file)
+    except FileNotFoundError as error:
+        near = suggest_path(file) or "; give an .npy file or Parquet with a column embedding."
+        raise InputError(f"the embeddings {file} do not exist{near}") from error
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
@@ -149,7 +152,7 @@ def check_embeddings(embeddings: Any) -> np.ndarray:
     Raises:
         InputError: If they are not such numbers.
     """
-    if issparse(embeddings):
+    if hasattr(embeddings, "tocsr"):  # of SciPy's, which is not imported to find out
         raise InputError("embeddings must be dense; got a sparse matrix. Give embeddings.toarray().")
     if hasattr(embeddings, "detach"):  # a tensor, which may need gradients, lie on a device or be of bfloat16
         embeddings = embeddings.detach().float().cpu()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
@@ -89,7 +90,7 @@ def write_shard(folder: RunFolder, index: int, objects: pa.Table, skipped: pa.Ta
     folder.write_table(_name_part(index), objects.replace_schema_metadata(metadata))
 
 
-def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint: str) -> None:
+def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint: str, **facts: str) -> None:
     """Write skipped.parquet and the manifest of `objects`, and remove surplus parts.
 
     Args:
@@ -97,6 +98,7 @@ def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint:
         count: Number of parts.
         skipped: Rows of SKIPPED_SCHEMA that come before what the parts skipped.
         fingerprint: Digest of the settings and images of the whole stage.
+        **facts: What else the manifest holds.
     """
     rows = skipped.to_pylist()
     for index in range(count):
@@ -108,7 +110,7 @@ def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint:
             folder.remove(f"objects/{part.name}")
     folder.write_table("objects/skipped.parquet", pa.Table.from_pylist(rows, schema=skipped.schema))
     digests = {name: compute_file_digest(folder.resolve_file(f"objects/{name}")) for name in sorted(wanted)}
-    folder.finish("objects", fingerprint, parts=digests, skipped=len(rows))
+    folder.finish("objects", fingerprint, parts=digests, skipped=len(rows), **facts)
 
 
 def count_shard_rows(folder: RunFolder) -> int:
@@ -140,6 +142,35 @@ def iterate_shards(folder: RunFolder, columns: list[str] | None = None) -> Itera
         raise InputError(f"there are no objects in {folder.path}; run fastcomus embed FOLDER first.")
     for name, digest in manifest["parts"].items():
         yield folder.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
+
+
+def read_whole_images(folder: RunFolder, rows: Collection[int], columns: list[str]) -> tuple[pa.Table, np.ndarray]:
+    """Read all objects of the images that hold some of them; other parts are not touched.
+
+    Args:
+        folder: The run.
+        rows: Rows of objects.
+        columns: The columns to read, `image` among them.
+
+    Returns:
+        The rows of all objects of these images, and their places (M,) among all objects, ascending.
+
+    Raises:
+        InputError: There are no parts, or one is damaged.
+    """
+    wanted, first = np.array(sorted(rows), np.int64), 0
+    tables, places = [], []
+    parts = (folder.read_manifest("objects") or {}).get("parts", {})
+    for name, digest in parts.items():
+        count = folder.read_checked(f"objects/{name}", pq.read_metadata).num_rows
+        here = wanted[(wanted >= first) & (wanted < first + count)] - first
+        if len(here):
+            part = folder.read_table(f"objects/{name}", columns, digest).replace_schema_metadata(None)
+            chosen = pc.is_in(part["image"], part["image"].take(pa.array(here)).combine_chunks())
+            tables.append(part.filter(chosen))
+            places.append(first + np.flatnonzero(chosen.to_numpy(zero_copy_only=False)))
+        first += count
+    return pa.concat_tables(tables), np.concatenate(places)
 
 
 def _name_part(index: int) -> str:

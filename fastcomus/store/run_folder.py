@@ -121,6 +121,19 @@ class RunFolder(Folder):
         except OSError as error:
             raise build_write_error(manifest, error) from error
 
+    def replace_table(self, stage: str, name: str, table: pa.Table) -> None:
+        """Write another table in the place of one of a finished stage, whose digest in the manifest follows.
+
+        The manifest knows the table that was there as well: after a kill either may lie there.
+        """
+        with self.replace_file(f"{stage}/{name}") as path:
+            pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+            manifest = self.read_manifest(stage) or {}
+            files = dict(manifest.get("files", {}))
+            before = {**manifest.get("before", {}), name: compute_file_digest(self.resolve_file(f"{stage}/{name}"))}
+            files[name] = compute_file_digest(path)
+            self.write_json(f"{stage}/manifest.json", seal_json({**manifest, "files": files, "before": before}))
+
     def read_table(self, name: str, columns: list[str] | None = None, digest: str = "") -> pa.Table:
         """Read a Parquet file after checking its digest.
 
@@ -130,9 +143,13 @@ class RunFolder(Folder):
             digest: The SHA-256 (hex) that the file must have; by default the one in its stage's manifest.
         """
         self._check_digest(name, digest)
-        return self.read_checked(
-            name, lambda file: pq.read_table(file, columns=columns, page_checksum_verification=True)
-        )
+
+        def read(file: Path) -> pa.Table:
+            # Not by read_table, which imports pyarrow.dataset, and pandas where that is installed.
+            with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+                return opened.read(columns)
+
+        return self.read_checked(name, read)
 
     def read_array(self, name: str) -> np.ndarray:
         """Read an .npy file after checking its digest."""
@@ -157,10 +174,11 @@ class RunFolder(Folder):
     def _check_digest(self, name: str, digest: str = "") -> None:
         """Raise InputError if the file `name` has not this digest, by default the one in its stage's manifest."""
         stage, _, rest = name.partition("/")
-        wanted = digest or ((self.read_manifest(stage) or {}).get("files", {}).get(rest, "") if rest else "")
+        manifest = (self.read_manifest(stage) or {}) if rest and not digest else {}
+        wanted = {digest or manifest.get("files", {}).get(rest, ""), manifest.get("before", {}).get(rest, "")} - {""}
 
         def check(file: Path) -> None:
-            if wanted and compute_file_digest(file) != wanted:
+            if wanted and compute_file_digest(file) not in wanted:
                 raise Damaged("it is not what was written")
 
         self.read_checked(name, check)

@@ -9,12 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastcomus.errors import InputError, suggest_names
+from fastcomus.store.corrections import CORRECTIONS_FILE
 from fastcomus.store.folder import build_write_error
 from fastcomus.store.run_folder import RunFolder
 
 KEPT = "kept"
 _LEAVING, _RETURNING = ".leaving", ".returning"
-_MADE_OF_CLUSTERS = ("clusters", "names.toml", "iteration-*", "evaluation", "exports", "report", "tensorboard")
+_MADE_OF_CLUSTERS = (
+    *("clusters", "names.toml", CORRECTIONS_FILE, "iteration-*", "evaluation", "exports", "report", "tensorboard"),
+)
 
 
 def make_id(fingerprint: str) -> str:

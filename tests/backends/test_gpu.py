@@ -24,20 +24,21 @@ from conftest import TINY, Photographs, tree_bytes
 from cuda_on_cpu.cpu_kernels import CpuKernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from PIL import Image
 from skimage import data
 from sklearn.metrics import adjusted_rand_score
 
-from fastcomus.backends import choose, gpu
+from fastcomus.backends import choose, gpu, gpu_neighbors
+from fastcomus.backends.block_krylov import find_largest_eigenpairs
 from fastcomus.backends.centred_rows import CentredRows
-from fastcomus.backends.cpu import CpuBackend
 from fastcomus.backends.eigenpair_check import EigenpairError, refine_eigenpairs
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.interface import FoundObjects, LabelledMasks
+from fastcomus.backends.operations import list_operations
 from fastcomus.clusters.cluster import cluster_embeddings
 from fastcomus.clusters.eigenmaps import compute_eigenmaps
 from fastcomus.clusters.graph import build_knn_graph, drop_loops
+from fastcomus.errors import InputError
 from fastcomus.objects.saliency.network_map import SaliencyNetwork, save_network
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config
@@ -47,7 +48,7 @@ CPU = choose.select("cpu")
 MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def on_cpu(kernels: CpuKernels) -> GpuBackend:
     return GpuBackend(HOST, kernels=kernels)
 
@@ -55,22 +56,17 @@ def on_cpu(kernels: CpuKernels) -> GpuBackend:
 @pytest.fixture
 def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
     """Stand-ins for FAISS GPU and cuML; what they were asked for."""
-    asked: dict[str, list] = {"knn_gpu": [], "spectral_embedding": [], "KMeans": []}
+    asked: dict[str, list] = {"lists": [], "spectral_embedding": [], "KMeans": []}
 
     class Resources:
         pass
 
-    def knn_gpu(res, xq, xb, k, D=None, I=None, metric=1, device=-1, use_cuvs=False):  # type: ignore[no-untyped-def]  # noqa: E741, N803
-        assert isinstance(res, Resources) and device == 0
-        asked["knn_gpu"].append((len(xq), len(xb), k))
-        return faiss.knn(xq, xb, k)
-
     def index_cpu_to_gpu(provider, device, index):  # type: ignore[no-untyped-def]
         assert isinstance(provider, Resources) and device == 0
+        asked["lists"].append(index.nlist)
         return index
 
     monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
-    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", index_cpu_to_gpu, raising=False)
 
     def spectral_embedding(  # type: ignore[no-untyped-def]
@@ -209,25 +205,10 @@ def test_confusion_is_counted_on_the_device(on_cpu: GpuBackend) -> None:
 # -- neighbours ---------------------------------------------------------------------------------------------------
 
 
-def test_neighbours_are_those_of_the_cpu_backend(on_cpu: GpuBackend, libraries: dict[str, list]) -> None:
-    rows = np.random.default_rng(0).normal(5, 1, (400, 16)).astype(np.float32)
-    rows[10:14] = rows[9]  # equal rows: each is itself first
-    found, expected = on_cpu.find_neighbors(rows, 7, 1.0, 0), CPU.find_neighbors(rows, 7, 1.0, 0)
-    assert found.indices.dtype == np.int32 and found.recall == 1 and libraries["knn_gpu"] == [(400, 400, 7)]
-    assert (found.indices[:, 0] == np.arange(400)).all()
-    distinct = np.setdiff1d(np.arange(400), np.arange(9, 14))
-    assert (np.sort(found.indices[distinct]) == np.sort(expected.indices[distinct])).mean() > 0.999
-    assert (np.sort(found.indices[9:14, 1:5]) < 14).all()
-    queries = np.random.default_rng(1).normal(5, 1, (30, 16)).astype(np.float32)
-    for one, other in zip(on_cpu.find_nearest(queries, rows, 4), CPU.find_nearest(queries, rows, 4), strict=True):
-        assert one.dtype == other.dtype and (one == other).all()
-    assert on_cpu.find_neighbors(rows[:1], 1, 1.0, 0).indices.tolist() == [[0]]
-
-
 def test_many_rows_go_through_inverted_lists_to_the_recall_asked_for(
     kernels: CpuKernels, libraries: dict[str, list], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "_ROWS_PER_LIST", 100)
+    monkeypatch.setattr(gpu_neighbors, "_ROWS_PER_LIST", 100)
     rows = np.random.default_rng(0).normal(0, 1, (3000, 12)).astype(np.float32)
     backend = GpuBackend(HOST, kernels=kernels, all_pairs_rows=1000)
     found = backend.find_neighbors(rows, 10, 0.9, 0)
@@ -235,13 +216,13 @@ def test_many_rows_go_through_inverted_lists_to_the_recall_asked_for(
     hits = [len(set(a) & set(b)) for a, b in zip(found.indices.tolist(), exact.indices.tolist(), strict=True)]
     assert found.recall >= 0.9 and abs(np.mean(hits) / 10 - found.recall) < 0.04
     assert (found.indices[:, 0] == np.arange(3000)).all()
-    assert libraries["knn_gpu"] == [(300, 3000, 10)]  # the sample alone met all rows
+    assert libraries["lists"] == [30]
 
 
 def test_places_left_empty_are_no_neighbours() -> None:
     rows = CentredRows(np.arange(20, dtype=np.float32)[:, None] ** 2)
     found, farthest = np.array([[0, 1, -1, -1], [9, 8, 10, -1]]), np.array([1e9, 1e9], np.float32)
-    assert gpu._measure_search_recall(rows, np.array([0, 9]), found, farthest) == 3 / 6
+    assert gpu_neighbors.measure_search_recall(rows, np.array([0, 9]), found, farthest) == 3 / 6
 
 
 @pytest.fixture
@@ -310,28 +291,39 @@ def test_inverted_lists_stand_behind_cagra(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def bad(index_params, dataset, resources=None):  # type: ignore[no-untyped-def]
-        raise sys.modules["cuvs.common.exceptions"].CuvsException("out of memory")
+        raise sys.modules["cuvs.common.exceptions"].CuvsException("cluttered")
 
     if failure == "raises":
         monkeypatch.setattr(sys.modules["cuvs.neighbors.cagra"], "build", bad)
     else:
-        monkeypatch.setattr(gpu, "_CAGRA_WIDTHS", (64, 128))
+        monkeypatch.setattr(gpu_neighbors, "_CAGRA_WIDTHS", (64, 128))
     rows = np.random.default_rng(0).normal(0, 1, (3000, 12)).astype(np.float32)
     with caplog.at_level(logging.WARNING, "fastcomus"):
         found = GpuBackend(HOST, kernels=kernels, all_pairs_rows=1000).find_neighbors(rows, 10, 0.9, 0)
-    assert "FAISS's inverted lists take over" in caplog.text and found.recall >= 0.9
-    assert ("out of memory" in caplog.text) == (failure == "raises")
+    assert "cuvs is not used for neighbours by cuvs" in caplog.text and found.recall >= 0.9
+    assert ("cluttered" in caplog.text) == (failure == "raises") and libraries["lists"]
 
 
-@MANY
-@given(arrays.arrays(np.int64, (6, 4), elements=st.integers(-1, 5)))
-def test_own_row_comes_first_and_once_unless_it_filled_a_gap(found: np.ndarray) -> None:
-    first = gpu._put_own_first(found)
-    for row in range(6):
-        assert first[row, 0] == row
-        kept = [one for one in found[row] if one not in (row, -1)]
-        behind = [one for one in first[row, 1:] if one != row]
-        assert behind == kept[:3]
+@pytest.mark.parametrize("most", [1, 2_048])
+def test_torch_compares_all_pairs_where_the_lists_fail(
+    most: int,
+    kernels: CpuKernels,
+    libraries: dict[str, list],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Too few lists that may be searched, or an error of FAISS: both are told once."""
+    monkeypatch.setattr(gpu_neighbors, "_ROWS_PER_LIST", 10)
+    if most > 1:
+        monkeypatch.setattr(faiss, "StandardGpuResources", lambda: faiss.read_index("nowhere"))
+    else:
+        monkeypatch.setattr(gpu_neighbors, "_MOST_FOUND", 10)
+    rows = np.random.default_rng(0).normal(0, 1, (1500, 24)).astype(np.float32)
+    backend = GpuBackend(HOST, kernels=kernels, all_pairs_rows=1000)
+    for _ in range(2):
+        found = backend.find_neighbors(rows, 10, 0.95, 0)
+        assert found.recall >= 0.999
+    assert caplog.text.count("faiss is not used for neighbours by faiss") == 1
 
 
 # -- eigenvectors and clusters ------------------------------------------------------------------------------------
@@ -374,15 +366,31 @@ def test_wrong_eigenvectors_are_refused(graph: Any, spoil: Any, reason: str) -> 
         refine_eigenpairs(matrix, torch.from_numpy(np.ascontiguousarray(vectors)).float(), 0)
 
 
-def test_eigenmaps_by_cuml_are_the_cpu_backends(
-    on_cpu: GpuBackend, libraries: dict[str, list], graph: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def block_solver(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let graphs of 1,200 rows go to the block solver, which claims the residual that is put into the list."""
+    claimed: list[float] = []
+
+    def solve(*arguments: Any) -> Any:
+        found = find_largest_eigenpairs(*arguments)
+        return replace(found, residual=claimed[0]) if claimed else found
+
+    monkeypatch.setattr(gpu, "find_largest_eigenpairs", solve)
     monkeypatch.setattr(gpu, "SMALL_GRAPH_ROWS", 100)
+    return claimed
+
+
+def test_cumls_eigenvectors_stand_behind_the_block_solver(
+    on_cpu: GpuBackend, libraries: dict[str, list], graph: Any, block_solver: list[float]
+) -> None:
     affinity = graph[0]
-    found, expected = compute_eigenmaps(affinity, 6, 0, on_cpu), compute_eigenmaps(affinity, 6, 0, CPU)
-    assert libraries["spectral_embedding"] == [(1200, 1200)]
-    assert np.allclose(found.eigenvalues, expected.eigenvalues, atol=1e-5)
-    assert planted_subspace_distance(found.rows, expected.rows) < 1e-3
+    expected = compute_eigenmaps(affinity, 6, 0, CPU)
+    for residual in (None, 1e-2):
+        block_solver[:] = [residual] if residual else []
+        found = compute_eigenmaps(affinity, 6, 0, on_cpu)
+        assert libraries["spectral_embedding"] == ([(1200, 1200)] if residual else [])
+        assert np.allclose(found.eigenvalues, expected.eigenvalues, atol=1e-5)
+        assert planted_subspace_distance(found.rows, expected.rows) < 1e-3
 
 
 def planted_subspace_distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -392,11 +400,12 @@ def planted_subspace_distance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("failure", ["raises", "is wrong"])
-def test_our_own_solver_stands_behind_cuml(
+def test_bad_eigenvectors_of_cuml_are_refused(
     on_cpu: GpuBackend,
     libraries: dict[str, list],
     graph: Any,
     failure: str,
+    block_solver: list[float],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -406,11 +415,10 @@ def test_our_own_solver_stands_behind_cuml(
         return torch.ones((A.shape[0], n_components))
 
     monkeypatch.setattr(sys.modules["cuml.manifold"], "spectral_embedding", bad)
-    monkeypatch.setattr(gpu, "SMALL_GRAPH_ROWS", 100)
-    monkeypatch.setattr("fastcomus.backends.cpu.SMALL_GRAPH_ROWS", 100)
+    block_solver[:] = [1e-2]
     with caplog.at_level(logging.WARNING, "fastcomus"):
         found = compute_eigenmaps(graph[0], 6, 0, on_cpu)
-    assert "our own solver takes over" in caplog.text
+    assert "cuml is not used for eigenvectors" in caplog.text
     assert np.allclose(found.eigenvalues, compute_eigenmaps(graph[0], 6, 0, CPU).eigenvalues, atol=1e-4)
 
 
@@ -432,7 +440,8 @@ def test_kmeans_by_cuml_is_checked(
     monkeypatch.setattr(sys.modules["cuml.cluster"].KMeans, "fit", in_one_cluster)
     with caplog.at_level(logging.WARNING, "fastcomus"):
         labels, _ = on_cpu.run_kmeans(rows, 3, 10, 0)
-    assert "1 clusters instead of 3" in caplog.text and adjusted_rand_score(labels, truth) == 1
+    assert "cuml is not used for k-means" in caplog.text and "1 clusters instead of 3" in caplog.text
+    assert adjusted_rand_score(labels, truth) == 1
 
 
 def test_a_clustering_on_the_device_is_that_of_the_cpu(
@@ -446,7 +455,7 @@ def test_a_clustering_on_the_device_is_that_of_the_cpu(
     found = cluster_embeddings(rows, config, 0, on_cpu).clusters
     expected = cluster_embeddings(rows, config, 0, CPU).clusters
     assert adjusted_rand_score(found.labels, expected.labels) > 0.99
-    assert all(libraries.values())
+    assert libraries["KMeans"]
 
 
 def test_a_run_on_the_device_finds_what_one_on_the_cpu_finds(
@@ -475,7 +484,7 @@ def test_a_run_on_the_device_finds_what_one_on_the_cpu_finds(
     launched |= {"count_changes", "write_changes"}
     # A launch for every shard of 8 images.
     assert kernels.launched.count("crop_resize_uint8") == kernels.launched.count("assemble_masks_uint16") == 3
-    assert set(kernels.launched) == launched and libraries["knn_gpu"] and libraries["KMeans"]
+    assert set(kernels.launched) == launched and libraries["KMeans"]
     for mask in sorted((tmp_path / "cpu/iteration-0/masks").iterdir()):
         on_device = np.array(Image.open(tmp_path / "device/iteration-0/masks" / mask.name))
         assert ((np.array(Image.open(mask)) > 0) == (on_device > 0)).all()
@@ -544,33 +553,69 @@ def test_a_trained_network_on_the_device_labels_as_one_on_the_cpu_does(
 # -- the choice of a backend --------------------------------------------------------------------------------------
 
 
-def test_cuda_takes_the_gpu_backend_where_its_libraries_are(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_cuda_takes_the_gpu_backend_whatever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(gpu, "find_missing_libraries", lambda: ["cupy", "cuml"])
-    with caplog.at_level(logging.INFO, "fastcomus"):
-        backend = choose.select("cuda")
-    assert type(backend) is CpuBackend and backend.device == torch.device("cuda:1")
-    assert "Networks run on cuda:1, the rest on the CPU: the extra gpu lacks cupy, cuml." in caplog.text
-    monkeypatch.setattr(gpu, "find_missing_libraries", lambda: [])
-    for device, expected in (("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("auto", "cuda:1")):
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90a", "compute_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GeForce 1080")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    for device, expected, sharing in (("cuda", "cuda:1", 1), ("cuda:0", "cuda:0", 0), ("auto", "cuda:1", 1)):
         backend = choose.select(device)
         assert isinstance(backend, GpuBackend) and backend.device == torch.device(expected)
+        assert len(backend.sharing) == sharing
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    with pytest.raises(InputError, match=r"GeForce 1080 \(sm_61\) is too old .* begins at sm_75"):
+        choose.select("cuda")
 
 
-def test_libraries_that_are_not_there_are_named() -> None:
-    missing = gpu.find_missing_libraries()
-    assert set(missing) <= {"cupy", "cuml", "faiss-gpu"}
-    assert ("cupy" in missing) == (not any((Path(p) / "cupy").is_dir() for p in sys.path))
+def test_torch_alone_does_every_operation(
+    monkeypatch: pytest.MonkeyPatch, photographs: Photographs, tmp_path: Path
+) -> None:
+    """A run without any of the libraries, nor FAISS for CPUs, finds the same."""
+    monkeypatch.setattr(gpu, "is_installed", lambda library: False)
+    backend = GpuBackend(HOST)
+    runs = []
+    for name in ("cpu", "device"):
+        run = Run(tmp_path / name, preset="offline", device="cpu", settings={**TINY, "cluster": {"k": 3}})
+        if name == "device":
+            run.workplace.backend = backend
+            monkeypatch.setitem(sys.modules, "faiss", None)
+        run.embed(photographs.images)
+        runs.append((run, run.cluster()))
+    (by_cpu, clusters_by_cpu), (by_device, clusters_by_device) = runs
+    one, other = by_cpu.objects(), by_device.objects()
+    found = [name for name in one.column_names if name not in ("embedding", "score")]
+    assert one.select(found).equals(other.select(found)) and one.num_rows >= 24
+    assert adjusted_rand_score(clusters_by_cpu.labels, clusters_by_device.labels) == 1
+    assert not backend.refused
+
+
+def test_doctor_says_what_each_library_would_do() -> None:
+    def describe(*installed: str) -> dict[str, str]:
+        return {one.name: one.by for one in list_operations(True, lambda library: library in installed)}
+
+    alone = describe()
+    assert all("torch" in by for name, by in alone.items() if not name.startswith("QR"))
+    for library, operation, by in (
+        ("cupy", "masks, boxes, run lengths, crops", "CuPy"),
+        ("cuml", "k-means", "cuML"),
+        ("faiss", "neighbours, beyond a million rows", "FAISS"),
+        ("cuvs", "neighbours, beyond a million rows", "cuVS"),
+    ):
+        assert by in describe(library)[operation] and by not in alone[operation]
+
+
+def test_libraries_are_found_without_importing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not gpu.is_installed("faiss")  # this one is for CPUs
+    monkeypatch.delitem(sys.modules, "faiss")
+    assert not gpu.is_installed("faiss") and not gpu.is_installed("cuvs")
+    monkeypatch.setattr("importlib.metadata.packages_distributions", lambda: {"faiss": ["faiss-gpu"]})
+    assert gpu.is_installed("faiss") and "faiss" not in sys.modules
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available() or bool(gpu.find_missing_libraries()), reason="needs a CUDA device and the extra gpu"
-)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_real_thing_on_a_device() -> None:
     backend = choose.select("cuda")
     assert isinstance(backend, GpuBackend)
@@ -593,9 +638,7 @@ def test_the_real_thing_on_a_device() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.skipif(
-    not torch.cuda.is_available() or bool(gpu.find_missing_libraries()), reason="needs a CUDA device and the extra gpu"
-)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_embed_from_files_to_embeddings_on_a_device(
     compile: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

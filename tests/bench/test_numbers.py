@@ -39,8 +39,8 @@ def saliency_row(shown: str, method: str) -> list[Number]:
     rest = rf"\| {shown} \| [\d.]+ % \| 0\.(\d+) \| 0\.(\d+) \|"
     read = saliency(method)
     return [
-        Number("README.md", pattern, "saliency", lambda numbers: read(numbers)[:1]),
-        Number("README.md", rest, "saliency", lambda numbers: read(numbers)[1:], "{:.0f}"),
+        Number("docs/networks.md", pattern, "saliency", lambda numbers: read(numbers)[:1]),
+        Number("docs/networks.md", rest, "saliency", lambda numbers: read(numbers)[1:], "{:.0f}"),
     ]
 
 
@@ -48,7 +48,7 @@ def option_row(start: str, option: str, other: str, iteration: int) -> Number:
     def read(numbers: Any) -> list[float]:
         return [numbers[option]["seeds"]["0"][iteration] - numbers[other]["seeds"]["0"][iteration]]
 
-    return Number("README.md", rf"\| `{start}[^|]*\|[^|]*\| (-?[\d.]+) \|", "training_options-float32", read)
+    return Number("docs/training.md", rf"\| `{start}[^|]*\|[^|]*\| (-?[\d.]+) \|", "training_options-float32", read)
 
 
 def iou(numbers: Any, method: str) -> float:
@@ -75,20 +75,20 @@ NUMBERS = [
     *saliency_row("`background-prior`", "background-prior"),
     *saliency_row("`minimum-barrier`", "minimum-barrier"),
     *saliency_row("`absorbing-markov-chain`", "absorbing-markov-chain"),
-    Number("README.md", r"On (\d+)\s+photographs, trained on", "saliency", lambda n: [n["images"]], "{}"),
+    Number("docs/networks.md", r"On (\d+)\s+photographs, trained on", "saliency", lambda n: [n["images"]], "{}"),
     option_row("--weight-average", "one size", "no average of weights", 1),
     option_row("--min-confidence", "confidence of at least 0.7", "one size", 2),
     option_row("--schedule", "one size", "constant learning rate", 1),
     option_row("--flip", "two sizes, mirrored images", "one size", 1),
     option_row("--iterations 4", "until masks agree on 0.85", "one size", -1),
     Number(
-        "README.md",
+        "docs/training.md",
         r"`offline`, which sets most of them, varies by ([\d.]+)\.",
         "training_options",
         lambda n: [statistics.pstdev(scores[-1] for scores in n["preset"]["seeds"].values())],
     ),
     Number(
-        "README.md",
+        "docs/choices.md",
         r"of 14 classes they found (\d+), (\d+) and (\d+)",
         "cluster_count",
         lambda n: [n["rows"][0][name] for name in ("leiden", "modularity", "eigengap")],
@@ -138,12 +138,9 @@ NUMBERS = [
 
 # Lines with a unit of measurement that nothing here measures: settings, arithmetic, sizes of files, what others say.
 EXCEPTIONS = {
-    "README.md": [
-        "it looks for at most 3 seconds",
-        "56 images a step",
-        "IoU of 20 % or more",
-        "gives 95 % intervals",
-    ],
+    "docs/networks.md": ["it looks for at most 3 seconds"],
+    "docs/training.md": ["56 images a step"],
+    "docs/evaluation.md": ["IoU of 20 % or more", "95 % intervals"],
     "docs/cli.md": [""],  # the help texts, which `make docs` writes
     "docs/cluster.md": ["A step is 56 images", "an actor is made again, three times"],
     "docs/gpu.md": [

@@ -163,7 +163,7 @@ def test_labels_of_images_serve_where_no_masks_are_needed(results: dict[str, dic
         ("needs masks", "this needs masks"),
         ("no weights", "basnet-unsupervised"),
         ("no network", "needs --trained"),
-        ("no folder", "absent is not a folder"),
+        ("no folder", "absent does not exist"),
         ("no data", "needs --data"),
     ],
 )

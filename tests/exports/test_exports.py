@@ -1,35 +1,31 @@
-"""Exports read back by other readers: pycocotools, torchvision's VOC, a YOLO rasteriser, LabelMe's JSON."""
+"""Exports read back by the readers of export_readers."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pandas as pd
 import pytest
-import yaml
 from conftest import Photographs, tree_bytes
+from export_readers import READERS, STRANGE, read_voc
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 from pycocotools.coco import COCO
-from test_regions import class_maps, enclosed
-from torchvision.datasets import VOCSegmentation
+from test_regions import class_maps
 from typer.testing import CliRunner
 
 from fastcomus import InputError, Run
-from fastcomus.backends.choose import select
 from fastcomus.cli.commands import app
 from fastcomus.clusters.named_masks import ClassMaps
 from fastcomus.clusters.names import ClusterNames, name_clusters
-from fastcomus.exports.export import FORMATS, Transfer, export_masks
+from fastcomus.exports.export import Transfer, export_masks
 from fastcomus.images.reading import read_image
 from fastcomus.store.lock import SoleWriter
 from fastcomus.store.masks import get_mask_path, read_class_map, write_class_map
 from fastcomus.store.run_folder import RunFolder
-
-STRANGE = {0: 'a "quoted", <b>name</b>: #1', 1: "🐈‍⬛ [x]", 2: "yes"}
 
 
 def written(
@@ -43,85 +39,15 @@ def written(
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", labels.shape[::-1], (90, 60, 30)).save(file)
-    masks = ClassMaps(folder, 0, list(maps), names or name_clusters(STRANGE, 3), select("cpu"), 2)
+    masks = ClassMaps(folder, 0, list(maps), names or name_clusters(STRANGE, 3), 2)
     target = root / f"out-{len(list(root.glob('out-*')))}"
     assert export_masks(format_name, masks, Transfer(root / "images", how, 10**8), target) == len(maps)
     return target
 
 
-def read_coco(target: Path) -> dict[str, np.ndarray]:
-    coco = COCO(target / "annotations/instances_default.json")
-    assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == list(STRANGE.values())
-    maps = {}
-    for image in coco.loadImgs(coco.getImgIds()):
-        assert (target / "images" / image["file_name"]).is_file()
-        labels = np.zeros((image["height"], image["width"]), int)
-        for annotation in coco.loadAnns(coco.getAnnIds(image["id"])):
-            mask = coco.annToMask(annotation)
-            rows, columns = mask.nonzero()
-            x, y, width, height = annotation["bbox"]
-            assert mask.sum() == annotation["area"] and annotation["iscrowd"] == 0
-            assert (x, y, x + width, y + height) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-            labels += annotation["category_id"] * mask
-        maps[image["file_name"]] = labels
-    return maps
-
-
-def read_voc(target: Path) -> dict[str, np.ndarray]:
-    assert (target / "VOCdevkit/VOC2012/classes.txt").read_text().splitlines() == ["background", *STRANGE.values()]
-    lines = (target / "VOCdevkit/VOC2012/labelmap.txt").read_text(encoding="utf-8").splitlines()
-    fields = [line.split(":") for line in lines if line[0] != "#"]  # as CVAT and datumaro read it
-    assert all(len(one) == 4 for one in fields) and len({one[0] for one in fields}) == len(STRANGE) + 1
-    dataset = VOCSegmentation(str(target), "2012", "trainval")
-    masks = [(Path(image).stem, dataset[index][1]) for index, image in enumerate(dataset.images)]
-    assert all(mask.mode == "P" for _, mask in masks)
-    for label, one in enumerate(fields):
-        assert masks[0][1].getpalette()[3 * label : 3 * label + 3] == [int(part) for part in one[1].split(",")]
-    return {name: np.asarray(mask).astype(int) for name, mask in masks}
-
-
-def read_yolo(target: Path) -> dict[str, np.ndarray]:
-    """As Ultralytics finds labels: the last /images/ becomes /labels/, the ending .txt; pixels by their centres."""
-    before, after = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
-    facts = yaml.safe_load((target / "data.yaml").read_text(encoding="utf-8"))
-    assert facts["names"] == STRANGE and facts["train"] == "images"
-    maps = {}
-    for image in sorted(path for path in (target / "images").rglob("*") if path.is_file()):
-        file = Path(after.join(str(image).rsplit(before, 1)).rsplit(".", 1)[0] + ".txt")
-        shape = Image.open(image).size[::-1]
-        labels = np.zeros(shape, int)
-        for line in file.read_text().splitlines():
-            label, *shares = line.split()
-            points = np.array(shares, float).reshape(-1, 2)
-            assert points.min() >= 0 and points.max() <= 1
-            labels += (int(label) + 1) * enclosed(points * shape[::-1], shape)
-        maps[image.relative_to(target / "images").as_posix()] = labels
-    return maps
-
-
-def read_labelme(target: Path) -> dict[str, np.ndarray]:
-    labels_of = {name: label + 1 for label, name in STRANGE.items()}
-    assert (target / "labels.txt").read_text(encoding="utf-8").splitlines() == list(STRANGE.values())
-    maps = {}
-    for file in sorted(target.rglob("*.json")):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        shape = (content["imageHeight"], content["imageWidth"])
-        image = file.parent / content["imagePath"]
-        assert image.stem == file.stem and Image.open(image).size == shape[::-1]
-        labels = np.zeros(shape, int)
-        for one in content["shapes"]:
-            assert one["shape_type"] == "polygon"
-            labels += labels_of[one["label"]] * enclosed(np.array(one["points"]), shape)
-        maps[image.relative_to(target).as_posix()] = labels
-    return maps
-
-
-READERS = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo, "labelme": read_labelme}
-
-
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", READERS)
 @given(class_maps())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_masks_come_back_to_the_pixel(
     format_name: str, tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray
 ) -> None:
@@ -142,7 +68,7 @@ def maps_of(names: Sequence[str]) -> dict[str, np.ndarray]:
     return {name: rng.integers(0, 4, (6, 8 + index)).astype(np.uint16) for index, name in enumerate(names)}
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", READERS)
 def test_images_of_equal_stems_and_in_folders_stay_apart(format_name: str, tmp_path: Path) -> None:
     maps = maps_of(COLLIDING)
     found = READERS[format_name](written(tmp_path, maps, format_name))
@@ -171,9 +97,9 @@ def test_dropped_and_merged_clusters(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["link", "copy"])
 def test_images_are_linked_or_copied_as_they_are(how: str, tmp_path: Path) -> None:
     maps = {"sub/a.jpeg": np.ones((30, 40), np.uint16)}
-    for format_name in FORMATS:
+    for format_name in READERS:
         target = written(tmp_path, maps, format_name, how=how)
-        (image,) = (path for path in target.rglob("*.jp*g") if path.is_file())
+        (image,) = (path for path in target.rglob("*.jpeg" if format_name != "voc" else "*.jpg"))
         source = tmp_path / "images/sub/a.jpeg"
         assert image.read_bytes() == source.read_bytes()
         assert image.samefile(source) == (how == "link")
@@ -206,7 +132,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", READERS)
 def test_images_that_other_tools_do_not_open_are_written_as_rgb(format_name: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     photograph = Image.radial_gradient("L").resize((40, 30))
@@ -218,7 +144,7 @@ def test_images_that_other_tools_do_not_open_are_written_as_rgb(format_name: str
     names = [*ODD, "pages.tif"]
     target = written(tmp_path, {name: np.ones((30, 40), np.uint16) for name in names}, format_name)
     files = [file for file in target.rglob("*") if file.suffix in {".jpg", ".bmp", ".tif", ".tiff", ".webp", ".png"}]
-    files = [file for file in files if "SegmentationClass" not in file.parts]
+    files = [file for file in files if not {"SegmentationClass", "labels", "masks"} & {*file.parts}]
     assert len(files) == len(names)
     for name in names:
         stem = PurePosixPath(name).stem
@@ -237,7 +163,7 @@ def test_voc_turns_other_images_into_jpegs_with_their_colours(tmp_path: Path) ->
         assert image.format == "JPEG" and image.getpixel((5, 5)) == pytest.approx((90, 60, 30), abs=3)
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", READERS)
 def test_a_run_is_exported_with_names_by_command_and_from_python(
     format_name: str, run_copy: Path, photographs: Photographs, tmp_path: Path
 ) -> None:
@@ -294,7 +220,7 @@ def test_bad_input_is_one_sentence_and_changes_nothing(case: str, run_copy: Path
     reply = CliRunner().invoke(app, line)
     assert isinstance(reply.exception, InputError) and told in str(reply.exception)
     assert tree_bytes(tmp_path) == before
-    with pytest.raises(InputError, match=r"one of coco, voc, yolo, labelme; got 'cocco'; did you mean coco or voc\?"):
+    with pytest.raises(InputError, match=r"one of coco, voc, .*csv; got 'cocco'; did you mean coco or voc\?"):
         Run(run_copy).export("cocco")
 
 
@@ -306,7 +232,36 @@ def test_an_image_that_changed_ends_the_export_and_leaves_nothing(tmp_path: Path
         (lambda file: file.unlink(), "changed since it was embedded"),
     ):
         change(tmp_path / "images/a.jpg")
-        masks = ClassMaps(RunFolder(tmp_path / "run"), 0, ["a.jpg"], name_clusters({}, 3), select("cpu"), 2)
+        masks = ClassMaps(RunFolder(tmp_path / "run"), 0, ["a.jpg"], name_clusters({}, 3), 2)
         with pytest.raises(InputError, match=told):
             export_masks("yolo", masks, Transfer(tmp_path / "images", "link", 10**6), tmp_path / "none/out")
         assert not list((tmp_path / "none").rglob("*"))
+
+
+def test_tables_have_a_row_per_region_and_per_image(tmp_path: Path) -> None:
+    maps = maps_of(COLLIDING) | {"nothing.jpg": np.zeros((5, 9), np.uint16)}
+    target = written(tmp_path, maps, "csv")
+    assert sorted(path.name for path in target.iterdir()) == ["images.csv", "regions.csv"]
+    regions = pd.read_csv(target / "regions.csv", keep_default_na=False)
+    images = pd.read_csv(target / "images.csv", keep_default_na=False).set_index("image")
+    coco = COCO(written(tmp_path, maps, "coco") / "annotations/instances_default.json")
+    names = {one["id"]: one["name"] for one in coco.dataset["categories"]}
+    expected = sorted([one["area"], *map(int, one["bbox"]), names[one["category_id"]]] for one in coco.anns.values())
+    rows = [[r.area, r.x0, r.y0, r.x1 - r.x0, r.y1 - r.y0, r["class"]] for _, r in regions.iterrows()]
+    assert sorted(rows) == expected
+    assert set(regions["image"]) == set(maps) - {"nothing.jpg"} and set(images.index) == set(maps)
+    for name, labels in maps.items():
+        areas = np.bincount(labels.ravel(), minlength=4)
+        best = int(areas[1:].argmax()) + 1 if areas[1:].any() else 0
+        assert images.loc[name, "label"] == best and images.loc[name, "class"] == {-1: "", **STRANGE}[best - 1]
+        assert images.loc[name, "share"] == pytest.approx(areas[best] / labels.size if best else 0, abs=1e-4)
+        assert images.loc[name, "background_share"] == pytest.approx(areas[0] / labels.size, abs=1e-4)
+
+
+def test_long_runs_of_a_brush_are_divided(tmp_path: Path) -> None:
+    labels = np.zeros((300, 500), np.uint16)
+    labels[:, 100:] = 1
+    labels[5, 5] = 2
+    for name, one in (("a.jpg", labels), ("b.jpg", np.ones_like(labels))):
+        (found,) = READERS["label-studio"](written(tmp_path, {name: one}, "label-studio")).values()
+        assert (found == one).all()

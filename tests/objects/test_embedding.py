@@ -215,9 +215,9 @@ def test_bad_masks_are_told(tmp_path: Path) -> None:
         with pytest.raises(UnreadableImage) as raised:
             MaskFolder(tmp_path)(name, pixels)
         assert raised.value.reason == reason and detail in raised.value.detail
-    for folder in (tmp_path / "missing", tmp_path / "a.png"):
-        with pytest.raises(InputError, match="is not a folder"):
-            MaskFolder(folder)
     (tmp_path / "none").mkdir()
+    for folder, told in (("nonee", "does not exist; did you mean .*/none"), ("a.png", "is not a folder")):
+        with pytest.raises(InputError, match=told):
+            MaskFolder(tmp_path / folder)
     with pytest.raises(InputError, match="holds no PNG"):
         MaskFolder(tmp_path / "none")

@@ -21,7 +21,7 @@ from fastcomus import InputError, Run
 from fastcomus.clusters.labels import build_clusters
 from fastcomus.clusters.names import name_clusters
 from fastcomus.report.cluster_cards import make_cluster_cards
-from fastcomus.report.colours import choose_cluster_colours
+from fastcomus.report.colours import choose_cluster_colours, parse_rgb
 from fastcomus.report.samples import choose_shown_images, sample_core, sample_every_cluster, sample_filtered
 from fastcomus.report.script_data import format_script
 from fastcomus.report.shown_names import ShownNames
@@ -34,7 +34,7 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
-        self.feed(file.read_text(encoding="utf-8"))
+        self.feed(re.sub("(?s)<template.*?</template>", "", file.read_text(encoding="utf-8")))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
@@ -60,7 +60,11 @@ def report(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_the_page_tells_what_was_found_and_how(report: Path) -> None:
     page = Page(report / "index.html")
     words = " ".join(page.text.split())
-    assert "3 clusters in images" in words and "Human labels: efficientnet-lite0 was trained with human labels" in words
+    assert (
+        "3 clusters in images" in words
+        and "name them" in words
+        and "Human labels: efficientnet-lite0 was trained with human labels" in words
+    )
     assert "images looked at 24" in words and "objects found 24" in words
     assert "time of training, iteration 2" in words and "cluster.n_neighbors 6 30" in words
     assert len(page.all("article")) == 3
@@ -70,7 +74,7 @@ def test_the_page_tells_what_was_found_and_how(report: Path) -> None:
 def test_every_file_that_the_page_names_is_there_and_every_picture_has_a_text(report: Path) -> None:
     page = Page(report / "index.html")
     named = [one["src"] for one in page.all("img") + page.all("script")]
-    named += [one["href"] for one in page.all("link")]
+    named += [one["href"] for one in page.all("link") if one["rel"] == "stylesheet"]
     assert len(named) > 20
     for name in named:
         assert name and (report / name).is_file(), name
@@ -211,6 +215,24 @@ def test_images_of_the_cards_come_first() -> None:
 def test_colours_are_distinct() -> None:
     colours = choose_cluster_colours(80, ShownNames(name_clusters({3: "-"}, 80)))
     assert len(set(colours)) == 80 and all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+
+
+def test_the_first_colours_differ_for_colour_blind_eyes_too() -> None:
+    """As seen without red and without green cones (Machado et al. 2009), in CIELAB."""
+    eyes = {
+        "all": np.eye(3),
+        "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    }
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    colours = parse_rgb(choose_cluster_colours(20, ShownNames(name_clusters({}, 20)))) / 255
+    light = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    for eye, seen in eyes.items():
+        xyz = (light @ np.array(seen).T).clip(0, 1) @ to_xyz.T / (0.9505, 1, 1.089)
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+        apart = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1e3 * np.eye(20)
+        assert apart.min() > 18, eye
 
 
 @given(st.text())

@@ -150,7 +150,8 @@ def test_names_are_typed_and_saved(run: Run, opened: Any, downloads: Path) -> No
             )
         else:
             field.send_keys(name)
-    assert [one.text for one in opened.find_elements("css selector", ".card h3")] == list(NAMES.values())
+    titles = "return [...document.querySelectorAll('.card h2')].map((one) => one.textContent)"
+    assert opened.execute_script(titles) == list(NAMES.values())
     show(opened, "#save-names").click()
     saved = content_of(downloads / "names.toml", opened)
     assert saved == {"clusters": run.folder.read_manifest("clusters")["fingerprint"], "names": as_keys(NAMES)}  # type: ignore[index]
@@ -180,6 +181,7 @@ def test_the_saved_file_is_taken_over(run: Run, opened: Any, tmp_path: Path) -> 
 def test_merging_and_dropping(opened: Any, downloads: Path) -> None:
     from selenium.webdriver.support.ui import Select
 
+    opened.execute_script("document.querySelectorAll('.more').forEach((one) => { one.open = true })")
     select = show(opened, '[data-merge="1"]')
     select.click()
     Select(select).select_by_value("0")
@@ -235,6 +237,36 @@ def test_image_pages_show_masks_of_every_iteration_and_a_large_view(opened: Any)
     assert len(opened.find_elements("css selector", "#viewer-stage img")) == 2
     slider.send_keys("\ue00c")  # escape
     wait(opened, "!document.getElementById('viewer').open")
+
+
+def test_all_objects_in_pages_orders_and_by_example(opened: Any) -> None:
+    """With a lasso around the map as well."""
+    script = "[...document.querySelectorAll('#objects-list .object')].map((one) => Number(one.dataset.row))"
+    show(opened, '[data-all="1"]').click()
+    members = opened.execute_script("return fastcomus.objects.cluster.flatMap((own, i) => (own === 1 ? [i] : []))")
+    assert sorted(opened.execute_script(f"return {script}")) == members
+    distances = opened.execute_script(f"return {script}.map((row) => fastcomus.objects.distance[row])")
+    assert distances[:6] == sorted(distances[:6])
+    show(opened, "#objects-order").send_keys("unlike")
+    unlike = opened.execute_script(f"return {script}.map((row) => fastcomus.objects.unlike[row])")
+    assert unlike == sorted(unlike, reverse=True)
+    first = opened.find_element("css selector", "#objects-list .object")
+    row = int(first.get_attribute("data-row"))
+    first.click()
+    wait(opened, "document.getElementById('objects-title').textContent.startsWith('Most like')")
+    rows = opened.execute_script(f"return {script}")
+    labels = opened.execute_script("return fastcomus.objects.cluster")
+    assert rows[0] == row and len(rows) > 10 and all(labels[one] == labels[row] for one in rows[:5])
+    wait(opened, "[...document.querySelectorAll('#objects-list img')].every((one) => one.naturalWidth === 112)")
+    opened.execute_script("document.querySelector('#objects-list .object').focus()")
+    opened.switch_to.active_element.send_keys("\ue014")  # arrow right
+    assert int(opened.switch_to.active_element.get_attribute("data-row")) == rows[1]
+    opened.switch_to.active_element.send_keys("\ue00c")  # escape
+    assert not opened.find_element("id", "objects").is_displayed()
+    opened.execute_script("fastcomus.openObjects([3, 1, 2])")
+    assert sorted(opened.execute_script(f"return {script}")) == [1, 2, 3]
+    assert not opened.find_element("id", "objects-actions").is_displayed()  # nothing can be saved from disk
+    opened.find_element("id", "objects-close").click()
 
 
 def test_plots_are_drawn(opened: Any) -> None:

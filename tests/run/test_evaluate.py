@@ -150,3 +150,16 @@ def test_a_list_of_absent_masks_is_told_before_anything_is_computed(photographs:
     with pytest.raises(InputError, match=r"2 images without a mask in .*: lost, lost too;"):
         Run(tmp_path / "run", preset="offline").run(photographs.images, f"{photographs.truth}@{listed}")
     assert not (tmp_path / "run").exists()
+
+
+def test_images_without_truth_and_truths_without_an_image_are_counted(
+    run_copy: Path, photographs: Photographs, devkit: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fastcomus")
+    masks = Path(shutil.copytree(photographs.truth, run_copy.parent / "masks"))
+    (masks / "07.png").rename(masks / "another.png")
+    Run(run_copy).evaluate(masks, iteration=0)
+    assert "1 of the 24 images of this run have no truth, 07.png for instance" in caplog.text
+    assert "1 truths belong to no image of this run, another.png for instance" in caplog.text
+    Run(run_copy).evaluate(f"voc:{devkit}@val", iteration=0)
+    assert "8 of the 24 images of this run have no truth, 16.png for instance" in caplog.text

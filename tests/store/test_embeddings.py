@@ -67,6 +67,8 @@ def test_a_large_npy_stays_in_its_file(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "rows.npy").write_bytes(written[:-5])
     with pytest.raises(InputError, match=r"rows\.npy"):
         read_embeddings(tmp_path / "rows.npy")
+    with pytest.raises(InputError, match=r"do not exist; did you mean .*/rows\.npy\?"):
+        read_embeddings(tmp_path / "row.npy")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])

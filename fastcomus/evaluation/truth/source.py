@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastcomus.errors import InputError, suggest_names
+from fastcomus.errors import InputError, suggest_names, suggest_path
 
 KINDS = ("masks", "voc", "coco", "coco-voc", "folders")
 _WITH_SPLITS = ("voc", "coco", "coco-voc")
@@ -66,7 +66,8 @@ def parse_source(text: str) -> TruthSource:
     if parts:
         raise InputError(f"{text} has too many parts after @; write {kind}:PATH@{'SPLIT@' * bool(split)}LIST.")
     if list_name and not os.path.isfile(list_name):  # noqa: PTH113
-        raise InputError(f"{text}: there is no list file {list_name}; give a file with the name of an image a line.")
+        near = suggest_path(Path(list_name)) or "; give a file with the name of an image a line."
+        raise InputError(f"{text}: there is no list file {list_name}{near}")
     return TruthSource(kind, path, split, Path(list_name) if list_name else None)
 
 
@@ -112,4 +113,7 @@ def _explain_no_folder(text: str, path: Path) -> str:
         return (
             f"There is no kind of truth {prefix!r}{suggest_names(prefix, KINDS)} Give {', '.join(KINDS)}, or a folder."
         )
+    if not os.path.lexists(path):  # `Path.exists` raises for a name that is too long
+        near = suggest_path(path) or "; give the folder that holds the masks."
+        return f"The truth folder {path} does not exist{near}"
     return f"The truth folder {path} is not a folder; give the folder that holds the masks."

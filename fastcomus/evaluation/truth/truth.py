@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, suggest_path
 from fastcomus.images.mask_files import strip_ending
 
 VOID = 255  # the truth label of pixels that are not scored, as in PASCAL VOC
@@ -98,6 +98,9 @@ def read_classes(classes_file: Path) -> tuple[str, ...]:
     """
     try:
         lines = classes_file.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except FileNotFoundError as error:
+        near = suggest_path(classes_file) or "; give a file with the name of a class a line, background first."
+        raise InputError(f"The classes file {classes_file} does not exist{near}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The classes file {classes_file} cannot be read as UTF-8 text: {error}.") from error
     names = tuple(line.strip() for line in lines)
@@ -159,33 +162,6 @@ def build_absence_error(names: Sequence[str], whose: str, what: str) -> InputErr
         f"{whose} names {len(names)} image{'s' * (len(names) > 1)} without {what}: {', '.join(names)}; "
         "add them, or take them off the list."
     )
-
-
-def match_by_stem(image_names: Iterable[str], wanted: Mapping[str, object]) -> dict[str, str]:
-    """Find the image of the run for every file stem, in whatever folder it lies.
-
-    Args:
-        image_names: Images of the run.
-        wanted: Stems as keys.
-
-    Returns:
-        Stem -> image, for the stems that some image has.
-
-    Raises:
-        InputError: Two images have the same stem.
-    """
-    found: dict[str, str] = {}
-    for name in image_names:
-        stem = PurePosixPath(name).stem
-        if stem not in wanted:
-            continue
-        if stem in found:
-            raise InputError(
-                f"The images {found[stem]} and {name} of this run both carry the name {stem} of the data set; "
-                "embed a folder that holds each image once."
-            )
-        found[stem] = name
-    return found
 
 
 def find_listed(entry: str, names: Container[str], stems: Mapping[str, Sequence[str]]) -> str | None:

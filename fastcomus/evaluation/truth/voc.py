@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from fastcomus.errors import InputError
+from fastcomus.evaluation.truth.matching_names import match_images
 from fastcomus.evaluation.truth.source import TruthSource, read_list
 from fastcomus.evaluation.truth.truth import (
     Truth,
     build_absence_error,
     build_no_image_error,
     choose_class_names,
-    match_by_stem,
     read_mask,
 )
 
@@ -29,7 +29,8 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
     """Find the masks of the images of a split.
 
     The mask of `2007_000032.jpg`, in whatever folder of the run, is `SegmentationClass/2007_000032.png`, or
-    `SegmentationClassAug/2007_000032.png` in the split `trainaug`.
+    `SegmentationClassAug/2007_000032.png` in the split `trainaug`. An image of another ending is taken where no other
+    has that name.
 
     Args:
         source: The data set and its split; a list file replaces the split's own list.
@@ -40,7 +41,8 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
         The truth of all images of the split.
 
     Raises:
-        InputError: The split is missing or names images without a mask (the message names all of them).
+        InputError: The split is missing or names images without a mask (the message names all of them), or two images
+            of the run may be the same one of the split.
     """
     year = find_year(source.path, source.split)
     if year is None:
@@ -52,10 +54,11 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
     masks = {stem: folder / f"{stem}.png" for stem in sorted(stems)}
     if lacking := [stem for stem, mask in masks.items() if not mask.is_file()]:
         raise build_absence_error(lacking, str(listed), f"a mask in {folder}")
-    images = match_by_stem(image_names, masks)
+    of_image = {f"{stem}.jpg": mask for stem, mask in masks.items()}
+    images, _ = match_images(list(of_image), image_names, listed)
     if not images:
-        raise build_no_image_error(listed, f"{next(iter(masks))}.jpg", image_names)
-    files = {images.get(stem, f"{stem}.jpg"): mask for stem, mask in masks.items()}
+        raise build_no_image_error(listed, next(iter(of_image)), image_names)
+    files = {images.get(name, name): mask for name, mask in of_image.items()}
     return Truth(source.path, classes, files, lambda image: read_mask(files[image]))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, suggest_path
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.mask_files import MaskFiles
 
@@ -27,6 +27,9 @@ class MaskFolder:
     """
 
     def __init__(self, folder: Path) -> None:
+        if not folder.exists():
+            near = suggest_path(folder) or "; give a folder of PNG masks."
+            raise InputError(f"--masks {folder} does not exist{near}")
         if not folder.is_dir():
             raise InputError(f"--masks must be a folder of PNG masks; {folder} is not a folder.")
         self._files = MaskFiles(folder)

@@ -13,13 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.objects.saliency.mask_folder import MaskFolder
-from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
+
+if TYPE_CHECKING:
+    import torch
+
+    from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer
+
+AUTO = "auto"  # a network that the photographs teach, or a prior; `run/own_network.py` says which
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ def _load_prior(name: str, config: EmbedConfig, device: torch.device) -> Propose
 
 
 def _load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:
+    import torch
+
     from fastcomus.objects.saliency.network_map import load_network_map
 
     def load_prior(prior: str) -> Proposer:
@@ -100,6 +107,7 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
     Raises:
         InputError: If `check_saliency` does, a package is missing, or weights are not available.
     """
+    assert config.saliency != AUTO or config.masks, "auto stands for a method that has to be chosen before"
     check_saliency(config)
     if config.masks:
         return _load_mask_folder(config)
@@ -128,10 +136,10 @@ def check_saliency(config: EmbedConfig, images: Sequence[str] = ()) -> None:
     """
     if config.masks:
         _load_mask_folder(config).check_names(images)
-    elif config.saliency not in METHODS and not Path(config.saliency).is_file():
+    elif config.saliency not in (AUTO, *METHODS) and not Path(config.saliency).is_file():
         raise InputError(
-            f"saliency must be one of {', '.join(METHODS)}, or a checkpoint file that is there; got "
-            f"{config.saliency!r}{suggest_names(config.saliency, METHODS)}"
+            f"saliency must be one of {', '.join([AUTO, *METHODS])}, or a checkpoint file that is there; got "
+            f"{config.saliency!r}{suggest_names(config.saliency, [AUTO, *METHODS])}"
         )
 
 

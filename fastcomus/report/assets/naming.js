@@ -3,7 +3,7 @@
 
 document.addEventListener("DOMContentLoaded", () => {
   const { run, element } = fastcomus;
-  const clusters = [...Array(run.clusters).keys()];
+  let clusters = [...Array(run.clusters).keys()];
   const field = (kind, cluster) => document.querySelector(`[data-${kind}="${cluster}"]`);
   const DROPPED = "-";
   const RESERVED = "background"; // what belongs to no cluster
@@ -48,6 +48,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
   let saved = fastcomus.namesToml();
 
+  // The names as they are saved: {cluster: name}, without those that have none.
+  fastcomus.namesNow = () => Object.fromEntries(clusters.filter((one) => nameOf(one)).map((one) => [one, nameOf(one)]));
+
   const show = () => {
     const names = clusters.map(nameOf);
     for (const cluster of clusters) {
@@ -76,6 +79,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const isSaved = saved === fastcomus.namesToml();
     document.getElementById("save-names").disabled = dropped === clusters.length;
     document.getElementById("naming-state").textContent = state + (isSaved ? "." : "; not saved yet.");
+    fastcomus.onNames?.();
   };
 
   // The list of clusters to merge with is made when it is first needed: there may be hundreds of cards.
@@ -88,7 +92,7 @@ document.addEventListener("DOMContentLoaded", () => {
     select.value = given[cluster].merge ?? "";
   };
 
-  for (const cluster of clusters) {
+  const attach = (cluster) => {
     const [name, merge, drop] = ["name", "merge", "drop"].map((kind) => field(kind, cluster));
     name.value = given[cluster].name;
     name.addEventListener("input", () => { given[cluster].name = name.value; show(); });
@@ -98,7 +102,35 @@ document.addEventListener("DOMContentLoaded", () => {
       show();
     });
     drop.addEventListener("change", () => { given[cluster].drop = drop.checked; show(); });
-  }
+    for (const one of [name, merge, drop]) one.addEventListener("change", () => fastcomus.saveNames?.());
+  };
+  clusters.forEach(attach);
+
+  // What was saved, perhaps by another page: names by cluster, for so many clusters. A field that is being typed in stays.
+  fastcomus.takeNames = (names, count) => {
+    while (clusters.length > count) {
+      document.getElementById(`cluster-${clusters.length - 1}`)?.remove();
+      given.pop();
+      clusters.pop();
+    }
+    while (clusters.length < count) {
+      const cluster = clusters.length;
+      const made = document.getElementById("added-card").innerHTML.replaceAll("__N__", String(cluster));
+      document.getElementById("cards").insertAdjacentHTML("beforeend", made);
+      given.push({ name: "", merge: null, drop: false });
+      clusters = [...clusters, cluster];
+      attach(cluster);
+    }
+    for (const cluster of clusters) {
+      const name = names[cluster] ?? "";
+      if (document.activeElement === field("name", cluster)) continue;
+      given[cluster] = { name: name === DROPPED ? "" : name, merge: null, drop: name === DROPPED };
+      field("name", cluster).value = given[cluster].name;
+      field("merge", cluster).value = "";
+    }
+    saved = fastcomus.namesToml();
+    show();
+  };
 
   document.getElementById("save-names").addEventListener("click", () => {
     saved = fastcomus.namesToml();
@@ -114,7 +146,7 @@ document.addEventListener("DOMContentLoaded", () => {
   });
 
   window.addEventListener("beforeunload", (event) => {
-    if (saved !== fastcomus.namesToml()) event.preventDefault();
+    if (!fastcomus.live && saved !== fastcomus.namesToml()) event.preventDefault();
   });
 
   show();

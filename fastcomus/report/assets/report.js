@@ -62,3 +62,27 @@ fastcomus.chip = function (cluster) {
   const label = fastcomus.element("span", { "data-label": cluster }, fastcomus.labelOf(cluster));
   return fastcomus.element("span", {}, dot, label);
 };
+
+// -- news -----------------------------------------------------------------------------------------------------------
+
+// A page from disk may fetch nothing, but may load a script again. It learns so that the report was written anew.
+document.addEventListener("DOMContentLoaded", () => {
+  if (!fastcomus.run) return;
+  const look = () => {
+    if (document.hidden) return;
+    const script = fastcomus.element("script", { src: `${fastcomus.run.newestScript}?${Date.now()}` });
+    script.addEventListener("load", () => {
+      script.remove();
+      const { version, iterations } = fastcomus.newest;
+      if (version === fastcomus.run.version) return;
+      const more = iterations > fastcomus.run.iterations.length ? ` Iteration ${iterations - 1} has masks now.` : "";
+      document.getElementById("news-text").textContent = `There is more to see.${more}`;
+      document.getElementById("news").hidden = false;
+    });
+    script.addEventListener("error", () => script.remove());
+    document.head.append(script);
+  };
+  setInterval(look, fastcomus.lookEveryMs ?? 15000);
+  document.addEventListener("visibilitychange", look);
+  document.getElementById("news-show").addEventListener("click", () => location.reload());
+});

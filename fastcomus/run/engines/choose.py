@@ -9,16 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from fastcomus.backends.interface import Backend
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.run.engines.work import Engine, Piece, Result, Stored, Work
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 ENGINES = ("local", "ray")
 
 
 def choose_engine(
-    name: str, address: str, device: str, devices: Sequence[str], backend: Backend, workers: int | None, cores: int
+    name: str,
+    address: str,
+    device: str,
+    devices: Sequence[str],
+    get_backend: Callable[[], Backend],
+    workers: int | None,
+    cores: int,
 ) -> Engine:
     """Return an engine; nothing is loaded or started yet.
 
@@ -27,7 +36,7 @@ def choose_engine(
         address: Of a Ray cluster, or "".
         device: As the user gave it, for Ray.
         devices: One or several devices of this machine, for "local".
-        backend: Of the first of them.
+        get_backend: Returns that of the first of them, when there is work.
         workers: Threads that read images in every process, or None for a share of the cores.
         cores: Of this machine.
 
@@ -46,14 +55,14 @@ def choose_engine(
         from fastcomus.run.engines.several_devices import SeveralDevices
 
         return SeveralDevices(devices, workers or max(1, cores // len(devices)))
-    return ThisProcess(backend, workers or cores)
+    return ThisProcess(get_backend, workers or cores)
 
 
 class ThisProcess:
     """All work in this process, on one device."""
 
-    def __init__(self, backend: Backend, workers: int) -> None:
-        self.backend = backend
+    def __init__(self, get_backend: Callable[[], Backend], workers: int) -> None:
+        self.get_backend = get_backend
         self.workers = workers
 
     @contextmanager
@@ -65,4 +74,4 @@ class ThisProcess:
         on_images: Callable[[int], None],
     ) -> Iterator[Iterator[Stored]]:
         """See `Engine.stream_results`."""
-        yield work.load(self.backend, self.workers)(pieces, then, on_images)
+        yield work.load(self.get_backend(), self.workers)(pieces, then, on_images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import queue
+import re
 import signal
 import threading
 from collections import deque
@@ -16,10 +17,6 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import torch
-
-from fastcomus.backends import choose
-from fastcomus.backends.read_ahead import take_decoded_counts
 from fastcomus.errors import InputError
 from fastcomus.progress import count_decoded
 from fastcomus.run.engines.work import Piece, Result, Stored, Work, make_portable, run_piece
@@ -37,11 +34,15 @@ def parse_devices(wanted: str) -> list[str]:
         InputError: For a GPU named twice, an unknown name among several, or "cuda:all" without a GPU.
     """
     if wanted == "cuda:all":
+        import torch
+
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
             raise InputError("--device cuda:all was asked for and this machine has 0 CUDA devices; use --device auto.")
         return [f"cuda:{index}" for index in range(count)]
     devices = [name.strip() for name in wanted.split(",")]
+    if len(devices) == 1 and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", devices[0]):
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N; got {wanted!r}.")
     if len(devices) > 1:
         if unknown := [name for name in devices if name != "cpu" and not name.startswith("cuda:")]:
             raise InputError(
@@ -68,6 +69,8 @@ class SeveralDevices:
         on_images: Callable[[int], None],
     ) -> Iterator[Iterator[Stored]]:
         """See `Engine.stream_results`."""
+        import torch
+
         devices = self.devices[: len(pieces)]
         threads = max(1, torch.get_num_threads() // len(devices))
         processes = [_Process(work, device, self.workers, threads) for device in devices]
@@ -153,6 +156,11 @@ def _collect_results(
 def _serve(connection: Connection, work: Any, device: str, workers: int, threads: int) -> None:
     """Load the work, then do pieces until the connection breaks; runs in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is handled by the process that started this one
+    import torch
+
+    from fastcomus.backends import choose
+    from fastcomus.backends.read_ahead import take_decoded_counts
+
     torch.set_num_threads(threads)
     pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, pieces), daemon=True).start()

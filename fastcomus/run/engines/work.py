@@ -10,11 +10,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from fastcomus.backends.interface import Backend
 from fastcomus.errors import InputError, get_first_line, is_out_of_memory
 from fastcomus.images.roots import ImageRoot
+
+if TYPE_CHECKING:
+    from fastcomus.backends.interface import Backend
 
 Piece = TypeVar("Piece")
 Piece_in = TypeVar("Piece_in", contravariant=True)

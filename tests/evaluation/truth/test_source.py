@@ -45,7 +45,7 @@ def test_kinds_splits_and_lists(tmp_path: Path) -> None:
     [
         ("voc:{there}", "does not say which split; write voc:.*@val"),
         ("coco:{there}", "does not say which split; write coco:.*@val2017"),
-        ("voc:{there}/absent@val", "absent is not a folder"),
+        ("voc:{there}/absent@val", "absent does not exist"),
         ("cocoo:{there}@val2017", "no kind of truth 'cocoo'; did you mean coco"),
         ("masks:{there}@no-list", "no list file no-list"),
         ("masks:{there}@a@b", "too many parts"),

@@ -73,8 +73,15 @@ def test_no_match_names_an_example_of_both_sides(tmp_path: Path) -> None:
 def test_a_folder_without_masks_or_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no PNG masks"):
         read_truth(tmp_path, None, ["a.jpg"])
-    with pytest.raises(InputError, match="is not a folder"):
-        read_truth(tmp_path / "absent", None, ["a.jpg"])
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match=r"does not exist; did you mean .*/masks\?"):
+        read_truth(tmp_path / "maskss", None, ["a.jpg"])
+    (tmp_path / "names.txt").write_text("background\n")
+    save_mask(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"does not exist; did you mean .*/names\.txt\?"):
+        read_truth(tmp_path, tmp_path / "name.txt", ["a.jpg"])
+    with pytest.raises(InputError, match=r"no list file .*did you mean .*/names\.txt\?"):
+        read_truth(f"{tmp_path}@{tmp_path}/namess.txt", None, ["a.jpg"])
 
 
 def test_classes_file(tmp_path: Path) -> None:
@@ -103,7 +110,7 @@ def test_unusable_classes_file(tmp_path: Path, content: bytes, message: str) -> 
 
 
 def test_absent_classes_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist; give"):
         read_truth(tmp_path, tmp_path / "classes.txt", ["a.jpg"])
 
 

@@ -118,6 +118,12 @@ def test_what_is_not_there(devkit: Path, tmp_path: Path) -> None:
         read_truth(f"voc:{tmp_path / 'empty'}@val", None, ["a.jpg"])
     with pytest.raises(InputError, match=r"has 2007_000033\.jpg for instance, the run a\.jpg"):
         read_truth(f"voc:{devkit}@val", None, ["a.jpg"])
-    with pytest.raises(InputError, match=f"x/{VAL[0]}.jpg and y/{VAL[0]}.jpg of this run both carry"):
+    with pytest.raises(InputError, match=f"x/{VAL[0]}.jpg and y/{VAL[0]}.jpg of this run may both be"):
         read_truth(f"voc:{devkit}@val", None, [f"x/{VAL[0]}.jpg", f"y/{VAL[0]}.jpg"])
     assert parse_source(f"voc:{devkit}@vall").split == "vall"
+
+
+def test_an_image_of_the_listed_name_goes_before_one_of_the_stem_alone(devkit: Path) -> None:
+    names = [f"{VAL[0]}.png", f"{VAL[0]}.jpg", *(f"{name}.png" for name in VAL[1:])]
+    truth = read_truth(f"voc:{devkit}@val", None, names)
+    assert set(truth.files) == {f"{VAL[0]}.jpg", *(f"{name}.png" for name in VAL[1:])}

@@ -1,4 +1,4 @@
-"""The README's lines that join the clusters with the objects, run as they stand there."""
+"""The lines of docs/run-folder.md that join the clusters with the objects, run as they stand there."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from places import ROOT
 
 from fastcomus import Run
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/run-folder.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("library", ["duckdb", "pl", "pd"])
-def test_a_line_of_the_readme_joins_clusters_with_objects(
+def test_a_line_of_the_page_joins_clusters_with_objects(
     library: str, run_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_copy.rename(run_copy.parent / "comus-run")
     monkeypatch.chdir(run_copy.parent)
     assert len(list(Path("comus-run/objects").glob("part-*.parquet"))) == 3
-    (block,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "duckdb" in block)
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "duckdb" in block)
     setting = [line for line in block.splitlines() if line.startswith(("import", "from", "objects"))]
     (line,) = (line for line in block.splitlines() if line.startswith(f"{library}."))
     space: dict[str, object] = {}

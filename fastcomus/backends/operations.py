@@ -1,0 +1,54 @@
+"""What does each heavy operation on a device, and why, for `doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastcomus.backends.gpu import is_installed
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What does an operation, `by`, on a device, and `why`, or what would do it better."""
+
+    name: str
+    by: str
+    why: str
+
+
+def list_operations(on_gpu: bool, has: Callable[[str], bool] = is_installed) -> list[Operation]:
+    """List the operations of a clustering and of a labelling, in the order in which they come.
+
+    Args:
+        on_gpu: Whether the device is a CUDA device.
+        has: Tells whether a library is installed; see `is_installed`.
+    """
+    if not on_gpu:
+        return [
+            Operation("networks", "torch", ""),
+            Operation("JPEG files, objects, crops, class maps", "torchvision, Pillow, NumPy", ""),
+            Operation("neighbours", "torch and numba; FAISS among many rows", "exact up to 30,000 rows"),
+            Operation("eigenvectors", "SciPy; torch beyond 5,000 rows", ""),
+            Operation("k-means, QR", "scikit-learn, SciPy", ""),
+            Operation("confusion", "torch", ""),
+        ]
+    kernels = "CuPy: kernels/*.cu" if has("cupy") else "torch"
+    one_launch = "one launch for a batch" if has("cupy") else "CuPy would launch one kernel for a batch"
+    index = "cuVS (CAGRA)" if has("cuvs") else "FAISS (inverted lists)" if has("faiss") else "torch, all pairs"
+    seen = (
+        "to the recall asked for; else torch, all pairs" if index != "torch, all pairs" else "cuVS or FAISS-GPU would"
+    )
+    behind = "cuML stands behind it" if has("cuml") else "the block solver, for graphs of more than 5,000 rows"
+    return [
+        Operation("networks", "torch", "bf16 where the card has it and the settings allow it"),
+        Operation("JPEG files", "nvJPEG, through torchvision", "other formats on the CPU"),
+        Operation("masks, boxes, run lengths, crops", kernels, one_launch),
+        Operation("class maps", kernels, one_launch),
+        Operation("neighbours", "torch, all pairs", "bf16, ranked anew in float32; all cards share them"),
+        Operation("neighbours, beyond a million rows", index, seen),
+        Operation("eigenvectors", "torch", behind),
+        Operation("k-means", "cuML" if has("cuml") else "torch", "its result is checked" if has("cuml") else ""),
+        Operation("QR, filter", "SciPy, NumPy", "on the CPU: its rows are few"),
+        Operation("confusion", "torch", ""),
+    ]

@@ -1,0 +1,120 @@
+"""`correct`: objects moved to another or a new cluster, or said to be no objects; and taking back the last word."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastcomus.clusters.corrections import count_clusters, settle_corrections
+from fastcomus.clusters.files import read_names, write_names
+from fastcomus.clusters.names import DROPPED, ClusterNames
+from fastcomus.clusters.shown_tables import write_shown_tables
+from fastcomus.errors import InputError, suggest_names
+from fastcomus.run.cluster_masks import write_cluster_masks
+from fastcomus.run.contents import check_source, read_clusters_manifest, read_objects_fingerprint
+from fastcomus.run.workplace import Workplace
+from fastcomus.store.corrections import NO_CLUSTER, make_corrections, read_corrections, write_corrections
+from fastcomus.store.objects_table import count_shard_rows
+from fastcomus.store.run_folder import RunFolder
+
+log = logging.getLogger("fastcomus")
+NEW, FOUND = "new", "found"
+
+
+def correct(at: Workplace, objects: Sequence[int] = (), to: int | str | None = None, *, undo: bool = False) -> pa.Table:
+    """Say where objects belong, and return all corrections; see `Run.correct`."""
+    folder = at.folder
+    clusters = read_clusters_manifest(folder)
+    spoken = read_corrections(folder)
+    if not undo and to is None and not len(objects):
+        return spoken  # also while another process writes to the folder
+    if undo and (len(objects) or to is not None):
+        raise InputError("undo takes back the last correction; give no objects with it.")
+    if not clusters["images"]:
+        raise InputError("these clusters are of embeddings without images; correct the rows themselves.")
+    check_source(folder, clusters, read_objects_fingerprint(folder))
+    with folder.writer.hold():
+        spoken = read_corrections(folder)
+        now = _take_back(spoken) if undo else _add_step(folder, spoken, _check_objects(folder, objects), to)
+        _write(at, now)
+    return now
+
+
+def put_back(at: Workplace, corrections: pa.Table, names: Mapping[int, str]) -> None:
+    """Go back to corrections and names as they were earlier, of the same clusters."""
+    folder = at.folder
+    with folder.writer.hold():
+        clusters = read_clusters_manifest(folder)
+        k = count_clusters(settle_corrections(corrections), (folder.read_manifest("clusters") or {})["k"])
+        known = {cluster: name for cluster, name in names.items() if cluster < clusters["k"]}
+        write_names(folder, clusters, {cluster: name for cluster, name in known.items() if cluster < k})
+        _write(at, corrections)
+        if known != names:  # names of added clusters that are there again
+            named = write_names(folder, read_clusters_manifest(folder), names)
+            write_shown_tables(folder, named)
+
+
+def _take_back(spoken: pa.Table) -> pa.Table:
+    if not len(spoken):
+        raise InputError("there is no correction to take back.")
+    return spoken.filter(pc.less(spoken["step"], pc.max(spoken["step"])))
+
+
+def _add_step(folder: RunFolder, spoken: pa.Table, rows: np.ndarray, to: int | str | None) -> pa.Table:
+    """Add a step to what was said, or with "found" take back all that was said about some objects."""
+    if to == FOUND:
+        about = pc.is_in(spoken["object"], pa.array(rows))
+        return spoken.filter(pc.invert(about))
+    manifest = read_clusters_manifest(folder)
+    target = _choose_cluster(to, manifest["k"], read_names(folder, manifest))
+    step = 1 + max([0, *spoken["step"].to_pylist()])
+    return pa.concat_tables([spoken, make_corrections(folder, step, rows, target)])
+
+
+def _choose_cluster(to: int | str | None, k: int, names: ClusterNames) -> int:
+    """Return the number of the cluster that `to` calls by number or name; `k` for a new one."""
+    if to == DROPPED:
+        return NO_CLUSTER
+    if to == NEW:
+        return k
+    if isinstance(to, str) and to in names.classes[1:]:
+        return names.find_clusters(names.classes.index(to))[0]
+    number = int(to) if isinstance(to, str) and to.isascii() and to.isdecimal() else to
+    if isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= number < k:
+        return int(number)
+    raise InputError(
+        f"there is no cluster {to!r}{suggest_names(str(to), names.classes[1:])}; give a number from 0 to {k - 1}, a "
+        f"name, {NEW}, {DROPPED} for what is no object, or {FOUND} to take corrections back."
+    )
+
+
+def _check_objects(folder: RunFolder, objects: Sequence[int]) -> np.ndarray:
+    """Return the rows, (M,) int64, each once; raise InputError for rows that are not there."""
+    count = count_shard_rows(folder)
+    if not len(objects):
+        raise InputError("no objects are given; give their rows, which clusters.csv has in its column object.")
+    for one in objects:
+        if not isinstance(one, int | np.integer) or isinstance(one, bool) or not 0 <= one < count:
+            raise InputError(f"there is no object {one!r}; the objects of this run are the rows 0 to {count - 1}.")
+    return np.array(list(dict.fromkeys(int(one) for one in objects)), np.int64)
+
+
+def _write(at: Workplace, now: pa.Table) -> None:
+    """Write corrections, then all that follows from them; killed between, the next command makes up for it."""
+    folder = at.folder
+    before, given = read_clusters_manifest(folder)["k"], dict(read_names(folder, read_clusters_manifest(folder)).given)
+    found = (folder.read_manifest("clusters") or {})["k"]
+    k = count_clusters(settle_corrections(now), found)
+    if k < before and any(cluster >= k for cluster in given):  # names of added clusters that are gone
+        kept = {cluster: name for cluster, name in given.items() if cluster < k}
+        write_names(folder, {**read_clusters_manifest(folder), "k": k}, kept)
+    write_corrections(folder, now)
+    manifest = read_clusters_manifest(folder)
+    write_shown_tables(folder, read_names(folder, manifest))
+    write_cluster_masks(at)
+    told = settle_corrections(now)
+    log.info("correct: %d objects corrected, %d clusters", len(told), manifest["k"])

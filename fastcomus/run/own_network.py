@@ -1,0 +1,95 @@
+"""`--saliency auto`: a folder with enough photographs teaches a network of its own, which then finds the objects."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fastcomus.config import Config, EmbedConfig
+from fastcomus.images.found import ImageList
+from fastcomus.networks.encoders import load_encoder
+from fastcomus.objects.saliency.methods import AUTO
+from fastcomus.run.saliency_network import (
+    NothingToLearn,
+    check_backbones,
+    fingerprint_network,
+    obtain_network,
+    select_teachers,
+)
+from fastcomus.run.workplace import Workplace
+from fastcomus.settings import parse_priors
+from fastcomus.store.run_folder import RunFolder
+
+log = logging.getLogger("fastcomus")
+PRIOR = "background-prior"  # what finds the objects of few photographs
+_OWN = "own:"
+_PRIOR_S, _PASS_S = 0.07, 0.09  # of one core: a prior on an image, an image in a training step
+
+
+def mark_saliency(found: ImageList, config: Config) -> str:
+    """Return what stands for the way of finding objects in fingerprints.
+
+    It is `config.embed.saliency`; for "auto" what that means for these images: PRIOR, or the fingerprint of the network
+    that they teach.
+    """
+    if config.embed.saliency != AUTO or config.embed.masks:
+        return config.embed.saliency
+    if len(found.names) < config.saliency.least_images:
+        return PRIOR
+    check_backbones(config)
+    return f"{_OWN}{fingerprint_network(found, config)}"
+
+
+def obtain_saliency(mark: str, found: ImageList, config: Config, at: Workplace) -> str:
+    """Return the method or the file that `mark` stands for; train the network that the folder teaches, if need be."""
+    embed = config.embed
+    if mark == PRIOR and embed.saliency == AUTO:
+        told = (len(found.names), config.saliency.least_images, PRIOR)
+        log.info("saliency auto: %d photographs are too few to teach a network (%d would do): %s", *told)
+    if not mark.startswith(_OWN):
+        return mark
+    # Missing weights of the encoder are told before minutes of training.
+    load_encoder(embed.encoder, embed.encoder_weights, embed.crop_size, embed.precision, at.backend.device)
+    at.remember(config)
+    _tell_plan(found, at)
+    try:
+        return str(obtain_network(found, at).absolute())
+    except NothingToLearn as error:
+        log.warning("saliency auto: %s Until then: %s", error, PRIOR)
+        return PRIOR
+
+
+def shorten_saliency(saliency: str, folder: RunFolder) -> str:
+    """Return a method as it is, and a network of the run folder relative to it, for the objects' manifest."""
+    own = folder.path.absolute()
+    return Path(saliency).relative_to(own).as_posix() if Path(saliency).is_relative_to(own) else saliency
+
+
+def restore_saliency(config: Config, folder: RunFolder) -> EmbedConfig:
+    """Return the settings with which the objects of the run folder were found, "auto" replaced by what it meant."""
+    made_by = (folder.read_manifest("objects") or {}).get("saliency", "")
+    if config.embed.saliency != AUTO or not made_by:
+        return config.embed
+    own = folder.resolve_file(made_by)
+    return replace(config.embed, saliency=str(own.absolute()) if own.is_file() else made_by)
+
+
+def _tell_plan(found: ImageList, at: Workplace) -> None:
+    chosen, cores = at.config.saliency, at.workers
+    images = len(select_teachers(found, at.config).names)
+    learnt = max(2, round(images * chosen.confident_share)) * (chosen.epochs + chosen.refine_epochs)
+    seconds = images * len(parse_priors(chosen)) * _PRIOR_S / cores
+    if at.backend.device.type == "cpu":
+        seconds += learnt * _PASS_S * (chosen.size / 256) ** 2 / min(cores, torch.get_num_threads())
+    log.info(
+        "saliency auto: %d of %d photographs first teach a network of their own, in about %d min (once; "
+        "--saliency %s goes without)",
+        images,
+        len(found.names),
+        math.ceil(seconds / 60),
+        PRIOR,
+    )

@@ -1,0 +1,102 @@
+"""corrections.parquet: what a person said about single objects, a row for each word about one, in order.
+
+An object is known by its image and box, so that corrections hold when objects are found anew.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastcomus.errors import InputError, get_first_line
+from fastcomus.store.objects_table import read_shards
+from fastcomus.store.run_folder import RunFolder
+
+CORRECTIONS_FILE = "corrections.parquet"
+MOVED, NOT_AN_OBJECT = "moved", "not an object"
+NO_CLUSTER = -1  # of what is not an object
+
+BOX = ("x0", "y0", "x1", "y1")
+_SCHEMA = pa.schema(
+    [
+        ("step", pa.int32()),  # what was done at once has one number, and is undone at once
+        ("correction", pa.string()),
+        ("image", pa.string()),
+        *((side, pa.int32()) for side in BOX),
+        ("cluster", pa.int32()),  # where to; NO_CLUSTER for what is not an object
+        ("object", pa.int64()),  # row of the object; -1 where it is no longer there
+    ]
+)
+_OBJECTS = b"fastcomus.objects"  # fingerprint of the objects that the rows belong to
+
+
+def read_corrections(folder: RunFolder, objects: RunFolder | None = None) -> pa.Table:
+    """Read the corrections of a run, with the rows of the objects that are there now; none without the file.
+
+    Args:
+        folder: The run folder, or the folder of clusters that were put aside.
+        objects: The run folder that holds the objects, by default the same.
+
+    Returns:
+        step, correction ("moved" or "not an object"), image, x0, y0, x1, y1, cluster, object.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    file = folder.resolve_file(CORRECTIONS_FILE)
+    if not file.exists():
+        return _SCHEMA.empty_table()
+    try:
+        table = pq.read_table(file, page_checksum_verification=True)
+        rows = table.select(_SCHEMA.names).cast(_SCHEMA)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(
+            f"{file} cannot be read ({get_first_line(error)}); put back a copy of it, or delete it and correct anew."
+        ) from error
+    if (table.schema.metadata or {}).get(_OBJECTS, b"").decode() == _get_objects_fingerprint(objects or folder):
+        return rows
+    return rows.set_column(rows.schema.get_field_index("object"), "object", _find_objects(objects or folder, rows))
+
+
+def write_corrections(folder: RunFolder, corrections: pa.Table) -> None:
+    """Write corrections, whole or not at all; their column `object` belongs to the objects that are there now."""
+    if not len(corrections):
+        folder.remove(CORRECTIONS_FILE)
+        return
+    metadata = {_OBJECTS: _get_objects_fingerprint(folder).encode()}
+    folder.write_table(CORRECTIONS_FILE, corrections.cast(_SCHEMA).replace_schema_metadata(metadata))
+
+
+def make_corrections(folder: RunFolder, step: int, objects: np.ndarray, cluster: int) -> pa.Table:
+    """Make rows that move objects to a cluster.
+
+    Args:
+        folder: The run folder, whose objects are read.
+        step: Number of the step.
+        objects: (M,) integers, rows of the objects.
+        cluster: Where to; NO_CLUSTER says that they are no objects.
+    """
+    own = read_shards(folder, ["image", *BOX]).take(pa.array(objects, pa.int64()))
+    kind = NOT_AN_OBJECT if cluster == NO_CLUSTER else MOVED
+    columns = {name: own[name] for name in ("image", *BOX)}
+    fixed = {"step": step, "correction": kind, "cluster": cluster}
+    columns |= {name: pa.array([value] * len(own)) for name, value in fixed.items()}
+    return pa.table({**columns, "object": pa.array(objects, pa.int64())}).select(_SCHEMA.names).cast(_SCHEMA)
+
+
+def _get_objects_fingerprint(folder: RunFolder) -> str:
+    return str((folder.read_manifest("objects") or {}).get("fingerprint", ""))
+
+
+def _find_objects(folder: RunFolder, corrections: pa.Table) -> pa.Array:
+    """Return the rows of the corrected objects among those that are there now, -1 for those that are not."""
+    if folder.read_manifest("objects") is None:
+        return pa.array([-1] * len(corrections), pa.int64())
+    present = read_shards(folder, ["image", *BOX])
+    keys = list(zip(*(corrections[name].to_pylist() for name in ("image", *BOX)), strict=True))
+    wanted, found = set(keys), {}
+    for row, key in enumerate(zip(*(present[name].to_pylist() for name in ("image", *BOX)), strict=True)):
+        if key in wanted:
+            found.setdefault(key, row)
+    return pa.array([found.get(key, -1) for key in keys], pa.int64())

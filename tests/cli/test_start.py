@@ -1,0 +1,99 @@
+"""What each command imports: those that only look or refuse load nothing that takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Photographs
+
+# Commands are forked from one process that has imported the command line alone, and tell what is loaded at their end.
+PROGRAM = """
+import json, os, sys
+from fastcomus.cli.commands import main
+for line in json.loads(sys.argv[1]):
+    reader, writer = os.pipe()
+    if not os.fork():
+        sys.argv = ["fastcomus", *line]
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        os.write(writer, json.dumps([code, sorted(sys.modules)]).encode())
+        os._exit(0)
+    os.close(writer)
+    print(os.fdopen(reader).read())
+    os.wait()
+"""
+TORCH = {"torch", "torchvision", "timm"}
+SCIPY = {"sklearn", "numba", *(f"scipy.{part}" for part in ("sparse", "linalg", "optimize", "ndimage", "stats"))}
+VISION = {"torchvision", "torch._dynamo"}
+
+
+@pytest.fixture(scope="module")
+def loaded(photographs: Photographs, finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set]:
+    """The modules that each command of LIGHT, REFUSED and MIDDLE has loaded when it ends, by its line."""
+    folder = tmp_path_factory.mktemp("start")
+    np.save(folder / "rows.npy", np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32))
+    run = shutil.copytree(finished_run, folder / "finished")
+    places = {"run": run, "new": folder / "run", "truth": photographs.truth, "rows": folder / "rows.npy"}
+    places |= {"out": folder / "out", "here": photographs.images, "gone": folder / "gone"}
+    lines = [*LIGHT, *REFUSED, *MIDDLE]
+    filled = [[word.format(**places) for word in line.split()] for line in lines]
+    environment = {**os.environ, "FASTCOMUS_OFFLINE": "1", "FASTCOMUS_WEIGHTS": str(folder / "weights")}
+    reply = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(filled)], env=environment, stdout=subprocess.PIPE, check=True
+    )
+    ends = dict(zip(lines, map(json.loads, reply.stdout.splitlines()), strict=True))
+    assert {line: code for line, (code, _) in ends.items()} == {line: 2 * (line in REFUSED) for line in lines}
+    return {line: set(modules) for line, (_, modules) in ends.items()}
+
+
+LIGHT = ("--help", "name --run {run}", "weights list", "history --run {run}", "embed --help", "export coco --help")
+REFUSED = (
+    "embed {gone} --run {new}",
+    "embed {here} --theta 7 --run {new}",
+    "embed {here} --device tpu --run {new}",
+    "embed {here} --no-such-option",
+    "train-saliency {gone} --run {new}",
+    "train-saliency {here} --epochs 0 --run {new}",
+    "cluster --embeddings {gone}.npy --run {new}",
+    "cluster --k 1 --run {run}",
+    "suggest-k --run {gone}",
+    "train --run {gone}",
+    "train --train-size 0 --run {run}",
+    "predict {gone} --run {run}",
+    "assign {gone} --run {run}",
+    "evaluate --truth {gone} --run {run}",
+    "export coco --run {gone}",
+    "report --run {gone}",
+    "run {gone} --run {new}",
+)
+MIDDLE = (
+    "cluster --embeddings {rows} --k 3 --run {new}",
+    "evaluate --truth {truth} --run {run}",
+    "export coco --output {out} --run {run}",
+    "report --run {run}",
+)
+
+
+@pytest.mark.parametrize("line", [*LIGHT, *REFUSED])
+def test_who_only_looks_or_is_refused_waits_for_neither_torch_nor_scipy(line: str, loaded: dict[str, set]) -> None:
+    assert not loaded[line] & (TORCH | SCIPY)
+
+
+@pytest.mark.parametrize("line", MIDDLE)
+def test_work_without_networks_waits_for_no_torchvision(line: str, loaded: dict[str, set]) -> None:
+    assert not loaded[line] & VISION
+
+
+def test_masks_are_exported_without_torch(loaded: dict[str, set]) -> None:
+    assert not loaded["export coco --output {out} --run {run}"] & TORCH
