@@ -1,19 +1,18 @@
 """The command line: one command per stage, no arithmetic."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastcomus import __version__
+from fastcomus.cli.clustering import clustering_app
 from fastcomus.cli.export import export_app
 from fastcomus.cli.help import OrderedGroup
 from fastcomus.cli.log import print_json, say, start_log, suggest_next
 from fastcomus.cli.looking import looking_app
 from fastcomus.cli.options import (
-    IMAGES_HELP,
     Address,
     Classes,
     Device,
@@ -105,48 +104,6 @@ def train_saliency_command(
     run.train_saliency(images, output or "", **given["saliency"])
 
 
-@register_command(app, "cluster")
-def cluster_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Cluster these rows instead: .npy (N, D), or Parquet with a column embedding.")
-    ] = None,
-    graph: Annotated[
-        Path | None,
-        typer.Option(help="Weights of links between the objects, instead of neighbours: .npz of SciPy, (N, N)."),
-    ] = None,
-) -> None:
-    """Cluster the objects and write the class maps of the clusters."""
-    run.cluster(embeddings, graph, **given["cluster"])
-    suggest_next(run.folder.path, "view", "report", "train")
-
-
-@register_command(app, "cluster")
-def suggest_k_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Look at these rows instead: .npy (N, D), or Parquet with a column embedding.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say how many clusters the objects hold, by several criteria, and draw what a person needs to decide."""
-    suggested = run.suggest_k(embeddings, **given["cluster"])
-    if as_json:
-        print_json(asdict(suggested))
-        return
-    taken = given["cluster"].get("choose_k", run.config.cluster.choose_k)
-    for criterion, count in suggested.counts.items():
-        chosen = taken == criterion
-        typer.echo(f"{criterion}: {count}" + ("  (what --k auto takes)" if chosen else ""))
-    if one := suggested.granularity:
-        typer.echo(f"mixing gives {one.low} to {one.high}; {one.certainty:.0%} of its runs agree within a tenth")
-        others = [f"{number} ({name})" for name, number in (("coarser", one.coarse), ("finer", one.fine)) if number]
-        if others:
-            typer.echo(f"the data also speak for {' and '.join(others)}")
-
-
 @register_command(app, "train", "predict", reads_images=True)
 def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
     """Train the segmentation network on the class maps, iteration by iteration."""
@@ -179,25 +136,6 @@ def predict_command(
     """Label other images with the newest network; what is there already and still right stays."""
     written: dict[str, Any] = {"overlay": overlay, "probabilities": probabilities}
     run.predict(images, output or "", **written, engine=engine, address=address, **given["predict"])
-
-
-@register_command(app, "assign")
-def assign_command(
-    run: "Run",
-    given: dict[str, dict[str, Any]],
-    images: Annotated[str, typer.Argument(help=IMAGES_HELP, show_default=False)] = "",
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Assign these rows instead: .npy (N, D), or Parquet with a column embedding.")
-    ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Folder of object masks of the new images, where the run had such of its own.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for assigned.parquet; by default assigned/ in the run.")
-    ] = None,
-) -> None:
-    """Put the objects of other images into the clusters that are there, without clustering again."""
-    run.assign(images, output or "", embeddings=embeddings or "", masks=masks or "", **given["assign"])
 
 
 @register_command(app, reads_images=True)
@@ -290,6 +228,7 @@ def doctor(as_json: Json = False) -> None:
         examine()
 
 
+app.add_typer(clustering_app)
 app.add_typer(looking_app)
 app.add_typer(export_app, name="export", no_args_is_help=True)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)

@@ -1,4 +1,4 @@
-"""What labels new rows, in files: fit/ of a run folder, for a command that is shared among processes."""
+"""fit/ in a run folder: what labels many rows, for other processes and machines; gone when all are labelled."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
 from fastcomus.store.run_folder import RunFolder
 
-_FIT = "fit"  # a stage of its own
+FIT = "fit"
 
 
 def write_labeller(folder: RunFolder, labeller: Labeller, fingerprint: str) -> None:
     """Write fit/, from which other processes and machines read a labeller."""
-    folder.begin(_FIT, fingerprint)
+    folder.begin(FIT, fingerprint)
     near, maps = labeller.near, labeller.maps
     arrays = {"rows": near.rows, "order": near.order, "bounds": near.bounds, "lists": near.centres, "mean": near.mean}
     arrays |= {"usual": labeller.usual, "labels": labeller.clusters.labels, "centres": labeller.clusters.centres}
     if maps is not None:
         arrays |= {"eigenmaps": maps.rows, "eigenvalues": maps.eigenvalues}
     for name, array in arrays.items():
-        folder.write_array(f"{_FIT}/{name}.npy", array)
+        folder.write_array(f"{FIT}/{name}.npy", array)
     facts = {"probes": near.probes, "recall": near.recall, "count": labeller.count, "has_maps": maps is not None}
-    folder.finish(_FIT, fingerprint, **facts, config=asdict(labeller.config))
+    folder.finish(FIT, fingerprint, **facts, config=asdict(labeller.config))
 
 
 def read_labeller(folder: RunFolder) -> Labeller:
     """Read what `write_labeller` wrote."""
-    facts = folder.read_manifest(_FIT)
+    facts = folder.read_manifest(FIT)
     if facts is None:
-        raise InputError(f"{folder.path} has no {_FIT}/ to label by; start the command again.")
+        raise InputError(f"{folder.path} has no {FIT}/ to label by; start the command again.")
 
     def read(name: str) -> np.ndarray:
-        return folder.read_array(f"{_FIT}/{name}.npy")
+        return folder.read_array(f"{FIT}/{name}.npy")
 
     rows, order, bounds, lists, mean = (read(name) for name in ("rows", "order", "bounds", "lists", "mean"))
     near = NearRows(rows, order, bounds, lists, mean, facts["probes"], facts["recall"])

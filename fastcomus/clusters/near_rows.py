@@ -94,6 +94,11 @@ class NearRows:
         return self.order[ids], np.sqrt(np.maximum(lengths, 0))
 
 
+def is_searched_exactly(expected: int, rows: int, recall: float) -> bool:
+    """Tell whether all pairs of so many queries and rows are compared."""
+    return expected * rows <= _ALL_PAIRS or recall == 1
+
+
 def divide_rows(
     rows: np.ndarray, queries: np.ndarray, expected: int, count: int, recall: float, seed: int, backend: Backend
 ) -> NearRows:
@@ -111,11 +116,10 @@ def divide_rows(
     Returns:
         The lists; `NearRows.recall` is what was measured on the sample.
     """
-    lists = 1 if expected * len(rows) <= _ALL_PAIRS or recall == 1 else round(math.sqrt(len(rows)))
-    if lists == 1:
+    if is_searched_exactly(expected, len(rows), recall):
         bounds, centres = np.array([0, len(rows)]), np.zeros((1, rows.shape[1]), np.float32)
         return NearRows(rows, np.arange(len(rows)), bounds, centres, centres[0], 1, 1.0)
-    mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean, lists = rows.mean(axis=0, dtype=np.float64).astype(np.float32), round(math.sqrt(len(rows)))
     faiss = import_faiss()
     chosen = np.random.default_rng(seed).permutation(len(rows))[: lists * _TRAINING_ROWS]
     means = faiss.Kmeans(rows.shape[1], lists, niter=_ITERATIONS, seed=seed, max_points_per_centroid=_TRAINING_ROWS)

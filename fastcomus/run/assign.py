@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,12 @@ from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
+if TYPE_CHECKING:
+    from fastcomus.clusters.labels import Clusters
+
 log = logging.getLogger("fastcomus")
+
+_STAGE = "labels"  # parts of many rows, gone when all are labelled
 
 
 @stage()
@@ -54,40 +59,39 @@ def assign(
             "these clusters were made on a graph of your own, in which new objects have no links; cluster all objects "
             "together."
         )
-    from fastcomus.clusters.sampled import draw_probes, gather_rows
-
-    names, target = read_names(at.folder, manifest), RunFolder(output or at.folder.path / "assigned")
-    clusters = read_clusters(at.folder)
-    fitted = np.flatnonzero(clusters.is_fitted)
-    kept = clusters.labels[fitted] >= 0  # what a person said is no object attracts nothing
-    fitted = fitted[kept]
-    rows = gather_rows(open_clustered_rows(at.folder, manifest), fitted)
+    clusters, names = read_clusters(at.folder), read_names(at.folder, manifest)
+    known = open_clustered_rows(at.folder, manifest)
+    target = RunFolder(output or at.folder.path / "assigned")
     if images:
         table = _embed_new_images(at, images, masks, target, engine, address)
         new: RowBlocks = open_object_rows(target)
+        source = read_objects_fingerprint(target)
     else:
-        new = open_rows(embeddings)
+        new, source = open_rows(embeddings), fingerprint_embeddings(embeddings)
         table = pa.table({"row": np.arange(new.count)})
-    _check_width(new, rows)
+    _check_width(new, known)
     at.remember(config)
     from fastcomus.clusters.assignment import make_labeller
+    from fastcomus.clusters.sampled import draw_probes, gather_rows
     from fastcomus.run.labelling import label_rows
 
     clustered_by = ClusterConfig(**manifest["config"])
     clustered_by = replace(clustered_by, n_neighbors=manifest.get("neighbors", clustered_by.n_neighbors))
     maps = read_eigenmaps(at.folder) if clustered_by.method == "spectral" else None
-    if maps is not None:
-        maps = replace(maps, rows=maps.rows[kept])
-    labels = clusters.labels[fitted]
-    sizes = np.bincount(labels, minlength=len(clusters.sizes))
-    clusters = fill_centres(replace(clusters, labels=labels, sizes=sizes), rows if maps is None else maps.rows)
-    whole = compute_fingerprint(clusters=manifest["corrected"], new=_fingerprint_new(target, images, embeddings))
-    at.folder.begin("labels", whole)
+    fitted = np.flatnonzero(clusters.is_fitted)
+    rows, clusters = gather_rows(known, fitted), _take_rows(clusters, fitted)
+    clusters = fill_centres(clusters, rows if maps is None else maps.rows)
+    if (clusters.labels < 0).any():  # what a person said is no object attracts nothing
+        kept = np.flatnonzero(clusters.labels >= 0)
+        rows, clusters = rows[kept], _take_rows(clusters, kept)
+        maps = None if maps is None else replace(maps, rows=maps.rows[kept])
     parts = []
     if new.count:
+        whole = compute_fingerprint(clusters=manifest["corrected"], new=source, seed=config.seed)
+        at.folder.begin(_STAGE, whole)
         some = gather_rows(new, draw_probes(new.count, config.seed))
         labeller = make_labeller(rows, clusters, maps, clustered_by, config.seed, at.backend, some, new.count)
-        parts = list(label_rows(at.folder, "labels", new, labeller, chosen_engine, whole))
+        parts = list(label_rows(at.folder, _STAGE, new, labeller, chosen_engine, whole))
     found = {
         "cluster": np.concatenate([part.labels for part in parts] or [np.empty(0, np.int32)]),
         "distance": np.concatenate([part.distances for part in parts] or [np.empty(0, np.float32)]),
@@ -99,12 +103,18 @@ def assign(
     if names.given:
         table = table.append_column("name", pa.array([names.get_name(one) for one in found["cluster"]], pa.string()))
     target.write_table("assigned.parquet", table)
-    at.folder.remove("labels")
-    number, outliers = len(np.unique(found["cluster"])), int(found["is_outlier"].sum())
-    count(objects=len(table), clusters=number, outliers=outliers)
+    at.folder.remove(_STAGE)
+    used, outliers = len(np.unique(found["cluster"])), int(found["is_outlier"].sum())
+    count(objects=len(table), clusters=used, outliers=outliers)
     file = target.resolve_file("assigned.parquet")
-    log.info("assign: %d objects in %d clusters, %d unlike anything; %s", len(table), number, outliers, file)
+    log.info("assign: %d objects in %d clusters, %d unlike anything; %s", len(table), used, outliers, file)
     return file
+
+
+def _take_rows(clusters: Clusters, kept: np.ndarray) -> Clusters:
+    parts = {name: getattr(clusters, name)[kept] for name in ("labels", "distances", "is_core", "is_fitted")}
+    counted = parts["labels"][parts["labels"] >= 0]
+    return replace(clusters, sizes=np.bincount(counted, minlength=len(clusters.sizes)), **parts)
 
 
 def _check_input(config: Config, images: Images, embeddings: Path | str, masks: Path | str) -> None:
@@ -122,11 +132,14 @@ def _check_input(config: Config, images: Images, embeddings: Path | str, masks: 
         )
 
 
-def _check_width(new: RowBlocks, rows: np.ndarray) -> None:
-    if new.count and (width := new.read(0, 1).shape[1]) != rows.shape[1]:
+def _check_width(new: RowBlocks, known: RowBlocks) -> None:
+    if not new.count:
+        return
+    widths = [rows.read(0, 1).shape[1] for rows in (known, new)]
+    if widths[0] != widths[1]:
         raise InputError(
-            f"the clustered embeddings have {rows.shape[1]} numbers each and the new ones {width}; "
-            "both must come from the same encoder."
+            f"the clustered embeddings have {widths[0]} numbers each and the new ones {widths[1]}; both must come from "
+            "the same encoder."
         )
 
 
@@ -139,7 +152,3 @@ def _embed_new_images(
     new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config))
     embed(new, found, engine=engine, address=address, settings={"masks": str(masks)})
     return read_shards(target, ["image", "x0", "y0", "x1", "y1"])
-
-
-def _fingerprint_new(target: RunFolder, images: Images, embeddings: Path | str) -> str:
-    return read_objects_fingerprint(target) if images else fingerprint_embeddings(embeddings)

@@ -77,7 +77,7 @@ class GivenRows:
         from fastcomus.clusters.graph import take_graph
         from fastcomus.clusters.kept_graph import GraphKeeper
         from fastcomus.clusters.sampled import cluster_sample, fit_sample, join_labels
-        from fastcomus.run.labelling import label_rows
+        from fastcomus.run.labelling import check_rows, label_rows
 
         if self.graph is not None:
             return cluster_graph(take_graph(self.graph), self.rows, config.cluster, config.seed, backend), {}
@@ -89,6 +89,7 @@ class GivenRows:
         if folder is None or engine is None:
             clusters = cluster_sample(self.blocks, self.sample, config.cluster, config.seed, backend)
             return Clustered(clusters), {}
+        check_rows(self.blocks, engine)
         fitted = fit_sample(self.blocks, self.sample, config.cluster, config.seed, backend, keeper)
         parts = label_rows(folder, "clusters", self.blocks, fitted.labeller, engine, fingerprint)
         clusters = join_labels(fitted, parts, self.blocks.count, config.cluster.filter)

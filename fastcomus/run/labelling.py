@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from fastcomus.backends.interface import Backend
 from fastcomus.clusters.assignment import Labeller
-from fastcomus.clusters.labeller_files import read_labeller, write_labeller
+from fastcomus.clusters.labeller_files import FIT, read_labeller, write_labeller
 from fastcomus.clusters.sampled import BLOCK_ROWS, LabelledRows, iterate_blocks, label_block
 from fastcomus.errors import InputError
 from fastcomus.interruption import reach_safe_point
@@ -71,14 +71,11 @@ def label_rows(
         InputError: If a row is not finite, or the engine cannot be used or gave up.
     """
     if isinstance(engine, ThisProcess) and rows.count <= BLOCK_ROWS:
-        backend, workers = engine.get_backend(), engine.workers
-        yield from (label_block(rows, *one, labeller, backend, workers) for one in iterate_blocks(rows.count))
+        yield label_block(rows, 0, rows.count, labeller, engine.get_backend(), engine.workers)
         return
     names = {piece: f"{stage}/part-{i:05d}.parquet" for i, piece in enumerate(iterate_blocks(rows.count))}
     missing = [piece for piece, name in names.items() if _read_part(folder, name, piece) is None]
     if missing and not isinstance(engine, ThisProcess):
-        if isinstance(rows, ArrayRows):
-            raise InputError("rows in memory are labelled in one process; give a file to share them among several.")
         write_labeller(folder, labeller, fingerprint)
 
     def store(made: LabelledRows) -> None:
@@ -97,7 +94,13 @@ def label_rows(
         part = _read_part(folder, name, piece)
         assert part is not None, name
         yield part
-    folder.remove("fit")
+    folder.remove(FIT)
+
+
+def check_rows(rows: RowBlocks, engine: Engine) -> None:
+    """Raise InputError where an engine shares rows among processes that cannot read them."""
+    if isinstance(rows, ArrayRows) and not isinstance(engine, ThisProcess):
+        raise InputError("rows in memory are labelled in one process; give a file to share them among several.")
 
 
 def _read_part(folder: RunFolder, name: str, piece: tuple[int, int]) -> LabelledRows | None:

@@ -124,18 +124,23 @@ class Run(Looking):
         self,
         embeddings: Path | ArrayLike | None = None,
         graph: Any = None,
+        *,
+        engine: str = "local",
+        address: str = "",
         **settings: Unpack[keywords.ClusterSettings],
     ) -> Clusters:
         """Cluster the objects of `embed`, or rows of your own (steps 4 to 7); of objects, write class maps, too.
 
         Args:
-            embeddings: Rows to cluster instead: an array (N, D), an .npy file, or Parquet with a column `embedding`.
+            embeddings: Rows to cluster instead: (N, D), an .npy file, or Parquet with a column `embedding`.
             graph: Links between the objects: an .npz file of SciPy's or a matrix, see `fastcomus.cluster`.
+            engine: As for `embed`, with `address`; objects beyond a sample (`fit_on`) are shared.
+            address: See `engine`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """
         from fastcomus.run.cluster import cluster
 
-        return cluster(self.workplace, embeddings, graph, settings=settings)
+        return cluster(self.workplace, embeddings, graph, engine=engine, address=address, settings=settings)
 
     def suggest_k(
         self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
@@ -151,9 +156,7 @@ class Run(Looking):
         return suggest_k(self.workplace, embeddings, settings=settings)
 
     def history(self, use: str = "", delete: str = "") -> list[PastClusters]:
-        """List the clusters made in this run folder, the present ones first.
-
-        Other settings of `cluster` put them aside with all that was made of them; the earlier settings find them again.
+        """List the clusters made in this run folder: the present ones, then those put aside by other settings.
 
         Args:
             use: Id of clusters to go back to, with their networks, masks, names and scores.
@@ -211,6 +214,8 @@ class Run(Looking):
         *,
         embeddings: Path | str = "",
         masks: Path | str = "",
+        engine: str = "local",
+        address: str = "",
         **settings: Unpack[keywords.AssignSettings],
     ) -> Path:
         """Put new objects into the clusters that are there; return assigned.parquet with their clusters and novelty.
@@ -220,11 +225,14 @@ class Run(Looking):
             output: Folder for assigned.parquet; by default `assigned` in the run folder.
             embeddings: New rows: an .npy file, or a Parquet file with a column `embedding`.
             masks: Folder of object masks of the new images, where the run had masks of its own.
+            engine: As for `embed`, with `address`.
+            address: See `engine`.
             **settings: See `config.AssignConfig`.
         """
         from fastcomus.run.assign import assign
 
-        return assign(self.workplace, images, output, embeddings=embeddings, masks=masks, settings=settings)
+        where = {"engine": engine, "address": address}
+        return assign(self.workplace, images, output, embeddings=embeddings, masks=masks, settings=settings, **where)
 
     def evaluate(
         self,

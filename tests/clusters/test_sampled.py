@@ -43,7 +43,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         *({"assign": assign} for assign in ASSIGNMENTS),
         {"method": "kmeans"},
-        {"method": "agglomerative"},
         {"method": "leiden", "k": 0},
         {"metric": "cosine"},
         {"k": 0},
@@ -84,7 +83,7 @@ def test_a_run_gives_the_same_in_blocks_from_any_file(blobs: tuple[np.ndarray, n
             assert np.array_equal(one.labels, expected.labels) and np.array_equal(one.is_core, expected.is_core)
             assert np.array_equal(one.is_fitted, expected.is_fitted)
         names = {path.name for path in (run.folder.path / "clusters").iterdir()}
-        assert names == {"manifest.json", "clusters.parquet", "centres.npy", "eigenmaps.npy", "eigenvalues.npy"}
+        assert {name.split(".")[0] for name in names} == {"manifest", "clusters", "centres", "eigenmaps", "eigenvalues"}
     assigned = pq.read_table(run.assign(embeddings=tmp_path / "half.npy"))
     assert (assigned["cluster"].to_numpy() == found.labels).mean() > 0.97
 

@@ -15,12 +15,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import planted
 import pytest
 import tomli_w
 import torch
 from conftest import ENCODER, TINY, Photographs, tree_bytes
 
 from fastcomus import InputError, Run
+from fastcomus.clusters import sampled
 from fastcomus.run.engines.ray import _ALONE, _QUIET, Share, make_ray_engine, plan_share
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra distributed is not installed")
@@ -60,6 +63,25 @@ def test_predict_gives_the_bytes_of_one_process(
     Run(finished_run, workers=1).predict(many.images, tmp_path / "ray", engine="ray", **kinds)
     made = tree_bytes(tmp_path / "one")
     assert tree_bytes(tmp_path / "ray") == made and len(made) == 3 * 70 + 1
+
+
+@needs_ray
+def test_objects_beyond_a_sample_are_labelled_as_in_one_process(
+    own_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampled, "BLOCK_ROWS", 600)
+    monkeypatch.setattr("fastcomus.run.labelling.BLOCK_ROWS", 600)
+    file = tmp_path / "rows.npy"
+    np.save(file, planted.gaussian(2000)[0].astype(np.float16))
+    made: dict[str, tuple[dict[str, bytes], bytes]] = {}
+    for engine in ("local", "ray"):
+        run = Run(tmp_path / engine, preset="offline", device="cpu", workers=1)
+        run.cluster(file, k=5, fit_on=300, engine=engine)
+        made[engine] = tree_bytes(run.folder.path / "clusters"), run.assign(embeddings=file, engine=engine).read_bytes()
+        assert not (run.folder.path / "fit").exists() and not (run.folder.path / "labels").exists()
+    assert made["ray"] == made["local"]
+    with pytest.raises(InputError, match="give a file"):
+        run.cluster(np.load(file), k=4, fit_on=300, engine="ray")
 
 
 @needs_ray
