@@ -23,6 +23,7 @@ _SHARE = 0.6  # of an average cluster's objects: with more neighbours, small clu
 _MOST_CLUSTERS = 200  # that few objects are expected to have, so that the first neighbours are few enough
 _GROWTH = 1.15  # neighbours are raised where they would grow by more
 _RESOLUTION = 4.0  # of the first communities; it is doubled while that gives more clusters
+_RESOLUTION_OF_MANY = 2.0  # among many objects, where communities of a large cluster are otherwise too many to mix
 _GAIN = 1.1
 _RUNS = 3  # of which the median counts, since each run of Leiden differs a little
 _MANY = 5_000  # objects from which on one run is enough
@@ -153,7 +154,8 @@ def _count_in_graph(affinity: csr_array, seed: int) -> int:
     from sknetwork.clustering import Leiden
 
     n = affinity.shape[0]
-    bare, least, resolution, best = csr_matrix(drop_loops(affinity)), max(3.0, math.sqrt(n) / 4), _RESOLUTION, 0
+    bare, least, best = csr_matrix(drop_loops(affinity)), max(3.0, math.sqrt(n) / 4), 0
+    resolution = _RESOLUTION if n < _MANY else _RESOLUTION_OF_MANY
     while True:
         counts, finest = [], 0
         for run in range(1 if n >= _MANY else _RUNS):
