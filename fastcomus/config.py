@@ -76,8 +76,8 @@ class EmbedConfig:
     )
     map_power: float = define_setting(
         1.5,
-        "Power to which maps of a network of train-saliency, in [0, 1], are raised before the threshold: they are blurred "
-        "around objects, and above 1 leaves more of the surroundings out.",
+        "Power to which maps of a network of train-saliency, in [0, 1], are raised before the threshold: they are "
+        "blurred around objects, and above 1 leaves more of the surroundings out.",
         within="(0, inf)",
         rule="be above 0",
     )
