@@ -26,6 +26,7 @@ from fastcomus.networks.augmentation import ReadSample, augment_batches, compute
 from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
 from fastcomus.networks.fixed_padding import align_side
 from fastcomus.networks.precision import choose_precision, use_precision
+from fastcomus.networks.recomputed_activations import RecomputedActivations
 from fastcomus.networks.schedules import compute_cosine_factor, make_moving_average
 from fastcomus.networks.synchronized_batch_norm import synchronize_batch_norms
 from fastcomus.processes import ProcessGroup
@@ -217,7 +218,7 @@ class SelfTraining:
         for place, (images, labels) in enumerate(parts):
             images, labels = move_to_device(images, self.device), move_to_device(labels, self.device)
             with self._keep_gradients(place + 1 < len(parts)):
-                with use_precision(self.device, self.precision), self._use_shortcuts():
+                with use_precision(self.device, self.precision), self._use_shortcuts(), self._keep_less():
                     logits = self.network(images)
                 coarse = logits.detach().requires_grad_()
                 for strip, its_labels in split_into_strips(coarse, labels, *self.strips):
@@ -235,6 +236,10 @@ class SelfTraining:
     def _use_shortcuts(self) -> AbstractContextManager[Any]:
         """Speed up bf16 on the CPU, except in a compiled network, which is fast already."""
         return nullcontext() if self.config.compile else use_bf16_shortcuts(self.device, self.precision)
+
+    def _keep_less(self) -> AbstractContextManager[Any]:
+        """Halve the memory of a pass where the network is not compiled."""
+        return nullcontext() if self.config.compile else RecomputedActivations()
 
     def _keep_gradients(self, are_kept: bool) -> Any:
         """Let processes exchange gradients only in the last pass of a step."""
