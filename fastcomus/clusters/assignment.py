@@ -17,7 +17,7 @@ from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 
 _SAMPLE = 2_000  # clustered objects on which the usual distance to neighbours is measured
-_FEW_NEIGHBORS = 10  # of each of many new objects: as good as all (bench/scale_out.py), and half the time
+_FEW_NEIGHBORS = 10  # of each of many new objects: nearly as good as all, in half the time
 _PROBED = 400  # new objects on which the approximate search is tuned
 
 

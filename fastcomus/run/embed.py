@@ -105,6 +105,8 @@ def embed(
 
     done = len(found.names) - sum(len(shard.names) for shard in missing)
     if own:
+        from fastcomus.objects.embedding import ObjectShard
+
         at.remember(config, found.root)
         folder.remove("objects/manifest.json")
         for shard in shards:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fastcomus.clusters.names import ClusterNames
     from fastcomus.run import keywords
+    from fastcomus.run.history import PastClusters
 
 
 class Looking:
@@ -65,6 +66,19 @@ class Looking:
         from fastcomus.run.report import report
 
         return report(self.workplace, settings=settings)
+
+    def history(self, use: str = "", delete: str = "") -> list[PastClusters]:
+        """List the clusters made in this run folder: the present ones, then those put aside by other settings.
+
+        Args:
+            use: Id of clusters to go back to, with their networks, masks, names and scores.
+            delete: Id of clusters to delete.
+        """
+        from fastcomus.run.history import change_history, list_history
+
+        if use or delete:
+            change_history(self.workplace, use, delete)
+        return list_history(self.workplace.folder)
 
     def __repr__(self) -> str:
         """Say what the run holds."""

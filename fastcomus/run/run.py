@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from fastcomus.evaluation.image_labels import LabelEvaluation
     from fastcomus.run import keywords
     from fastcomus.run.embed import Embedded
-    from fastcomus.run.history import PastClusters
 
 
 class Run(Looking):
@@ -155,26 +154,13 @@ class Run(Looking):
 
         return suggest_k(self.workplace, embeddings, settings=settings)
 
-    def history(self, use: str = "", delete: str = "") -> list[PastClusters]:
-        """List the clusters made in this run folder: the present ones, then those put aside by other settings.
-
-        Args:
-            use: Id of clusters to go back to, with their networks, masks, names and scores.
-            delete: Id of clusters to delete.
-        """
-        from fastcomus.run.history import change_history, list_history
-
-        if use or delete:
-            change_history(self.workplace, use, delete)
-        return list_history(self.folder)
-
     def train(self, **settings: Unpack[keywords.TrainAndPredictSettings]) -> Path:
         """Train DeepLabv3 on the class maps, several times over, and label all images by each network (steps 9, 10).
 
         The first iteration learns the clusters' class maps of images that passed the filter, each later one the maps of
         the network before it, with the images of `extend`. Started by torchrun or srun, processes train it together.
-        A report that is there is written anew after each iteration.
-        Takes the settings of `config.TrainConfig` and `config.PredictConfig`, and returns the last iteration's folder.
+        A report that is there is written anew after each iteration. Takes the settings of `config.TrainConfig` and
+        `config.PredictConfig`, and returns the last iteration's folder.
         """
         from fastcomus.run.train import train
 

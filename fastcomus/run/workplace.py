@@ -68,7 +68,7 @@ class Workplace:
         self.images = _locate_images(str(images), state.get("images", ""))
         self._resolve_given = partial(resolve, state.get("config"), preset, seed, settings or {})
         self._laid_over: list[Mapping[str, Any]] = []
-        self._resolve(_presume_preset)
+        self._resolve(_guess_preset)
 
     @cached_property
     def config(self) -> Config:
@@ -81,11 +81,11 @@ class Workplace:
             self.config = with_settings(self.config, settings)
         else:
             self._laid_over.append(settings)
-            self._resolve(_presume_preset)
+            self._resolve(_guess_preset)
 
     def check_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise InputError unless settings can be laid over those of the run."""
-        with_settings(self._resolve(_presume_preset), settings)
+        with_settings(self._resolve(_guess_preset), settings)
 
     def _resolve(self, choose: Callable[[], str]) -> Config:
         config = self._resolve_given(choose)
@@ -173,7 +173,7 @@ class Workplace:
         return find_networks_behind(saliency)
 
 
-def _presume_preset() -> str:
+def _guess_preset() -> str:
     """Return a preset with which settings can be checked before it is known which one auto takes."""
     return "offline"
 

@@ -16,7 +16,7 @@ from tiny_segmenter import make_segmenter
 
 from fastcomus import Run
 from fastcomus.evaluation.truth.truth import read_mask
-from fastcomus.run import predict
+from fastcomus.segmentation import files
 from fastcomus.segmentation.predicted_files import render_overlay
 from fastcomus.store.masks import make_voc_palette
 
@@ -92,7 +92,7 @@ def test_a_second_time_nothing_is_loaded_or_written(
 ) -> None:
     output = Path(shutil.copytree(whole, tmp_path / "out"))
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-    monkeypatch.setattr(predict, "load_segmenter", None)
+    monkeypatch.setattr(files, "load_segmenter", None)
     Run(trained).predict(others.images, output)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 

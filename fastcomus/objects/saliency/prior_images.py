@@ -66,7 +66,7 @@ def _convert(rgb, linear, xyz_of_rgb, cube_roots):  # type: ignore[no-untyped-de
             r, g, b = linear[rgb[y, x, 0]], linear[rgb[y, x, 1]], linear[rgb[y, x, 2]]
             for i in range(3):
                 place = (xyz_of_rgb[i, 0] * r + xyz_of_rgb[i, 1] * g + xyz_of_rgb[i, 2] * b) * np.float32(last + 1)
-                below = min(np.int32(place), last)
+                below = min(int(place), last)
                 low = cube_roots[below]
                 f[i] = low + (cube_roots[below + 1] - low) * (place - np.float32(below))
             lab[y, x, 0] = np.float32(116) * f[1] - np.float32(16)
