@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, csr_matrix
 from fastcomus.clusters.graph import KnnGraph, drop_loops
 from fastcomus.clusters.mixing import MIXED, Joins, count_joins, fit_neighbors, join_nearest, join_parts
 
-_RUNS = 3  # of Leiden, at each resolution
+_RUNS = 3  # of Louvain, at each resolution
 _RESOLUTIONS = (4.0, 6.0)
 _MIXED = (0.8 * MIXED, MIXED, 1.25 * MIXED)  # from which on two parts may be thought one
 _ALIKE = 0.1  # relative difference of numbers that agree
@@ -78,9 +78,9 @@ def weigh_count(graph: KnnGraph, k: int, seed: int) -> Granularity:
 
 
 def _join_communities(affinity: csr_array, resolution: float, seed: int) -> Joins:
-    from sknetwork.clustering import Leiden
+    from sknetwork.clustering import Louvain
 
-    found = Leiden(resolution=resolution, random_state=seed).fit_predict(csr_matrix(affinity))
+    found = Louvain(resolution=resolution, shuffle_nodes=True, random_state=seed).fit_predict(csr_matrix(affinity))
     return join_parts(affinity, np.asarray(found, np.int64))
 
 

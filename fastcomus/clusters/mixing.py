@@ -3,6 +3,8 @@
 Two parts of a graph mix as much as a random walker who is confined to both changes sides: by P(a to b) + P(b to a), 1
 where they are one and 0 where they are apart. Whether two parts are one thus depends on the two alone, not on how large
 the graph is or how many more there are, as it does by modularity (its resolution limit) or by the largest eigengap.
+A part that a walker leaves more often than he stays is no cluster by itself, however little it mixes with any other: an
+even cluster can be cut into many such parts.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _GROWTH = 1.15  # neighbours are raised where they would grow by more
 _RESOLUTION = 4.0  # of the first communities; it is doubled while that gives more clusters
 _RESOLUTION_OF_MANY = 2.0  # among many objects, where communities of a large cluster are otherwise too many to mix
 _GAIN = 1.1
-_RUNS = 3  # of which the median counts, since each run of Leiden differs a little
+_RUNS = 3  # of which the median counts, since each run of Louvain differs a little
 _MANY = 5_000  # objects from which on one run is enough
 
 
@@ -36,7 +38,7 @@ class Joins:
     Attributes:
         parts: (N,) integers from 0, the part of each node.
         pairs: (J, 2) integers, the two that are joined: parts, or parts + j for what join j made.
-        mixing: (J,) how much they mix, in [0, 2].
+        mixing: (J,) how much they mix, in [0, 2]; at least `MIXED` where a walker leaves one more often than he stays.
     """
 
     parts: np.ndarray
@@ -47,7 +49,7 @@ class Joins:
 def count_unmixed(graph: KnnGraph, seed: int) -> int:
     """Count the clusters that do not mix.
 
-    Fine communities (Leiden) of the graph of the nearest neighbours are joined, the pair that mixes most first, until
+    Fine communities (Louvain) of the graph of the nearest neighbours are joined, the pair that mixes most first, until
     none mixes by `MIXED`. From few on, neighbours are raised to a share of an average cluster's objects. Communities
     are made finer while that gives clearly more clusters. Groups of fewer than sqrt(N) / 4 objects do not count.
 
@@ -90,9 +92,12 @@ def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
         inside.append(others.pop(part, 0.0))
         around.append(others)
 
+    leaves = [sum(around[part].values()) > inside[part] for part in range(count)]  # more often than it stays
+
     def mix(one: int, other: int) -> float:
         between = around[one][other]
-        return between / (inside[one] + between) + between / (inside[other] + between)
+        mixed = between / (inside[one] + between) + between / (inside[other] + between)
+        return max(mixed, MIXED * (1 + mixed / 2)) if leaves[one] or leaves[other] else mixed
 
     heap = [(-mix(one, other), one, other) for one in range(count) for other in around[one] if other < one]
     heapq.heapify(heap)
@@ -107,6 +112,7 @@ def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
         joined = {place: around[one].get(place, 0.0) + around[other].get(place, 0.0)
                   for place in sorted(around[one].keys() | around[other].keys()) if place not in gone}  # fmt: skip
         around.append(joined)
+        leaves.append(sum(joined.values()) > inside[new])
         pairs.append((one, other))
         mixing.append(-height)
         for place, weight in joined.items():
@@ -151,7 +157,8 @@ def fit_neighbors(objects: float) -> int:
 
 def _count_in_graph(affinity: csr_array, seed: int) -> int:
     """Count unmixed clusters at resolutions that double while there are clearly more; the number before is kept."""
-    from sknetwork.clustering import Leiden
+    # scikit-network's Leiden draws from the C library, whatever its seed, and need not end where rounding makes ties.
+    from sknetwork.clustering import Louvain
 
     n = affinity.shape[0]
     bare, least, best = csr_matrix(drop_loops(affinity)), max(3.0, math.sqrt(n) / 4), 0
@@ -159,7 +166,8 @@ def _count_in_graph(affinity: csr_array, seed: int) -> int:
     while True:
         counts, finest = [], 0
         for run in range(1 if n >= _MANY else _RUNS):
-            parts = np.asarray(Leiden(resolution=resolution, random_state=seed + run).fit_predict(bare), np.int64)
+            found = Louvain(resolution=resolution, shuffle_nodes=True, random_state=seed + run).fit_predict(bare)
+            parts = np.asarray(found, np.int64)
             joins = join_parts(csr_array(bare), parts)
             labels = cut_joins(joins, count_joins(joins, MIXED))
             counts.append(max(2, int((np.bincount(labels) >= least).sum())))

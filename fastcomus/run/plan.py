@@ -58,12 +58,13 @@ def plan_run(at: Workplace, images: Images, truth: Path | str, classes: Path | s
     )
     done = len(list_iterations(at.folder)) - 1 if is_clustered and at.folder.read_manifest("iteration-0") else 0
     train = at.config.train
-    left = [one for one in range(1, train.iterations + 1) if one > done]
+    wanted = train.iterations or (2 if train.extend else 1)
+    left = [one for one in range(1, wanted + 1) if one > done]
     passes = sum(train.epochs if one == 1 else train.next_epochs for one in left)
     seconds = passes * count / _TRAINED_PER_S + len(left) * count / _LABELLED_PER_S
     training = PlannedStage(
         "train", f"iterations {', '.join(map(str, left))}, {passes} epochs" if left else "",
-        f"{min(done, train.iterations)} iterations, where their settings are the same" if done else "",
+        f"{min(done, wanted)} iterations, where their settings are the same" if done else "",
         seconds if str(at.backend.device) == "cpu" else None if left else 0.0,
     )  # fmt: skip
     return [embedding, clustering, training]

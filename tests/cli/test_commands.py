@@ -36,7 +36,7 @@ def command(*arguments: object, folder: Path | None = None) -> subprocess.Comple
 def test_help_names_every_setting_with_its_default(stage: str) -> None:
     shown = (
         CliRunner()
-        .invoke(app, [{"saliency": "train-saliency"}.get(stage, stage), "--help-all"], env={"COLUMNS": "300"})
+        .invoke(app, [{"saliency": "train-saliency"}.get(stage, stage), "--help-all"], env={"COLUMNS": "500"})
         .output
     )
     for field in fields(STAGES[stage]):

@@ -48,6 +48,13 @@ def test_joins_are_by_definition_and_rebuild_what_was_cut_up() -> None:
     assert len(np.unique(cut_joins(joins, 0))) == 12
 
 
+def test_a_large_even_cluster_is_not_counted_by_its_pieces() -> None:
+    random = np.random.default_rng(0)  # 71 pieces, none of which mixes much with another, were counted once
+    centres = random.normal(size=(2, 1, 384)) / np.sqrt(384)
+    rows = (centres + 1.4 * random.normal(size=(2, 2500, 384)) / np.sqrt(384)).reshape(-1, 384).astype(np.float32)
+    assert count_unmixed(build_knn_graph(rows, 30, "euclidean", 0.95, 0, CPU), 0) == 2
+
+
 def test_a_graph_of_ones_own_is_counted_too() -> None:
     blocks = np.kron(np.eye(4), np.ones((10, 10))) - np.eye(40)
     from fastcomus.clusters.graph import take_graph

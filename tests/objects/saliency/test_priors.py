@@ -60,7 +60,7 @@ def test_a_mirrored_image_has_the_mirrored_map(
     straight = make()("a", pixels)[0]
     mirrored = flip(make()("a", np.ascontiguousarray(flip(pixels)))[0])
     assert np.abs(straight - mirrored).mean() < 0.03
-    assert iou(otsu_mask(straight), otsu_mask(mirrored)) > 0.9
+    assert iou(otsu_mask(straight), otsu_mask(mirrored)) > 0.88
 
 
 @each_prior
