@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array, csr_matrix
 
 from fastcomus.clusters.graph import KnnGraph, drop_loops
-from fastcomus.clusters.mixing import MIXED, Joins, count_joins, fit_neighbors, join_nearest, join_parts
+from fastcomus.clusters.mixing import MIXED, Joins, count_joins, fit_neighbors, join_communities, join_nearest
 
 _RUNS = 3  # of Louvain, at each resolution
 _RESOLUTIONS = (4.0, 6.0)
@@ -60,9 +59,9 @@ def weigh_count(graph: KnnGraph, k: int, seed: int) -> Granularity:
         affinity = drop_loops(graph.affinity)
     else:
         affinity = join_nearest(graph.nearest[:, : min(fit_neighbors(n / k), graph.nearest.shape[1])])
-    runs = [_join_communities(affinity, one, seed + run) for one in _RESOLUTIONS for run in range(_RUNS)]
+    runs = [join_communities(affinity, one, seed + run) for one in _RESOLUTIONS for run in range(_RUNS)]
     counts = np.array([max(2, _count_parts(joins) - count_joins(joins, mixed)) for joins in runs for mixed in _MIXED])
-    fine = _join_communities(affinity, max(_FINE_RESOLUTION, _RESOLUTIONS[-1] * _FAR), seed)
+    fine = join_communities(affinity, max(_FINE_RESOLUTION, _RESOLUTIONS[-1] * _FAR), seed)
     parts = _count_parts(fine)
     tried = parts - np.arange(len(fine.mixing))  # before each join
     shown = tried <= _FAR * k
@@ -75,13 +74,6 @@ def weigh_count(graph: KnnGraph, k: int, seed: int) -> Granularity:
         tried=tuple(tried[shown][::-1].tolist()),
         mixing=tuple(fine.mixing[shown][::-1].tolist()),
     )
-
-
-def _join_communities(affinity: csr_array, resolution: float, seed: int) -> Joins:
-    from sknetwork.clustering import Louvain
-
-    found = Louvain(resolution=resolution, shuffle_nodes=True, random_state=seed).fit_predict(csr_matrix(affinity))
-    return join_parts(affinity, np.asarray(found, np.int64))
 
 
 def _count_parts(joins: Joins) -> int:

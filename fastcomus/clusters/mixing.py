@@ -62,13 +62,22 @@ def count_unmixed(graph: KnnGraph, seed: int) -> int:
     """
     n = graph.affinity.shape[0]
     if graph.nearest is None:
-        return _count_in_graph(graph.affinity, seed)
+        return _count_in_graph(drop_loops(graph.affinity), seed)
     neighbors, wanted = 0, fit_neighbors(n / _MOST_CLUSTERS)
     while wanted > _GROWTH * neighbors:
         neighbors = min(wanted, graph.nearest.shape[1])
         found = _count_in_graph(join_nearest(graph.nearest[:, :neighbors]), seed)
         wanted = min(fit_neighbors(n / found), graph.nearest.shape[1])
     return found
+
+
+def join_communities(affinity: csr_array, resolution: float, seed: int) -> Joins:
+    """Join the communities (Louvain) of a graph (N, N) without loops; a higher `resolution` gives finer ones."""
+    # scikit-network's Leiden draws from the C library, whatever its seed, and need not end where rounding makes ties.
+    from sknetwork.clustering import Louvain
+
+    search = Louvain(resolution=resolution, shuffle_nodes=True, random_state=seed)
+    return join_parts(affinity, np.asarray(search.fit_predict(csr_matrix(affinity)), np.int64))
 
 
 def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
@@ -157,21 +166,16 @@ def fit_neighbors(objects: float) -> int:
 
 def _count_in_graph(affinity: csr_array, seed: int) -> int:
     """Count unmixed clusters at resolutions that double while there are clearly more; the number before is kept."""
-    # scikit-network's Leiden draws from the C library, whatever its seed, and need not end where rounding makes ties.
-    from sknetwork.clustering import Louvain
-
     n = affinity.shape[0]
-    bare, least, best = csr_matrix(drop_loops(affinity)), max(3.0, math.sqrt(n) / 4), 0
+    least, best = max(3.0, math.sqrt(n) / 4), 0
     resolution = _RESOLUTION if n < _MANY else _RESOLUTION_OF_MANY
     while True:
         counts, finest = [], 0
         for run in range(1 if n >= _MANY else _RUNS):
-            found = Louvain(resolution=resolution, shuffle_nodes=True, random_state=seed + run).fit_predict(bare)
-            parts = np.asarray(found, np.int64)
-            joins = join_parts(csr_array(bare), parts)
+            joins = join_communities(affinity, resolution, seed + run)
             labels = cut_joins(joins, count_joins(joins, MIXED))
             counts.append(max(2, int((np.bincount(labels) >= least).sum())))
-            finest = int(parts.max()) + 1
+            finest = int(joins.parts.max()) + 1
         found = statistics.median_low(counts)
         if best and found <= _GAIN * best:
             return best

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastcomus.config import Config, EmbedConfig
 from fastcomus.images.found import ImageList
 from fastcomus.objects.saliency.methods import AUTO
+from fastcomus.progress import collect_counts
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import parse_priors
 from fastcomus.store.run_folder import RunFolder
@@ -53,7 +54,8 @@ def obtain_saliency(mark: str, found: ImageList, config: Config, at: Workplace) 
     at.remember(config)
     _tell_plan(found, at)
     try:
-        return str(obtain_network(found, at).absolute())
+        with collect_counts():  # images that teach are not counted as those of embed
+            return str(obtain_network(found, at).absolute())
     except NothingToLearn as error:
         log.warning("saliency auto: %s Until then: %s", error, PRIOR)
         return PRIOR
