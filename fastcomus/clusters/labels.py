@@ -33,6 +33,8 @@ class Clusters:
         centres: (k, C) float32.
         sizes: (k,) int64.
         is_fitted: (N,) bool, False for objects that were put into clusters of a sample (`fit_on`), not fitted.
+        coarse: (N,) int32, coarser clusters, each of whole ones (`levels`); None where there are none.
+        fine: (N,) int32, finer clusters, each within one; None where there are none.
     """
 
     labels: np.ndarray
@@ -41,6 +43,8 @@ class Clusters:
     centres: np.ndarray
     sizes: np.ndarray
     is_fitted: np.ndarray
+    coarse: np.ndarray | None = None
+    fine: np.ndarray | None = None
 
     def __repr__(self) -> str:
         """Say how many there are."""
@@ -94,10 +98,7 @@ def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) 
     """
     from scipy.sparse import csr_array
 
-    by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
-    rank = np.empty(k, np.int32)
-    rank[by_size] = np.arange(k)
-    labels = rank[labels]
+    labels = number_by_size(labels, k)
     sizes = np.bincount(labels, minlength=k)
     membership = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
     sums = np.empty((k, rows.shape[1]))
@@ -108,6 +109,14 @@ def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) 
     distances = compute_cosine_distances(rows, centres, labels)
     is_core, is_fitted = select_core(labels, distances, sizes, filter), np.ones(len(labels), bool)
     return Clusters(labels, distances, is_core, centres, sizes, is_fitted)
+
+
+def number_by_size(labels: np.ndarray, k: int = 0) -> np.ndarray:
+    """Number clusters anew, the largest first: (N,) integers in [0, k) become such of int32."""
+    by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
+    rank = np.empty(len(by_size), np.int32)
+    rank[by_size] = np.arange(len(by_size))
+    return rank[labels]
 
 
 def select_core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:
