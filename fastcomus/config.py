@@ -57,6 +57,9 @@ class EmbedConfig:
         "absorbing-markov-chain (no weights needed), basnet-unsupervised, basnet-supervised, dinoseg, lost, tokencut, "
         "maskcut, found, or a checkpoint file of train-saliency.",
     )
+    every_seconds: float = define_setting(
+        1.0, "Of a video, seconds from one frame that is taken to the next; 0 takes all.", within="[0, inf)"
+    )
     saliency_size: int = define_setting(
         256,
         "Side in pixels at which published networks look for objects; those of train-saliency bring their own.",

@@ -61,6 +61,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "embed": {
         "saliency": "minimum-barrier",
+        "every_seconds": None,  # tests/images/test_videos.py
         "saliency_size": 96,  # with saliency = "tokencut"
         "saliency_precision": "bf16",  # the same
         "prior_weight": 0.0,  # with a network of train-saliency

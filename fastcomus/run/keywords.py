@@ -33,6 +33,7 @@ class EmbedSettings(TypedDict, total=False):
     """See `EmbedConfig`."""
 
     saliency: str
+    every_seconds: float
     saliency_size: int
     saliency_precision: str
     prior_weight: float

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.progress import show_log
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
@@ -110,7 +110,7 @@ class Run(Looking):
             output: File to copy the checkpoint to; by default it stays in the run folder.
             **settings: See `config.SaliencyConfig`.
         """
-        found = find_listed_images(images)
+        found = self.workplace.list_images(images)
         from fastcomus.run.train_saliency import train_saliency
 
         return train_saliency(self.workplace, found, output, settings=settings)
