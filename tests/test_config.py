@@ -97,7 +97,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "backbone_weights": None,
         "output_stride": 8,
         "iterations": 2,
-        "epochs": 2,
+        "epochs": 3,
         "next_epochs": 2,
         "extend": None,  # a test of its own
         "train_size": 49,
@@ -247,13 +247,14 @@ def test_every_setting_of_cluster_has_an_effect(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def clustered(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clustered(small: Photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that is ready to train, two short iterations at most."""
-    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("clustered") / "run"))
-    for iteration in (1, 2):
-        shutil.rmtree(folder / f"iteration-{iteration}")
-    short = {"iterations": 1, "epochs": 3, "next_epochs": 1, "scale_max": 0.8}
-    Run(folder, settings={"train": short}).cluster()  # remembers the settings
+    folder = tmp_path_factory.mktemp("clustered") / "run"
+    short = {"iterations": 1, "epochs": 2, "next_epochs": 1, "scale_max": 0.8, "batch_size": 5}
+    settings = {**TINY, "cluster": {**TINY["cluster"], "n_neighbors": 4}, "train": {**TINY["train"], **short}}
+    run = Run(folder, preset="offline", settings=settings, device="cpu")
+    run.embed(small.images)
+    run.cluster()
     return folder
 
 
@@ -269,7 +270,7 @@ def usual_networks(clustered: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_setting_extend_has_an_effect(clustered: Path, tmp_path: Path) -> None:
     """On the second iteration; the first is trained long enough to see the objects of the added images."""
     images = make_photographs(tmp_path / "more", 3).images
-    settings = {"iterations": 2, "epochs": 12, "next_epochs": 1}
+    settings = {"iterations": 2, "epochs": 6, "next_epochs": 1}
     without = trained(clustered, tmp_path / "without", settings)
     files = trained(tmp_path / "without", tmp_path / "run", {**settings, "extend": str(images)})
     assert files["iteration-1/segmenter.safetensors"] == without["iteration-1/segmenter.safetensors"]

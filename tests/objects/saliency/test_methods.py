@@ -81,8 +81,8 @@ def mean_iou(found: list[np.ndarray], masks: list[np.ndarray]) -> float:
     ],
 )
 def test_methods_find_the_objects_of_photographs(method: str, least: float) -> None:
-    pixels, masks = read_msrc14(40)
-    found = proposed(replace(OFFLINE, saliency=method, saliency_size=448, saliency_precision="float32"), pixels)
+    pixels, masks = read_msrc14(24)
+    found = proposed(replace(OFFLINE, saliency=method, saliency_size=320, saliency_precision="float32"), pixels)
     whole_image = np.mean([mask.mean() for mask in masks])
     assert mean_iou(found, masks) > max(least, whole_image + 0.02)
     most = 3 if method == "maskcut" else 1
@@ -113,6 +113,7 @@ def test_methods_of_vits_run_with_weights(method: str, cache: Path, tmp_path: Pa
     assert_batches_do_not_matter(config, read_pixels(photographs, 3))
 
 
+@pytest.mark.slow
 def test_both_basnets_run_with_weights(cache: Path, photographs: Photographs) -> None:
     torch.manual_seed(0)
     state = BASNet().state_dict()
