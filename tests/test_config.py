@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -218,15 +219,24 @@ def test_every_setting_of_assign_has_an_effect(name: str, tmp_path: Path) -> Non
     assert run.assign(embeddings=file, **{name: CHANGES["assign"][name]}).read_bytes() != usual
 
 
-@pytest.mark.parametrize("name", CHANGES["report"])
-def test_every_setting_of_report_has_an_effect(name: str, run_copy: Path) -> None:
-    def written(**settings: Any) -> dict[str, bytes]:
-        return tree_bytes(Run(run_copy).report(**settings).parent)
+@pytest.fixture(scope="module")
+def reported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
+    """The files of a report with some settings, each made once."""
+    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("reported") / "run"))
 
+    @cache
+    def write(**settings: Any) -> dict[str, bytes]:
+        return tree_bytes(Run(folder).report(**settings).parent)
+
+    return write
+
+
+@pytest.mark.parametrize("name", CHANGES["report"])
+def test_every_setting_of_report_has_an_effect(name: str, reported: Callable[..., dict[str, bytes]]) -> None:
     kinds = {"map_objects": "data/map.js", "shown_images": "data/images-000.js", "samples": "index.html"}
     kind = kinds.get(name, "data/objects.js")
     usual = {"samples": 2} if name == "gallery_objects" else {}  # those on cards always have a picture
-    assert written(**usual)[kind] != written(**usual, **{name: CHANGES["report"][name]})[kind]
+    assert reported(**usual)[kind] != reported(**usual, **{name: CHANGES["report"][name]})[kind]
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES["cluster"].keys() - {"recall"}))
@@ -312,11 +322,13 @@ def test_every_setting_of_train_has_an_effect(
         assert files[weights] != usual[weights]
 
 
-@pytest.mark.parametrize("name", CHANGES["predict"])
-def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def labelled(small: Photographs) -> Callable[..., tuple[set[tuple[str, bytes]], set[int]]]:
+    """Class maps with some settings, and the sizes of the batches; each made once."""
     segmenter = make_segmenter(3)  # many labels in every image
 
-    def class_maps(**settings: Any) -> tuple[set[tuple[str, bytes]], set[int]]:
+    @cache
+    def label(**settings: Any) -> tuple[set[tuple[str, bytes]], set[int]]:
         config = with_settings(get_preset_config("offline"), {**TINY, "predict": {**TINY["predict"], **settings}})
         names = [path.name for path in sorted(small.images.iterdir())]
 
@@ -327,7 +339,14 @@ def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, t
             made = set(label_images(segmenter, small.images, names, (), write, config, select("cpu"), 1, "predict"))
         return made, sizes
 
-    (maps, sizes), (usual_maps, usual_sizes) = class_maps(**{name: CHANGES["predict"][name]}), class_maps()
+    return label
+
+
+@pytest.mark.parametrize("name", CHANGES["predict"])
+def test_every_setting_of_predict_has_an_effect(
+    name: str, labelled: Callable[..., tuple[set[tuple[str, bytes]], set[int]]]
+) -> None:
+    (maps, sizes), (usual_maps, usual_sizes) = labelled(**{name: CHANGES["predict"][name]}), labelled()
     assert sizes != usual_sizes if name == "predict_batch" else maps != usual_maps
 
 
