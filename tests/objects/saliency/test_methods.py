@@ -75,14 +75,14 @@ def mean_iou(found: list[np.ndarray], masks: list[np.ndarray]) -> float:
         ("background-prior", 0.5),
         ("minimum-barrier", 0.5),
         ("absorbing-markov-chain", 0.45),
-        ("lost", 0.35),
+        pytest.param("lost", 0.35, marks=pytest.mark.slow),
         ("tokencut", 0.4),
-        ("maskcut", 0.4),
+        pytest.param("maskcut", 0.4, marks=pytest.mark.slow),
     ],
 )
 def test_methods_find_the_objects_of_photographs(method: str, least: float) -> None:
-    pixels, masks = read_msrc14(24)
-    found = proposed(replace(OFFLINE, saliency=method, saliency_size=320, saliency_precision="float32"), pixels)
+    pixels, masks = read_msrc14(40)
+    found = proposed(replace(OFFLINE, saliency=method, saliency_size=448, saliency_precision="float32"), pixels)
     whole_image = np.mean([mask.mean() for mask in masks])
     assert mean_iou(found, masks) > max(least, whole_image + 0.02)
     most = 3 if method == "maskcut" else 1
