@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,9 +36,8 @@ class OpenVinoNetwork:
         import openvino
 
         shape = [1, *example.shape[1:]] if has_one_size else [1, example.shape[1], -1, -1]
-        model = openvino.convert_model(_trace(network, example[:1]), example_input=example[:1], input=shape)
         self._compiled = openvino.Core().compile_model(
-            model,
+            _convert(_trace(network, example[:1]), shape),
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],  # else it takes what the processor likes best
@@ -68,3 +68,18 @@ def _trace(network: nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
         warnings.simplefilter("ignore")  # tracing is called out of date; OpenVINO reads nothing else as fast
         traced = torch.jit.trace(network, example, check_trace=False)
         return torch.jit.freeze(traced)
+
+
+def _convert(traced: torch.jit.ScriptModule, shape: list[int]) -> Any:
+    """Make a model of OpenVINO's. Its own `convert_model` does the same, and tells its maker over the network."""
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced, shared_memory=False, skip_freeze=True)  # must outlive `convert`
+    loaded = frontend.load(decoder)
+    (images,) = loaded.get_inputs()
+    loaded.set_element_type(images, openvino.Type.u8)
+    loaded.set_partial_shape(images, openvino.PartialShape(shape))
+    return frontend.convert(loaded)

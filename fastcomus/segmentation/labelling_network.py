@@ -12,7 +12,7 @@ from fastcomus.networks.inference import compile_by_openvino
 from fastcomus.networks.precision import choose_precision
 from fastcomus.segmentation.segmenter import Segmenter
 
-WORTH_IT_FROM = 64  # images whose gain makes up for translating the network for OpenVINO
+WORTH_IT_FROM = 100  # images whose gain makes up for translating the network for OpenVINO
 
 
 class AcceleratedSegmenter(nn.Module):

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import ENCODER, Photographs
-from tiny_segmenter import make_segmenter
+from tiny_segmenter import BACKBONE
 from torch import nn
 
 from fastcomus import InputError, Run
 from fastcomus.networks.encoders import load_encoder
 from fastcomus.networks.inference import check_inference, choose_inference, compile_by_openvino, has_openvino
 from fastcomus.segmentation.labelling_network import AcceleratedSegmenter, prepare_segmenter
+from fastcomus.segmentation.segmenter import build_segmenter
 from fastcomus.store.embeddings import normalise_rows
 
 CPU = torch.device("cpu")
@@ -24,8 +25,9 @@ needs_openvino = pytest.mark.skipif(not has_openvino(), reason="openvino is not 
 
 
 @needs_openvino
-def test_labels_are_torchs_at_every_size_and_do_not_depend_on_the_batch() -> None:
-    segmenter = make_segmenter(3)
+def test_logits_are_torchs_at_every_size_and_do_not_depend_on_the_batch() -> None:
+    torch.manual_seed(0)
+    segmenter = build_segmenter(BACKBONE, "", 3, 16, pretrained=False)
     fast = prepare_segmenter(segmenter, "float32", CPU, "openvino")
     assert isinstance(fast, AcceleratedSegmenter) and fast.output_stride == segmenter.output_stride
     generator = torch.Generator().manual_seed(1)
@@ -36,12 +38,14 @@ def test_labels_are_torchs_at_every_size_and_do_not_depend_on_the_batch() -> Non
         made = fast(images)
         assert made.shape == expected.shape and made.dtype == torch.float32
         assert (made - expected).abs().max() < 1e-4 * expected.abs().max()
-        assert (made.argmax(1) == expected.argmax(1)).float().mean() > 0.99
         assert torch.equal(fast(images[1:2]), made[1:2])
 
 
 @needs_openvino
-def test_embeddings_are_torchs() -> None:
+def test_embeddings_are_torchs_and_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino_telemetry
+
+    monkeypatch.setattr(openvino_telemetry.Telemetry, "init", None)  # what would begin to send
     crops = torch.randint(0, 256, (3, 3, 64, 64), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     slow, fast = (load_encoder(ENCODER["encoder"], "", 64, "float32", CPU, one) for one in ("torch", "openvino"))
     assert slow.accelerated is None and fast.accelerated is not None
