@@ -11,6 +11,7 @@ from typing import Any
 
 PRECISIONS = ("float32", "bf16")
 AUTOMATIC_PRECISIONS = ("auto", *PRECISIONS)
+INFERENCES = ("auto", "torch", "openvino")  # what runs networks
 CLUSTER_METHODS = ("spectral", "kmeans", "minibatch-kmeans", "leiden", "agglomerative")
 IMAGE_TRANSFERS = ("link", "copy")  # how an export gets its images; the first is the default
 GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
