@@ -28,6 +28,14 @@ Device = Annotated[
     ),
 ]
 Workers = Annotated[int, typer.Option(help="Threads that read images, in each process; 0 takes one per core.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On a GPU: train to the same bytes every time, at some cost, and cluster by torch alone. On a CPU it is "
+        "always so.",
+    ),
+]
 Engine = Annotated[
     str, typer.Option(help="local, or ray: on Ray's actors (extra distributed); --workers is then the cores of each.")
 ]
@@ -68,6 +76,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "seed": (Seed, None),
     "device": (Device, "auto"),
     "workers": (Workers, 0),
+    "deterministic": (Deterministic, False),
     "settings": (Settings, None),
     "log_json": (LogJson, False),
     "quiet": (Quiet, False),
@@ -150,6 +159,7 @@ def _open_run(values: dict[str, Any]) -> Any:
         workers=values["workers"] or None,
         settings=read_toml(values["settings"]) if values["settings"] else None,
         images=values.get("moved", ""),
+        deterministic=values["deterministic"],
     )
 
 
