@@ -74,7 +74,7 @@ def cluster_embeddings(
         return Clustered(_cluster_without_graph(rows, config, seed, backend))
     graph = build_fitting_graph(rows, config.k, config, seed, backend, keeper=keeper)
     if config.method == "leiden":
-        return _cluster_by_leiden(rows, graph, config, seed)
+        return _cluster_by_leiden(rows, graph, config, seed, backend)
     k, maps = (config.k, None) if config.k else _choose_k(graph, config, seed, backend)
     check_components(replace(config, k=k))
     tried = []
@@ -113,7 +113,7 @@ def cluster_graph(
     """
     if config.method == "leiden":
         assert rows is not None
-        return _cluster_by_leiden(rows, graph, config, seed)
+        return _cluster_by_leiden(rows, graph, config, seed, backend)
     k, maps = (config.k, None) if config.k else _choose_k(graph, config, seed, backend)
     check_components(replace(config, k=k))
     found = _cluster_graph(rows, graph, maps, k, config, seed, backend)
@@ -151,11 +151,13 @@ def suggest_counts(
     return SuggestedCounts(len(rows), counts, *curves, weigh_count(graph, counts["mixing"], seed))
 
 
-def _cluster_by_leiden(rows: np.ndarray, graph: KnnGraph, config: ClusterConfig, seed: int) -> Clustered:
+def _cluster_by_leiden(
+    rows: np.ndarray, graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend
+) -> Clustered:
     labels = find_communities(graph.affinity, config.resolution, seed)
     k = int(labels.max()) + 1
     _warn_about_graph(graph, k, config)
-    return Clustered(build_clusters(rows, labels, k, config.filter), None, graph)
+    return Clustered(build_clusters(rows, labels, k, config.filter, backend.device), None, graph)
 
 
 def _cluster_graph(
@@ -170,7 +172,8 @@ def _cluster_graph(
     """Cluster the nodes of a graph; `maps` are its eigenmaps where they are known already, perhaps more than needed."""
     if config.method == "agglomerative":
         assert rows is not None
-        return Clustered(build_clusters(rows, run_ward(rows, k, graph.affinity), k, config.filter), None, graph)
+        labels = run_ward(rows, k, graph.affinity)
+        return Clustered(build_clusters(rows, labels, k, config.filter, backend.device), None, graph)
     wanted = min(config.n_components or k, graph.affinity.shape[0])
     if maps is None or maps.rows.shape[1] < wanted:
         maps = require_eigenmaps(graph, wanted, seed, backend)
@@ -181,7 +184,8 @@ def _cluster_graph(
 def _cluster_without_graph(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
     if config.method == "kmeans":
         return cluster_rows(rows, config.k, "kmeans", config, seed, backend)
-    return build_clusters(rows, run_minibatch_kmeans(rows, config.k, config.n_init, seed), config.k, config.filter)
+    labels = run_minibatch_kmeans(rows, config.k, config.n_init, seed)
+    return build_clusters(rows, labels, config.k, config.filter, backend.device)
 
 
 def _warn_about_graph(graph: KnnGraph, k: int, config: ClusterConfig) -> None:

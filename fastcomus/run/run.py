@@ -43,6 +43,7 @@ class Run(Looking):
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
         images: Where the images of `embed` lie now, if they were moved; remembered in the folder.
         inference: What runs trained networks on a CPU: auto, torch or openvino (extra openvino), twice as fast.
+        deterministic: On a GPU, train to the same bytes every time, which costs time; on the CPU it is always so.
         verbose: Write what is done to standard error; programs with a set-up `logging` hear it in any case.
     """
 
@@ -59,11 +60,12 @@ class Run(Looking):
         settings: Mapping[str, Any] | None = None,
         images: Path | str = "",
         inference: str = "auto",
+        deterministic: bool = False,
         verbose: bool = False,
     ) -> None:
         if verbose:
             show_log()
-        self.workplace = Workplace(folder, preset, seed, device, workers, settings, images, inference)
+        self.workplace = Workplace(folder, preset, seed, device, workers, settings, images, inference, deterministic)
 
     @property
     def folder(self) -> RunFolder:

@@ -53,12 +53,13 @@ class Workplace:
         settings: Mapping[str, Any] | None,
         images: Path | str = "",
         inference: str = "auto",
+        deterministic: bool = False,
     ) -> None:
         check_inference(inference)
         self.inference = inference
         self.folder = RunFolder(folder)
         self.processes = detect_process_group()
-        self._wanted_device = device
+        self._wanted_device, self._is_deterministic = device, deterministic
         self._devices = parse_devices(device)
         if set(self._devices) - {"auto", "cpu"}:  # those are there; importing torch to look for others takes a second
             from fastcomus.backends.choose import resolve_device
@@ -103,7 +104,7 @@ class Workplace:
         """The device on which heavy operations run, loaded when first asked for: importing torch takes a second."""
         from fastcomus.backends import choose
 
-        return choose.select(self.processes.choose_device(self._devices[0]))
+        return choose.select(self.processes.choose_device(self._devices[0]), self._is_deterministic)
 
     def describe_device(self) -> str:
         """Name the device that was worked on: the CPU where nothing has asked for the backend so far."""
