@@ -54,9 +54,9 @@ class EmbedConfig:
     saliency: str = define_setting(
         "auto",
         "How objects are found: auto (the photographs first teach a network of their own, as train-saliency does; "
-        "fewer than least_images of them: background-prior), background-prior, minimum-barrier, "
-        "absorbing-markov-chain (no weights needed), basnet-unsupervised, basnet-supervised, dinoseg, lost, tokencut, "
-        "maskcut, found, or a checkpoint file of train-saliency.",
+        "fewer than least_images of them: three-priors), background-prior, minimum-barrier, absorbing-markov-chain, "
+        "three-priors (their mean; no weights needed), basnet-unsupervised, basnet-supervised, dinoseg, lost, "
+        "tokencut, maskcut, found, or a checkpoint file of train-saliency.",
     )
     saliency_size: int = define_setting(
         256,
