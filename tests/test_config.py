@@ -23,7 +23,8 @@ from tiny_segmenter import make_segmenter
 
 from fastcomus import InputError, Run, cluster
 from fastcomus.backends.choose import select
-from fastcomus.config import STAGES, Config
+from fastcomus.clusters.cluster import suggest_counts
+from fastcomus.config import STAGES, ClusterConfig, Config
 from fastcomus.segmentation import samples
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.prediction import label_images
@@ -83,7 +84,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "choose_k": "eigengap",  # with k = 0
         "max_k": 3,  # with k = 0
         "method": "kmeans",
-        "resolution": 3.0,  # with k = 0
         "metric": "cosine",
         "n_neighbors": 12,
         "recall": None,  # tests/test_graph.py: the approximate search takes half a minute to compile
@@ -245,12 +245,12 @@ def test_every_setting_of_cluster_has_an_effect(name: str) -> None:
     usual: dict[str, Any] = {"k": 4, "n_neighbors": 6, "n_init": 10}
     if name == "n_init":
         usual["assign"] = "kmeans"
-    if name in ("choose_k", "resolution"):
+    if name == "choose_k":
         usual["k"] = 0
-    if name == "resolution":
-        usual["choose_k"] = "leiden"
-    if name == "max_k":
-        usual |= {"k": 0, "choose_k": "modularity"}
+    if name == "max_k":  # the number found is the same, since the search goes on while it gains
+        tried = [suggest_counts(rows, ClusterConfig(max_k=most), 0, select("cpu")).tried for most in (60, 3)]
+        assert tried[0] != tried[1]
+        return
     before, after = cluster(rows, **usual), cluster(rows, **{**usual, name: CHANGES["cluster"][name]})
     same = [np.array_equal(getattr(before, field.name), getattr(after, field.name)) for field in fields(before)]
     assert not all(same)
@@ -483,3 +483,20 @@ def trained(clustered: Path, folder: Path, settings: dict[str, Any]) -> dict[str
     shutil.copytree(clustered, folder)
     Run(folder).train(**settings)
     return {name: content for name, content in tree_bytes(folder).items() if name.startswith("iteration-")}
+
+
+def test_what_an_earlier_version_remembered_is_taken_over_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = to_dict(get_preset_config("offline"))
+    stored["cluster"] |= {"method": "leiden", "resolution": 2.0}
+    RunFolder(tmp_path / "run").write_state({"images": "", "config": stored, "notes": []})
+    assert Run(tmp_path / "run").config.cluster == ClusterConfig(method="communities")
+    assert [record.message for record in caplog.records] == [
+        "the method leiden of this run folder is no more, since its results differed by chance; communities is taken "
+        "in its place"
+    ]
+    with pytest.raises(InputError, match="--method communities and --choose-k mixing took its place"):
+        Run(tmp_path / "new", settings={"cluster": {"choose_k": "leiden"}})
+    with pytest.raises(InputError, match="no setting 'resolution'; it was Leiden's"):
+        Run(tmp_path / "new", settings={"cluster": {"resolution": 2.0}})

@@ -128,6 +128,7 @@ class Run(Looking):
         embeddings: Path | ArrayLike | None = None,
         graph: Any = None,
         *,
+        levels: bool = False,
         engine: str = "local",
         address: str = "",
         **settings: Unpack[keywords.ClusterSettings],
@@ -137,13 +138,15 @@ class Run(Looking):
         Args:
             embeddings: Rows to cluster instead: (N, D), an .npy file, or Parquet with a column `embedding`.
             graph: Links between the objects: an .npz file of SciPy's or a matrix, see `fastcomus.cluster`.
+            levels: Whether to write coarser and finer clusters beside them (`Clusters.coarse`, `.fine`).
             engine: As for `embed`, with `address`; objects beyond a sample (`fit_on`) are shared.
             address: See `engine`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """
         from fastcomus.run.cluster import cluster
 
-        return cluster(self.workplace, embeddings, graph, engine=engine, address=address, settings=settings)
+        where: dict[str, Any] = {"engine": engine, "address": address}
+        return cluster(self.workplace, embeddings, graph, levels=levels, **where, settings=settings)
 
     def suggest_k(
         self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]

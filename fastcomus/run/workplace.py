@@ -22,7 +22,7 @@ from fastcomus.run.engines.choose import choose_engine
 from fastcomus.run.engines.several_devices import parse_devices
 from fastcomus.run.engines.work import Engine
 from fastcomus.run.preset import choose_preset
-from fastcomus.settings import resolve, to_dict, with_settings
+from fastcomus.settings import resolve, rewrite_settings, to_dict, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Workplace:
         self.workers = workers or os.cpu_count() or 1
         state = self.folder.read_state() or {}
         self.images = _locate_images(str(images), state.get("images", ""))
-        self._resolve_given = partial(resolve, state.get("config"), preset, seed, settings or {})
+        stored = rewrite_settings(state["config"]) if state else None
+        self._resolve_given = partial(resolve, stored, preset, seed, settings or {})
         self._laid_over: list[Mapping[str, Any]] = []
         self._resolve(_guess_preset)
 
