@@ -11,6 +11,7 @@ from typing import Any
 
 PRECISIONS = ("float32", "bf16")
 AUTOMATIC_PRECISIONS = ("auto", *PRECISIONS)
+INFERENCES = ("auto", "torch", "openvino")  # what runs networks
 CLUSTER_METHODS = ("spectral", "kmeans", "minibatch-kmeans", "communities", "agglomerative")
 IMAGE_TRANSFERS = ("link", "copy")  # how an export gets its images; the first is the default
 GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
@@ -53,9 +54,9 @@ class EmbedConfig:
     saliency: str = define_setting(
         "auto",
         "How objects are found: auto (the photographs first teach a network of their own, as train-saliency does; "
-        "fewer than least_images of them: background-prior), background-prior, minimum-barrier, "
-        "absorbing-markov-chain (no weights needed), basnet-unsupervised, basnet-supervised, dinoseg, lost, tokencut, "
-        "maskcut, found, or a checkpoint file of train-saliency.",
+        "fewer than least_images of them: three-priors), background-prior, minimum-barrier, absorbing-markov-chain, "
+        "three-priors (their mean; no weights needed), basnet-unsupervised, basnet-supervised, dinoseg, lost, "
+        "tokencut, maskcut, found, or a checkpoint file of train-saliency.",
     )
     every_seconds: float = define_setting(
         1.0, "Of a video, seconds from one frame that is taken to the next; 0 takes all.", within="[0, inf)"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "backbone_weights": None,
         "output_stride": 8,
         "iterations": 2,
-        "epochs": 2,
+        "epochs": 3,
         "next_epochs": 2,
         "extend": None,  # a test of its own
         "train_size": 49,
@@ -219,15 +220,24 @@ def test_every_setting_of_assign_has_an_effect(name: str, tmp_path: Path) -> Non
     assert run.assign(embeddings=file, **{name: CHANGES["assign"][name]}).read_bytes() != usual
 
 
-@pytest.mark.parametrize("name", CHANGES["report"])
-def test_every_setting_of_report_has_an_effect(name: str, run_copy: Path) -> None:
-    def written(**settings: Any) -> dict[str, bytes]:
-        return tree_bytes(Run(run_copy).report(**settings).parent)
+@pytest.fixture(scope="module")
+def reported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
+    """The files of a report with some settings, each made once."""
+    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("reported") / "run"))
 
+    @cache
+    def write(**settings: Any) -> dict[str, bytes]:
+        return tree_bytes(Run(folder).report(**settings).parent)
+
+    return write
+
+
+@pytest.mark.parametrize("name", CHANGES["report"])
+def test_every_setting_of_report_has_an_effect(name: str, reported: Callable[..., dict[str, bytes]]) -> None:
     kinds = {"map_objects": "data/map.js", "shown_images": "data/images-000.js", "samples": "index.html"}
     kind = kinds.get(name, "data/objects.js")
     usual = {"samples": 2} if name == "gallery_objects" else {}  # those on cards always have a picture
-    assert written(**usual)[kind] != written(**usual, **{name: CHANGES["report"][name]})[kind]
+    assert reported(**usual)[kind] != reported(**usual, **{name: CHANGES["report"][name]})[kind]
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES["cluster"].keys() - {"recall"}))
@@ -248,13 +258,14 @@ def test_every_setting_of_cluster_has_an_effect(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def clustered(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clustered(small: Photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that is ready to train, two short iterations at most."""
-    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("clustered") / "run"))
-    for iteration in (1, 2):
-        shutil.rmtree(folder / f"iteration-{iteration}")
-    short = {"iterations": 1, "epochs": 3, "next_epochs": 1, "scale_max": 0.8}
-    Run(folder, settings={"train": short}).cluster()  # remembers the settings
+    folder = tmp_path_factory.mktemp("clustered") / "run"
+    short = {"iterations": 1, "epochs": 2, "next_epochs": 1, "scale_max": 0.8, "batch_size": 5}
+    settings = {**TINY, "cluster": {**TINY["cluster"], "n_neighbors": 4}, "train": {**TINY["train"], **short}}
+    run = Run(folder, preset="offline", settings=settings, device="cpu")
+    run.embed(small.images)
+    run.cluster()
     return folder
 
 
@@ -270,7 +281,7 @@ def usual_networks(clustered: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_setting_extend_has_an_effect(clustered: Path, tmp_path: Path) -> None:
     """On the second iteration; the first is trained long enough to see the objects of the added images."""
     images = make_photographs(tmp_path / "more", 3).images
-    settings = {"iterations": 2, "epochs": 12, "next_epochs": 1}
+    settings = {"iterations": 2, "epochs": 6, "next_epochs": 1}
     without = trained(clustered, tmp_path / "without", settings)
     files = trained(tmp_path / "without", tmp_path / "run", {**settings, "extend": str(images)})
     assert files["iteration-1/segmenter.safetensors"] == without["iteration-1/segmenter.safetensors"]
@@ -312,11 +323,13 @@ def test_every_setting_of_train_has_an_effect(
         assert files[weights] != usual[weights]
 
 
-@pytest.mark.parametrize("name", CHANGES["predict"])
-def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def labelled(small: Photographs) -> Callable[..., tuple[set[tuple[str, bytes]], set[int]]]:
+    """Class maps with some settings, and the sizes of the batches; each made once."""
     segmenter = make_segmenter(3)  # many labels in every image
 
-    def class_maps(**settings: Any) -> tuple[set[tuple[str, bytes]], set[int]]:
+    @cache
+    def label(**settings: Any) -> tuple[set[tuple[str, bytes]], set[int]]:
         config = with_settings(get_preset_config("offline"), {**TINY, "predict": {**TINY["predict"], **settings}})
         names = [path.name for path in sorted(small.images.iterdir())]
 
@@ -327,7 +340,14 @@ def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, t
             made = set(label_images(segmenter, small.images, names, (), write, config, select("cpu"), 1, "predict"))
         return made, sizes
 
-    (maps, sizes), (usual_maps, usual_sizes) = class_maps(**{name: CHANGES["predict"][name]}), class_maps()
+    return label
+
+
+@pytest.mark.parametrize("name", CHANGES["predict"])
+def test_every_setting_of_predict_has_an_effect(
+    name: str, labelled: Callable[..., tuple[set[tuple[str, bytes]], set[int]]]
+) -> None:
+    (maps, sizes), (usual_maps, usual_sizes) = labelled(**{name: CHANGES["predict"][name]}), labelled()
     assert sizes != usual_sizes if name == "predict_batch" else maps != usual_maps
 
 

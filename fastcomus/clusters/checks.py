@@ -33,7 +33,7 @@ def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
             return
     raise InputError(
         f"{least} clusters need as many different objects; got {len(distinct)} different ones among N={n}. "
-        + ("Lower --k or add images." if len(distinct) > 1 else "Add images.")
+        + ("Lower --k or add images." if len(distinct) > 1 else "Add images that are no copies of one another.")
     )
 
 

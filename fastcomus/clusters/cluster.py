@@ -177,7 +177,7 @@ def _cluster_graph(
         assert rows is not None
         of_graph = config.method == "communities"
         labels = find_communities(graph, k, seed) if of_graph else run_ward(rows, k, graph.affinity)
-        return Clustered(build_clusters(rows, labels, k, config.filter), None, graph)
+        return Clustered(build_clusters(rows, labels, k, config.filter, backend.device), None, graph)
     wanted = min(config.n_components or k, graph.affinity.shape[0])
     if maps is None or maps.rows.shape[1] < wanted:
         maps = require_eigenmaps(graph, wanted, seed, backend)
@@ -188,7 +188,8 @@ def _cluster_graph(
 def _cluster_without_graph(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
     if config.method == "kmeans":
         return cluster_rows(rows, config.k, "kmeans", config, seed, backend)
-    return build_clusters(rows, run_minibatch_kmeans(rows, config.k, config.n_init, seed), config.k, config.filter)
+    labels = run_minibatch_kmeans(rows, config.k, config.n_init, seed)
+    return build_clusters(rows, labels, config.k, config.filter, backend.device)
 
 
 def _warn_about_graph(graph: KnnGraph, k: int, config: ClusterConfig) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 
+from fastcomus.backends.joined_neighbors import join_neighbors
 from fastcomus.clusters.graph import KnnGraph, drop_loops
 
 MIXED = 0.25  # from which on two parts are one cluster
@@ -188,13 +189,7 @@ def count_joins(joins: Joins, mixed: float) -> int:
 
 def join_nearest(nearest: np.ndarray) -> csr_array:
     """Link each row to its nearest, (N, n) integers with itself, as `build_knn_graph` does."""
-    n, width = nearest.shape
-    kind = np.int32 if 2 * nearest.size < 2**31 else np.int64
-    ones, starts = np.full(nearest.size, 0.5, np.float32), np.arange(0, n * width + 1, width, dtype=kind)
-    directed = csr_array((ones, nearest.ravel().astype(kind), starts), shape=(n, n))
-    directed.sum_duplicates()  # in place: a copy of the neighbours
-    directed.data[:] = 0.5
-    return drop_loops((directed + directed.T.tocsr()).tocsr())
+    return drop_loops(join_neighbors(nearest.copy()))
 
 
 def fit_neighbors(objects: float) -> int:

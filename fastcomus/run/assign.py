@@ -149,6 +149,6 @@ def _embed_new_images(
     """Embed new images as those of this run were; return their objects."""
     found = at.list_images(images)
     device, config = str(at.backend.device), replace(at.config, embed=restore_saliency(at.config, at.folder))
-    new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config))
+    new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config), "", at.inference)
     embed(new, found, engine=engine, address=address, settings={"masks": str(masks)})
     return read_shards(target, ["image", "x0", "y0", "x1", "y1"])

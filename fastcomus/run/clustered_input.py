@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 from fastcomus.clusters.checks import check_count, check_graph_count
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
-from fastcomus.run.contents import read_embedding_rows, read_objects_fingerprint
+from fastcomus.run.contents import read_embedding_rows, read_objects_fingerprint, read_skipped
 from fastcomus.store.embeddings import check_embeddings, fingerprint_embeddings, read_embeddings
 from fastcomus.store.row_blocks import ArrayRows, RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
@@ -180,9 +181,21 @@ def take_given(embeddings: ArrayLike | None, graph: Graph, config: ClusterConfig
 def read_rows(folder: RunFolder, embeddings: Embeddings) -> tuple[np.ndarray, str]:
     """Return the rows to cluster, (N, D) float32, checked, and a fingerprint of where they come from."""
     if embeddings is None:
-        return check_embeddings(read_embedding_rows(folder)), read_objects_fingerprint(folder)
+        rows = read_embedding_rows(folder)
+        if not len(rows):
+            _explain_no_objects(folder)
+        return check_embeddings(rows), read_objects_fingerprint(folder)
     rows, source = read_embeddings(embeddings)
     return check_embeddings(rows), source
+
+
+def _explain_no_objects(folder: RunFolder) -> NoReturn:
+    reasons = Counter(read_skipped(folder)["reason"].to_pylist()).most_common()
+    raise InputError(
+        f"there is no object to cluster: of {sum(count for _, count in reasons)} images all were left out "
+        f"({', '.join(f'{reason}: {count}' for reason, count in reasons)}). Give photographs in which something stands "
+        "out from its surroundings, or masks of your own with --masks."
+    )
 
 
 def _take_rows(

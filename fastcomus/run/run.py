@@ -42,6 +42,8 @@ class Run(Looking):
         workers: Threads that read images; by default one per core.
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
         images: Where the images of `embed` lie now, if they were moved; remembered in the folder.
+        inference: What runs trained networks on a CPU: auto, torch or openvino (extra openvino), twice as fast.
+        deterministic: On a GPU, train to the same bytes every time, which costs time; on the CPU it is always so.
         verbose: Write what is done to standard error; programs with a set-up `logging` hear it in any case.
     """
 
@@ -57,11 +59,13 @@ class Run(Looking):
         workers: int | None = None,
         settings: Mapping[str, Any] | None = None,
         images: Path | str = "",
+        inference: str = "auto",
+        deterministic: bool = False,
         verbose: bool = False,
     ) -> None:
         if verbose:
             show_log()
-        self.workplace = Workplace(folder, preset, seed, device, workers, settings, images)
+        self.workplace = Workplace(folder, preset, seed, device, workers, settings, images, inference, deterministic)
 
     @property
     def folder(self) -> RunFolder:

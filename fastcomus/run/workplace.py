@@ -16,6 +16,7 @@ from fastcomus.images.addresses import is_url
 from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.images.roots import ImageRoot
+from fastcomus.networks.inference import check_inference, choose_inference
 from fastcomus.networks.registry import is_supervised
 from fastcomus.objects.saliency.methods import AUTO, METHODS
 from fastcomus.processes import detect_process_group
@@ -40,6 +41,7 @@ class Workplace:
         backend: The device on which heavy operations run; loaded when it is first asked for.
         workers: Threads that read images, at least 1.
         processes: The processes that train together; one, unless torchrun or srun started several.
+        inference: What runs trained networks, "auto", "torch" or "openvino"; see `networks.inference`.
         images: The root of the images that were embedded, as a path or an address; "" where there are none.
     """
 
@@ -52,10 +54,14 @@ class Workplace:
         workers: int | None,
         settings: Mapping[str, Any] | None,
         images: Path | str = "",
+        inference: str = "auto",
+        deterministic: bool = False,
     ) -> None:
+        check_inference(inference)
+        self.inference = inference
         self.folder = RunFolder(folder)
         self.processes = detect_process_group()
-        self._wanted_device = device
+        self._wanted_device, self._is_deterministic = device, deterministic
         self._devices = parse_devices(device)
         if set(self._devices) - {"auto", "cpu"}:  # those are there; importing torch to look for others takes a second
             from fastcomus.backends.choose import resolve_device
@@ -106,7 +112,7 @@ class Workplace:
         """The device on which heavy operations run, loaded when first asked for: importing torch takes a second."""
         from fastcomus.backends import choose
 
-        return choose.select(self.processes.choose_device(self._devices[0]))
+        return choose.select(self.processes.choose_device(self._devices[0]), self._is_deterministic)
 
     def describe_device(self) -> str:
         """Name the device that was worked on: the CPU where nothing has asked for the backend so far."""
@@ -126,6 +132,11 @@ class Workplace:
         return choose_engine(
             name, address, self._wanted_device, self._devices, lambda: self.backend, self._asked_workers, cores
         )
+
+    def choose_inference(self, images: int, worth_it_from: int) -> str:
+        """Return what runs networks that `images` images will see, "torch" or "openvino"; see `choose_inference`."""
+        device = ",".join(self._devices) if len(self._devices) > 1 else str(self.backend.device)
+        return choose_inference(self.inference, device, images, worth_it_from)
 
     def hold_folder(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the run folder inside the block.
