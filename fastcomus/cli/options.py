@@ -27,6 +27,13 @@ Device = Annotated[
         "among several: cuda:0,cuda:1, or cuda:all."
     ),
 ]
+Inference = Annotated[
+    str,
+    typer.Option(
+        help="What runs trained networks on a CPU: auto (openvino where it is installed and there are enough images), "
+        "torch or openvino (extra openvino), about twice as fast; results are the same to rounding."
+    ),
+]
 Workers = Annotated[int, typer.Option(help="Threads that read images, in each process; 0 takes one per core.")]
 Deterministic = Annotated[
     bool,
@@ -84,6 +91,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "help_all": (HelpAll, False),
 }
 
+_RUN_NETWORKS = ("embed", "train", "predict", "assign", "run")
 _ON_SEVERAL_DEVICES = ("embed", "predict")
 
 
@@ -132,6 +140,8 @@ def register_command(
             function(run, given, **{p.name: values[p.name] for p in own})
 
         common = [_make_parameter(name, *option) for name, option in COMMON.items()]
+        if name in _RUN_NETWORKS:
+            common.append(_make_parameter("inference", Inference, "auto"))
         if reads_images:
             common.append(_make_parameter("moved", Moved, ""))
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *options, *common)]
@@ -159,6 +169,7 @@ def _open_run(values: dict[str, Any]) -> Any:
         workers=values["workers"] or None,
         settings=read_toml(values["settings"]) if values["settings"] else None,
         images=values.get("moved", ""),
+        inference=values.get("inference", "auto"),
         deterministic=values["deterministic"],
     )
 

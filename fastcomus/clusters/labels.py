@@ -29,6 +29,8 @@ class Clusters:
         centres: (k, C) float32.
         sizes: (k,) int64.
         is_fitted: (N,) bool, False for objects that were put into clusters of a sample (`fit_on`), not fitted.
+        coarse: (N,) int32, coarser clusters, each of whole ones (`levels`); None where there are none.
+        fine: (N,) int32, finer clusters, each within one; None where there are none.
     """
 
     labels: np.ndarray
@@ -37,6 +39,8 @@ class Clusters:
     centres: np.ndarray
     sizes: np.ndarray
     is_fitted: np.ndarray
+    coarse: np.ndarray | None = None
+    fine: np.ndarray | None = None
 
     def __repr__(self) -> str:
         """Say how many there are."""
@@ -96,15 +100,20 @@ def build_clusters(
     """
     from fastcomus.clusters.row_geometry import CPU, compute_cosine_distances, compute_means
 
-    by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
-    rank = np.empty(k, np.int32)
-    rank[by_size] = np.arange(k)
-    labels = rank[labels]
+    labels = number_by_size(labels, k)
     sizes = np.bincount(labels, minlength=k)
     centres = compute_means(rows, labels, sizes, device or CPU)
     distances = compute_cosine_distances(rows, centres, labels, device or CPU)
     is_core, is_fitted = select_core(labels, distances, sizes, filter), np.ones(len(labels), bool)
     return Clusters(labels, distances, is_core, centres, sizes, is_fitted)
+
+
+def number_by_size(labels: np.ndarray, k: int = 0) -> np.ndarray:
+    """Number clusters anew, the largest first: (N,) integers in [0, k) become such of int32."""
+    by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
+    rank = np.empty(len(by_size), np.int32)
+    rank[by_size] = np.arange(len(by_size))
+    return rank[labels]
 
 
 def select_core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:

@@ -25,9 +25,12 @@ _LEAST_NEAREST = 5  # neighbours, itself included, with which a walker still mee
 _SHARE = 0.6  # of an average cluster's objects: with more neighbours, small clusters mix
 _MOST_CLUSTERS = 200  # that few objects are expected to have, so that the first neighbours are few enough
 _GROWTH = 1.15  # neighbours are raised where they would grow by more
+_COLLAPSE = 0.4  # of the clusters found: where more neighbours leave fewer, they reach into other classes
 _RESOLUTION = 4.0  # of the first communities; it is doubled while that gives more clusters
 _RESOLUTION_OF_MANY = 2.0  # among many objects, where communities of a large cluster are otherwise too many to mix
 _GAIN = 1.1
+_OTHER = 1_000  # added to the seed of a run with which another is compared
+_STEADY = 0.5
 _RUNS = 3  # of which the median counts, since each run of Louvain differs a little
 _MANY = 5_000  # objects from which on one run is enough
 
@@ -64,29 +67,57 @@ def count_unmixed(graph: KnnGraph, seed: int) -> int:
     n = graph.affinity.shape[0]
     if graph.nearest is None:
         return _count_in_graph(drop_loops(graph.affinity), seed)
-    neighbors, wanted = 0, fit_neighbors(n / _MOST_CLUSTERS)
+    neighbors, found, wanted = 0, 0, fit_neighbors(n / _MOST_CLUSTERS)
     while wanted > _GROWTH * neighbors:
-        neighbors = min(wanted, graph.nearest.shape[1])
+        neighbors, before = min(wanted, graph.nearest.shape[1]), found
         found = _count_in_graph(join_nearest(graph.nearest[:, :neighbors]), seed)
+        if found < _COLLAPSE * before:
+            return before
         wanted = min(fit_neighbors(n / found), graph.nearest.shape[1])
     return found
 
 
+def count_with_fewest(graph: KnnGraph, seed: int) -> int:
+    """Count as `count_unmixed` does with its fewest neighbours, which reach least into other classes."""
+    assert graph.nearest is not None
+    fewest = min(fit_neighbors(graph.nearest.shape[0] / _MOST_CLUSTERS), graph.nearest.shape[1])
+    return _count_in_graph(join_nearest(graph.nearest[:, :fewest]), seed)
+
+
 def join_communities(affinity: csr_array, resolution: float, seed: int) -> Joins:
     """Join the communities (Louvain) of a graph (N, N) without loops; a higher `resolution` gives finer ones."""
-    # scikit-network's Leiden draws from the C library, whatever its seed, and need not end where rounding makes ties.
+    # Not Leiden's: scikit-network's draws from the C library whatever its seed, and need not end where sums tie.
     from sknetwork.clustering import Louvain
 
-    search = Louvain(resolution=resolution, shuffle_nodes=True, random_state=seed)
-    return join_parts(affinity, np.asarray(search.fit_predict(csr_matrix(affinity)), np.int64))
+    links = csr_matrix(affinity)
+    parts, others = (
+        np.asarray(Louvain(resolution=resolution, shuffle_nodes=True, random_state=one).fit_predict(links), np.int64)
+        for one in (seed, seed + _OTHER)
+    )
+    return join_parts(affinity, parts, find_steady(parts, others))
 
 
-def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
+def find_steady(parts: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Find which parts (N,) another division `others` (N,) has too: half of what it and its like there hold is shared.
+
+    An even cluster is cut otherwise each time; communities that are there are found again, however much they overlap.
+    """
+    ones = np.ones(len(parts), np.float32)
+    shared = csr_array((ones, (parts, others)), shape=(int(parts.max()) + 1, int(others.max()) + 1)).tocoo()
+    either = np.bincount(parts)[shared.row] + np.bincount(others)[shared.col] - shared.data
+    steady = np.zeros(int(parts.max()) + 1, bool)
+    steady[shared.row[shared.data >= _STEADY * either]] = True
+    return steady
+
+
+def join_parts(affinity: csr_array, parts: np.ndarray, steady: np.ndarray | None = None) -> Joins:
     """Join parts of a graph, the pair that mixes most first, until no two are linked.
 
     Args:
         affinity: W, (N, N) symmetric; its diagonal counts as links within parts.
         parts: (N,) integers from 0, each of which occurs.
+        steady: (P,) bool, the parts that are clusters even where a walker leaves them more often than he stays; None
+            for all.
 
     Returns:
         The joins in their order.
@@ -102,7 +133,9 @@ def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
         inside.append(others.pop(part, 0.0))
         around.append(others)
 
-    leaves = [sum(around[part].values()) > inside[part] for part in range(count)]  # more often than it stays
+    is_loose = [False] * count if steady is None else (~steady).tolist()
+    # more often than he stays
+    leaves = [is_loose[part] and sum(around[part].values()) > inside[part] for part in range(count)]
 
     def mix(one: int, other: int) -> float:
         between = around[one][other]
@@ -122,7 +155,8 @@ def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
         joined = {place: around[one].get(place, 0.0) + around[other].get(place, 0.0)
                   for place in sorted(around[one].keys() | around[other].keys()) if place not in gone}  # fmt: skip
         around.append(joined)
-        leaves.append(sum(joined.values()) > inside[new])
+        is_loose.append(is_loose[one] and is_loose[other])
+        leaves.append(is_loose[new] and sum(joined.values()) > inside[new])
         pairs.append((one, other))
         mixing.append(-height)
         for place, weight in joined.items():

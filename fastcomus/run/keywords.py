@@ -57,7 +57,6 @@ class ClusterOptions(TypedDict, total=False):
     choose_k: str
     max_k: int
     method: str
-    resolution: float
     metric: str
     n_neighbors: int
     recall: float

@@ -52,8 +52,18 @@ def predict(
     config = with_settings(at.config, {"predict": settings})
     target = RunFolder(output or at.folder.path / "predictions")
     check_names(found.names, target.path)
+    from fastcomus.segmentation.labelling_network import WORTH_IT_FROM
+
+    inference = at.choose_inference(len(found.names), WORTH_IT_FROM)
     work = PredictWork(
-        at.folder.path.absolute(), newest, make_root_absolute(found.root), names, overlay, probabilities, config
+        at.folder.path.absolute(),
+        newest,
+        make_root_absolute(found.root),
+        names,
+        overlay,
+        probabilities,
+        config,
+        inference,
     )
     with target.writer.hold():
         folder = PredictedFolder(target, found, *_describe(work, at.folder))
@@ -99,6 +109,8 @@ def _describe(work: PredictWork, run: RunFolder) -> tuple[dict[str, Any], dict[s
     settings = {"network": (run.read_manifest(f"iteration-{iteration}") or {})["fingerprint"], "iteration": iteration}
     settings |= {"predict": asdict(config.predict), "precision": config.train.precision}
     settings |= {"max_pixels": config.embed.max_pixels}
+    if work.inference != "torch":  # which rounds otherwise
+        settings["inference"] = work.inference
     if not names.given:
         return settings, {}
     return {**settings, "class_of_cluster": list(names.class_of_cluster)}, {"classes": list(names.classes)}
@@ -140,16 +152,16 @@ class PredictWork:
     overlay: bool
     probabilities: bool
     config: Config
+    inference: str
 
     def load(self, backend: Backend, workers: int) -> Loaded[Window, PredictedFiles]:
         """See `engines.work.Work.load`."""
-        import torch
-
-        from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
         from fastcomus.segmentation.files import load_segmenter
+        from fastcomus.segmentation.labelling_network import prepare_segmenter
         from fastcomus.segmentation.prediction import predict_and_write
 
-        segmenter = with_folded_batch_norms(load_segmenter(RunFolder(self.run), self.iteration), torch.uint8)
+        network = load_segmenter(RunFolder(self.run), self.iteration)
+        segmenter = prepare_segmenter(network, self.config.train.precision, backend.device, self.inference)
 
         def label(
             pieces: Sequence[Window], then: Callable[[PredictedFiles], Stored], on_images: Callable[[int], None]

@@ -14,6 +14,7 @@ from fastcomus.config import Config
 from fastcomus.errors import InputError, suggest_path
 from fastcomus.images.addresses import is_url
 from fastcomus.images.roots import ImageRoot
+from fastcomus.networks.inference import check_inference, choose_inference
 from fastcomus.networks.registry import is_supervised
 from fastcomus.objects.saliency.methods import AUTO, METHODS
 from fastcomus.processes import detect_process_group
@@ -21,7 +22,7 @@ from fastcomus.run.engines.choose import choose_engine
 from fastcomus.run.engines.several_devices import parse_devices
 from fastcomus.run.engines.work import Engine
 from fastcomus.run.preset import choose_preset
-from fastcomus.settings import resolve, to_dict, with_settings
+from fastcomus.settings import resolve, rewrite_settings, to_dict, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Workplace:
         backend: The device on which heavy operations run; loaded when it is first asked for.
         workers: Threads that read images, at least 1.
         processes: The processes that train together; one, unless torchrun or srun started several.
+        inference: What runs trained networks, "auto", "torch" or "openvino"; see `networks.inference`.
         images: The root of the images that were embedded, as a path or an address; "" where there are none.
     """
 
@@ -50,8 +52,11 @@ class Workplace:
         workers: int | None,
         settings: Mapping[str, Any] | None,
         images: Path | str = "",
+        inference: str = "auto",
         deterministic: bool = False,
     ) -> None:
+        check_inference(inference)
+        self.inference = inference
         self.folder = RunFolder(folder)
         self.processes = detect_process_group()
         self._wanted_device, self._is_deterministic = device, deterministic
@@ -67,7 +72,8 @@ class Workplace:
         self.workers = workers or os.cpu_count() or 1
         state = self.folder.read_state() or {}
         self.images = _locate_images(str(images), state.get("images", ""))
-        self._resolve_given = partial(resolve, state.get("config"), preset, seed, settings or {})
+        stored = rewrite_settings(state["config"]) if state else None
+        self._resolve_given = partial(resolve, stored, preset, seed, settings or {})
         self._laid_over: list[Mapping[str, Any]] = []
         self._resolve(_guess_preset)
 
@@ -119,6 +125,11 @@ class Workplace:
         return choose_engine(
             name, address, self._wanted_device, self._devices, lambda: self.backend, self._asked_workers, cores
         )
+
+    def choose_inference(self, images: int, worth_it_from: int) -> str:
+        """Return what runs networks that `images` images will see, "torch" or "openvino"; see `choose_inference`."""
+        device = ",".join(self._devices) if len(self._devices) > 1 else str(self.backend.device)
+        return choose_inference(self.inference, device, images, worth_it_from)
 
     def hold_folder(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the run folder inside the block.
