@@ -35,6 +35,14 @@ Inference = Annotated[
     ),
 ]
 Workers = Annotated[int, typer.Option(help="Threads that read images, in each process; 0 takes one per core.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On a GPU: train to the same bytes every time, at some cost, and cluster by torch alone. On a CPU it is "
+        "always so.",
+    ),
+]
 Engine = Annotated[
     str, typer.Option(help="local, or ray: on Ray's actors (extra distributed); --workers is then the cores of each.")
 ]
@@ -75,6 +83,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "seed": (Seed, None),
     "device": (Device, "auto"),
     "workers": (Workers, 0),
+    "deterministic": (Deterministic, False),
     "settings": (Settings, None),
     "log_json": (LogJson, False),
     "quiet": (Quiet, False),
@@ -161,6 +170,7 @@ def _open_run(values: dict[str, Any]) -> Any:
         settings=read_toml(values["settings"]) if values["settings"] else None,
         images=values.get("moved", ""),
         inference=values.get("inference", "auto"),
+        deterministic=values["deterministic"],
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 from fastcomus.clusters.checks import check_count, check_graph_count
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
-from fastcomus.run.contents import read_embedding_rows, read_objects_fingerprint
+from fastcomus.run.contents import read_embedding_rows, read_objects_fingerprint, read_skipped
 from fastcomus.store.embeddings import check_embeddings, fingerprint_embeddings, read_embeddings
 from fastcomus.store.row_blocks import ArrayRows, RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from fastcomus.backends.interface import Backend
     from fastcomus.clusters.cluster import Clustered
+    from fastcomus.clusters.levels import Levels
     from fastcomus.run.engines.work import Engine
 
 log = logging.getLogger("fastcomus")
@@ -99,6 +101,43 @@ class GivenRows:
         facts = {"fitted": self.sample, "search_recall": near.recall, "lists": len(near.centres), "probes": near.probes}
         return replace(fitted.found, clusters=clusters), facts
 
+    def find_levels(self, labels: np.ndarray, config: Config, backend: Backend, folder: RunFolder | None) -> Levels:
+        """Find coarser and finer clusters around clusters (N,) of these rows or nodes.
+
+        Args:
+            labels: The clusters as they were found.
+            config: The settings.
+            backend: Searches for neighbours.
+            folder: The run folder, where a graph of the rows may be kept, or None.
+
+        Returns:
+            The levels.
+
+        Raises:
+            InputError: If a sample was fitted.
+        """
+        from fastcomus.clusters.few_objects import build_fitting_graph
+        from fastcomus.clusters.graph import take_graph
+        from fastcomus.clusters.kept_graph import GraphKeeper
+        from fastcomus.clusters.levels import find_levels
+
+        self.check_levels()
+        if self.graph is not None:
+            return find_levels(take_graph(self.graph), labels, config.seed)
+        assert self.rows is not None
+        keeper = GraphKeeper(folder, self.source, config.cluster, config.seed) if folder else None
+        k = int(labels.max()) + 1
+        graph = build_fitting_graph(self.rows, k, config.cluster, config.seed, backend, keeper=keeper)
+        return find_levels(graph, labels, config.seed)
+
+    def check_levels(self) -> None:
+        """Raise InputError where there is no graph of all objects, by which clusters could be joined and split."""
+        if self.sample:
+            raise InputError(
+                f"--levels needs the graph of all objects, and a sample of {self.sample} is fitted; leave out --levels "
+                "or fit on all (--fit-on N)."
+            )
+
     def collect_facts(self) -> dict[str, str]:
         """Return what the manifest holds of a graph of the caller's own."""
         return {"graph": self.digest} if self.digest else {}
@@ -142,9 +181,21 @@ def take_given(embeddings: ArrayLike | None, graph: Graph, config: ClusterConfig
 def read_rows(folder: RunFolder, embeddings: Embeddings) -> tuple[np.ndarray, str]:
     """Return the rows to cluster, (N, D) float32, checked, and a fingerprint of where they come from."""
     if embeddings is None:
-        return check_embeddings(read_embedding_rows(folder)), read_objects_fingerprint(folder)
+        rows = read_embedding_rows(folder)
+        if not len(rows):
+            _explain_no_objects(folder)
+        return check_embeddings(rows), read_objects_fingerprint(folder)
     rows, source = read_embeddings(embeddings)
     return check_embeddings(rows), source
+
+
+def _explain_no_objects(folder: RunFolder) -> NoReturn:
+    reasons = Counter(read_skipped(folder)["reason"].to_pylist()).most_common()
+    raise InputError(
+        f"there is no object to cluster: of {sum(count for _, count in reasons)} images all were left out "
+        f"({', '.join(f'{reason}: {count}' for reason, count in reasons)}). Give photographs in which something stands "
+        "out from its surroundings, or masks of your own with --masks."
+    )
 
 
 def _take_rows(

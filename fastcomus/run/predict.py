@@ -13,7 +13,7 @@ from fastcomus.clusters.names import ClusterNames
 from fastcomus.config import Config
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.images.found import Skipped
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.interruption import reach_safe_point
@@ -52,7 +52,7 @@ def predict(
     chosen_engine = at.choose_engine(engine, address)
     newest = choose_trained_iteration(at.folder, None)
     names = read_names(at.folder, read_clusters_manifest(at.folder))
-    found = find_listed_images(images)
+    found = at.list_images(images)
     config = with_settings(at.config, {"predict": {**QUALITIES[quality], **settings}})
     target = RunFolder(output or at.folder.path / "predictions")
     check_names(found.names, target.path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.progress import show_log
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
@@ -43,6 +43,7 @@ class Run(Looking):
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
         images: Where the images of `embed` lie now, if they were moved; remembered in the folder.
         inference: What runs trained networks on a CPU: auto, torch or openvino (extra openvino), twice as fast.
+        deterministic: On a GPU, train to the same bytes every time, which costs time; on the CPU it is always so.
         verbose: Write what is done to standard error; programs with a set-up `logging` hear it in any case.
     """
 
@@ -59,11 +60,12 @@ class Run(Looking):
         settings: Mapping[str, Any] | None = None,
         images: Path | str = "",
         inference: str = "auto",
+        deterministic: bool = False,
         verbose: bool = False,
     ) -> None:
         if verbose:
             show_log()
-        self.workplace = Workplace(folder, preset, seed, device, workers, settings, images, inference)
+        self.workplace = Workplace(folder, preset, seed, device, workers, settings, images, inference, deterministic)
 
     @property
     def folder(self) -> RunFolder:
@@ -112,7 +114,7 @@ class Run(Looking):
             output: File to copy the checkpoint to; by default it stays in the run folder.
             **settings: See `config.SaliencyConfig`.
         """
-        found = find_listed_images(images)
+        found = self.workplace.list_images(images)
         from fastcomus.run.train_saliency import train_saliency
 
         return train_saliency(self.workplace, found, output, settings=settings)
@@ -126,6 +128,7 @@ class Run(Looking):
         embeddings: Path | ArrayLike | None = None,
         graph: Any = None,
         *,
+        levels: bool = False,
         engine: str = "local",
         address: str = "",
         **settings: Unpack[keywords.ClusterSettings],
@@ -135,13 +138,15 @@ class Run(Looking):
         Args:
             embeddings: Rows to cluster instead: (N, D), an .npy file, or Parquet with a column `embedding`.
             graph: Links between the objects: an .npz file of SciPy's or a matrix, see `fastcomus.cluster`.
+            levels: Whether to write coarser and finer clusters beside them (`Clusters.coarse`, `.fine`).
             engine: As for `embed`, with `address`; objects beyond a sample (`fit_on`) are shared.
             address: See `engine`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """
         from fastcomus.run.cluster import cluster
 
-        return cluster(self.workplace, embeddings, graph, engine=engine, address=address, settings=settings)
+        where: dict[str, Any] = {"engine": engine, "address": address}
+        return cluster(self.workplace, embeddings, graph, levels=levels, **where, settings=settings)
 
     def suggest_k(
         self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]

@@ -79,9 +79,9 @@ def test_few_photographs_are_left_to_the_prior(
     caplog.set_level(logging.INFO)
     few = make_run(tmp_path / "few", least_images=25)
     few.embed(photographs.images)
-    assert "24 photographs are too few to teach a network (25 would do): background-prior" in caplog.text
+    assert "24 photographs are too few to teach a network (25 would do): three-priors" in caplog.text
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "few/objects").iterdir()}
-    few.embed(photographs.images, saliency="background-prior")
+    few.embed(photographs.images, saliency="three-priors")
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "few/objects").iterdir()} == stamps
 
 
@@ -91,7 +91,7 @@ def test_photographs_of_nothing_are_told(tmp_path: Path, caplog: pytest.LogCaptu
         Image.fromarray(np.full((60, 80, 3), 40 * number, np.uint8)).save(tmp_path / f"images/{number}.png")
     run = make_run(tmp_path / "run", least_images=3)
     embedded = run.embed(tmp_path / "images")
-    assert (embedded.objects, embedded.skipped) == (0, 4) and read_method(run) == "background-prior"
+    assert (embedded.objects, embedded.skipped) == (0, 4) and read_method(run) == "three-priors"
     assert "nothing stands out in any of the 4 images" in caplog.text
 
 

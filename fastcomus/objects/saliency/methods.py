@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastcomus.config import EmbedConfig
+from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.objects.saliency.mask_folder import MaskFolder
 from fastcomus.objects.saliency.proposal_file import ProposalFile
@@ -64,17 +64,25 @@ def _load_prior(name: str, config: EmbedConfig, device: torch.device) -> Propose
     return AbsorbingMarkovChain()
 
 
-def _load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:
+def _load_prior_mean(name: str, config: EmbedConfig, device: torch.device) -> Proposer:
+    from fastcomus.objects.saliency.prior_mean import PriorMean
+
+    return PriorMean([_load_single_prior(prior) for prior in SALIENCY_PRIORS])
+
+
+def _load_single_prior(name: str) -> Proposer:
+    """Load a prior for single images on the host, where threads share the work."""
     import torch
 
+    proposer = load_proposer(EmbedConfig(saliency=name), torch.device("cpu"))
+    assert callable(proposer)
+    return proposer
+
+
+def _load_network_map(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:
     from fastcomus.objects.saliency.network_map import load_network_map
 
-    def load_prior(prior: str) -> Proposer:
-        proposer = load_proposer(EmbedConfig(saliency=prior), torch.device("cpu"))
-        assert callable(proposer)
-        return proposer
-
-    return load_network_map(name, config, device, load_prior)
+    return load_network_map(name, config, device, _load_single_prior)
 
 
 def _load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> NetworkProposer:
@@ -89,6 +97,7 @@ METHODS: dict[str, Method] = {
     "absorbing-markov-chain": Method(
         "absorbed time of a random walk on superpixels; no weights", _load_prior, ("numba",)
     ),
+    "three-priors": Method("the mean of the three priors above; no weights", _load_prior_mean, ("numba",)),
     "basnet-unsupervised": Method("BASNet trained on DeepUSPS's labels (the paper's)", _load_network_map),
     "basnet-supervised": Method("BASNet trained on human masks", _load_network_map),
     "dinoseg": Method("attention of the encoder's CLS token; a ViT", _load_patch_method),

@@ -18,8 +18,10 @@ from fastcomus.errors import InputError
 from fastcomus.objects.saliency.absorbing_markov_chain import AbsorbingMarkovChain
 from fastcomus.objects.saliency.background_prior import BackgroundPrior
 from fastcomus.objects.saliency.minimum_barrier import MinimumBarrier
+from fastcomus.objects.saliency.prior_mean import PriorMean
 
 PRIORS = (BackgroundPrior, MinimumBarrier, AbsorbingMarkovChain)
+
 each_prior = pytest.mark.parametrize("make", PRIORS)
 INSIDE = ((100, 150), (80, 90), (110, 220))
 AT_THE_BORDER = (165, 150)  # the disc is cut by the lower border, which absorbs its walks
@@ -84,6 +86,17 @@ def test_degenerate_images(make: Callable[[], Any], shape: tuple[int, int]) -> N
         saliency = make()("one colour.png", np.full((*shape, 3), colour, dtype=np.uint8))
         assert_is_map(saliency, shape)
         assert not saliency.any()
+
+
+def test_the_mean_of_the_priors_is_theirs_stretched() -> None:
+    pixels, disc = scene((100, 150))
+    priors = [make() for make in PRIORS]
+    saliency = PriorMean(priors)("disc.png", pixels)
+    assert_is_map(saliency, (200, 300))
+    mean = sum(prior("disc.png", pixels) for prior in priors) / 3
+    np.testing.assert_allclose(saliency, (mean - mean.min()) / np.ptp(mean), atol=1e-6)
+    assert iou(otsu_mask(saliency[0]), disc) > 0.9
+    assert not PriorMean(priors)("flat.png", np.full((20, 30, 3), 77, np.uint8)).any()
 
 
 SMALL: list[Callable[[int], Any]] = [
