@@ -306,7 +306,11 @@ class PredictConfig:
     scales: str = define_setting(
         "1", "Sizes to predict at and average, as multiples of predict_size: '1' or '0.75, 1, 1.5'."
     )
-    flip: bool = define_setting(False, "Average the prediction with that of the mirrored image.")
+    flip: bool = define_setting(
+        False,
+        "Average the prediction with that of the mirrored image, at every size; without, every second size is seen "
+        "mirrored.",
+    )
     predict_batch: int = define_setting(
         0,
         "Images of equal size per pass of the network (with flip, and their mirror images); fewer where memory is "
