@@ -85,6 +85,12 @@ class EmbedConfig:
         within="(0, inf)",
         rule="be above 0",
     )
+    objects: str = define_setting(
+        "one",
+        "one object per photograph, all that stands out; or several: what differs from its surroundings in colour and "
+        "in the encoder's patch features, up to eight. Masks of your own say themselves how many.",
+        choices=("one", "several"),
+    )
     masks: str = define_setting(
         "",
         "Your own objects instead of saliency: a folder of masks (PNG, above 0 is object), a COCO JSON of masks or "

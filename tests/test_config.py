@@ -69,6 +69,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "saliency_precision": "bf16",  # the same
         "prior_weight": 0.0,  # with a network of train-saliency
         "map_power": 3.0,  # the same
+        "objects": "several",
         "masks": None,
         "theta": "0.9",
         "min_area": 1500,

@@ -38,6 +38,7 @@ class EmbedSettings(TypedDict, total=False):
     saliency_precision: str
     prior_weight: float
     map_power: float
+    objects: str
     masks: str
     theta: str
     min_area: int
