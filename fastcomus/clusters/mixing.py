@@ -4,7 +4,7 @@ Two parts of a graph mix as much as a random walker who is confined to both chan
 where they are one and 0 where they are apart. Whether two parts are one thus depends on the two alone, not on how large
 the graph is or how many more there are, as it does by modularity (its resolution limit) or by the largest eigengap.
 A part that a walker leaves more often than he stays is no cluster by itself, however little it mixes with any other: an
-even cluster can be cut into many such parts.
+even cluster can be cut into many such parts, into others each time. One that another run finds again is a cluster.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ _LEAST_NEAREST = 5  # neighbours, itself included, with which a walker still mee
 _SHARE = 0.6  # of an average cluster's objects: with more neighbours, small clusters mix
 _MOST_CLUSTERS = 200  # that few objects are expected to have, so that the first neighbours are few enough
 _GROWTH = 1.15  # neighbours are raised where they would grow by more
-_COLLAPSE = 0.2  # of the clusters found: where more neighbours leave fewer, they reach into other classes if as ...
-_CLEAR = 0.8  # ... large a share of the objects is in communities that are found again all the same
+# More neighbours reach into other classes where they leave less than this share of the clusters, although the larger
+# share of the objects is in communities that are found again.
+_COLLAPSE, _CLEAR = 0.2, 0.8
 _RESOLUTION = 4.0  # of the first communities; it is doubled while that gives more clusters
 _RESOLUTION_OF_MANY = 2.0  # among many objects, where communities of a large cluster are otherwise too many to mix
 _GAIN = 1.1
@@ -43,7 +44,8 @@ class Joins:
     Attributes:
         parts: (N,) integers from 0, the part of each node.
         pairs: (J, 2) integers, the two that are joined: parts, or parts + j for what join j made.
-        mixing: (J,) how much they mix, in [0, 2]; at least `MIXED` where a walker leaves one more often than he stays.
+        mixing: (J,) how much they mix, in [0, 2]; at least `MIXED` where a walker leaves one that is not found
+            again more often than he stays.
         steady: The share of nodes in parts that another run finds too; 1 where that was not looked at.
     """
 
