@@ -1,5 +1,6 @@
 # make demo: set up and run the whole pipeline on scenes made on the spot, offline, on the CPU.
 # make test: set up and pass the tests.
+# make test-all: those too that take long: every kill, every table of the paper, all of Ray, the notebook.
 # make test-gpu-api: compare the calls into CuPy, cuML, FAISS GPU and cuVS with their wheels (3.6 GB to download, no GPU
 # needed).
 # make docs: write docs/cli.md and docs/settings.md, of which tests fail while they are stale, and build the site in site/.
@@ -21,7 +22,7 @@ export WARM_UP
 # Processes that tests start need not compile this project anew each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test docs test-gpu-api bench clean
+.PHONY: demo test test-all docs test-gpu-api bench clean
 
 demo: $(READY)
 	$(BIN)/fastcomus demo
@@ -31,6 +32,9 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+test-all: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 docs: $(READY)

@@ -27,7 +27,7 @@ from fastcomus.config import COUNT_CRITERIA, ClusterConfig
 from fastcomus.evaluation.image_labels import compute_object_accuracy
 
 BALANCED = (50, 200)
-QUICK = ("mixing", "leiden")  # on every set; the others once on each labelled file
+QUICK = ("mixing",)  # on every set; the others once on each labelled file
 Set = tuple[str, np.ndarray, np.ndarray]
 
 

@@ -320,9 +320,11 @@ def read_json(file: Path) -> Row:
 
 
 def write_json(file: Path, numbers: Row) -> None:
-    """`numbers` as a file; those that do not describe their parts begin with `describe_run()`."""
+    """`numbers` as a file, whole at any moment; those that do not describe their parts begin with `describe_run()`."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    beside = file.with_name(f"{file.name}.new")
+    beside.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    beside.replace(file)
 
 
 def finish(

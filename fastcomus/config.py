@@ -11,12 +11,13 @@ from typing import Any
 
 PRECISIONS = ("float32", "bf16")
 AUTOMATIC_PRECISIONS = ("auto", *PRECISIONS)
-CLUSTER_METHODS = ("spectral", "kmeans", "minibatch-kmeans", "leiden", "agglomerative")
+INFERENCES = ("auto", "torch", "openvino")  # what runs networks
+CLUSTER_METHODS = ("spectral", "kmeans", "minibatch-kmeans", "communities", "agglomerative")
 IMAGE_TRANSFERS = ("link", "copy")  # how an export gets its images; the first is the default
 GRAPHLESS_METHODS = ("kmeans", "minibatch-kmeans")
 METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("qr", "normalized", "kmeans")
-COUNT_CRITERIA = ("mixing", "leiden", "modularity", "eigengap")
+COUNT_CRITERIA = ("mixing", "modularity", "eigengap")
 SCHEDULES = ("constant", "cosine")
 SALIENCY_PRIORS = ("background-prior", "minimum-barrier", "absorbing-markov-chain")
 
@@ -56,6 +57,9 @@ class EmbedConfig:
         "fewer than least_images of them: three-priors), background-prior, minimum-barrier, absorbing-markov-chain, "
         "three-priors (their mean; no weights needed), basnet-unsupervised, basnet-supervised, dinoseg, lost, "
         "tokencut, maskcut, found, or a checkpoint file of train-saliency.",
+    )
+    every_seconds: float = define_setting(
+        1.0, "Of a video, seconds from one frame that is taken to the next; 0 takes all.", within="[0, inf)"
     )
     saliency_size: int = define_setting(
         256,
@@ -172,20 +176,18 @@ class ClusterConfig:
     )
     choose_k: str = define_setting(
         "mixing",
-        "How k is found when it is auto: mixing (fine communities of the graph, joined while two of them mix), leiden "
-        "(its communities), modularity (the k whose clusters have the highest) or eigengap (the largest step in the "
-        "eigenvalues).",
+        "How k is found when it is auto: mixing (fine communities of the graph, joined while two of them mix), "
+        "modularity (the k whose clusters have the highest) or eigengap (the largest step in the eigenvalues).",
         choices=COUNT_CRITERIA,
     )
-    max_k: int = define_setting(60, "Most clusters that modularity and eigengap look at.", least=2)
+    max_k: int = define_setting(
+        60, "Most clusters that modularity and eigengap look at first; they look on while that finds more.", least=2
+    )
     method: str = define_setting(
         "spectral",
-        "spectral (the paper's), kmeans or minibatch-kmeans (straight on the embeddings), leiden (communities of the "
-        "graph) or agglomerative (Ward's, joining neighbours in the graph).",
+        "spectral (the paper's), kmeans or minibatch-kmeans (straight on the embeddings), communities (of the graph, "
+        "joined while two of them mix) or agglomerative (Ward's, joining neighbours in the graph).",
         choices=CLUSTER_METHODS,
-    )
-    resolution: float = define_setting(
-        1.0, "Leiden's: above 1 gives more communities, below 1 fewer.", within="(0, inf)", rule="be above 0"
     )
     metric: str = define_setting(
         "euclidean", "Distance between embeddings in the graph: euclidean or cosine.", choices=METRICS
@@ -310,7 +312,11 @@ class PredictConfig:
     scales: str = define_setting(
         "1", "Sizes to predict at and average, as multiples of predict_size: '1' or '0.75, 1, 1.5'."
     )
-    flip: bool = define_setting(False, "Average the prediction with that of the mirrored image.")
+    flip: bool = define_setting(
+        False,
+        "Average the prediction with that of the mirrored image, at every size; without, every second size is seen "
+        "mirrored.",
+    )
     predict_batch: int = define_setting(
         0,
         "Images of equal size per pass of the network (with flip, and their mirror images); fewer where memory is "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import tomllib
 from collections.abc import Callable, Mapping
@@ -13,6 +14,14 @@ from typing import Any
 from fastcomus.config import SALIENCY_PRIORS, STAGES, Config, PredictConfig, SaliencyConfig
 from fastcomus.errors import InputError, suggest_names, suggest_path
 from fastcomus.images.addresses import check_no_secrets, is_url
+
+log = logging.getLogger("fastcomus")
+
+_LEIDEN = "is no more, since its results differed by chance"
+_GONE = {
+    "resolution": "; it was Leiden's, and suggest-k shows coarser and finer numbers of clusters.",
+    "leiden": f", which {_LEIDEN}; --method communities and --choose-k mixing took its place.",
+}
 
 # What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -56,10 +65,16 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "weight_average": 0.98,
             "mask_weight": 0.2,
         },
-        # Larger than in training, where random crops enlarge objects; the coarse size knows the object, the fine one
-        # its outline.
-        "predict": {"predict_size": 384, "scales": "1, 1.5", "flip": True},
+        # The coarse size knows the object, the fine one its outline, the more so the farther they lie apart.
+        "predict": {"predict_size": 384, "scales": "0.67, 1.17"},
     },
+}
+
+# What `predict` lays over the settings when it is to be fast or at its best.
+QUALITIES: dict[str, dict[str, Any]] = {
+    "": {},
+    "fast": {"scales": "0.83", "flip": False},
+    "best": {"scales": "1, 1.5", "flip": True},
 }
 
 
@@ -131,7 +146,7 @@ def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any
             known = {f.name: f for f in dataclasses.fields(stage)}
             for key, given in value.items():
                 if key not in known:
-                    raise InputError(f"{name} has no setting {key!r}{suggest_names(key, known)}")
+                    raise InputError(f"{name} has no setting {key!r}{_GONE.get(key) or suggest_names(key, known)}")
                 if given and given == known[key].metadata["zero"]:
                     given = 0
                 value = {**value, key: _convert_value(f"{name}.{key}", given, type(getattr(stage, key)))}
@@ -201,6 +216,22 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def rewrite_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace what an earlier version wrote into run.json and this one no longer has; said where it had an effect."""
+    cluster = stored.get("cluster")
+    return {**stored, "cluster": rewrite_cluster_settings(cluster)} if isinstance(cluster, Mapping) else dict(stored)
+
+
+def rewrite_cluster_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Do the same for the table of `cluster` alone."""
+    renewed = {name: value for name, value in stored.items() if name != "resolution"}
+    for name, now in (("method", "communities"), ("choose_k", "mixing")):
+        if renewed.get(name) == "leiden":
+            renewed[name] = now
+            log.warning("the %s leiden of this run folder %s; %s is taken in its place", name, _LEIDEN, now)
+    return renewed
+
+
 def from_dict(values: Mapping[str, Any]) -> Config:
     """Return the configuration that `to_dict` turned into `values`; InputError as by `with_settings`."""
     return with_settings(Config(), values)
@@ -252,7 +283,8 @@ def _check_field(field: dataclasses.Field[Any], value: Any) -> None:
         _require(value in choices, field.name, rule, value)
     elif choices and value not in choices:
         raise InputError(
-            f"{field.name} must be one of {', '.join(choices)}; got {value!r}{suggest_names(value, choices)}"
+            f"{field.name} must be one of {', '.join(choices)}; got {value!r}"
+            + (_GONE.get(value) or suggest_names(value, choices))
         )
 
 

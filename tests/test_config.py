@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,17 @@ from tiny_segmenter import make_segmenter
 
 from fastcomus import InputError, Run, cluster
 from fastcomus.backends.choose import select
-from fastcomus.config import STAGES, Config
+from fastcomus.clusters.cluster import suggest_counts
+from fastcomus.config import STAGES, ClusterConfig, Config
 from fastcomus.segmentation import samples
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.prediction import label_images
 from fastcomus.settings import (
     PRESETS,
+    QUALITIES,
     from_dict,
     get_preset_config,
+    parse_scales,
     read_toml,
     resolve,
     to_dict,
@@ -60,6 +64,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "embed": {
         "saliency": "minimum-barrier",
+        "every_seconds": None,  # tests/images/test_videos.py
         "saliency_size": 96,  # with saliency = "tokencut"
         "saliency_precision": "bf16",  # the same
         "prior_weight": 0.0,  # with a network of train-saliency
@@ -83,7 +88,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "choose_k": "eigengap",  # with k = 0
         "max_k": 3,  # with k = 0
         "method": "kmeans",
-        "resolution": 3.0,  # with k = 0
         "metric": "cosine",
         "n_neighbors": 12,
         "recall": None,  # tests/test_graph.py: the approximate search takes half a minute to compile
@@ -98,7 +102,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "backbone_weights": None,
         "output_stride": 8,
         "iterations": 2,
-        "epochs": 2,
+        "epochs": 3,
         "next_epochs": 2,
         "extend": None,  # a test of its own
         "train_size": 49,
@@ -219,15 +223,24 @@ def test_every_setting_of_assign_has_an_effect(name: str, tmp_path: Path) -> Non
     assert run.assign(embeddings=file, **{name: CHANGES["assign"][name]}).read_bytes() != usual
 
 
-@pytest.mark.parametrize("name", CHANGES["report"])
-def test_every_setting_of_report_has_an_effect(name: str, run_copy: Path) -> None:
-    def written(**settings: Any) -> dict[str, bytes]:
-        return tree_bytes(Run(run_copy).report(**settings).parent)
+@pytest.fixture(scope="module")
+def reported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
+    """The files of a report with some settings, each made once."""
+    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("reported") / "run"))
 
+    @cache
+    def write(**settings: Any) -> dict[str, bytes]:
+        return tree_bytes(Run(folder).report(**settings).parent)
+
+    return write
+
+
+@pytest.mark.parametrize("name", CHANGES["report"])
+def test_every_setting_of_report_has_an_effect(name: str, reported: Callable[..., dict[str, bytes]]) -> None:
     kinds = {"map_objects": "data/map.js", "shown_images": "data/images-000.js", "samples": "index.html"}
     kind = kinds.get(name, "data/objects.js")
     usual = {"samples": 2} if name == "gallery_objects" else {}  # those on cards always have a picture
-    assert written(**usual)[kind] != written(**usual, **{name: CHANGES["report"][name]})[kind]
+    assert reported(**usual)[kind] != reported(**usual, **{name: CHANGES["report"][name]})[kind]
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES["cluster"].keys() - {"recall"}))
@@ -236,25 +249,26 @@ def test_every_setting_of_cluster_has_an_effect(name: str) -> None:
     usual: dict[str, Any] = {"k": 4, "n_neighbors": 6, "n_init": 10}
     if name == "n_init":
         usual["assign"] = "kmeans"
-    if name in ("choose_k", "resolution"):
+    if name == "choose_k":
         usual["k"] = 0
-    if name == "resolution":
-        usual["choose_k"] = "leiden"
-    if name == "max_k":
-        usual |= {"k": 0, "choose_k": "modularity"}
+    if name == "max_k":  # the number found is the same, since the search goes on while it gains
+        tried = [suggest_counts(rows, ClusterConfig(max_k=most), 0, select("cpu")).tried for most in (60, 3)]
+        assert tried[0] != tried[1]
+        return
     before, after = cluster(rows, **usual), cluster(rows, **{**usual, name: CHANGES["cluster"][name]})
     same = [np.array_equal(getattr(before, field.name), getattr(after, field.name)) for field in fields(before)]
     assert not all(same)
 
 
 @pytest.fixture(scope="module")
-def clustered(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clustered(small: Photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that is ready to train, two short iterations at most."""
-    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("clustered") / "run"))
-    for iteration in (1, 2):
-        shutil.rmtree(folder / f"iteration-{iteration}")
-    short = {"iterations": 1, "epochs": 3, "next_epochs": 1, "scale_max": 0.8}
-    Run(folder, settings={"train": short}).cluster()  # remembers the settings
+    folder = tmp_path_factory.mktemp("clustered") / "run"
+    short = {"iterations": 1, "epochs": 2, "next_epochs": 1, "scale_max": 0.8, "batch_size": 5}
+    settings = {**TINY, "cluster": {**TINY["cluster"], "n_neighbors": 4}, "train": {**TINY["train"], **short}}
+    run = Run(folder, preset="offline", settings=settings, device="cpu")
+    run.embed(small.images)
+    run.cluster()
     return folder
 
 
@@ -270,7 +284,7 @@ def usual_networks(clustered: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_setting_extend_has_an_effect(clustered: Path, tmp_path: Path) -> None:
     """On the second iteration; the first is trained long enough to see the objects of the added images."""
     images = make_photographs(tmp_path / "more", 3).images
-    settings = {"iterations": 2, "epochs": 12, "next_epochs": 1}
+    settings = {"iterations": 2, "epochs": 6, "next_epochs": 1}
     without = trained(clustered, tmp_path / "without", settings)
     files = trained(tmp_path / "without", tmp_path / "run", {**settings, "extend": str(images)})
     assert files["iteration-1/segmenter.safetensors"] == without["iteration-1/segmenter.safetensors"]
@@ -312,11 +326,13 @@ def test_every_setting_of_train_has_an_effect(
         assert files[weights] != usual[weights]
 
 
-@pytest.mark.parametrize("name", CHANGES["predict"])
-def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def labelled(small: Photographs) -> Callable[..., tuple[set[tuple[str, bytes]], set[int]]]:
+    """Class maps with some settings, and the sizes of the batches; each made once."""
     segmenter = make_segmenter(3)  # many labels in every image
 
-    def class_maps(**settings: Any) -> tuple[set[tuple[str, bytes]], set[int]]:
+    @cache
+    def label(**settings: Any) -> tuple[set[tuple[str, bytes]], set[int]]:
         config = with_settings(get_preset_config("offline"), {**TINY, "predict": {**TINY["predict"], **settings}})
         names = [path.name for path in sorted(small.images.iterdir())]
 
@@ -327,7 +343,14 @@ def test_every_setting_of_predict_has_an_effect(name: str, small: Photographs, t
             made = set(label_images(segmenter, small.images, names, (), write, config, select("cpu"), 1, "predict"))
         return made, sizes
 
-    (maps, sizes), (usual_maps, usual_sizes) = class_maps(**{name: CHANGES["predict"][name]}), class_maps()
+    return label
+
+
+@pytest.mark.parametrize("name", CHANGES["predict"])
+def test_every_setting_of_predict_has_an_effect(
+    name: str, labelled: Callable[..., tuple[set[tuple[str, bytes]], set[int]]]
+) -> None:
+    (maps, sizes), (usual_maps, usual_sizes) = labelled(**{name: CHANGES["predict"][name]}), labelled()
     assert sizes != usual_sizes if name == "predict_batch" else maps != usual_maps
 
 
@@ -464,3 +487,31 @@ def trained(clustered: Path, folder: Path, settings: dict[str, Any]) -> dict[str
     shutil.copytree(clustered, folder)
     Run(folder).train(**settings)
     return {name: content for name, content in tree_bytes(folder).items() if name.startswith("iteration-")}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fast_sees_fewer_and_best_more_pixels_than_the_default(preset: str) -> None:
+    config = get_preset_config(preset)
+
+    def count_pixels(quality: str) -> float:
+        chosen = with_settings(config, {"predict": QUALITIES[quality]}).predict
+        return (1 + chosen.flip) * sum(scale**2 for scale in parse_scales(chosen))
+
+    assert count_pixels("fast") < count_pixels("") < count_pixels("best")
+
+
+def test_what_an_earlier_version_remembered_is_taken_over_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = to_dict(get_preset_config("offline"))
+    stored["cluster"] |= {"method": "leiden", "resolution": 2.0}
+    RunFolder(tmp_path / "run").write_state({"images": "", "config": stored, "notes": []})
+    assert Run(tmp_path / "run").config.cluster == ClusterConfig(method="communities")
+    assert [record.message for record in caplog.records] == [
+        "the method leiden of this run folder is no more, since its results differed by chance; communities is taken "
+        "in its place"
+    ]
+    with pytest.raises(InputError, match="--method communities and --choose-k mixing took its place"):
+        Run(tmp_path / "new", settings={"cluster": {"choose_k": "leiden"}})
+    with pytest.raises(InputError, match="no setting 'resolution'; it was Leiden's"):
+        Run(tmp_path / "new", settings={"cluster": {"resolution": 2.0}})

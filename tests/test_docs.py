@@ -144,6 +144,7 @@ def test_files_that_the_pages_name_are_there() -> None:
         assert not missing, page.name
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_offline_and_is_stored_without_results(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)

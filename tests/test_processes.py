@@ -102,6 +102,7 @@ def test_statistics_of_a_group_of_one_are_plain_ones(tmp_path: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @needs_linux
 def test_training_shared_by_two_that_is_killed_goes_on(
     run_copy: Path, photographs: Photographs, tmp_path: Path

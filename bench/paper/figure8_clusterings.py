@@ -14,7 +14,6 @@ METHODS = {
     "k-means": {"method": "kmeans"},
     "mini-batch k-means": {"method": "minibatch-kmeans"},
     "agglomerative (Ward)": {"method": "agglomerative"},
-    "Leiden": {"method": "leiden", "k": 0},
     "spectral, k-means": {"method": "spectral", "assign": "kmeans"},
     "spectral, k-means on unit rows": {"method": "spectral", "assign": "normalized"},
     "spectral, column-pivoted QR": {"method": "spectral", "assign": "qr"},

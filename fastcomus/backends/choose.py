@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from fastcomus.backends.interface import Backend
 from fastcomus.errors import InputError
 
 
-def select(device: str) -> Backend:
+def select(device: str, is_deterministic: bool = False) -> Backend:
     """Choose the backend for a device: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device where there is one).
 
     Without a number, all CUDA devices share the comparison of all pairs of rows.
+
+    Args:
+        device: Its name.
+        is_deterministic: Whether a GPU is to give the same bytes every time; the CPU always does.
 
     Raises:
         InputError: The device is not there, or too old for this torch; only "auto" ever takes another.
@@ -26,11 +32,12 @@ def select(device: str) -> Backend:
     from fastcomus.backends.gpu import GpuBackend
 
     _check_capability(chosen)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # one order of adding; read at the first product
     if chosen.index is not None:
-        return GpuBackend(chosen)
+        return GpuBackend(chosen, is_deterministic=is_deterministic)
     own = torch.cuda.current_device()
     others = tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()) if index != own)
-    return GpuBackend(torch.device("cuda", own), sharing=others)
+    return GpuBackend(torch.device("cuda", own), is_deterministic=is_deterministic, sharing=others)
 
 
 def resolve_device(device: str) -> torch.device:

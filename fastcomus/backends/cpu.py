@@ -15,6 +15,7 @@ from scipy.sparse.linalg import eigsh
 
 from fastcomus.backends.block_krylov import count_basis_columns, find_largest_eigenpairs
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
+from fastcomus.backends.joined_neighbors import join_neighbors
 from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, search_nearest_rows, search_neighbors
 from fastcomus.images.reading import read_image
 from fastcomus.images.roots import ImagePlace
@@ -45,6 +46,7 @@ class CpuBackend:
 
     device: torch.device
     name: str = "cpu"
+    is_deterministic: bool = True
     all_pairs_rows: int = ALL_PAIRS_ROWS
     images_at_once: int = 1
     pixels_at_once: int = sys.maxsize
@@ -119,6 +121,16 @@ class CpuBackend:
         """See `Backend.find_neighbors`."""
         return search_neighbors(embeddings, n_neighbors, recall, seed, torch.get_num_threads(), self.all_pairs_rows)
 
+    def join_neighbors(self, indices: np.ndarray) -> csr_array:
+        """See `Backend.join_neighbors`."""
+        return join_neighbors(indices)
+
+    def find_components(self, affinity: csr_array) -> np.ndarray:
+        """See `Backend.find_components`."""
+        # In a symmetric graph the strong parts are the parts, and are found without transposing it.
+        part: np.ndarray = connected_components(affinity, connection="strong")[1]
+        return part
+
     def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Backend.find_nearest`."""
         return search_nearest_rows(queries, rows, count)
@@ -136,7 +148,7 @@ class CpuBackend:
             matrix.data[links] *= scale[matrix.indices[links]] * own
         # Part by part, the largest first: each has an eigenvalue 1, and Lanczos overlooks copies of an eigenvalue.
         # As many parts as vectors are enough: each has that eigenvalue.
-        parts = _find_connected_parts(matrix)[:n_components]
+        parts = _split_components(self.find_components(matrix))[:n_components]
         found = [
             self._find_eigenpairs(
                 matrix if len(rows) == len(scale) else matrix[rows][:, rows], scale[rows], n_components, seed
@@ -220,10 +232,8 @@ def _find_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _find_connected_parts(affinity: csr_array) -> list[np.ndarray]:
-    """Find the rows of every connected part of a symmetric graph, the largest part first."""
-    # In a symmetric graph the strong parts are the parts, and are found without transposing it.
-    _, part = connected_components(affinity, connection="strong")
+def _split_components(part: np.ndarray) -> list[np.ndarray]:
+    """Split the rows of a graph by their components, the largest first."""
     sizes = np.bincount(part)
     rows = np.split(np.argsort(part, kind="stable"), np.cumsum(sizes)[:-1])
     return [rows[i] for i in np.argsort(-sizes, kind="stable")]

@@ -12,7 +12,7 @@ import torch
 
 from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.nearest_neighbors import measure_recall
-from fastcomus.backends.torch_neighbors import put_own_first, search_by_products
+from fastcomus.backends.torch_neighbors import ProductSearch, put_own_first
 
 _SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
 _ROWS_PER_LIST = 1_000
@@ -122,4 +122,4 @@ def _find_sample_exactly(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw rows, ascending, and find the squared distance of each to its true last neighbour."""
     sample = np.sort(np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
-    return sample, search_by_products(sample, rows, count, torch.float32, (device,))[0][:, -1]
+    return sample, ProductSearch(rows, count, (device,)).find(sample, torch.float32)[0][:, -1]

@@ -105,6 +105,10 @@ class Backend(Protocol):
         """Where the networks run."""
 
     @property
+    def is_deterministic(self) -> bool:
+        """Whether the same work gives the same bytes every time; on a GPU that costs time in training."""
+
+    @property
     def images_at_once(self) -> int:
         """The preferred number of images per call of `find_objects`; 1 where it works image by image."""
 
@@ -154,6 +158,20 @@ class Backend(Protocol):
         Returns:
             The neighbours and their measured recall, which may fall short of the one asked for.
         """
+
+    def join_neighbors(self, indices: np.ndarray) -> csr_array:
+        """Make the symmetric graph W = (A + A^T) / 2, where A has a 1 from every row to its neighbours.
+
+        Args:
+            indices: (N, n) integers in [0, N), the neighbours of each row; one that stands there twice counts once. To
+                save memory they may be changed.
+
+        Returns:
+            (N, N) float32 with entries 0.5 and 1, columns ascending; positions in 32 bits while they fit.
+        """
+
+    def find_components(self, affinity: csr_array) -> np.ndarray:
+        """Find the connected components of a symmetric graph (N, N); gives the number of each node's, (N,), from 0."""
 
     def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the nearest rows of each query in Euclidean distance, by exact search.

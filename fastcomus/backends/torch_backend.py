@@ -11,13 +11,15 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
 from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.cpu import CpuBackend
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
+from fastcomus.backends.joined_neighbors import find_components_on, join_neighbors_on
 from fastcomus.backends.jpeg_batches import JpegBatches
 from fastcomus.backends.torch_kmeans import run_kmeans_on
-from fastcomus.backends.torch_neighbors import find_neighbors_by_products, put_own_first, search_by_products
+from fastcomus.backends.torch_neighbors import ProductSearch, find_neighbors_by_products, put_own_first
 from fastcomus.backends.torch_objects import assemble_masks_by_torch, find_objects_by_torch
 
 
@@ -26,6 +28,7 @@ class TorchBackend(CpuBackend):
     """See `Backend`. `device` has its index; `sharing` are further devices that take a part of all pairs of rows."""
 
     name: str = "cuda"
+    is_deterministic: bool = False
     images_at_once: int = 32
     pixels_at_once: int = 2**26  # some 0.7 GB with their maps and masks, for one object each
     sharing: tuple[torch.device, ...] = ()
@@ -57,12 +60,19 @@ class TorchBackend(CpuBackend):
         )
         return Neighbors(put_own_first(found), reached, np.arange(len(embeddings)))
 
+    def join_neighbors(self, indices: np.ndarray) -> csr_array:
+        """See `Backend.join_neighbors`."""
+        return join_neighbors_on(indices, self.device)
+
+    def find_components(self, affinity: csr_array) -> np.ndarray:
+        """See `Backend.find_components`."""
+        return find_components_on(affinity, self.device)
+
     def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Backend.find_nearest`."""
         centred = CentredRows(rows)
-        squared, found = search_by_products(
-            centred.transform(queries), centred, count, torch.float32, (self.device, *self.sharing)
-        )
+        search = ProductSearch(centred, count, (self.device, *self.sharing))
+        squared, found = search.find(centred.transform(queries), torch.float32)
         return found, np.sqrt(squared) / np.float32(centred.scale)
 
     def run_kmeans(

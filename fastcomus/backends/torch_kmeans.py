@@ -56,8 +56,8 @@ def _draw_centres(rows: torch.Tensor, squared: torch.Tensor, k: int, generator: 
     chosen = [first]
     nearest = _compute_distances(rows, squared, rows[first])[:, 0]
     for place in range(1, k):
-        sums = nearest.double().cumsum(0)
-        candidates = torch.searchsorted(sums, drawn[place] * sums[-1]).clamp(max=len(rows) - 1)
+        sums = (nearest.double() * (2.0**62 / len(rows) / nearest.max().clamp(min=1e-30))).long().cumsum(0)
+        candidates = torch.searchsorted(sums, (drawn[place] * sums[-1]).long()).clamp(max=len(rows) - 1)
         distances = torch.minimum(_compute_distances(rows, squared, rows[candidates]), nearest[:, None])
         best = distances.sum(0, dtype=torch.float64).argmin()[None]
         nearest = distances.index_select(1, best)[:, 0]

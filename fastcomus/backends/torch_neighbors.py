@@ -71,75 +71,89 @@ def find_neighbors_by_products(
     Returns:
         Indices (N, count) int32, nearest first, and their recall: 1, or as measured on the sample.
     """
-    own = np.arange(len(rows))
+    own, search = np.arange(len(rows)), ProductSearch(rows, count, devices)
     if recall < 1 and has_bfloat16(devices[0]):
         sample = np.sort(np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
-        farthest = search_by_products(rows[sample], rows, count, torch.float32, devices)[0][:, -1]
-        trial = search_by_products(rows[sample], rows, count, torch.bfloat16, devices)[1]
+        farthest = search.find(sample, torch.float32)[0][:, -1]
+        trial = search.find(sample, torch.bfloat16)[1]
         reached = measure_recall(rows, sample, trial, farthest, count)
         if reached >= _LEAST_OF_ALL_PAIRS:
-            return search_by_products(own, rows, count, torch.bfloat16, devices)[1].astype(np.int32), reached
-    return search_by_products(own, rows, count, torch.float32, devices)[1].astype(np.int32), 1.0
+            return search.find(own, torch.bfloat16)[1].astype(np.int32), reached
+    return search.find(own, torch.float32)[1].astype(np.int32), 1.0
 
 
-@torch.inference_mode()
-def search_by_products(
-    queries: np.ndarray, rows: CentredRows, count: int, precision: torch.dtype, devices: Sequence[torch.device]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest rows of queries.
+class ProductSearch:
+    """Search for the nearest of N rows, which go to the devices once, however often they are searched.
 
     Args:
-        queries: (M, D) float32, centred as `rows` are; or (M,) integers, the numbers of the rows that are the queries.
         rows: N rows, centred.
-        count: Rows to find, at most N.
-        precision: Of the products, float32 or bfloat16.
+        count: Rows to find for each query, at most N.
         devices: Share the queries.
-
-    Returns:
-        Squared distances (M, count) float32, computed from differences, and indices (M, count) int64, nearest first.
     """
-    distances = np.empty((len(queries), count), np.float32)
-    found = np.empty((len(queries), count), np.int64)
-    candidates = min(len(rows), int(np.ceil(_MORE_CANDIDATES[precision] * count)))
-    plan = plan_blocks(len(rows), rows.dimension, candidates, min(measure_free_bytes(one) for one in devices))
 
-    def search(place: int) -> None:
-        base = _Base(rows, precision, devices[place], plan.is_resident)
-        for start in range(place * plan.queries, len(queries), len(devices) * plan.queries):
-            part = slice(start, start + plan.queries)
-            near, ids = base.search(queries[part], count, candidates)
-            distances[part], found[part] = near.cpu().numpy(), ids.cpu().numpy()
+    def __init__(self, rows: CentredRows, count: int, devices: Sequence[torch.device]) -> None:
+        self.count = count
+        self._candidates = {
+            precision: min(len(rows), int(np.ceil(more * count))) for precision, more in _MORE_CANDIDATES.items()
+        }
+        free_bytes = min(measure_free_bytes(one) for one in devices)
+        self._plan = plan_blocks(len(rows), rows.dimension, max(self._candidates.values()), free_bytes)
+        self._bases = [_Base(rows, device, self._plan.is_resident) for device in devices]
 
-    if len(devices) == 1:
-        search(0)
-    else:
-        with ThreadPoolExecutor(len(devices)) as pool:
-            list(pool.map(torch.inference_mode()(search), range(len(devices))))
-    return distances, found
+    @torch.inference_mode()
+    def find(self, queries: np.ndarray, precision: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Find the nearest rows of queries.
+
+        Args:
+            queries: (M, D) float32, centred as the rows are; or (M,) integers, the numbers of the rows that are the
+                queries.
+            precision: Of the products, float32 or bfloat16.
+
+        Returns:
+            Squared distances (M, count) float32, computed from differences, and indices (M, count) int64, nearest
+            first.
+        """
+        distances = np.empty((len(queries), self.count), np.float32)
+        found = np.empty((len(queries), self.count), np.int64)
+        step, candidates = self._plan.queries, self._candidates[precision]
+
+        def search(place: int) -> None:
+            for start in range(place * step, len(queries), len(self._bases) * step):
+                part = slice(start, start + step)
+                near, ids = self._bases[place].search(queries[part], self.count, candidates, precision)
+                distances[part], found[part] = near.cpu().numpy(), ids.cpu().numpy()
+
+        if len(self._bases) == 1:
+            search(0)
+        else:
+            with ThreadPoolExecutor(len(self._bases)) as pool:
+                list(pool.map(torch.inference_mode()(search), range(len(self._bases))))
+        return distances, found
 
 
 class _Base:
     """The rows that queries are compared with, on one device or beside it."""
 
-    def __init__(self, rows: CentredRows, precision: torch.dtype, device: torch.device, is_resident: bool) -> None:
-        self.rows, self.precision, self.device = rows, precision, device
+    @torch.inference_mode()
+    def __init__(self, rows: CentredRows, device: torch.device, is_resident: bool) -> None:
+        self.rows, self.device = rows, device
         self.whole = torch.empty(0, rows.dimension)
         self.blocks: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self.precision: torch.dtype | None = None  # of these blocks
         if is_resident:
             self.whole = torch.empty(len(rows), rows.dimension, device=device)
             for start, block in rows.iterate_blocks():
                 self.whole[start : start + len(block)] = move_to_device(torch.from_numpy(block), device)
-            self.blocks = [
-                self._prepare(start, self.whole[start : start + _BLOCK_ROWS]) for start in self._list_starts()
-            ]
 
-    def search(self, queries: np.ndarray, count: int, candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `search_by_products`; the results stay on the device."""
+    def search(
+        self, queries: np.ndarray, count: int, candidates: int, precision: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `ProductSearch.find`; the results stay on the device."""
         wide = self._gather(queries) if queries.ndim == 1 else self._send(queries)
-        low = wide.to(self.precision)
+        low = wide.to(precision)
         scores = wide.new_empty((len(wide), 0))
         found = torch.empty((len(wide), 0), dtype=torch.int64, device=self.device)
-        for start, block, squared in self.blocks or self._iterate_blocks():
+        for start, block, squared in self._iterate_blocks(precision):
             product = (low @ block.T).float()  # bfloat16 has too few digits for the difference
             near, places = torch.add(squared, product, alpha=-2).topk(
                 min(candidates, len(block)), dim=1, largest=False, sorted=False
@@ -154,17 +168,17 @@ class _Base:
         order = distances.argsort(dim=1, stable=True)[:, :count]
         return distances.gather(1, order), found.gather(1, order)
 
-    def _iterate_blocks(self) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        for start in self._list_starts():
-            yield self._prepare(start, self._send(self.rows[start : start + _BLOCK_ROWS]))
-
-    def _prepare(self, start: int, block: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor]:
-        """A block in the precision of the products, and its squared lengths (1, B), which are those of what is left."""
-        low = block.to(self.precision)
-        return start, low, low.float().square().sum(1)[None]
-
-    def _list_starts(self) -> range:
-        return range(0, len(self.rows), _BLOCK_ROWS)
+    def _iterate_blocks(self, precision: torch.dtype) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Yield blocks in the precision of the products, each with its first row's number and its squared lengths."""
+        starts = range(0, len(self.rows), _BLOCK_ROWS)
+        if not len(self.whole):
+            return (
+                _prepare_block(start, self._send(self.rows[start : start + _BLOCK_ROWS]), precision) for start in starts
+            )
+        if precision != self.precision:
+            self.precision, self.blocks = precision, []
+            self.blocks += [_prepare_block(one, self.whole[one : one + _BLOCK_ROWS], precision) for one in starts]
+        return iter(self.blocks)
 
     def _gather(self, numbers: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Rows by number, (n, D) float32 on the device."""
@@ -174,6 +188,12 @@ class _Base:
 
     def _send(self, rows: np.ndarray) -> torch.Tensor:
         return move_to_device(torch.from_numpy(rows), self.device)
+
+
+def _prepare_block(start: int, block: torch.Tensor, precision: torch.dtype) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Round a block, and give the squared lengths (1, B) of what is left of its rows."""
+    low = block.to(precision)
+    return start, low, low.float().square().sum(1)[None]
 
 
 def put_own_first(found: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:

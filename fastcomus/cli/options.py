@@ -27,7 +27,22 @@ Device = Annotated[
         "among several: cuda:0,cuda:1, or cuda:all."
     ),
 ]
+Inference = Annotated[
+    str,
+    typer.Option(
+        help="What runs trained networks on a CPU: auto (openvino where it is installed and there are enough images), "
+        "torch or openvino (extra openvino), about twice as fast; results are the same to rounding."
+    ),
+]
 Workers = Annotated[int, typer.Option(help="Threads that read images, in each process; 0 takes one per core.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On a GPU: train to the same bytes every time, at some cost, and cluster by torch alone. On a CPU it is "
+        "always so.",
+    ),
+]
 Engine = Annotated[
     str, typer.Option(help="local, or ray: on Ray's actors (extra distributed); --workers is then the cores of each.")
 ]
@@ -68,6 +83,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "seed": (Seed, None),
     "device": (Device, "auto"),
     "workers": (Workers, 0),
+    "deterministic": (Deterministic, False),
     "settings": (Settings, None),
     "log_json": (LogJson, False),
     "quiet": (Quiet, False),
@@ -75,6 +91,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "help_all": (HelpAll, False),
 }
 
+_RUN_NETWORKS = ("embed", "train", "predict", "assign", "run")
 _ON_SEVERAL_DEVICES = ("embed", "predict")
 
 
@@ -123,6 +140,8 @@ def register_command(
             function(run, given, **{p.name: values[p.name] for p in own})
 
         common = [_make_parameter(name, *option) for name, option in COMMON.items()]
+        if name in _RUN_NETWORKS:
+            common.append(_make_parameter("inference", Inference, "auto"))
         if reads_images:
             common.append(_make_parameter("moved", Moved, ""))
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *options, *common)]
@@ -150,6 +169,8 @@ def _open_run(values: dict[str, Any]) -> Any:
         workers=values["workers"] or None,
         settings=read_toml(values["settings"]) if values["settings"] else None,
         images=values.get("moved", ""),
+        inference=values.get("inference", "auto"),
+        deterministic=values["deterministic"],
     )
 
 

@@ -11,8 +11,9 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from fastcomus.backends.interface import Backend
 from fastcomus.clusters.eigenmaps import Eigenmaps, extend_eigenmaps
-from fastcomus.clusters.labels import Clusters, compute_cosine_distances
+from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.near_rows import NearRows, divide_rows, is_searched_exactly
+from fastcomus.clusters.row_geometry import compute_cosine_distances
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 

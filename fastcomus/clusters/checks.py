@@ -23,8 +23,6 @@ def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
         raise InputError(f"clusters need at least 2 objects; got {n}. Add images.")
     if config.k > n:
         raise InputError(f"k must lie in [2, N]; got k={config.k} with N={n} objects. Lower --k or add images.")
-    if config.method == "leiden" and config.k:
-        raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k auto.")
     if config.method in GRAPHLESS_METHODS and not config.k:
         raise InputError(f"method {config.method} needs the number of clusters; give --k K, or --method spectral.")
     check_components(config)
@@ -62,8 +60,6 @@ def check_graph_count(config: ClusterConfig, nodes: int, rows: np.ndarray | None
         raise InputError(f"method {config.method} needs embeddings besides the graph; give them, or --method spectral.")
     if config.k > nodes:
         raise InputError(f"k must lie in [2, N]; got k={config.k} with N={nodes} nodes of the graph. Lower --k.")
-    if config.method == "leiden" and config.k:
-        raise InputError(f"method leiden finds the number of clusters itself; got k={config.k}. Give --k auto.")
     check_components(config)
 
 

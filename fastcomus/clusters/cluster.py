@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,18 +11,22 @@ import numpy as np
 
 from fastcomus.backends.interface import Backend
 from fastcomus.clusters.checks import check_components
-from fastcomus.clusters.count import SuggestedCounts, compute_modularity, count_by_eigengap, find_communities
+from fastcomus.clusters.communities import find_communities
+from fastcomus.clusters.count import SuggestedCounts, compute_modularity, count_by_eigengap
 from fastcomus.clusters.eigenmaps import Eigenmaps, require_eigenmaps
 from fastcomus.clusters.few_objects import build_fitting_graph, is_fitting, list_shares, pick_clearest
 from fastcomus.clusters.granularity import weigh_count
 from fastcomus.clusters.graph import KnnGraph
 from fastcomus.clusters.kept_graph import GraphKeeper
 from fastcomus.clusters.labels import Clusters, build_clusters, cluster_rows, run_minibatch_kmeans, run_ward
+from fastcomus.clusters.levels import find_levels
 from fastcomus.clusters.mixing import count_unmixed
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 
 log = logging.getLogger("fastcomus")
 
+_LAST = 0.8  # share of the numbers looked at, from which on the best may lie beyond them
+_APART = 0.1  # eigenvalues up to which are of clusters that keep apart
 _FEW = 4  # below this many objects the number of clusters is 2, whatever the criterion
 
 
@@ -73,8 +78,6 @@ def cluster_embeddings(
     if config.method in GRAPHLESS_METHODS:
         return Clustered(_cluster_without_graph(rows, config, seed, backend))
     graph = build_fitting_graph(rows, config.k, config, seed, backend, keeper=keeper)
-    if config.method == "leiden":
-        return _cluster_by_leiden(rows, graph, config, seed)
     k, maps = (config.k, None) if config.k else _choose_k(graph, config, seed, backend)
     check_components(replace(config, k=k))
     tried = []
@@ -111,9 +114,6 @@ def cluster_graph(
     Raises:
         InputError: If the eigensolver does not converge.
     """
-    if config.method == "leiden":
-        assert rows is not None
-        return _cluster_by_leiden(rows, graph, config, seed)
     k, maps = (config.k, None) if config.k else _choose_k(graph, config, seed, backend)
     check_components(replace(config, k=k))
     found = _cluster_graph(rows, graph, maps, k, config, seed, backend)
@@ -140,22 +140,27 @@ def suggest_counts(
         InputError: If the eigensolver does not converge.
     """
     graph = build_fitting_graph(rows, 0, config, seed, backend, keeper=keeper)
-    leiden = _count_by_leiden(graph, config, seed)
-    counts = {"mixing": count_unmixed(graph, seed), "leiden": leiden, "modularity": 2, "eigengap": 2}
+    counts = {"mixing": count_unmixed(graph, seed), "modularity": 2, "eigengap": 2}
     if len(rows) < _FEW:
         return SuggestedCounts(len(rows), counts)
-    maps = _find_eigenmaps_to_count(graph, config, seed, backend)
-    modularities = _compute_modularities(graph, maps, config, seed, backend)
-    counts |= {"modularity": _pick_highest(modularities), "eigengap": count_by_eigengap(maps.eigenvalues)}
-    curves = tuple(modularities), tuple(modularities.values()), tuple(maps.eigenvalues.tolist())
-    return SuggestedCounts(len(rows), counts, *curves, weigh_count(graph, counts["mixing"], seed))
+    modularities: dict[int, float] = {}
 
+    def count(maps: Eigenmaps) -> int:
+        modularities.update(_compute_modularities(graph, maps, config, seed, backend))
+        counts.update(modularity=_pick_highest(modularities), eigengap=count_by_eigengap(maps.eigenvalues))
+        return max(counts["modularity"], counts["eigengap"])
 
-def _cluster_by_leiden(rows: np.ndarray, graph: KnnGraph, config: ClusterConfig, seed: int) -> Clustered:
-    labels = find_communities(graph.affinity, config.resolution, seed)
-    k = int(labels.max()) + 1
-    _warn_about_graph(graph, k, config)
-    return Clustered(build_clusters(rows, labels, k, config.filter), None, graph)
+    maps = _look_while_it_gains(graph, config, seed, backend, count)[1]
+    tried = sorted(modularities)
+    curves = tuple(tried), tuple(modularities[k] for k in tried), tuple(maps.eigenvalues.tolist())
+    # What `cluster --levels` would write.
+    method = "spectral" if config.method in GRAPHLESS_METHODS else config.method
+    asked = replace(config, k=counts["mixing"], method=method, n_components=0)
+    found = cluster_embeddings(rows, asked, seed, backend, keeper)
+    assert found.graph is not None
+    labels = found.clusters.labels
+    levels = find_levels(found.graph, labels, seed)
+    return SuggestedCounts(len(rows), counts, *curves, weigh_count(graph, asked.k, seed), labels, levels)
 
 
 def _cluster_graph(
@@ -168,9 +173,11 @@ def _cluster_graph(
     backend: Backend,
 ) -> Clustered:
     """Cluster the nodes of a graph; `maps` are its eigenmaps where they are known already, perhaps more than needed."""
-    if config.method == "agglomerative":
+    if config.method != "spectral":
         assert rows is not None
-        return Clustered(build_clusters(rows, run_ward(rows, k, graph.affinity), k, config.filter), None, graph)
+        of_graph = config.method == "communities"
+        labels = find_communities(graph, k, seed) if of_graph else run_ward(rows, k, graph.affinity)
+        return Clustered(build_clusters(rows, labels, k, config.filter, backend.device), None, graph)
     wanted = min(config.n_components or k, graph.affinity.shape[0])
     if maps is None or maps.rows.shape[1] < wanted:
         maps = require_eigenmaps(graph, wanted, seed, backend)
@@ -181,7 +188,8 @@ def _cluster_graph(
 def _cluster_without_graph(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
     if config.method == "kmeans":
         return cluster_rows(rows, config.k, "kmeans", config, seed, backend)
-    return build_clusters(rows, run_minibatch_kmeans(rows, config.k, config.n_init, seed), config.k, config.filter)
+    labels = run_minibatch_kmeans(rows, config.k, config.n_init, seed)
+    return build_clusters(rows, labels, config.k, config.filter, backend.device)
 
 
 def _warn_about_graph(graph: KnnGraph, k: int, config: ClusterConfig) -> None:
@@ -205,27 +213,35 @@ def _choose_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backen
     maps = None
     if config.choose_k == "mixing":
         k = count_unmixed(graph, seed)
-    elif config.choose_k == "leiden":
-        k = _count_by_leiden(graph, config, seed)
     elif graph.affinity.shape[0] < _FEW:
         k = 2
     else:
-        maps = _find_eigenmaps_to_count(graph, config, seed, backend)
-        if config.choose_k == "eigengap":
-            k = count_by_eigengap(maps.eigenvalues)
-        else:
-            k = _pick_highest(_compute_modularities(graph, maps, config, seed, backend))
+
+        def count(maps: Eigenmaps) -> int:
+            if config.choose_k == "eigengap":
+                return count_by_eigengap(maps.eigenvalues)
+            return _pick_highest(_compute_modularities(graph, maps, config, seed, backend))
+
+        k, maps = _look_while_it_gains(graph, config, seed, backend, count)
     log.info("cluster: %d clusters, by %s; --k sets another number", k, config.choose_k)
     return k, maps
 
 
-def _count_by_leiden(graph: KnnGraph, config: ClusterConfig, seed: int) -> int:
-    return max(2, int(find_communities(graph.affinity, config.resolution, seed).max()) + 1)
+def _look_while_it_gains(
+    graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend, count: Callable[[Eigenmaps], int]
+) -> tuple[int, Eigenmaps]:
+    """Count by eigenmaps of up to `max_k` clusters, and of twice as many while that may find more.
 
-
-def _find_eigenmaps_to_count(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backend) -> Eigenmaps:
-    """One more eigenvector than the largest k tried, so that the gap after it is known."""
-    return require_eigenmaps(graph, min(config.max_k, graph.affinity.shape[0] - 2) + 1, seed, backend)
+    There is one more eigenvector than the largest k tried, so that the gap after it is known.
+    """
+    most, end = config.max_k, graph.affinity.shape[0] - 2
+    while True:
+        most = min(most, end)
+        maps = require_eigenmaps(graph, most + 1, seed, backend)
+        found = count(maps)
+        if most == end or (found < _LAST * most and maps.eigenvalues[-1] > _APART):
+            return found, maps
+        most *= 2
 
 
 def _compute_modularities(

@@ -1,14 +1,16 @@
-"""Communities of a graph, and the number of clusters it suggests."""
+"""The number of clusters that a graph suggests."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 
 from fastcomus.clusters.granularity import Granularity
 from fastcomus.clusters.graph import drop_loops
+from fastcomus.clusters.levels import Levels, list_parts
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class SuggestedCounts:
         tried: The numbers of clusters tried, ascending.
         modularities: The modularity of the clustering for each number tried.
         eigenvalues: The smallest of the normalised Laplacian, ascending.
-        granularity: How sure the number by mixing is, and a coarser and a finer one; None for fewer than 4 objects.
+        granularity: How sure the number by mixing is; None for fewer than 4 objects.
+        labels: (N,) int32, the clusters of that number; None for fewer than 4 objects.
+        levels: Coarser and finer clusters around them.
     """
 
     objects: int
@@ -30,23 +34,22 @@ class SuggestedCounts:
     modularities: tuple[float, ...] = ()
     eigenvalues: tuple[float, ...] = ()
     granularity: Granularity | None = None
+    labels: np.ndarray | None = None
+    levels: Levels = field(default_factory=Levels)
 
+    def summarise(self) -> dict[str, Any]:
+        """Return all of it as plain numbers, instead of labels which clusters are joined and split.
 
-def find_communities(affinity: csr_array, resolution: float, seed: int) -> np.ndarray:
-    """Partition a graph by modularity with the Leiden algorithm (Traag et al. 2019).
-
-    Args:
-        affinity: W, (N, N) symmetric; its diagonal is ignored.
-        resolution: Above 0; higher values give more communities.
-        seed: For the order in which nodes are visited.
-
-    Returns:
-        Labels (N,) int64 from 0.
-    """
-    from sknetwork.clustering import Leiden
-
-    found = Leiden(resolution=resolution, random_state=seed).fit_predict(csr_matrix(drop_loops(affinity)))
-    return np.asarray(found, np.int64)
+        `coarse` lists for each coarser cluster those that it joins, where these are several; `fine` for each cluster
+        that is split its finer ones.
+        """
+        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("labels", "levels")}
+        found["granularity"] = asdict(self.granularity) if self.granularity else None
+        if self.labels is not None:
+            coarse, fine = self.levels.coarse, self.levels.fine
+            found["coarse"] = {} if coarse is None else list_parts(coarse, self.labels)
+            found["fine"] = {} if fine is None else list_parts(self.labels, fine)
+        return found
 
 
 def compute_modularity(affinity: csr_array, labels: np.ndarray) -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 
+from fastcomus.backends.block_krylov import build_sparse_tensor
 from fastcomus.backends.interface import Backend
 from fastcomus.clusters.graph import FEW_ROWS, KnnGraph, drop_loops
 from fastcomus.errors import InputError
@@ -56,14 +58,15 @@ def compute_eigenmaps(
     """
     # As in scikit-learn, which the original program calls, the diagonal counts neither in W nor in the degrees D.
     affinity = drop_loops(affinity)
+    if order is not None and (np.diff(order) == 1).all():
+        order = None  # they stand in it already
     if order is not None:
         affinity = _reorder(affinity, order)
     degrees = np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64)
     # Also as in scikit-learn, a row without links has degree 1.
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
     values, vectors = backend.find_eigenvectors(affinity, n_components, seed)
-    residual = _compute_largest_residual(affinity, scale, values, vectors)
-    orthonormality = float(np.abs(_compute_gram(vectors) - np.eye(vectors.shape[1])).max())
+    residual, orthonormality = _measure_errors(affinity, scale, values, vectors, backend.device)
     if not max(residual, orthonormality) < 1e-3:
         raise ArithmeticError(
             f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}; "
@@ -128,26 +131,27 @@ def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.n
     return extended.astype(np.float32)
 
 
-def _compute_largest_residual(affinity: csr_array, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> float:
-    """The largest |W' v - mu v|, a few of the eigenvectors (N, C) at a time to save memory; `scale`: D^-1/2, (N,)."""
+def _measure_errors(
+    affinity: csr_array, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray, device: torch.device
+) -> tuple[float, float]:
+    """The largest |W' v - mu v| of the eigenvectors (N, C), and the largest entry of |V^T V - I|, both in float64.
+
+    `scale`: D^-1/2, (N,). A few columns and rows at a time, to save memory.
+    """
+    operator = build_sparse_tensor(affinity, device, torch.float64)
+    factors, found = (torch.from_numpy(one).to(device) for one in (scale, np.ascontiguousarray(vectors)))
     largest = 0.0
     for start in range(0, vectors.shape[1], _COLUMNS_AT_ONCE):
-        some = slice(start, start + _COLUMNS_AT_ONCE)
-        rest = scale[:, None] * vectors[:, some]
-        rest = affinity @ rest
-        rest *= scale[:, None]
-        rest -= vectors[:, some] * values[some]
-        largest = max(largest, float(np.sqrt(np.einsum("nc,nc->c", rest, rest).max())))
-    return largest
-
-
-def _compute_gram(vectors: np.ndarray) -> np.ndarray:
-    """(C, C) float64 scalar products of the columns of (N, C)."""
-    gram = np.zeros((vectors.shape[1], vectors.shape[1]))
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        part = vectors[start : start + _ROWS_AT_ONCE].astype(np.float64)
-        gram += part.T @ part
-    return gram
+        some = found[:, start : start + _COLUMNS_AT_ONCE].double()
+        products = operator @ (factors[:, None] * some)
+        mu = torch.from_numpy(values[start : start + _COLUMNS_AT_ONCE]).to(device)
+        rest = products.mul_(factors[:, None]).sub_(some * mu)
+        largest = max(largest, float(rest.norm(dim=0).max()))
+    gram = torch.zeros((vectors.shape[1],) * 2, dtype=torch.float64, device=device)
+    for part in found.split(_ROWS_AT_ONCE):
+        wide = part.double()
+        gram += wide.T @ wide
+    return largest, float((gram - torch.eye(len(gram), device=device)).abs().max())
 
 
 def _reorder(matrix: csr_array, order: np.ndarray) -> csr_array:

@@ -32,7 +32,6 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         choose_k: See `ClusterConfig`, as for all that are not explained here.
         max_k: See `ClusterConfig`.
         method: See `ClusterConfig`.
-        resolution: See `ClusterConfig`.
         metric: See `ClusterConfig`.
         n_neighbors: See `ClusterConfig`.
         recall: See `ClusterConfig`.
@@ -59,7 +58,6 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         choose_k: str = ClusterConfig.choose_k,
         max_k: int = ClusterConfig.max_k,
         method: str = ClusterConfig.method,
-        resolution: float = ClusterConfig.resolution,
         metric: str = ClusterConfig.metric,
         n_neighbors: int = ClusterConfig.n_neighbors,
         recall: float = ClusterConfig.recall,
@@ -75,7 +73,6 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.choose_k = choose_k
         self.max_k = max_k
         self.method = method
-        self.resolution = resolution
         self.metric = metric
         self.n_neighbors = n_neighbors
         self.recall = recall

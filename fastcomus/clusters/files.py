@@ -86,6 +86,7 @@ def read_found_clusters(folder: RunFolder) -> Clusters:
         centres,
         np.bincount(labels, minlength=len(centres)),
         is_fitted,
+        **{name: table[name].to_numpy() for name in ("coarse", "fine") if name in table.column_names},
     )
 
 

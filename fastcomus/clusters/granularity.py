@@ -1,4 +1,4 @@
-"""How sure a number of clusters is, and coarser and finer ones that the data speak for."""
+"""How sure a number of clusters is."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcomus.clusters.graph import KnnGraph, drop_loops
-from fastcomus.clusters.mixing import MIXED, Joins, count_joins, fit_neighbors, join_communities, join_nearest
+from fastcomus.clusters.communities import fit_affinity
+from fastcomus.clusters.graph import KnnGraph
+from fastcomus.clusters.mixing import MIXED, Joins, count_joins, count_with_fewest, join_communities
 
 _RUNS = 3  # of Louvain, at each resolution
 _RESOLUTIONS = (4.0, 6.0)
 _MIXED = (0.8 * MIXED, MIXED, 1.25 * MIXED)  # from which on two parts may be thought one
 _ALIKE = 0.1  # relative difference of numbers that agree
-_FINE_RESOLUTION = 12.0
-_NEAR, _FAR = 4 / 3, 4  # times the number, between which coarser and finer ones lie
+FINE_RESOLUTION = 24.0
+_SURE = 0.5
+_FAR = 4  # times the number, up to which others are shown
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,7 @@ class Granularity:
         low: The smallest number that other runs and bounds of mixing give, at most k.
         high: The largest, at least k.
         certainty: The share of these that differ from k by at most a tenth, in [0, 1].
-        coarse: A smaller number that the data speak for, or 0 for none.
-        fine: A larger one, or 0 for none.
+        among_fewest: The number found in the graph of the fewest neighbours, which reach least into other classes.
         tried: Numbers of clusters, ascending.
         mixing: For each of them, how much the two that mix most do so, in [0, 2].
     """
@@ -34,17 +35,17 @@ class Granularity:
     low: int
     high: int
     certainty: float
-    coarse: int
-    fine: int
+    among_fewest: int
     tried: tuple[int, ...] = ()
     mixing: tuple[float, ...] = ()
+
+    def is_unsure(self) -> bool:
+        """Tell whether most runs disagree, or some find far fewer or more."""
+        return self.certainty < _SURE or max(self.high, self.among_fewest) > _FAR * self.low
 
 
 def weigh_count(graph: KnnGraph, k: int, seed: int) -> Granularity:
     """Weigh the number of clusters that `count_unmixed` found against others.
-
-    A coarser or finer number is the one, between 4/3 and 4 times fewer or more, after whose joins the next pair mixes
-    least in proportion to the pair joined last.
 
     Args:
         graph: Of N nodes.
@@ -52,25 +53,19 @@ def weigh_count(graph: KnnGraph, k: int, seed: int) -> Granularity:
         seed: For the order in which nodes are visited.
 
     Returns:
-        Range, certainty, a coarser and a finer number.
+        Range and certainty, and how much clusters mix for other numbers.
     """
-    n = graph.affinity.shape[0]
-    if graph.nearest is None:
-        affinity = drop_loops(graph.affinity)
-    else:
-        affinity = join_nearest(graph.nearest[:, : min(fit_neighbors(n / k), graph.nearest.shape[1])])
+    affinity = fit_affinity(graph, k)
     runs = [join_communities(affinity, one, seed + run) for one in _RESOLUTIONS for run in range(_RUNS)]
     counts = np.array([max(2, _count_parts(joins) - count_joins(joins, mixed)) for joins in runs for mixed in _MIXED])
-    fine = join_communities(affinity, max(_FINE_RESOLUTION, _RESOLUTIONS[-1] * _FAR), seed)
-    parts = _count_parts(fine)
-    tried = parts - np.arange(len(fine.mixing))  # before each join
+    fine = join_communities(affinity, FINE_RESOLUTION, seed)
+    tried = _count_parts(fine) - np.arange(len(fine.mixing))  # before each join
     shown = tried <= _FAR * k
     return Granularity(
         low=min(k, int(counts.min())),
         high=max(k, int(counts.max())),
         certainty=float((np.abs(counts / k - 1) <= _ALIKE).mean()),
-        coarse=_pick_step(tried, fine.mixing, max(2, k / _FAR), k / _NEAR),
-        fine=_pick_step(tried, fine.mixing, _NEAR * k, min(_FAR * k, n / 3)),
+        among_fewest=k if graph.nearest is None else count_with_fewest(graph, seed),
         tried=tuple(tried[shown][::-1].tolist()),
         mixing=tuple(fine.mixing[shown][::-1].tolist()),
     )
@@ -78,10 +73,3 @@ def weigh_count(graph: KnnGraph, k: int, seed: int) -> Granularity:
 
 def _count_parts(joins: Joins) -> int:
     return int(joins.parts.max()) + 1
-
-
-def _pick_step(tried: np.ndarray, mixing: np.ndarray, least: float, most: float) -> int:
-    """Pick the number in [least, most] before whose next join mixing falls most; 0 for none."""
-    inside = [join for join in range(1, len(tried)) if least <= tried[join] <= most]
-    falls = [mixing[join - 1] / max(mixing[join], 1e-3) for join in inside]
-    return int(tried[inside[int(np.argmax(falls))]]) if inside else 0

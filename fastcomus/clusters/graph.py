@@ -74,29 +74,23 @@ def build_knn_graph(
         embeddings = normalise_rows(embeddings)
     neighbors = backend.find_neighbors(embeddings, n_neighbors, recall, seed)
     reached, order = neighbors.recall, neighbors.order
-    indices, count = neighbors.indices, neighbors.indices.shape[1]
+    indices = neighbors.indices
     if groups is not None:  # a link across groups becomes one of the row to itself, which does not count
         indices = np.where(groups[indices] == groups[:, None], indices, np.arange(n)[:, None])
         n_neighbors = min(n_neighbors, int(np.bincount(groups).min()))
-    # 32-bit positions while they fit, also those of the sum of both directions.
-    kind = np.int32 if 2 * indices.size < 2**31 else np.int64
-    indptr = np.arange(0, (n + 1) * count, count, dtype=kind)
-    ones, nearest = np.ones(indices.size, np.float32), indices[:, :NEAREST].copy()
-    directed = csr_array((ones, indices.ravel().astype(kind, copy=False), indptr), shape=(n, n))
-    directed.sum_duplicates()  # a row for which the search found too few neighbours is filled up with itself
-    directed.data[:] = 1
-    del ones, indptr, indices, neighbors  # to save memory: each is as large as the graph
-    affinity = directed + directed.T.tocsr()
-    affinity.data *= np.float32(0.5)
-    del directed
-    affinity.sort_indices()
-    return KnnGraph(affinity, _measure_components(affinity), reached, order, n_neighbors, groups is not None, nearest)
+    nearest = indices[:, :NEAREST].copy()
+    del neighbors  # to save memory: as large as the graph
+    affinity = backend.join_neighbors(indices)
+    del indices
+    sizes = _measure_components(backend.find_components(affinity))
+    return KnnGraph(affinity, sizes, reached, order, n_neighbors, groups is not None, nearest)
 
 
 def take_graph(affinity: csr_array) -> KnnGraph:
     """Take a graph of the user's own, (N, N) as `store.graphs.check_graph` returns it."""
     order = reverse_cuthill_mckee(csr_matrix(affinity), symmetric_mode=True).astype(np.int64)
-    return KnnGraph(affinity, _measure_components(affinity), 1.0, order, 0, False)
+    component = connected_components(affinity, connection="strong")[1]
+    return KnnGraph(affinity, _measure_components(component), 1.0, order, 0, False)
 
 
 def drop_loops(affinity: csr_array) -> csr_array:
@@ -106,8 +100,6 @@ def drop_loops(affinity: csr_array) -> csr_array:
     return bare
 
 
-def _measure_components(affinity: csr_array) -> tuple[int, ...]:
-    """Return the sizes of the components, descending."""
-    # In a symmetric graph strong and weak components are the same; the strong ones are found faster.
-    _, component = connected_components(affinity, connection="strong")
+def _measure_components(component: np.ndarray) -> tuple[int, ...]:
+    """Return the sizes of the components, descending; `component`: that of each node, (N,) from 0."""
     return tuple(np.sort(np.bincount(component))[::-1].tolist())

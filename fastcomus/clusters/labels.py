@@ -12,14 +12,10 @@ from fastcomus.config import ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 
 if TYPE_CHECKING:
+    import torch
     from scipy.sparse import csr_array
 
     from fastcomus.backends.interface import Backend
-
-_PIVOT_ROWS = 50_000  # among which the pivots are sought
-_LENGTHS = 0.02  # power to which lengths of rows count in that search
-_ROWS_AT_ONCE = 65_536
-_COLUMNS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,8 @@ class Clusters:
         centres: (k, C) float32.
         sizes: (k,) int64.
         is_fitted: (N,) bool, False for objects that were put into clusters of a sample (`fit_on`), not fitted.
+        coarse: (N,) int32, coarser clusters, each of whole ones (`levels`); None where there are none.
+        fine: (N,) int32, finer clusters, each within one; None where there are none.
     """
 
     labels: np.ndarray
@@ -41,6 +39,8 @@ class Clusters:
     centres: np.ndarray
     sizes: np.ndarray
     is_fitted: np.ndarray
+    coarse: np.ndarray | None = None
+    fine: np.ndarray | None = None
 
     def __repr__(self) -> str:
         """Say how many there are."""
@@ -59,27 +59,32 @@ def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, s
             for eigenmaps.
         config: Has `n_init` and `filter`.
         seed: For k-means and for the rows among which QR looks.
-        backend: Runs k-means.
+        backend: Runs k-means; the rest is computed on its device.
 
     Returns:
         The clusters.
     """
+    from fastcomus.clusters.row_geometry import assign_by_pivots, find_pivots
+
+    device = backend.device
     if assign == "kmeans":
         labels, _ = backend.run_kmeans(rows, k, config.n_init, seed)
-        return build_clusters(rows, labels, k, config.filter)
-    pivots = _find_pivots(rows, k, seed)
+        return build_clusters(rows, labels, k, config.filter, device)
+    pivots = find_pivots(rows, k, seed, device)
     rows = normalise_rows(rows)
     # With too few directions for a start, k-means++ chooses one.
     start = rows[pivots] if len(pivots) == k else None
     if assign == "qr" and start is not None:
-        labels = _assign_by_pivots(rows, pivots)
+        labels = assign_by_pivots(rows, start, device)
         if np.bincount(labels, minlength=k).min() > 0:
-            return build_clusters(rows, labels, k, config.filter)
+            return build_clusters(rows, labels, k, config.filter, device)
     labels, _ = backend.run_kmeans(rows, k, config.n_init, seed, start)
-    return build_clusters(rows, labels, k, config.filter)
+    return build_clusters(rows, labels, k, config.filter, device)
 
 
-def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) -> Clusters:
+def build_clusters(
+    rows: np.ndarray, labels: np.ndarray, k: int, filter: float, device: torch.device | None = None
+) -> Clusters:
     """Number clusters by size, compute their centres and filter them (step 7, the paper's p %).
 
     Args:
@@ -88,26 +93,27 @@ def build_clusters(rows: np.ndarray, labels: np.ndarray, k: int, filter: float) 
         k: Number of clusters.
         filter: Share of each cluster with the largest cosine distance to its centre that is not core, in [0, 1). It is
             rounded down, so no cluster becomes empty; of equal distances the first row is kept.
+        device: Where centres and distances are computed; None for the CPU.
 
     Returns:
         The clusters.
     """
-    from scipy.sparse import csr_array
+    from fastcomus.clusters.row_geometry import CPU, compute_cosine_distances, compute_means
 
-    by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
-    rank = np.empty(k, np.int32)
-    rank[by_size] = np.arange(k)
-    labels = rank[labels]
+    labels = number_by_size(labels, k)
     sizes = np.bincount(labels, minlength=k)
-    membership = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
-    sums = np.empty((k, rows.shape[1]))
-    for start in range(0, rows.shape[1], _COLUMNS_AT_ONCE):  # in float64, a few columns at a time
-        some = slice(start, start + _COLUMNS_AT_ONCE)
-        sums[:, some] = membership @ rows[:, some].astype(np.float64)
-    centres = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
-    distances = compute_cosine_distances(rows, centres, labels)
+    centres = compute_means(rows, labels, sizes, device or CPU)
+    distances = compute_cosine_distances(rows, centres, labels, device or CPU)
     is_core, is_fitted = select_core(labels, distances, sizes, filter), np.ones(len(labels), bool)
     return Clusters(labels, distances, is_core, centres, sizes, is_fitted)
+
+
+def number_by_size(labels: np.ndarray, k: int = 0) -> np.ndarray:
+    """Number clusters anew, the largest first: (N,) integers in [0, k) become such of int32."""
+    by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
+    rank = np.empty(len(by_size), np.int32)
+    rank[by_size] = np.arange(len(by_size))
+    return rank[labels]
 
 
 def select_core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:
@@ -166,59 +172,4 @@ def run_minibatch_kmeans(rows: np.ndarray, k: int, n_init: int, seed: int) -> np
     from sklearn.cluster import MiniBatchKMeans
 
     labels: np.ndarray = MiniBatchKMeans(k, n_init=n_init, random_state=seed).fit_predict(rows)
-    return labels
-
-
-def compute_cosine_distances(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Compute 1 - cosine between every row and the centre of its cluster.
-
-    Args:
-        rows: (N, C) float32.
-        centres: (k, C) float32.
-        labels: (N,) integers in [0, k).
-
-    Returns:
-        (N,) float32 in [0, 2]; 1 where row or centre is zero.
-    """
-    own = normalise_rows(centres).astype(np.float64)
-    norms, products = np.empty(len(rows)), np.empty(len(rows))
-    for start in range(0, len(rows), _ROWS_AT_ONCE):  # in float64, a slice at a time
-        part = slice(start, start + _ROWS_AT_ONCE)
-        wide = rows[part].astype(np.float64)
-        norms[part] = np.linalg.norm(wide, axis=1)
-        products[part] = np.einsum("nc,nc->n", wide, own[labels[part]])
-    cosine = np.divide(products, norms, where=norms > 0, out=np.zeros(len(rows)))
-    return (1 - np.clip(cosine, -1, 1)).astype(np.float32)
-
-
-def _find_pivots(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Find rows in k directions that differ most: the pivots of a QR factorisation of rows^T, from a sample of rows.
-
-    (Damle, Minden and Ying, "Simple, direct and efficient multi-way spectral clustering", 2019.) There are fewer than k
-    where the rows have fewer directions. Rows count as almost equally long: of equal lengths, rounding would choose the
-    first pivot, and the order of the rows would matter; of their own lengths, long rows would be chosen for that alone.
-    """
-    from scipy import linalg
-
-    among = np.arange(len(rows))
-    if len(rows) > _PIVOT_ROWS:
-        among = np.sort(np.random.default_rng(seed).choice(len(rows), _PIVOT_ROWS, replace=False))
-    wide = rows[among].astype(np.float64)
-    wide *= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float32).tiny) ** (_LENGTHS - 1)
-    triangle, order = linalg.qr(wide.T, mode="r", pivoting=True, check_finite=False)
-    strength = np.abs(triangle.diagonal())
-    directions = int((strength > 1e-5 * strength[0]).sum())
-    pivots: np.ndarray = among[order[: min(k, directions)]]
-    return pivots
-
-
-def _assign_by_pivots(rows: np.ndarray, pivots: np.ndarray) -> np.ndarray:
-    """Label each row with the pivot that it is most parallel to, once the pivots are made orthogonal."""
-    from scipy import linalg
-
-    left, _, right = linalg.svd(rows[pivots].T.astype(np.float64), full_matrices=False)
-    turned, labels = left @ right, np.empty(len(rows), np.int32)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        labels[part] = np.abs(rows[part] @ turned).argmax(axis=1)
     return labels

@@ -4,7 +4,7 @@ Two parts of a graph mix as much as a random walker who is confined to both chan
 where they are one and 0 where they are apart. Whether two parts are one thus depends on the two alone, not on how large
 the graph is or how many more there are, as it does by modularity (its resolution limit) or by the largest eigengap.
 A part that a walker leaves more often than he stays is no cluster by itself, however little it mixes with any other: an
-even cluster can be cut into many such parts.
+even cluster can be cut into many such parts, into others each time. One that another run finds again is a cluster.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 
+from fastcomus.backends.joined_neighbors import join_neighbors
 from fastcomus.clusters.graph import KnnGraph, drop_loops
 
 MIXED = 0.25  # from which on two parts are one cluster
@@ -24,9 +25,14 @@ _LEAST_NEAREST = 5  # neighbours, itself included, with which a walker still mee
 _SHARE = 0.6  # of an average cluster's objects: with more neighbours, small clusters mix
 _MOST_CLUSTERS = 200  # that few objects are expected to have, so that the first neighbours are few enough
 _GROWTH = 1.15  # neighbours are raised where they would grow by more
+# More neighbours reach into other classes where they leave less than this share of the clusters, although the larger
+# share of the objects is in communities that are found again.
+_COLLAPSE, _CLEAR = 0.2, 0.8
 _RESOLUTION = 4.0  # of the first communities; it is doubled while that gives more clusters
 _RESOLUTION_OF_MANY = 2.0  # among many objects, where communities of a large cluster are otherwise too many to mix
 _GAIN = 1.1
+_OTHER = 1_000  # added to the seed of a run with which another is compared
+_STEADY = 0.5
 _RUNS = 3  # of which the median counts, since each run of Louvain differs a little
 _MANY = 5_000  # objects from which on one run is enough
 
@@ -38,12 +44,15 @@ class Joins:
     Attributes:
         parts: (N,) integers from 0, the part of each node.
         pairs: (J, 2) integers, the two that are joined: parts, or parts + j for what join j made.
-        mixing: (J,) how much they mix, in [0, 2]; at least `MIXED` where a walker leaves one more often than he stays.
+        mixing: (J,) how much they mix, in [0, 2]; at least `MIXED` where a walker leaves one that is not found
+            again more often than he stays.
+        steady: The share of nodes in parts that another run finds too; 1 where that was not looked at.
     """
 
     parts: np.ndarray
     pairs: np.ndarray
     mixing: np.ndarray
+    steady: float = 1.0
 
 
 def count_unmixed(graph: KnnGraph, seed: int) -> int:
@@ -62,30 +71,58 @@ def count_unmixed(graph: KnnGraph, seed: int) -> int:
     """
     n = graph.affinity.shape[0]
     if graph.nearest is None:
-        return _count_in_graph(drop_loops(graph.affinity), seed)
-    neighbors, wanted = 0, fit_neighbors(n / _MOST_CLUSTERS)
+        return _count_in_graph(drop_loops(graph.affinity), seed)[0]
+    neighbors, found, wanted = 0, 0, fit_neighbors(n / _MOST_CLUSTERS)
     while wanted > _GROWTH * neighbors:
-        neighbors = min(wanted, graph.nearest.shape[1])
-        found = _count_in_graph(join_nearest(graph.nearest[:, :neighbors]), seed)
+        neighbors, before = min(wanted, graph.nearest.shape[1]), found
+        found, steady = _count_in_graph(join_nearest(graph.nearest[:, :neighbors]), seed)
+        if found < _COLLAPSE * before and steady > _CLEAR:
+            return before
         wanted = min(fit_neighbors(n / found), graph.nearest.shape[1])
     return found
 
 
+def count_with_fewest(graph: KnnGraph, seed: int) -> int:
+    """Count as `count_unmixed` does with its fewest neighbours, which reach least into other classes."""
+    assert graph.nearest is not None
+    fewest = min(fit_neighbors(graph.nearest.shape[0] / _MOST_CLUSTERS), graph.nearest.shape[1])
+    return _count_in_graph(join_nearest(graph.nearest[:, :fewest]), seed)[0]
+
+
 def join_communities(affinity: csr_array, resolution: float, seed: int) -> Joins:
     """Join the communities (Louvain) of a graph (N, N) without loops; a higher `resolution` gives finer ones."""
-    # scikit-network's Leiden draws from the C library, whatever its seed, and need not end where rounding makes ties.
+    # Not Leiden's: scikit-network's draws from the C library whatever its seed, and need not end where sums tie.
     from sknetwork.clustering import Louvain
 
-    search = Louvain(resolution=resolution, shuffle_nodes=True, random_state=seed)
-    return join_parts(affinity, np.asarray(search.fit_predict(csr_matrix(affinity)), np.int64))
+    links = csr_matrix(affinity)
+    parts, others = (
+        np.asarray(Louvain(resolution=resolution, shuffle_nodes=True, random_state=one).fit_predict(links), np.int64)
+        for one in (seed, seed + _OTHER)
+    )
+    return join_parts(affinity, parts, find_steady(parts, others))
 
 
-def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
+def find_steady(parts: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Find which parts (N,) another division `others` (N,) has too: half of what it and its like there hold is shared.
+
+    An even cluster is cut otherwise each time; communities that are there are found again, however much they overlap.
+    """
+    ones = np.ones(len(parts), np.float32)
+    shared = csr_array((ones, (parts, others)), shape=(int(parts.max()) + 1, int(others.max()) + 1)).tocoo()
+    either = np.bincount(parts)[shared.row] + np.bincount(others)[shared.col] - shared.data
+    steady = np.zeros(int(parts.max()) + 1, bool)
+    steady[shared.row[shared.data >= _STEADY * either]] = True
+    return steady
+
+
+def join_parts(affinity: csr_array, parts: np.ndarray, steady: np.ndarray | None = None) -> Joins:
     """Join parts of a graph, the pair that mixes most first, until no two are linked.
 
     Args:
         affinity: W, (N, N) symmetric; its diagonal counts as links within parts.
         parts: (N,) integers from 0, each of which occurs.
+        steady: (P,) bool, the parts that are clusters even where a walker leaves them more often than he stays; None
+            for all.
 
     Returns:
         The joins in their order.
@@ -101,7 +138,9 @@ def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
         inside.append(others.pop(part, 0.0))
         around.append(others)
 
-    leaves = [sum(around[part].values()) > inside[part] for part in range(count)]  # more often than it stays
+    is_loose = [False] * count if steady is None else (~steady).tolist()
+    # more often than he stays
+    leaves = [is_loose[part] and sum(around[part].values()) > inside[part] for part in range(count)]
 
     def mix(one: int, other: int) -> float:
         between = around[one][other]
@@ -121,13 +160,15 @@ def join_parts(affinity: csr_array, parts: np.ndarray) -> Joins:
         joined = {place: around[one].get(place, 0.0) + around[other].get(place, 0.0)
                   for place in sorted(around[one].keys() | around[other].keys()) if place not in gone}  # fmt: skip
         around.append(joined)
-        leaves.append(sum(joined.values()) > inside[new])
+        is_loose.append(is_loose[one] and is_loose[other])
+        leaves.append(is_loose[new] and sum(joined.values()) > inside[new])
         pairs.append((one, other))
         mixing.append(-height)
         for place, weight in joined.items():
             around[place][new] = weight
             heapq.heappush(heap, (-mix(new, place), new, place))
-    return Joins(parts, np.array(pairs, np.int64).reshape(-1, 2), np.array(mixing))
+    share = 1.0 if steady is None else float(steady[parts].mean())
+    return Joins(parts, np.array(pairs, np.int64).reshape(-1, 2), np.array(mixing), share)
 
 
 def cut_joins(joins: Joins, count: int) -> np.ndarray:
@@ -150,13 +191,7 @@ def count_joins(joins: Joins, mixed: float) -> int:
 
 def join_nearest(nearest: np.ndarray) -> csr_array:
     """Link each row to its nearest, (N, n) integers with itself, as `build_knn_graph` does."""
-    n, width = nearest.shape
-    kind = np.int32 if 2 * nearest.size < 2**31 else np.int64
-    ones, starts = np.full(nearest.size, 0.5, np.float32), np.arange(0, n * width + 1, width, dtype=kind)
-    directed = csr_array((ones, nearest.ravel().astype(kind), starts), shape=(n, n))
-    directed.sum_duplicates()  # in place: a copy of the neighbours
-    directed.data[:] = 0.5
-    return drop_loops((directed + directed.T.tocsr()).tocsr())
+    return drop_loops(join_neighbors(nearest.copy()))
 
 
 def fit_neighbors(objects: float) -> int:
@@ -164,11 +199,15 @@ def fit_neighbors(objects: float) -> int:
     return max(_LEAST_NEAREST, round(_SHARE * objects))
 
 
-def _count_in_graph(affinity: csr_array, seed: int) -> int:
-    """Count unmixed clusters at resolutions that double while there are clearly more; the number before is kept."""
+def _count_in_graph(affinity: csr_array, seed: int) -> tuple[int, float]:
+    """Count unmixed clusters at resolutions that double while there are clearly more; the number before is kept.
+
+    The second number is the share of nodes in communities that are found again, at the first resolution.
+    """
     n = affinity.shape[0]
     least, best = max(3.0, math.sqrt(n) / 4), 0
     resolution = _RESOLUTION if n < _MANY else _RESOLUTION_OF_MANY
+    steady: list[float] = []
     while True:
         counts, finest = [], 0
         for run in range(1 if n >= _MANY else _RUNS):
@@ -176,9 +215,10 @@ def _count_in_graph(affinity: csr_array, seed: int) -> int:
             labels = cut_joins(joins, count_joins(joins, MIXED))
             counts.append(max(2, int((np.bincount(labels) >= least).sum())))
             finest = int(joins.parts.max()) + 1
+            steady += [joins.steady] if not best else []
         found = statistics.median_low(counts)
         if best and found <= _GAIN * best:
-            return best
+            return best, statistics.median(steady)
         if finest > n / 3:
-            return best or min(found, n)
+            return best or min(found, n), statistics.median(steady)
         best, resolution = found, 2 * resolution

@@ -12,6 +12,7 @@ from fastcomus.store.corrections import MOVED, NOT_AN_OBJECT, read_corrections
 from fastcomus.store.run_folder import RunFolder
 
 TABLE, CSV = "clusters/clusters.parquet", "clusters/clusters.csv"
+LEVELS = ("coarse", "fine")  # columns
 _MOST_ROWS = 1_048_575  # that a spreadsheet takes beside the titles
 _ADDED = ("name", "found_cluster", "correction")
 
@@ -49,6 +50,21 @@ def write_shown_tables(folder: RunFolder, names: ClusterNames) -> None:
         _write_csv(folder, shown)
     elif not folder.resolve_file(CSV).exists():
         _write_csv(folder, shown)
+
+
+def has_levels(folder: RunFolder) -> bool:
+    """Whether coarser or finer clusters stand in clusters.parquet."""
+    return not set(LEVELS).isdisjoint(folder.read_table(TABLE).column_names)
+
+
+def write_levels(folder: RunFolder, coarse: np.ndarray | None, fine: np.ndarray | None) -> None:
+    """Write coarser and finer clusters, (N,) int32 each or None, into clusters.parquet; the CSV follows."""
+    table = folder.read_table(TABLE)
+    for name, labels in zip(LEVELS, (coarse, fine), strict=True):
+        if labels is not None:
+            table = table.append_column(name, pa.array(labels))
+    folder.remove(CSV)
+    folder.replace_table("clusters", "clusters.parquet", table)
 
 
 def _write_csv(folder: RunFolder, table: pa.Table) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastcomus.backends.machine import move_to_device
 from fastcomus.errors import InputError
 from fastcomus.networks import weights
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
+from fastcomus.networks.inference import compile_by_openvino
 from fastcomus.networks.precision import use_precision
 
 _STRIDE = 16  # pixels per feature of a convolutional network
@@ -28,11 +30,14 @@ class Encoder:
         self.precision = precision
         self.has_class_token = getattr(network, "cls_token", None) is not None
         self.crop_size = crop_size
+        self.accelerated: Callable[[torch.Tensor], torch.Tensor] | None = None  # the same, of crops
         self.dimension = int(self(torch.zeros(1, 3, crop_size, crop_size, dtype=torch.uint8)).shape[1])
 
     @torch.inference_mode()
     def __call__(self, crops: torch.Tensor) -> torch.Tensor:
         """Embed crops (N, 3, S, S) uint8, on any device, as (N, D) float32 on the network's device."""
+        if self.accelerated is not None:
+            return self.accelerated(crops)
         pixels = move_to_device(crops, self.mean.device).to(torch.float32, memory_format=torch.channels_last)
         return self.embed_normalised((pixels - self.mean) / self.std)
 
@@ -40,12 +45,12 @@ class Encoder:
     def embed_normalised(self, normalised: torch.Tensor) -> torch.Tensor:
         """Embed crops (N, 3, S, S) float32, normalised as in the network's training, as (N, D) float32 beside them."""
         with use_precision(self.mean.device, self.precision):
-            forward: Any = self.network.forward_features if self.has_class_token else self.network
-            rows: torch.Tensor = forward(normalised)
-        return (rows[:, 0] if self.has_class_token else rows).float()
+            return _take_rows(self.network, self.has_class_token, normalised).float()
 
 
-def load_encoder(name: str, weights_file: str, crop_size: int, precision: str, device: torch.device) -> Encoder:
+def load_encoder(
+    name: str, weights_file: str, crop_size: int, precision: str, device: torch.device, inference: str = "torch"
+) -> Encoder:
     """Load an encoder of crops. A ViT's position embedding is resampled to the crop size.
 
     Args:
@@ -54,6 +59,7 @@ def load_encoder(name: str, weights_file: str, crop_size: int, precision: str, d
         crop_size: Side of the crops, in pixels.
         precision: "float32" or "bf16" (autocast).
         device: Where the network runs.
+        inference: "torch" or "openvino", which runs on a CPU alone.
 
     Returns:
         The encoder.
@@ -70,7 +76,31 @@ def load_encoder(name: str, weights_file: str, crop_size: int, precision: str, d
     mean, std = (
         torch.tensor(values, device=device).reshape(1, 3, 1, 1) * 255 for values in get_pixel_statistics(network)
     )
-    return Encoder(network, crop_size, mean, std, precision)
+    encoder = Encoder(network, crop_size, mean, std, precision)
+    if inference == "openvino" and device.type == "cpu":
+        noise = torch.randint(0, 256, (1, 3, crop_size, crop_size), generator=torch.Generator().manual_seed(0))
+        as_network = _EncodedCrops(encoder).eval()
+        encoder.accelerated = compile_by_openvino(as_network, noise.to(torch.uint8), precision, True, name)
+    return encoder
+
+
+class _EncodedCrops(nn.Module):
+    """An encoder as a network: crops (N, 3, S, S) uint8 to embeddings (N, D) float32."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.network, self.has_class_token = encoder.network, encoder.has_class_token
+        self.mean, self.std = encoder.mean, encoder.std
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        return _take_rows(self.network, self.has_class_token, (crops.float() - self.mean) / self.std)
+
+
+def _take_rows(network: nn.Module, has_class_token: bool, normalised: torch.Tensor) -> torch.Tensor:
+    """Compute embeddings (N, D): the CLS token of a ViT, else the pooled features."""
+    forward: Any = network.forward_features if has_class_token else network
+    rows: torch.Tensor = forward(normalised)
+    return rows[:, 0] if has_class_token else rows
 
 
 @dataclass(frozen=True)

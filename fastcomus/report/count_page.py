@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastcomus.clusters.count import SuggestedCounts
 from fastcomus.clusters.granularity import Granularity
+from fastcomus.report.level_pictures import ShownStep
 from fastcomus.report.plots import style_plot
 from fastcomus.report.script_data import format_script, serialise_figure
 from fastcomus.store.run_folder import RunFolder
@@ -15,22 +17,24 @@ if TYPE_CHECKING:
     from bokeh.plotting import figure
 
 _TEMPLATE = Path(__file__).parent / "templates/count.html"
-_CURVE, _MARK, _LEIDEN = "#1c7ed6", "#e8590c", "#0ca678"
+_CURVE, _MARK = "#1c7ed6", "#e8590c"
 _MEANINGS = {
     "mixing": "fine communities, joined while two of them mix",
-    "leiden": "communities of the graph",
     "modularity": "the k whose clusters have the highest modularity",
     "eigengap": "the largest step in the eigenvalues",
 }
 
 
-def write_count_page(folder: RunFolder, suggested: SuggestedCounts, chosen: str) -> Path:
+def write_count_page(
+    folder: RunFolder, suggested: SuggestedCounts, chosen: str, levels: Mapping[str, Sequence[ShownStep]]
+) -> Path:
     """Write suggest-k/index.html into the run folder, one file with scripts and plots in it.
 
     Args:
         folder: The run folder.
         suggested: The suggested numbers.
         chosen: The criterion that `--k auto` uses.
+        levels: What coarser and finer clusters join and split, as `draw_levels` draws it.
 
     Returns:
         Where the page lies.
@@ -48,7 +52,7 @@ def write_count_page(folder: RunFolder, suggested: SuggestedCounts, chosen: str)
     )
     text = environment.get_template(_TEMPLATE.name).render(
         counts=suggested.counts, granularity=suggested.granularity, meanings=_MEANINGS, chosen=chosen,
-        objects=suggested.objects,
+        objects=suggested.objects, levels=levels, numbers=suggested.levels.count(),
         bokeh=Resources(mode="inline", components=["bokeh"]).render_js() if plots else "",
         data=format_script("const plots", {name: serialise_figure(plot) for name, plot in plots.items()}),
     )  # fmt: skip
@@ -64,7 +68,6 @@ def plot_modularity(suggested: SuggestedCounts) -> figure:
     best = suggested.counts["modularity"]
     marked = [suggested.modularities[suggested.tried.index(best)]]
     plot.scatter([best], marked, size=12, color=_MARK, legend_label=f"highest: {best}")
-    _draw_vertical_line(plot, suggested.counts["leiden"], _LEIDEN, f"Leiden: {suggested.counts['leiden']}")
     plot.legend.location = "bottom_right"
     return style_plot(plot)
 

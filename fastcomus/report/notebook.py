@@ -42,7 +42,7 @@ def render_clusters(
     """
     colours, rows = choose_cluster_colours(len(clusters.sizes), names), []
     for cluster in range(min(len(clusters.sizes), _CLUSTERS)):
-        pictures = "".join(_draw_pictures(sample_core(clusters, cluster, _PICTURES), objects, max_pixels, backend))
+        pictures = "".join(draw_pictures(sample_core(clusters, cluster, _PICTURES), objects, max_pixels, backend))
         dot = f'<span style="color:{colours[cluster]}">&#9679;</span>'
         label = escape("dropped" if names.is_dropped(cluster) else names.get_label(cluster))
         rows.append(
@@ -55,7 +55,8 @@ def render_clusters(
     return f"<p><b>{escape(title)}</b></p><table>{head}{''.join(rows)}</table>{below}"
 
 
-def _draw_pictures(rows: np.ndarray, objects: ShownObjects | None, max_pixels: int, backend: Backend) -> Iterator[str]:
+def draw_pictures(rows: np.ndarray, objects: ShownObjects | None, max_pixels: int, backend: Backend) -> Iterator[str]:
+    """Draw objects (M,) as <img> elements that hold their pictures; those whose image cannot be read are left out."""
     for row in rows.tolist() if objects is not None else ():
         assert objects is not None
         try:

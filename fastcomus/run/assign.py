@@ -15,7 +15,7 @@ from fastcomus.clusters.corrections import fill_centres
 from fastcomus.clusters.files import read_clusters, read_eigenmaps, read_names
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.progress import count
 from fastcomus.run.contents import open_clustered_rows, read_clusters_manifest, read_objects_fingerprint
 from fastcomus.run.embed import embed
@@ -23,7 +23,7 @@ from fastcomus.run.own_network import restore_saliency
 from fastcomus.run.own_objects import is_object_table
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import to_dict, with_settings
+from fastcomus.settings import rewrite_cluster_settings, to_dict, with_settings
 from fastcomus.store.embeddings import fingerprint_embeddings
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows
@@ -75,7 +75,7 @@ def assign(
     from fastcomus.clusters.sampled import draw_probes, gather_rows
     from fastcomus.run.labelling import label_rows
 
-    clustered_by = ClusterConfig(**manifest["config"])
+    clustered_by = ClusterConfig(**rewrite_cluster_settings(manifest["config"]))
     clustered_by = replace(clustered_by, n_neighbors=manifest.get("neighbors", clustered_by.n_neighbors))
     maps = read_eigenmaps(at.folder) if clustered_by.method == "spectral" else None
     fitted = np.flatnonzero(clusters.is_fitted)
@@ -114,7 +114,7 @@ def assign(
 def _take_rows(clusters: Clusters, kept: np.ndarray) -> Clusters:
     parts = {name: getattr(clusters, name)[kept] for name in ("labels", "distances", "is_core", "is_fitted")}
     counted = parts["labels"][parts["labels"] >= 0]
-    return replace(clusters, sizes=np.bincount(counted, minlength=len(clusters.sizes)), **parts)
+    return replace(clusters, coarse=None, fine=None, sizes=np.bincount(counted, minlength=len(clusters.sizes)), **parts)
 
 
 def _check_input(config: Config, images: Images, embeddings: Path | str, masks: Path | str) -> None:
@@ -147,8 +147,8 @@ def _embed_new_images(
     at: Workplace, images: Images, masks: Path | str, target: RunFolder, engine: str, address: str
 ) -> pa.Table:
     """Embed new images as those of this run were; return their objects."""
-    found = find_listed_images(images)
+    found = at.list_images(images)
     device, config = str(at.backend.device), replace(at.config, embed=restore_saliency(at.config, at.folder))
-    new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config))
+    new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config), "", at.inference)
     embed(new, found, engine=engine, address=address, settings={"masks": str(masks)})
     return read_shards(target, ["image", "x0", "y0", "x1", "y1"])

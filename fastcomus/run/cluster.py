@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 from numpy.typing import ArrayLike
 
 from fastcomus.clusters.checks import check_count
-from fastcomus.clusters.files import read_clusters, read_names, write_clusters
-from fastcomus.clusters.shown_tables import write_shown_tables
+from fastcomus.clusters.files import read_clusters, read_found_clusters, read_names, write_clusters
+from fastcomus.clusters.shown_tables import TABLE, has_levels, write_levels, write_shown_tables
 from fastcomus.config import Config
 from fastcomus.progress import count
 from fastcomus.run.carrying import carry_words, note_clusters
-from fastcomus.run.clustered_input import Embeddings, Graph, read_given, read_rows, take_given
+from fastcomus.run.clustered_input import Embeddings, GivenRows, Graph, read_given, read_rows, take_given
 from fastcomus.run.contents import read_clusters_manifest
 from fastcomus.run.keywords import ClusterOptions
 from fastcomus.run.stage import stage
@@ -39,6 +39,7 @@ def cluster(
     embeddings: Embeddings,
     graph: Graph = None,
     *,
+    levels: bool = False,
     engine: str = "local",
     address: str = "",
     settings: Mapping[str, Any],
@@ -47,6 +48,8 @@ def cluster(
     config, folder = with_settings(at.config, {"cluster": settings}), at.folder
     chosen_engine = at.choose_engine(engine, address)
     given = read_given(folder, embeddings, graph, config.cluster)
+    if levels:
+        given.check_levels()
     at.remember(config)
 
     whole = compute_fingerprint(
@@ -65,7 +68,7 @@ def cluster(
             carry_words(folder)
             manifest = read_clusters_manifest(folder)
             log.info("cluster: found again, %d objects in %d clusters", manifest["objects"], manifest["k"])
-            return _finish(at, given.has_images)
+            return _finish(at, given, config, levels)
         folder.begin("clusters", whole)
         found, facts = given.cluster(config, at.backend, folder, chosen_engine, whole)
         clusters = found.clusters
@@ -78,7 +81,7 @@ def cluster(
         folder.finish("clusters", whole, **facts, **found.collect_facts())
         log.info("cluster: %d objects in %d clusters of %d to %d", objects, len(sizes), sizes[-1], sizes[0])
         carry_words(folder)
-    return _finish(at, given.has_images)
+    return _finish(at, given, config, levels)
 
 
 @stage()
@@ -89,6 +92,8 @@ def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, A
     from fastcomus.clusters.cluster import suggest_counts
     from fastcomus.clusters.kept_graph import GraphKeeper
     from fastcomus.report.count_page import write_count_page
+    from fastcomus.report.level_pictures import draw_levels
+    from fastcomus.run.shown_objects import read_shown_objects
 
     check_count(replace(config.cluster, k=0, method="spectral"), rows)
     if at.folder.read_state() is None:  # else what was asked for here is not remembered
@@ -96,8 +101,10 @@ def suggest_k(at: Workplace, embeddings: Embeddings, *, settings: Mapping[str, A
     keeper = GraphKeeper(at.folder, source, config.cluster, config.seed)
     suggested = suggest_counts(rows, config.cluster, config.seed, at.backend, keeper)
     count(objects=suggested.objects, **suggested.counts)
-    at.folder.write_json("suggest-k/counts.json", asdict(suggested))
-    log.info("suggest-k: open %s", write_count_page(at.folder, suggested, config.cluster.choose_k))
+    at.folder.write_json("suggest-k/counts.json", suggested.summarise())
+    objects = read_shown_objects(at)[1] if embeddings is None and any(suggested.levels.count().values()) else None
+    levels = draw_levels(suggested, rows, objects, config.embed.max_pixels, at.backend)
+    log.info("suggest-k: open %s", write_count_page(at.folder, suggested, config.cluster.choose_k, levels))
     return suggested
 
 
@@ -106,6 +113,7 @@ def cluster_rows(
     k: int = 0,
     *,
     graph: Any = None,
+    levels: bool = False,
     seed: int = 0,
     device: str = "auto",
     **settings: Unpack[ClusterOptions],
@@ -117,12 +125,14 @@ def cluster_rows(
         k: Number of clusters, at least 2; 0 estimates it.
         graph: (N, N) weights of links between the objects, not negative, sparse or dense, in place of a search for
             neighbours. Weights that differ by direction are averaged; those of an object to itself do not count.
+        levels: Whether to find coarser and finer clusters, too.
         seed: Seed of everything random.
         device: auto, cpu, cuda or cuda:N.
         **settings: See `config.ClusterConfig`.
 
     Returns:
-        Labels (N,) int32, cosine distances to the centres, core members, centres and sizes.
+        Labels (N,) int32, cosine distances to the centres, core members, centres and sizes; `coarse` and `fine` by
+        `levels`.
 
     Raises:
         InputError: If the rows, the graph or a setting cannot be used.
@@ -130,14 +140,25 @@ def cluster_rows(
     from fastcomus.backends.choose import select
 
     config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}})
-    return take_given(embeddings, graph, config.cluster).cluster(config, select(device))[0].clusters
+    given, backend = take_given(embeddings, graph, config.cluster), select(device)
+    if levels:
+        given.check_levels()
+    clusters = given.cluster(config, backend)[0].clusters
+    if not levels:
+        return clusters
+    found = given.find_levels(clusters.labels, config, backend, None)
+    return replace(clusters, coarse=found.coarse, fine=found.fine)
 
 
-def _finish(at: Workplace, has_images: bool) -> Clusters:
+def _finish(at: Workplace, given: GivenRows, config: Config, levels: bool) -> Clusters:
     """Write the tables and class maps that people look at."""
+    if levels and not has_levels(at.folder):
+        found = given.find_levels(read_found_clusters(at.folder).labels, config, at.backend, at.folder)
+        write_levels(at.folder, found.coarse, found.fine)
+        log.info("cluster: beside them %s, in %s", found.describe(), TABLE)
     clusters = read_clusters(at.folder)
     write_shown_tables(at.folder, read_names(at.folder, read_clusters_manifest(at.folder)))
-    if has_images:
+    if given.has_images:
         from fastcomus.run.cluster_masks import write_cluster_masks
 
         write_cluster_masks(at)

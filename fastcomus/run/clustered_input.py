@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from fastcomus.backends.interface import Backend
     from fastcomus.clusters.cluster import Clustered
+    from fastcomus.clusters.levels import Levels
     from fastcomus.run.engines.work import Engine
 
 log = logging.getLogger("fastcomus")
@@ -99,6 +100,43 @@ class GivenRows:
         near = fitted.labeller.near
         facts = {"fitted": self.sample, "search_recall": near.recall, "lists": len(near.centres), "probes": near.probes}
         return replace(fitted.found, clusters=clusters), facts
+
+    def find_levels(self, labels: np.ndarray, config: Config, backend: Backend, folder: RunFolder | None) -> Levels:
+        """Find coarser and finer clusters around clusters (N,) of these rows or nodes.
+
+        Args:
+            labels: The clusters as they were found.
+            config: The settings.
+            backend: Searches for neighbours.
+            folder: The run folder, where a graph of the rows may be kept, or None.
+
+        Returns:
+            The levels.
+
+        Raises:
+            InputError: If a sample was fitted.
+        """
+        from fastcomus.clusters.few_objects import build_fitting_graph
+        from fastcomus.clusters.graph import take_graph
+        from fastcomus.clusters.kept_graph import GraphKeeper
+        from fastcomus.clusters.levels import find_levels
+
+        self.check_levels()
+        if self.graph is not None:
+            return find_levels(take_graph(self.graph), labels, config.seed)
+        assert self.rows is not None
+        keeper = GraphKeeper(folder, self.source, config.cluster, config.seed) if folder else None
+        k = int(labels.max()) + 1
+        graph = build_fitting_graph(self.rows, k, config.cluster, config.seed, backend, keeper=keeper)
+        return find_levels(graph, labels, config.seed)
+
+    def check_levels(self) -> None:
+        """Raise InputError where there is no graph of all objects, by which clusters could be joined and split."""
+        if self.sample:
+            raise InputError(
+                f"--levels needs the graph of all objects, and a sample of {self.sample} is fitted; leave out --levels "
+                "or fit on all (--fit-on N)."
+            )
 
     def collect_facts(self) -> dict[str, str]:
         """Return what the manifest holds of a graph of the caller's own."""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError
 from fastcomus.images.found import ImageList
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.images.mask_files import MaskFiles
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from fastcomus.objects.embedding import ObjectShard
 
 log = logging.getLogger("fastcomus")
+_WORTH_IT_FROM = 300  # images whose gain makes up for translating the encoder for OpenVINO
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,15 @@ def embed(
 ) -> Embedded:
     """Find and embed the objects of `images`; see `Run.embed`."""
     chosen_engine, folder = at.choose_engine(engine, address), at.folder
-    found = find_listed_images(images)
+    found = at.list_images(images, settings)
     config = with_settings(at.config, {"embed": settings})
     chosen = config.embed
     check_names(found.names, folder.path)
     if not (has_own := is_object_table(chosen.masks)):
         check_saliency(chosen, found.names)
         check_name(chosen.encoder)
+    if chosen.compile and at.inference == "openvino":
+        raise InputError("--compile is torch's; leave it out, or leave out --inference openvino.")
     if not replace:
         _refuse_other_images(at, found)
 
@@ -112,9 +115,11 @@ def embed(
         for shard in shards:
             store(EmbeddedShard(shard.index, len(shard.names), ObjectShard(*own.select(shard.names))))
     else:
+        inference = "torch" if chosen.compile else at.choose_inference(len(found.names), _WORTH_IT_FROM)
+        work = make_embed_work(found.root, chosen, inference)
         with (
             show_progress("embed", len(found.names), "images", done) as advance,
-            chosen_engine.stream_results(make_embed_work(found.root, chosen), missing, store, advance) as stored,
+            chosen_engine.stream_results(work, missing, store, advance) as stored,
         ):
             at.remember(config, found.root)
             folder.remove("objects/manifest.json")
@@ -166,6 +171,7 @@ class EmbedWork:
 
     root: ImageRoot
     config: EmbedConfig
+    inference: str = "torch"
 
     def load(self, backend: Backend, workers: int) -> Loaded[ShardOfImages, EmbeddedShard]:
         """See `engines.work.Work.load`."""
@@ -175,7 +181,12 @@ class EmbedWork:
         config = self.config
         proposer = load_proposer(config, backend.device)
         encoder = load_encoder(
-            config.encoder, config.encoder_weights, config.crop_size, config.precision, backend.device
+            config.encoder,
+            config.encoder_weights,
+            config.crop_size,
+            config.precision,
+            backend.device,
+            self.inference,
         )
 
         def embed_pieces(
@@ -191,13 +202,14 @@ class EmbedWork:
         return embed_pieces
 
 
-def make_embed_work(root: ImageRoot, config: EmbedConfig) -> EmbedWork:
+def make_embed_work(root: ImageRoot, config: EmbedConfig, inference: str = "torch") -> EmbedWork:
     """Return the work with all paths absolute, so that they hold in every process."""
     saliency = config.saliency if config.saliency in METHODS else _make_absolute(config.saliency)
     masks, encoder_weights = _make_absolute(config.masks), _make_absolute(config.encoder_weights)
     return EmbedWork(
         make_root_absolute(root),
         dataclasses.replace(config, saliency=saliency, masks=masks, encoder_weights=encoder_weights),
+        inference,
     )
 
 
@@ -229,10 +241,12 @@ def _cut_into_shards(found: ImageList, config: EmbedConfig) -> list[ShardOfImage
     files = [Path(name) for name in own_files if Path(name).is_file()]
     checkpoints = [stamp_file(file) for file in files]
     size, shards = config.shard_images, []
+    settings = asdict(config)
+    del settings["every_seconds"]  # names say which frames of a video there are
     for index, start in enumerate(range(0, len(found.names), size)):
         names = found.names[start : start + size]
         stamps = stamp_images(found, names, masks)
-        mark = compute_fingerprint(config=asdict(config), checkpoints=checkpoints, images=stamps)
+        mark = compute_fingerprint(config=settings, checkpoints=checkpoints, images=stamps)
         shards.append(ShardOfImages(index, names, mark))
     return shards
 

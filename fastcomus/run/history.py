@@ -12,7 +12,7 @@ from fastcomus.errors import InputError
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import with_settings
+from fastcomus.settings import rewrite_cluster_settings, with_settings
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.shelf import KEPT, exchange, find_kept, list_kept, list_made_of_clusters, make_id
 
@@ -62,7 +62,7 @@ def change_history(at: Workplace, use: str, delete: str) -> None:
         at.folder.remove(f"{KEPT}/{kept.path.name}")
         log.info("history: %s is deleted", kept.path.name)
         return
-    settings = {"cluster": manifest["config"], "seed": manifest.get("seed", at.config.seed)}
+    settings = {"cluster": rewrite_cluster_settings(manifest["config"]), "seed": manifest.get("seed", at.config.seed)}
     exchange(at.folder, manifest["fingerprint"])
     at.remember(with_settings(at.config, settings))
     log.info("history: back at %s, %d clusters", kept.path.name, manifest["k"])

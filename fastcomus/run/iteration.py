@@ -28,6 +28,7 @@ from fastcomus.segmentation.files import (
     write_segmenter,
     write_training_state,
 )
+from fastcomus.segmentation.labelling_network import WORTH_IT_FROM, prepare_segmenter
 from fastcomus.segmentation.prediction import label_images
 from fastcomus.segmentation.samples import Sample, check_samples, make_sample_reader
 from fastcomus.segmentation.segmenter import Segmenter
@@ -180,15 +181,19 @@ def _check_samples(read: ReadSample, count: int, name: str, at: Workplace) -> No
 
 def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource], at: Workplace) -> list[str]:
     """Write the missing class maps, each process its share; return the names of all masks without an object."""
-    empty = []
+    empty, network = [], None
+    inference = at.choose_inference(sum(len(source.names) for source in sources), WORTH_IT_FROM)
     for source in sources:
         names = source.names[at.processes.rank :: at.processes.size]
         masks = {image: _make_mask_name(name, source, image) for image in names}
         done = {image for image, mask in masks.items() if at.folder.resolve_file(mask).exists()}
         empty += [masks[image] for image in done if not read_class_map(at.folder, masks[image]).any()]
         log.info("%s: labelling %d images, %d are done", name, len(masks) - len(done), len(done))
+        if len(done) == len(masks):
+            continue
+        network = network or prepare_segmenter(segmenter, at.config.train.precision, at.backend.device, inference)
         write, task = partial(_write_labels, name=name, source=source, at=at), f"{name} masks"
-        for mask in label_images(segmenter, source.root, names, done, write, at.config, at.backend, at.workers, task):
+        for mask in label_images(network, source.root, names, done, write, at.config, at.backend, at.workers, task):
             count(masks=1)
             empty += [mask] if mask is not None else []
     return sorted(mask for of_one in at.processes.gather(empty) for mask in of_one)

@@ -33,6 +33,7 @@ class EmbedSettings(TypedDict, total=False):
     """See `EmbedConfig`."""
 
     saliency: str
+    every_seconds: float
     saliency_size: int
     saliency_precision: str
     prior_weight: float
@@ -58,7 +59,6 @@ class ClusterOptions(TypedDict, total=False):
     choose_k: str
     max_k: int
     method: str
-    resolution: float
     metric: str
     n_neighbors: int
     recall: float

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from fastcomus.clusters.files import read_names
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.config import Config
+from fastcomus.errors import InputError, suggest_names
 from fastcomus.images.found import Skipped
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.interruption import reach_safe_point
@@ -22,7 +23,7 @@ from fastcomus.run.engines.work import Engine, Loaded, Stored
 from fastcomus.run.predicted_folder import PredictedFolder
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import with_settings
+from fastcomus.settings import QUALITIES, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -40,20 +41,33 @@ def predict(
     overlay: bool,
     probabilities: bool,
     *,
+    quality: str,
     engine: str,
     address: str,
     settings: Mapping[str, Any],
 ) -> Path:
     """Label images with the newest network and return the folder of masks; see `Run.predict`."""
+    if quality not in QUALITIES:
+        raise InputError(f"quality must be 'fast', 'best' or ''; got {quality!r}{suggest_names(quality, QUALITIES)}")
     chosen_engine = at.choose_engine(engine, address)
     newest = choose_trained_iteration(at.folder, None)
     names = read_names(at.folder, read_clusters_manifest(at.folder))
-    found = find_listed_images(images)
-    config = with_settings(at.config, {"predict": settings})
+    found = at.list_images(images)
+    config = with_settings(at.config, {"predict": {**QUALITIES[quality], **settings}})
     target = RunFolder(output or at.folder.path / "predictions")
     check_names(found.names, target.path)
+    from fastcomus.segmentation.labelling_network import WORTH_IT_FROM
+
+    inference = at.choose_inference(len(found.names), WORTH_IT_FROM)
     work = PredictWork(
-        at.folder.path.absolute(), newest, make_root_absolute(found.root), names, overlay, probabilities, config
+        at.folder.path.absolute(),
+        newest,
+        make_root_absolute(found.root),
+        names,
+        overlay,
+        probabilities,
+        config,
+        inference,
     )
     with target.writer.hold():
         folder = PredictedFolder(target, found, *_describe(work, at.folder))
@@ -99,6 +113,8 @@ def _describe(work: PredictWork, run: RunFolder) -> tuple[dict[str, Any], dict[s
     settings = {"network": (run.read_manifest(f"iteration-{iteration}") or {})["fingerprint"], "iteration": iteration}
     settings |= {"predict": asdict(config.predict), "precision": config.train.precision}
     settings |= {"max_pixels": config.embed.max_pixels}
+    if work.inference != "torch":  # which rounds otherwise
+        settings["inference"] = work.inference
     if not names.given:
         return settings, {}
     return {**settings, "class_of_cluster": list(names.class_of_cluster)}, {"classes": list(names.classes)}
@@ -140,16 +156,16 @@ class PredictWork:
     overlay: bool
     probabilities: bool
     config: Config
+    inference: str
 
     def load(self, backend: Backend, workers: int) -> Loaded[Window, PredictedFiles]:
         """See `engines.work.Work.load`."""
-        import torch
-
-        from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
         from fastcomus.segmentation.files import load_segmenter
+        from fastcomus.segmentation.labelling_network import prepare_segmenter
         from fastcomus.segmentation.prediction import predict_and_write
 
-        segmenter = with_folded_batch_norms(load_segmenter(RunFolder(self.run), self.iteration), torch.uint8)
+        network = load_segmenter(RunFolder(self.run), self.iteration)
+        segmenter = prepare_segmenter(network, self.config.train.precision, backend.device, self.inference)
 
         def label(
             pieces: Sequence[Window], then: Callable[[PredictedFiles], Stored], on_images: Callable[[int], None]

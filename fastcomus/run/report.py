@@ -7,29 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastcomus.clusters.corrections import settle_corrections
 from fastcomus.clusters.files import read_clusters, read_names
 from fastcomus.config import Config
 from fastcomus.errors import InputError
 from fastcomus.progress import count
-from fastcomus.report.findings import Findings, ShownObjects
+from fastcomus.report.findings import Findings
 from fastcomus.report.notebook import render_clusters
 from fastcomus.report.shown_names import ShownNames
 from fastcomus.run.contents import (
-    ImageSource,
     list_iterations,
-    open_image_source,
     read_clustered_rows,
     read_clusters_manifest,
     read_skipped,
 )
+from fastcomus.run.shown_objects import read_shown_objects
 from fastcomus.run.stage import read_stage_seconds, stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
 from fastcomus.store.corrections import read_corrections
-from fastcomus.store.objects_table import read_shards
 
 log = logging.getLogger("fastcomus")
 
@@ -65,14 +61,6 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     )
     count(objects=len(rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
     return write_report(found, at.backend, at.workers)
-
-
-def read_shown_objects(at: Workplace) -> tuple[ImageSource, ShownObjects]:
-    """Return the images of the run and its objects on them."""
-    columns = ["image", "x0", "y0", "x1", "y1", "mask", "height", "width"]
-    source, table = open_image_source(at), read_shards(at.folder, columns).combine_chunks()
-    boxes = np.stack([table[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
-    return source, ShownObjects(source.root, tuple(table["image"].to_pylist()), boxes, table)
 
 
 def render_run(at: Workplace, title: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.progress import show_log
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
@@ -42,6 +42,8 @@ class Run(Looking):
         workers: Threads that read images; by default one per core.
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
         images: Where the images of `embed` lie now, if they were moved; remembered in the folder.
+        inference: What runs trained networks on a CPU: auto, torch or openvino (extra openvino), twice as fast.
+        deterministic: On a GPU, train to the same bytes every time, which costs time; on the CPU it is always so.
         verbose: Write what is done to standard error; programs with a set-up `logging` hear it in any case.
     """
 
@@ -57,11 +59,13 @@ class Run(Looking):
         workers: int | None = None,
         settings: Mapping[str, Any] | None = None,
         images: Path | str = "",
+        inference: str = "auto",
+        deterministic: bool = False,
         verbose: bool = False,
     ) -> None:
         if verbose:
             show_log()
-        self.workplace = Workplace(folder, preset, seed, device, workers, settings, images)
+        self.workplace = Workplace(folder, preset, seed, device, workers, settings, images, inference, deterministic)
 
     @property
     def folder(self) -> RunFolder:
@@ -110,7 +114,7 @@ class Run(Looking):
             output: File to copy the checkpoint to; by default it stays in the run folder.
             **settings: See `config.SaliencyConfig`.
         """
-        found = find_listed_images(images)
+        found = self.workplace.list_images(images)
         from fastcomus.run.train_saliency import train_saliency
 
         return train_saliency(self.workplace, found, output, settings=settings)
@@ -124,6 +128,7 @@ class Run(Looking):
         embeddings: Path | ArrayLike | None = None,
         graph: Any = None,
         *,
+        levels: bool = False,
         engine: str = "local",
         address: str = "",
         **settings: Unpack[keywords.ClusterSettings],
@@ -133,13 +138,15 @@ class Run(Looking):
         Args:
             embeddings: Rows to cluster instead: (N, D), an .npy file, or Parquet with a column `embedding`.
             graph: Links between the objects: an .npz file of SciPy's or a matrix, see `fastcomus.cluster`.
+            levels: Whether to write coarser and finer clusters beside them (`Clusters.coarse`, `.fine`).
             engine: As for `embed`, with `address`; objects beyond a sample (`fit_on`) are shared.
             address: See `engine`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """
         from fastcomus.run.cluster import cluster
 
-        return cluster(self.workplace, embeddings, graph, engine=engine, address=address, settings=settings)
+        where: dict[str, Any] = {"engine": engine, "address": address}
+        return cluster(self.workplace, embeddings, graph, levels=levels, **where, settings=settings)
 
     def suggest_k(
         self, embeddings: Path | ArrayLike | None = None, **settings: Unpack[keywords.ClusterSettings]
@@ -166,13 +173,14 @@ class Run(Looking):
 
         return train(self.workplace, settings=settings, then=self._get_refresh())
 
-    def predict(
+    def predict(  # noqa: D417
         self,
         images: Images,
         output: Path | str = "",
         *,
         overlay: bool = False,
         probabilities: bool = False,
+        quality: str = "",
         engine: str = "local",
         address: str = "",
         **settings: Unpack[keywords.PredictSettings],
@@ -180,18 +188,17 @@ class Run(Looking):
         """Label other images by the newest network, a mask NAME.png each; existing up-to-date masks are kept.
 
         Args:
-            images: As for `embed`.
+            images, engine, address: As for `embed`.
             output: Folder for the masks, which is returned; by default `predictions` in the run folder.
             overlay: Also write overlays/NAME.jpg, the image tinted with the masks' colours.
             probabilities: Also write probabilities/NAME.npy, (k + 1, h, w) float16 in [0, 1].
-            engine: As for `embed`.
-            address: As for `embed`.
+            quality: "fast" or "best" instead of the settings' sizes; "" for these. `settings` given here win.
             **settings: See `config.PredictConfig`.
         """
         from fastcomus.run.predict import predict
 
-        where = {"engine": engine, "address": address}
-        return predict(self.workplace, images, output, overlay, probabilities, **where, settings=settings)
+        how = {"quality": quality, "engine": engine, "address": address}
+        return predict(self.workplace, images, output, overlay, probabilities, **how, settings=settings)
 
     def assign(
         self,

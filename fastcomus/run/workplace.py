@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 from fastcomus.config import Config
 from fastcomus.errors import InputError, suggest_path
 from fastcomus.images.addresses import is_url
+from fastcomus.images.found import ImageList
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.images.roots import ImageRoot
+from fastcomus.networks.inference import check_inference, choose_inference
 from fastcomus.networks.registry import is_supervised
 from fastcomus.objects.saliency.methods import AUTO, METHODS
 from fastcomus.processes import detect_process_group
@@ -21,7 +24,7 @@ from fastcomus.run.engines.choose import choose_engine
 from fastcomus.run.engines.several_devices import parse_devices
 from fastcomus.run.engines.work import Engine
 from fastcomus.run.preset import choose_preset
-from fastcomus.settings import resolve, to_dict, with_settings
+from fastcomus.settings import resolve, rewrite_settings, to_dict, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Workplace:
         backend: The device on which heavy operations run; loaded when it is first asked for.
         workers: Threads that read images, at least 1.
         processes: The processes that train together; one, unless torchrun or srun started several.
+        inference: What runs trained networks, "auto", "torch" or "openvino"; see `networks.inference`.
         images: The root of the images that were embedded, as a path or an address; "" where there are none.
     """
 
@@ -50,10 +54,14 @@ class Workplace:
         workers: int | None,
         settings: Mapping[str, Any] | None,
         images: Path | str = "",
+        inference: str = "auto",
+        deterministic: bool = False,
     ) -> None:
+        check_inference(inference)
+        self.inference = inference
         self.folder = RunFolder(folder)
         self.processes = detect_process_group()
-        self._wanted_device = device
+        self._wanted_device, self._is_deterministic = device, deterministic
         self._devices = parse_devices(device)
         if set(self._devices) - {"auto", "cpu"}:  # those are there; importing torch to look for others takes a second
             from fastcomus.backends.choose import resolve_device
@@ -66,7 +74,8 @@ class Workplace:
         self.workers = workers or os.cpu_count() or 1
         state = self.folder.read_state() or {}
         self.images = _locate_images(str(images), state.get("images", ""))
-        self._resolve_given = partial(resolve, state.get("config"), preset, seed, settings or {})
+        stored = rewrite_settings(state["config"]) if state else None
+        self._resolve_given = partial(resolve, stored, preset, seed, settings or {})
         self._laid_over: list[Mapping[str, Any]] = []
         self._resolve(_guess_preset)
 
@@ -83,6 +92,11 @@ class Workplace:
             self._laid_over.append(settings)
             self._resolve(_guess_preset)
 
+    def list_images(self, images: Images, settings: Mapping[str, Any] | None = None) -> ImageList:
+        """List images, of a video as many frames as the settings of `embed` say, over which `settings` are laid."""
+        config = with_settings(self._resolve(_guess_preset), {"embed": settings or {}})
+        return find_listed_images(images, config.embed.every_seconds)
+
     def check_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise InputError unless settings can be laid over those of the run."""
         with_settings(self._resolve(_guess_preset), settings)
@@ -98,7 +112,7 @@ class Workplace:
         """The device on which heavy operations run, loaded when first asked for: importing torch takes a second."""
         from fastcomus.backends import choose
 
-        return choose.select(self.processes.choose_device(self._devices[0]))
+        return choose.select(self.processes.choose_device(self._devices[0]), self._is_deterministic)
 
     def describe_device(self) -> str:
         """Name the device that was worked on: the CPU where nothing has asked for the backend so far."""
@@ -118,6 +132,11 @@ class Workplace:
         return choose_engine(
             name, address, self._wanted_device, self._devices, lambda: self.backend, self._asked_workers, cores
         )
+
+    def choose_inference(self, images: int, worth_it_from: int) -> str:
+        """Return what runs networks that `images` images will see, "torch" or "openvino"; see `choose_inference`."""
+        device = ",".join(self._devices) if len(self._devices) > 1 else str(self.backend.device)
+        return choose_inference(self.inference, device, images, worth_it_from)
 
     def hold_folder(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the run folder inside the block.

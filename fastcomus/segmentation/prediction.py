@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -20,20 +20,21 @@ from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
 from fastcomus.networks.fitting_batches import FittingBatches, choose_batch_limit
 from fastcomus.networks.fixed_padding import align_side
-from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.progress import show_progress
 from fastcomus.segmentation.class_scores import Prediction
+from fastcomus.segmentation.labelling_network import AcceleratedSegmenter
 from fastcomus.segmentation.segmenter import Segmenter
 from fastcomus.settings import parse_scales
 
 Result = TypeVar("Result")
+Network: TypeAlias = Segmenter | AcceleratedSegmenter
 
 WINDOW = 64  # neighbouring images that may share batches
 
 
 def label_images(
-    segmenter: Segmenter,
+    segmenter: Network,
     root: ImageRoot,
     names: Sequence[str],
     done: Collection[str],
@@ -46,7 +47,7 @@ def label_images(
     """Label images with a progress bar, and let an interruption end the work after any image.
 
     Args:
-        segmenter: The network; it is put into eval mode.
+        segmenter: The network, made ready by `prepare_segmenter`.
         root: Where the images lie.
         names: Names of the images under `root`.
         done: Names that need no labels any more.
@@ -59,7 +60,6 @@ def label_images(
     Yields:
         What `write` returned for each image.
     """
-    segmenter = with_folded_batch_norms(segmenter.eval(), torch.uint8)
     with show_progress(task, len(names), "images", len(done)) as advance:
         for result in predict_and_write(segmenter, root, names, done, write, config, backend, workers):
             yield result
@@ -68,7 +68,7 @@ def label_images(
 
 
 def predict_and_write(
-    segmenter: Segmenter,
+    segmenter: Network,
     root: ImageRoot,
     names: Sequence[str],
     done: Collection[str],
@@ -104,7 +104,7 @@ def predict_and_write(
 
 
 def predict(
-    segmenter: Segmenter,
+    segmenter: Network,
     names: Sequence[str],
     decoded: Callable[[Sequence[Sequence[str]], Callable[[DecodedImage], Any]], Iterator[Any]],
     config: PredictConfig,
@@ -204,7 +204,7 @@ class _Waiting:
 
 
 def _predict_batch(
-    segmenter: Segmenter,
+    segmenter: Network,
     batch: Sequence[_Waiting],
     flip: bool,
     precision: str,
@@ -217,13 +217,14 @@ def _predict_batch(
     if not wanted:
         return []
 
-    def logits_of(images: torch.Tensor) -> torch.Tensor:
-        return _compute_coarse_logits(segmenter, move_to_device(images, backend.device), flip, precision)
+    logits = []
+    for size, images in enumerate(zip(*(one.images for one in batch), strict=True)):
 
-    logits = [
-        torch.cat(fitting.run(logits_of, torch.stack(images)))
-        for images in zip(*(one.images for one in batch), strict=True)
-    ]
+        def logits_of(images: torch.Tensor, is_mirrored: bool = size % 2 == 1) -> torch.Tensor:
+            seen = move_to_device(images, backend.device)
+            return _compute_coarse_logits(segmenter, seen, flip, is_mirrored, precision)
+
+        logits.append(torch.cat(fitting.run(logits_of, torch.stack(images))))
     stride = segmenter.output_stride
     return [
         Prediction(batch[i].name, tuple(one[i] for one in logits), *batch[i].size, stride, pixels=batch[i].pixels)
@@ -232,8 +233,18 @@ def _predict_batch(
 
 
 @torch.inference_mode()
-def _compute_coarse_logits(segmenter: Segmenter, images: torch.Tensor, flip: bool, precision: str) -> torch.Tensor:
-    """Compute logits (B, C, h, w) of images (B, 3, H, W), averaged with those of their mirror images when `flip`."""
+def _compute_coarse_logits(
+    segmenter: Network, images: torch.Tensor, flip: bool, is_mirrored: bool, precision: str
+) -> torch.Tensor:
+    """Compute logits (B, C, h, w) of images (B, 3, H, W).
+
+    They are averaged with those of the mirror images when `flip`. Else a size `is_mirrored` or not: the errors of two
+    sizes agree less where one of them is, which is half of what mirroring both gains, for nothing.
+    """
+    seen = [images] if flip or not is_mirrored else []
+    seen += [images.flip(-1)] if flip or is_mirrored else []
     with use_precision(images.device, precision), use_bf16_shortcuts(images.device, precision):
-        logits: torch.Tensor = segmenter(torch.cat([images, images.flip(-1)]) if flip else images)
-    return (logits[: len(images)] + logits[len(images) :].flip(-1)) / 2 if flip else logits
+        logits: torch.Tensor = segmenter(torch.cat(seen))
+    if flip:
+        return (logits[: len(images)] + logits[len(images) :].flip(-1)) / 2
+    return logits.flip(-1) if is_mirrored else logits

@@ -10,6 +10,7 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from fastcomus.networks import weights
+from fastcomus.networks.determinism import enlarge_by_products, is_determinism_used
 from fastcomus.networks.fixed_padding import with_fixed_padding
 
 
@@ -55,6 +56,8 @@ def enlarge_logits(logits: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
     `shape`: ends with the height and width of the images.
     """
+    if is_determinism_used(logits):
+        return enlarge_by_products(logits, shape[-2:])
     return functional.interpolate(logits, tuple(shape[-2:]), mode="bilinear", align_corners=True)
 
 

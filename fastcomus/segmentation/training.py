@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -24,6 +23,7 @@ from fastcomus.config import TrainConfig
 from fastcomus.errors import InputError
 from fastcomus.networks.augmentation import ReadSample, augment_batches, compute_batch_starts, shuffle_epoch
 from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.determinism import sum_cross_entropy, use_determinism
 from fastcomus.networks.fixed_padding import align_side
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.networks.recomputed_activations import RecomputedActivations
@@ -107,8 +107,9 @@ class SelfTraining:
         self.processes = processes or ProcessGroup()
         self.device = backend.device
         self.precision = choose_precision(config.precision, self.device)
-        if self.device.type == "cuda":
-            log.info("train: on a GPU two trainings agree up to rounding, not to the byte: it adds in no fixed order")
+        self.is_deterministic = backend.is_deterministic
+        if not self.is_deterministic:
+            log.info("train: on a GPU two trainings agree up to rounding, to the byte with --deterministic (slower)")
         self.strips = plan_strips(self.device)
         self.side = align_side(config.train_size, config.output_stride)
         torch.manual_seed(seed)
@@ -192,7 +193,9 @@ class SelfTraining:
             learning_rate = first_rate * self._compute_rate(number * steps, steps)
             started, seen = time.perf_counter(), 0
             for step, (batch, parts) in enumerate(zip(epoch.batches[done:], passes, strict=True), start=done):
-                self._step([next(samples) for _ in parts], number, step)
+                given = [next(samples) for _ in parts]
+                with use_determinism(self.device, self.is_deterministic):
+                    self._step(given, number, step)
                 scheduler.step()
                 self.steps = step + 1
                 seen += len(batch)
@@ -223,7 +226,7 @@ class SelfTraining:
                 coarse = logits.detach().requires_grad_()
                 for strip, its_labels in split_into_strips(coarse, labels, *self.strips):
                     each = enlarge_logits(strip, its_labels.shape)
-                    loss = functional.cross_entropy(each, its_labels, ignore_index=IGNORED, reduction="sum")
+                    loss = sum_cross_entropy(each, its_labels, IGNORED)
                     (loss * share).backward()
                     given = (each.detach().argmax(1) == its_labels).sum()
                     sums += torch.stack([loss.detach(), given, (its_labels != IGNORED).sum()]).double()

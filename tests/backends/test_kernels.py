@@ -41,6 +41,7 @@ def backwards(kernels: CpuKernels) -> CpuKernels:
 # -- compilation ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_compile_for_every_gpu_without_spilling(file: str) -> None:
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
@@ -481,6 +482,7 @@ OUT_OF_BOUNDS = [
 ]
 
 
+@pytest.mark.slow
 def test_writes_out_of_bounds_are_caught(tmp_path: Path) -> None:
     # libstdc++ comes along, for the sanitizer looks for C++'s throw before Python has loaded it.
     libraries = [

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from skimage import data
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
@@ -18,7 +19,7 @@ from fastcomus.backends import choose, torch_neighbors
 from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.interface import FoundObjects, LabelledMasks
 from fastcomus.backends.torch_backend import TorchBackend
-from fastcomus.backends.torch_neighbors import BlockPlan, plan_blocks, put_own_first, search_by_products
+from fastcomus.backends.torch_neighbors import BlockPlan, ProductSearch, plan_blocks, put_own_first
 
 # Another device: FASTCOMUS_TEST_DEVICE=cuda pytest tests/backends/test_torch_backend.py
 DEVICE = torch.device(os.environ.get("FASTCOMUS_TEST_DEVICE", "cpu"))
@@ -44,9 +45,10 @@ def test_neighbours_of_all_pairs_are_those_of_faiss(
     monkeypatch.setattr(torch_neighbors, "plan_blocks", lambda *sizes: BlockPlan(is_resident, 170))
     rows = CentredRows(make_rows(1000))
     distances, expected = faiss.knn(rows[:], rows[:], 9)
-    near, found = search_by_products(np.arange(1000), rows, 9, torch.float32, [DEVICE] * devices)
+    search = ProductSearch(rows, 9, [DEVICE] * devices)
+    near, found = search.find(np.arange(1000), torch.float32)
     assert (found == expected).mean() > 0.999 and np.allclose(near, distances, rtol=1e-3, atol=1e-5)
-    near, found = search_by_products(rows[:], rows, 9, torch.bfloat16, [DEVICE] * devices)
+    near, found = search.find(rows[:], torch.bfloat16)
     assert (np.sort(found) == np.sort(expected)).mean() > 0.99 and np.allclose(near[:, 0], 0)
     assert (np.diff(near) >= 0).all()
 
@@ -85,6 +87,33 @@ def test_a_million_rows_fit_into_24_gb() -> None:
     assert plan.is_resident and plan.queries >= 1024
     assert not plan_blocks(20_000_000, 384, 60, 24 * 10**9).is_resident
     assert plan_blocks(1_000_000, 384, 60, 10**6).queries == 1
+
+
+@pytest.mark.parametrize("free", [2**31, 10])
+def test_joined_neighbours_are_those_of_scipy(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some rows have a neighbour twice or lack themselves; without memory the host joins them."""
+    monkeypatch.setattr("fastcomus.backends.joined_neighbors.measure_free_bytes", lambda device: free)
+    for n, count in ((1, 1), (3, 3), (200, 5)):
+        indices = np.random.default_rng(n).integers(0, n, (n, count)).astype(np.int32)
+        directed = np.zeros((n, n), np.float32)
+        directed[np.arange(n)[:, None], indices] = 1
+        for backend in (TORCH, CPU):
+            found = backend.join_neighbors(indices.copy())
+            assert (found.toarray() == (directed + directed.T) / 2).all() and found.nnz == (found.toarray() > 0).sum()
+            assert found.data.dtype == np.float32 and found.indices.dtype == found.indptr.dtype == np.int32
+            assert found.has_sorted_indices
+
+
+def test_components_are_those_of_scipy() -> None:
+    """Of sparse random graphs, of a long path, which takes the most turns, and of no links at all."""
+    rng = np.random.default_rng(0)
+    graphs = [sparse.random_array((300, 300), density=density, rng=rng) for density in (0, 0.002, 0.005, 0.05)]
+    order = rng.permutation(2000)
+    graphs.append(sparse.coo_array((np.ones(1999), (order[:-1], order[1:])), shape=(2000, 2000)))
+    for directed in graphs:
+        graph = (directed + directed.T).tocsr()
+        ours, theirs = TORCH.find_components(graph), CPU.find_components(graph)
+        assert adjusted_rand_score(ours, theirs) == 1 and ours.max() == theirs.max() and ours.min() == 0
 
 
 # -- eigenvectors and clusters ------------------------------------------------------------------------------------

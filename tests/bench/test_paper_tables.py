@@ -19,6 +19,8 @@ from fastcomus import Run
 from fastcomus.evaluation.class_maps import Evaluation
 from fastcomus.settings import get_preset_config, to_toml, with_settings
 
+pytestmark = pytest.mark.slow
+
 # Several commands in one process, which imports everything once; prints how each ended and what it said.
 PROGRAM = """
 import contextlib, io, json, runpy, sys

@@ -13,25 +13,20 @@ import numpy as np
 import pytest
 from conftest import Photographs
 
-# Commands are forked from one process that has imported the command line alone, and tell what is loaded at their end.
+# Each group of commands runs in a process of its own, one after the other, and each tells what is loaded at its end: by
+# those before it too, so a group begins with those that may load least.
 PROGRAM = """
 import json, os, sys
 from fastcomus.cli.commands import main
+told, sys.stdout = sys.stdout, open(os.devnull, "w")
+sys.stderr = sys.stdout
 for line in json.loads(sys.argv[1]):
-    reader, writer = os.pipe()
-    if not os.fork():
-        sys.argv = ["fastcomus", *line]
-        sys.stdout = sys.stderr = open(os.devnull, "w")
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        os.write(writer, json.dumps([code, sorted(sys.modules)]).encode())
-        os._exit(0)
-    os.close(writer)
-    print(os.fdopen(reader).read())
-    os.wait()
+    sys.argv, code = ["fastcomus", *line], 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    print(json.dumps([code, sorted(sys.modules)]), file=told, flush=True)
 """
 TORCH = {"torch", "torchvision", "timm"}
 SCIPY = {"sklearn", "numba", *(f"scipy.{part}" for part in ("sparse", "linalg", "optimize", "ndimage", "stats"))}
@@ -46,14 +41,15 @@ def loaded(photographs: Photographs, finished_run: Path, tmp_path_factory: pytes
     run = shutil.copytree(finished_run, folder / "finished")
     places = {"run": run, "new": folder / "run", "truth": photographs.truth, "rows": folder / "rows.npy"}
     places |= {"out": folder / "out", "here": photographs.images, "gone": folder / "gone"}
-    lines = [*LIGHT, *REFUSED, *MIDDLE]
-    filled = [[word.format(**places) for word in line.split()] for line in lines]
     environment = {**os.environ, "FASTCOMUS_OFFLINE": "1", "FASTCOMUS_WEIGHTS": str(folder / "weights")}
-    reply = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(filled)], env=environment, stdout=subprocess.PIPE, check=True
-    )
-    ends = dict(zip(lines, map(json.loads, reply.stdout.splitlines()), strict=True))
-    assert {line: code for line, (code, _) in ends.items()} == {line: 2 * (line in REFUSED) for line in lines}
+    ends = {}
+    for lines in ([*LIGHT, *REFUSED], MIDDLE):
+        filled = json.dumps([[word.format(**places) for word in line.split()] for line in lines])
+        reply = subprocess.run(
+            [sys.executable, "-c", PROGRAM, filled], env=environment, stdout=subprocess.PIPE, check=True
+        )
+        ends |= dict(zip(lines, map(json.loads, reply.stdout.splitlines()), strict=True))
+    assert {line: code for line, (code, _) in ends.items()} == {line: 2 * (line in REFUSED) for line in ends}
     return {line: set(modules) for line, (_, modules) in ends.items()}
 
 
@@ -78,10 +74,10 @@ REFUSED = (
     "run {gone} --run {new}",
 )
 MIDDLE = (
-    "cluster --embeddings {rows} --k 3 --run {new}",
-    "evaluate --truth {truth} --run {run}",
     "export coco --output {out} --run {run}",
     "report --run {run}",
+    "evaluate --truth {truth} --run {run}",
+    "cluster --embeddings {rows} --k 3 --run {new}",
 )
 
 

@@ -70,7 +70,7 @@ def test_leaving_one_out_mostly_gives_its_own_cluster() -> None:
         ClusterConfig(k=5, method="kmeans", metric="cosine"),
         ClusterConfig(k=5, method="minibatch-kmeans"),
         ClusterConfig(k=5, method="agglomerative"),
-        ClusterConfig(method="leiden"),
+        ClusterConfig(method="communities"),
     ],
     ids=lambda config: config.method,
 )

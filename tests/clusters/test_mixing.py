@@ -8,8 +8,9 @@ from scipy.sparse import csr_array
 from sklearn.metrics import adjusted_rand_score
 
 from fastcomus.backends.choose import select
+from fastcomus.clusters.granularity import weigh_count
 from fastcomus.clusters.graph import build_knn_graph
-from fastcomus.clusters.mixing import count_joins, count_unmixed, cut_joins, join_parts
+from fastcomus.clusters.mixing import count_joins, count_unmixed, cut_joins, find_steady, join_parts
 
 CPU = select("cpu")
 
@@ -53,6 +54,21 @@ def test_a_large_even_cluster_is_not_counted_by_its_pieces() -> None:
     centres = random.normal(size=(2, 1, 384)) / np.sqrt(384)
     rows = (centres + 1.4 * random.normal(size=(2, 2500, 384)) / np.sqrt(384)).reshape(-1, 384).astype(np.float32)
     assert count_unmixed(build_knn_graph(rows, 30, "euclidean", 0.95, 0, CPU), 0) == 2
+
+
+def test_many_small_classes_that_overlap_are_counted_and_said_to_be_unsure() -> None:
+    random = np.random.default_rng(0)  # among ten neighbours each most are of other classes: 2 were counted
+    classes = random.permutation(np.repeat(np.arange(80), 15))
+    rows = 0.75 * random.normal(size=(80, 48))[classes] + random.normal(size=(1200, 48))
+    graph = build_knn_graph(rows.astype(np.float32), 30, "euclidean", 1.0, 0, CPU)
+    found = count_unmixed(graph, 0)
+    assert abs(np.log(found / 80)) <= 0.15
+    assert weigh_count(graph, found, 0).is_unsure()
+
+
+def test_steady_parts_are_those_that_another_run_finds_too() -> None:
+    parts, others = np.repeat([0, 1, 2], 6), np.array([3, 3, 3, 3, 3, 1, 0, 0, 4, 4, 1, 1, 2, 2, 2, 2, 2, 2])
+    assert find_steady(parts, others).tolist() == [True, False, True]
 
 
 def test_a_graph_of_ones_own_is_counted_too() -> None:

@@ -82,7 +82,7 @@ def broken_places() -> csr_array:
         (broken_places(), {}, "the graph is damaged"),
         (np.ones((9, 9)), {"k": 10}, "k=10 with N=9 nodes"),
         (np.ones((9, 9)), {"method": "kmeans"}, "method kmeans uses no graph"),
-        (np.ones((9, 9)), {"method": "leiden", "k": 0}, "needs embeddings besides the graph"),
+        (np.ones((9, 9)), {"method": "communities"}, "needs embeddings besides the graph"),
         (np.ones((9, 9)), {"embeddings": np.eye(8)}, "9 nodes and there are 8 objects"),
         (None, {}, "got neither"),
     ],

@@ -43,7 +43,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         *({"assign": assign} for assign in ASSIGNMENTS),
         {"method": "kmeans"},
-        {"method": "leiden", "k": 0},
+        {"method": "communities", "k": 0},
         {"metric": "cosine"},
         {"k": 0},
     ],

@@ -47,6 +47,7 @@ def same_through_what_is_compiled(device: torch.device) -> None:
     assert (fixed(first[:3]) == encoder(first[:3])).all()
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_gives_the_same_embeddings() -> None:
     same_through_what_is_compiled(HOST)
 

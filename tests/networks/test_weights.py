@@ -162,8 +162,10 @@ def test_swav_loads_without_its_projection(
         assert loaded and all(torch.equal(tensor, resnet_state[name]) for name, tensor in loaded.items())
 
 
-@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
-@pytest.mark.parametrize("name", ["dino_resnet50", "vit_small_patch16_224.dino", "resnet18"])
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("dino_resnet50", ".pth"), ("vit_small_patch16_224.dino", ".safetensors"), ("resnet18", ".safetensors")],
+)
 def test_added_weights_load_without_a_network(
     name: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("crashes") / "workshop")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [pytest.param(one, marks=[pytest.mark.slow] * (one == "run")) for one in STAGES])
 def test_killed_stages_go_on_to_the_same_bytes(stage: str, workshop: Workshop, record_property: Callable) -> None:
     """At a random moment, and at the last one; of `run`, whose stages are killed one by one, at a random one alone.
 

@@ -3,7 +3,6 @@
 Different from the method on one image, so that all images of a batch have arrays of one shape:
 - images are stretched to one square, on which superpixels begin as a grid; distances are those on the square, so
   that superpixels of a wide image are wide.
-- a superpixel may fall apart; it counts as one.
 - sums over the pixels of a superpixel are of whole numbers, whose order changes nothing: the map of an image depends
   neither on its batch nor on what a device adds first.
 """

@@ -22,4 +22,5 @@ class PriorMean:
 
     def __call__(self, name: str, pixels: np.ndarray) -> np.ndarray:
         """Compute the map (1, H, W) of an image; see `proposer.Proposer`."""
-        return stretch_to_unit(np.mean([prior(name, pixels) for prior in self.priors], axis=0, dtype=np.float32))
+        maps = np.stack([prior(name, pixels) for prior in self.priors])
+        return stretch_to_unit(maps.mean(axis=0, dtype=np.float32))

@@ -18,6 +18,7 @@ photograph whose best node is worth next to nothing has no object.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -84,8 +85,7 @@ class SeveralObjects:
         on_host = images.permute(0, 2, 3, 1).cpu().numpy()
         saliency = [_join_maps(one, self.side) for one in maps]
         with start_threads(torch.get_num_threads()) as threads:
-            given = zip(on_host, saliency, features, strict=True)
-            found = threads.map(lambda one: find_several(*one, self.theta), given)
+            found = threads.map(partial(find_several, theta=self.theta), on_host, saliency, features)
             return [torch.from_numpy(masks).to(self.encoder.mean.device) for masks in found]
 
 

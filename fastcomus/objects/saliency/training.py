@@ -28,6 +28,7 @@ from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.config import SaliencyConfig
 from fastcomus.networks.augmentation import augment_batches, compute_batch_starts, shuffle_epoch
 from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.determinism import use_determinism
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.networks.schedules import compute_cosine_factor
@@ -58,6 +59,7 @@ def train_network(
     config: SaliencyConfig,
     seed: int,
     device: torch.device,
+    is_deterministic: bool,
     workers: int,
     resume: EpochState | None,
     on_images: Callable[[int], None],
@@ -76,6 +78,7 @@ def train_network(
         config: The settings.
         seed: For all random choices.
         device: Where the network is trained.
+        is_deterministic: Whether it is trained to the same bytes every time, see `use_determinism`.
         workers: Number of threads.
         resume: The state to resume from.
         on_images: Called with the number of images in each step.
@@ -110,13 +113,14 @@ def train_network(
         network.train()
         total, seen = 0.0, 0
         for images, target in augment_batches(sample, order.batches, order.seeds, config, network.side, workers):
-            with use_precision(device, precision), use_bf16_shortcuts(device, precision):
-                found = network.compute_all_logits(images.to(device))
-            truth = split_into_planes(target.to(device), maps)
-            loss = torch.stack([compute_hybrid_loss(logits.float(), truth) for logits in found]).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            with use_determinism(device, is_deterministic):
+                with use_precision(device, precision), use_bf16_shortcuts(device, precision):
+                    found = network.compute_all_logits(images.to(device))
+                truth = split_into_planes(target.to(device), maps)
+                loss = torch.stack([compute_hybrid_loss(logits.float(), truth) for logits in found]).sum()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
             scheduler.step()
             total, seen = total + float(loss.detach()) * len(images), seen + len(images)
             on_images(len(images))

@@ -24,6 +24,7 @@ def test_names_and_shapes_are_those_of_published_checkpoints(network: BASNet) ->
     assert own == json.loads((REFERENCE / "basnet_state_dict.json").read_text())
 
 
+@pytest.mark.slow
 def test_maps_equal_the_reference(network: BASNet) -> None:
     reference = np.load(REFERENCE / "basnet_256.npz")
     with torch.inference_mode():

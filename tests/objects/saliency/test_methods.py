@@ -75,9 +75,9 @@ def mean_iou(found: list[np.ndarray], masks: list[np.ndarray]) -> float:
         ("background-prior", 0.5),
         ("minimum-barrier", 0.5),
         ("absorbing-markov-chain", 0.45),
-        ("lost", 0.35),
+        pytest.param("lost", 0.35, marks=pytest.mark.slow),
         ("tokencut", 0.4),
-        ("maskcut", 0.4),
+        pytest.param("maskcut", 0.4, marks=pytest.mark.slow),
     ],
 )
 def test_methods_find_the_objects_of_photographs(method: str, least: float) -> None:
@@ -113,6 +113,7 @@ def test_methods_of_vits_run_with_weights(method: str, cache: Path, tmp_path: Pa
     assert_batches_do_not_matter(config, read_pixels(photographs, 3))
 
 
+@pytest.mark.slow
 def test_both_basnets_run_with_weights(cache: Path, photographs: Photographs) -> None:
     torch.manual_seed(0)
     state = BASNet().state_dict()

@@ -65,6 +65,7 @@ def test_predict_gives_the_bytes_of_one_process(
     assert tree_bytes(tmp_path / "ray") == made and len(made) == 3 * 70 + 1
 
 
+@pytest.mark.slow
 @needs_ray
 def test_objects_beyond_a_sample_are_labelled_as_in_one_process(
     own_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -84,6 +85,7 @@ def test_objects_beyond_a_sample_are_labelled_as_in_one_process(
         run.cluster(np.load(file), k=4, fit_on=300, engine="ray")
 
 
+@pytest.mark.slow
 @needs_ray
 def test_what_an_actor_cannot_load_is_told_and_nothing_is_written(
     own_ray: None, many: Photographs, tmp_path: Path
@@ -117,6 +119,7 @@ def test_a_ray_of_our_own_talks_to_this_machine_alone(own_ray: None) -> None:
     assert set(seen[::2]) <= here
 
 
+@pytest.mark.slow
 @needs_ray
 def test_embed_gives_the_bytes_of_one_process_though_the_run_is_stopped_and_an_actor_killed(
     own_ray: None, many: Photographs, one: dict[str, bytes], tmp_path: Path
