@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_segmenter import make_segmenter
 
-from fastcomus import Run
+from fastcomus import InputError, Run
 from fastcomus.evaluation.truth.truth import read_mask
+from fastcomus.networks.inference import has_openvino
 from fastcomus.segmentation import files
 from fastcomus.segmentation.predicted_files import render_overlay
+from fastcomus.settings import QUALITIES
 from fastcomus.store.masks import make_voc_palette
 
 
@@ -116,3 +119,22 @@ def test_other_settings_do_everything_again(whole: Path, trained: Path, others: 
     fresh = Run(trained).predict(others.images, tmp_path / "fresh", overlay=True, probabilities=True, flip=False)
     assert tree_bytes(output) == tree_bytes(fresh)
     assert (output / "00.png.png").read_bytes() != (whole / "00.png.png").read_bytes()
+
+
+def test_qualities_lay_their_sizes_over_the_settings(trained: Path, others: Photographs, tmp_path: Path) -> None:
+    def predict(inference: str, **settings: Any) -> tuple[dict[str, Any], np.ndarray]:
+        made = Run(trained, inference=inference).predict([others.images / "00.png"], tmp_path / "out", **settings)
+        return json.loads((made / "predictions.json").read_text()), read_mask(made / "00.png.png")
+
+    said, mask = predict("torch", quality="fast")
+    assert "inference" not in said and said["predict"]["scales"] == QUALITIES["fast"]["scales"]
+    assert predict("torch", quality="best", scales="0.5")[0]["predict"] == {
+        **said["predict"],
+        "scales": "0.5",
+        "flip": True,
+    }
+    with pytest.raises(InputError, match="quality must be 'fast', 'best' or ''; got 'fastest'; did you mean fast"):
+        predict("torch", quality="fastest")
+    if has_openvino():
+        said, by_openvino = predict("openvino", quality="fast")
+        assert said["inference"] == "openvino" and (by_openvino == mask).mean() > 0.999
