@@ -16,16 +16,13 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import torch
 
 from bench import harness
+from bench.processes_cpu import watch_cpu
 from fastcomus import Run
 from fastcomus.images.folder import find_images
 from fastcomus.segmentation.files import write_segmenter
@@ -122,36 +119,7 @@ def do(
 
     with watch_cpu() as watched:
         times = harness.time_once(work)
-    return Done(len(images.read_text().splitlines()), times.median_s, watched[0])
-
-
-@contextmanager
-def watch_cpu() -> Iterator[list[float]]:
-    """CPU-seconds, by the end of the block, of this process and all that it started, while they were there."""
-    most, ended, before = [0.0], threading.Event(), read_cpu_seconds()
-
-    def watch() -> None:
-        seen: dict[int, float] = {}
-        while not ended.wait(0.2):
-            seen |= read_cpu_seconds()
-            most[0] = sum(now - before.get(process, 0.0) for process, now in seen.items())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield most
-    finally:
-        ended.set()
-        thread.join()
-
-
-def read_cpu_seconds() -> dict[int, float]:
-    """Of this process and its children's children, by process."""
-    own, used = psutil.Process(), {}
-    for process in (own, *own.children(recursive=True)):
-        with suppress(psutil.Error):  # it has ended
-            used[process.pid] = sum(process.cpu_times()[:2])
-    return used
+    return Done(len(images.read_text().splitlines()), times.median_s, watched.seconds)
 
 
 def check_same(one: Path, other: Path) -> None:

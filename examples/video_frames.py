@@ -1,21 +1,11 @@
-"""Frames of a video, one in N, and their clusters: python video_frames.py CLIP.mp4 N FRAMES RUN (pip install av)."""
+"""Frames of a video, and clusters of their objects: python video_frames.py CLIP.mp4 SECONDS RUN (pip install av)."""
 
 import sys
-from pathlib import Path
-
-import av
 
 from fastcomus import Run
 
-clip, step, frames, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-frames.mkdir(parents=True, exist_ok=True)
-with av.open(clip) as container:
-    container.streams.video[0].thread_type = "AUTO"
-    for number, frame in enumerate(container.decode(video=0)):
-        if number % step == 0:
-            frame.to_image().save(frames / f"{number:06d}.jpg", quality=95)
-
+clip, seconds, folder = sys.argv[1], float(sys.argv[2]), sys.argv[3]
 run = Run(folder)
-run.embed(frames)
+found = run.embed(clip, every_seconds=seconds)
 clusters = run.cluster()
-print(f"{len(clusters.labels)} objects in {len(clusters.sizes)} clusters")
+print(f"{found.images} frames, {len(clusters.labels)} objects in {len(clusters.sizes)} clusters")

@@ -58,6 +58,9 @@ class EmbedConfig:
         "three-priors (their mean; no weights needed), basnet-unsupervised, basnet-supervised, dinoseg, lost, "
         "tokencut, maskcut, found, or a checkpoint file of train-saliency.",
     )
+    every_seconds: float = define_setting(
+        1.0, "Of a video, seconds from one frame that is taken to the next; 0 takes all.", within="[0, inf)"
+    )
     saliency_size: int = define_setting(
         256,
         "Side in pixels at which published networks look for objects; those of train-saliency bring their own.",
@@ -81,6 +84,12 @@ class EmbedConfig:
         "blurred around objects, and above 1 leaves more of the surroundings out.",
         within="(0, inf)",
         rule="be above 0",
+    )
+    objects: str = define_setting(
+        "one",
+        "one object per photograph, all that stands out; or several: what differs from its surroundings in colour and "
+        "in the encoder's patch features, up to eight. Masks of your own say themselves how many.",
+        choices=("one", "several"),
     )
     masks: str = define_setting(
         "",
@@ -303,7 +312,11 @@ class PredictConfig:
     scales: str = define_setting(
         "1", "Sizes to predict at and average, as multiples of predict_size: '1' or '0.75, 1, 1.5'."
     )
-    flip: bool = define_setting(False, "Average the prediction with that of the mirrored image.")
+    flip: bool = define_setting(
+        False,
+        "Average the prediction with that of the mirrored image, at every size; without, every second size is seen "
+        "mirrored.",
+    )
     predict_batch: int = define_setting(
         0,
         "Images of equal size per pass of the network (with flip, and their mirror images); fewer where memory is "

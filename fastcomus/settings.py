@@ -65,10 +65,16 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "weight_average": 0.98,
             "mask_weight": 0.2,
         },
-        # Larger than in training, where random crops enlarge objects; the coarse size knows the object, the fine one
-        # its outline.
-        "predict": {"predict_size": 384, "scales": "1, 1.5", "flip": True},
+        # The coarse size knows the object, the fine one its outline, the more so the farther they lie apart.
+        "predict": {"predict_size": 384, "scales": "0.67, 1.17"},
     },
+}
+
+# What `predict` lays over the settings when it is to be fast or at its best.
+QUALITIES: dict[str, dict[str, Any]] = {
+    "": {},
+    "fast": {"scales": "0.83", "flip": False},
+    "best": {"scales": "1, 1.5", "flip": True},
 }
 
 

@@ -30,8 +30,10 @@ from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.prediction import label_images
 from fastcomus.settings import (
     PRESETS,
+    QUALITIES,
     from_dict,
     get_preset_config,
+    parse_scales,
     read_toml,
     resolve,
     to_dict,
@@ -62,10 +64,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "embed": {
         "saliency": "minimum-barrier",
+        "every_seconds": None,  # tests/images/test_videos.py
         "saliency_size": 96,  # with saliency = "tokencut"
         "saliency_precision": "bf16",  # the same
         "prior_weight": 0.0,  # with a network of train-saliency
         "map_power": 3.0,  # the same
+        "objects": "several",
         "masks": None,
         "theta": "0.9",
         "min_area": 1500,
@@ -483,6 +487,17 @@ def trained(clustered: Path, folder: Path, settings: dict[str, Any]) -> dict[str
     shutil.copytree(clustered, folder)
     Run(folder).train(**settings)
     return {name: content for name, content in tree_bytes(folder).items() if name.startswith("iteration-")}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fast_sees_fewer_and_best_more_pixels_than_the_default(preset: str) -> None:
+    config = get_preset_config(preset)
+
+    def count_pixels(quality: str) -> float:
+        chosen = with_settings(config, {"predict": QUALITIES[quality]}).predict
+        return (1 + chosen.flip) * sum(scale**2 for scale in parse_scales(chosen))
+
+    assert count_pixels("fast") < count_pixels("") < count_pixels("best")
 
 
 def test_what_an_earlier_version_remembered_is_taken_over_and_said_once(

@@ -91,8 +91,9 @@ def test_video_frames(
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(Image.open(file)))))
         container.mux(stream.encode())
     folder = prepare_run(tmp_path / "run")
-    run_example("video_frames.py", tmp_path / "clip.mp4", 2, tmp_path / "frames", folder, monkeypatch=monkeypatch)
-    assert len(list((tmp_path / "frames").iterdir())) == 24 and "in 3 clusters" in capsys.readouterr().out
+    run_example("video_frames.py", tmp_path / "clip.mp4", 0.2, folder, monkeypatch=monkeypatch)
+    told = capsys.readouterr().out
+    assert told.startswith("24 frames") and "in 3 clusters" in told
 
 
 def test_two_encoders(

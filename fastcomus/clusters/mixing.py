@@ -4,7 +4,7 @@ Two parts of a graph mix as much as a random walker who is confined to both chan
 where they are one and 0 where they are apart. Whether two parts are one thus depends on the two alone, not on how large
 the graph is or how many more there are, as it does by modularity (its resolution limit) or by the largest eigengap.
 A part that a walker leaves more often than he stays is no cluster by itself, however little it mixes with any other: an
-even cluster can be cut into many such parts.
+even cluster can be cut into many such parts, into others each time. One that another run finds again is a cluster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _LEAST_NEAREST = 5  # neighbours, itself included, with which a walker still mee
 _SHARE = 0.6  # of an average cluster's objects: with more neighbours, small clusters mix
 _MOST_CLUSTERS = 200  # that few objects are expected to have, so that the first neighbours are few enough
 _GROWTH = 1.15  # neighbours are raised where they would grow by more
-_COLLAPSE = 0.4  # of the clusters found: where more neighbours leave fewer, they reach into other classes
+# More neighbours reach into other classes where they leave less than this share of the clusters, although the larger
+# share of the objects is in communities that are found again.
+_COLLAPSE, _CLEAR = 0.2, 0.8
 _RESOLUTION = 4.0  # of the first communities; it is doubled while that gives more clusters
 _RESOLUTION_OF_MANY = 2.0  # among many objects, where communities of a large cluster are otherwise too many to mix
 _GAIN = 1.1
@@ -42,12 +44,15 @@ class Joins:
     Attributes:
         parts: (N,) integers from 0, the part of each node.
         pairs: (J, 2) integers, the two that are joined: parts, or parts + j for what join j made.
-        mixing: (J,) how much they mix, in [0, 2]; at least `MIXED` where a walker leaves one more often than he stays.
+        mixing: (J,) how much they mix, in [0, 2]; at least `MIXED` where a walker leaves one that is not found
+            again more often than he stays.
+        steady: The share of nodes in parts that another run finds too; 1 where that was not looked at.
     """
 
     parts: np.ndarray
     pairs: np.ndarray
     mixing: np.ndarray
+    steady: float = 1.0
 
 
 def count_unmixed(graph: KnnGraph, seed: int) -> int:
@@ -66,12 +71,12 @@ def count_unmixed(graph: KnnGraph, seed: int) -> int:
     """
     n = graph.affinity.shape[0]
     if graph.nearest is None:
-        return _count_in_graph(drop_loops(graph.affinity), seed)
+        return _count_in_graph(drop_loops(graph.affinity), seed)[0]
     neighbors, found, wanted = 0, 0, fit_neighbors(n / _MOST_CLUSTERS)
     while wanted > _GROWTH * neighbors:
         neighbors, before = min(wanted, graph.nearest.shape[1]), found
-        found = _count_in_graph(join_nearest(graph.nearest[:, :neighbors]), seed)
-        if found < _COLLAPSE * before:
+        found, steady = _count_in_graph(join_nearest(graph.nearest[:, :neighbors]), seed)
+        if found < _COLLAPSE * before and steady > _CLEAR:
             return before
         wanted = min(fit_neighbors(n / found), graph.nearest.shape[1])
     return found
@@ -81,7 +86,7 @@ def count_with_fewest(graph: KnnGraph, seed: int) -> int:
     """Count as `count_unmixed` does with its fewest neighbours, which reach least into other classes."""
     assert graph.nearest is not None
     fewest = min(fit_neighbors(graph.nearest.shape[0] / _MOST_CLUSTERS), graph.nearest.shape[1])
-    return _count_in_graph(join_nearest(graph.nearest[:, :fewest]), seed)
+    return _count_in_graph(join_nearest(graph.nearest[:, :fewest]), seed)[0]
 
 
 def join_communities(affinity: csr_array, resolution: float, seed: int) -> Joins:
@@ -162,7 +167,8 @@ def join_parts(affinity: csr_array, parts: np.ndarray, steady: np.ndarray | None
         for place, weight in joined.items():
             around[place][new] = weight
             heapq.heappush(heap, (-mix(new, place), new, place))
-    return Joins(parts, np.array(pairs, np.int64).reshape(-1, 2), np.array(mixing))
+    share = 1.0 if steady is None else float(steady[parts].mean())
+    return Joins(parts, np.array(pairs, np.int64).reshape(-1, 2), np.array(mixing), share)
 
 
 def cut_joins(joins: Joins, count: int) -> np.ndarray:
@@ -193,11 +199,15 @@ def fit_neighbors(objects: float) -> int:
     return max(_LEAST_NEAREST, round(_SHARE * objects))
 
 
-def _count_in_graph(affinity: csr_array, seed: int) -> int:
-    """Count unmixed clusters at resolutions that double while there are clearly more; the number before is kept."""
+def _count_in_graph(affinity: csr_array, seed: int) -> tuple[int, float]:
+    """Count unmixed clusters at resolutions that double while there are clearly more; the number before is kept.
+
+    The second number is the share of nodes in communities that are found again, at the first resolution.
+    """
     n = affinity.shape[0]
     least, best = max(3.0, math.sqrt(n) / 4), 0
     resolution = _RESOLUTION if n < _MANY else _RESOLUTION_OF_MANY
+    steady: list[float] = []
     while True:
         counts, finest = [], 0
         for run in range(1 if n >= _MANY else _RUNS):
@@ -205,9 +215,10 @@ def _count_in_graph(affinity: csr_array, seed: int) -> int:
             labels = cut_joins(joins, count_joins(joins, MIXED))
             counts.append(max(2, int((np.bincount(labels) >= least).sum())))
             finest = int(joins.parts.max()) + 1
+            steady += [joins.steady] if not best else []
         found = statistics.median_low(counts)
         if best and found <= _GAIN * best:
-            return best
+            return best, statistics.median(steady)
         if finest > n / 3:
-            return best or min(found, n)
+            return best or min(found, n), statistics.median(steady)
         best, resolution = found, 2 * resolution

@@ -19,24 +19,28 @@ from fastcomus.images.addresses import is_url
 from fastcomus.images.folder import find_files, find_images
 from fastcomus.images.formats import describe_others, explain_no_decoder, has_image_ending
 from fastcomus.images.found import ImageList, NoImages, Skipped
+from fastcomus.images.json_lists import is_json, read_json_list
 from fastcomus.images.patterns import expand_braces, get_fixed_folder, has_wildcard
 from fastcomus.images.roots import ImageRoot
 from fastcomus.images.tables import ImageTables, find_in_tables, is_in_table, is_table
 from fastcomus.images.tar_shards import TarShards, find_in_shards, is_tar, split_name
+from fastcomus.images.videos import VideoFrames, find_in_video, is_video
 
 log = logging.getLogger("fastcomus")
 STANDARD_INPUT = "-"
 Images = Path | str | Sequence[Path | str] | ImageList
 
 
-def find_listed_images(images: Images) -> ImageList:
+def find_listed_images(images: Images, every_seconds: float = 1.0) -> ImageList:
     """List the images that a user gave in any of the ways that commands accept.
 
     Args:
         images: A folder or an image (see `find_images`); tars (a folder of them, one, or a pattern such as
             shards-{000..009}.tar); any of these behind a URL (`remote_images`); Parquet tables of images (a folder of
-            them, or one); any other file, which is read as a list with one path or URL per line; "-", such a list on
-            standard input; a list of paths or URLs in Python; or an `ImageList`, which is returned as it is.
+            them, or one); a video, for some of its frames; JSON of COCO or FiftyOne that lists images; any other file,
+            which is read as a list with one path or URL per line; "-", such a list on standard input; a list of paths
+            or URLs in Python; or an `ImageList`, which is returned as it is.
+        every_seconds: Of a video, seconds from one frame to the next; 0 takes all.
 
     Returns:
         The images. Paths in a list are relative to the current folder, and `root` is then the deepest folder that
@@ -45,13 +49,13 @@ def find_listed_images(images: Images) -> ImageList:
     Raises:
         InputError: There is no image, or a list is not text.
     """
-    found = images if isinstance(images, ImageList) else _find_any(images)
+    found = images if isinstance(images, ImageList) else _find_any(images, every_seconds)
     if found.others and found is not images:
         log.info("left out in %s: %s", found.root, describe_others(found.others))
     return found
 
 
-def _find_any(images: Path | str | Sequence[Path | str]) -> ImageList:
+def _find_any(images: Path | str | Sequence[Path | str], every_seconds: float) -> ImageList:
     if isinstance(images, Sequence) and not isinstance(images, str | bytes):
         if not all(isinstance(one, Path | str) and "\n" not in str(one) for one in images):
             raise InputError("a list of images must hold paths or URLs, as text or pathlib.Path.")
@@ -71,8 +75,12 @@ def _find_any(images: Path | str | Sequence[Path | str]) -> ImageList:
         return _list_tar_images(source)
     if is_table(source.name) and source.is_file():
         return find_in_tables(str(source.resolve()), source.resolve().parent, [source.name])
+    if is_video(source.name) and source.is_file():
+        return find_in_video(source, every_seconds)
     if not source.is_file() or has_image_ending(source.name) or explain_no_decoder(source.name):
         return find_images(source)
+    if is_json(source.name):
+        return _find_any(read_json_list(source), every_seconds)
     try:
         return _from_list(source.read_bytes(), str(images))
     except OSError as error:
@@ -93,6 +101,8 @@ def open_root(address: str, names: Sequence[str]) -> ImageRoot:
         from fastcomus.images.remote_images import open_remote_root
 
         return open_remote_root(address, names)
+    if is_video(address) and os.path.isfile(address):
+        return VideoFrames(address)
     is_own_file = is_tar(address) or is_table(address)
     folder = address if os.path.isdir(address) or not is_own_file else _find_tar_folder(address)
     if not os.path.isdir(folder):

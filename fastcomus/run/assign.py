@@ -15,7 +15,7 @@ from fastcomus.clusters.corrections import fill_centres
 from fastcomus.clusters.files import read_clusters, read_eigenmaps, read_names
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.progress import count
 from fastcomus.run.contents import open_clustered_rows, read_clusters_manifest, read_objects_fingerprint
 from fastcomus.run.embed import embed
@@ -147,7 +147,7 @@ def _embed_new_images(
     at: Workplace, images: Images, masks: Path | str, target: RunFolder, engine: str, address: str
 ) -> pa.Table:
     """Embed new images as those of this run were; return their objects."""
-    found = find_listed_images(images)
+    found = at.list_images(images)
     device, config = str(at.backend.device), replace(at.config, embed=restore_saliency(at.config, at.folder))
     new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config), "", at.inference)
     embed(new, found, engine=engine, address=address, settings={"masks": str(masks)})

@@ -18,7 +18,7 @@ def check_run(at: Workplace, images: Images, truth: Path | str, classes: Path | 
     """
     from fastcomus.evaluation.truth.read import read_truth
 
-    found = find_listed_images(images)  # first, since the settings may have to seek weights
+    found = at.list_images(images)  # first, since the settings may have to seek weights
     config = at.config
     check_name(config.train.backbone)
     if config.train.extend:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError
 from fastcomus.images.found import ImageList
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.images.mask_files import MaskFiles
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
@@ -71,7 +71,7 @@ def embed(
 ) -> Embedded:
     """Find and embed the objects of `images`; see `Run.embed`."""
     chosen_engine, folder = at.choose_engine(engine, address), at.folder
-    found = find_listed_images(images)
+    found = at.list_images(images, settings)
     config = with_settings(at.config, {"embed": settings})
     chosen = config.embed
     check_names(found.names, folder.path)
@@ -241,10 +241,12 @@ def _cut_into_shards(found: ImageList, config: EmbedConfig) -> list[ShardOfImage
     files = [Path(name) for name in own_files if Path(name).is_file()]
     checkpoints = [stamp_file(file) for file in files]
     size, shards = config.shard_images, []
+    settings = asdict(config)
+    del settings["every_seconds"]  # names say which frames of a video there are
     for index, start in enumerate(range(0, len(found.names), size)):
         names = found.names[start : start + size]
         stamps = stamp_images(found, names, masks)
-        mark = compute_fingerprint(config=asdict(config), checkpoints=checkpoints, images=stamps)
+        mark = compute_fingerprint(config=settings, checkpoints=checkpoints, images=stamps)
         shards.append(ShardOfImages(index, names, mark))
     return shards
 

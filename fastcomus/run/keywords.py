@@ -33,10 +33,12 @@ class EmbedSettings(TypedDict, total=False):
     """See `EmbedConfig`."""
 
     saliency: str
+    every_seconds: float
     saliency_size: int
     saliency_precision: str
     prior_weight: float
     map_power: float
+    objects: str
     masks: str
     theta: str
     min_area: int

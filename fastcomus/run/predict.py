@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from fastcomus.clusters.files import read_names
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.config import Config
+from fastcomus.errors import InputError, suggest_names
 from fastcomus.images.found import Skipped
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.images.names import check_names
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.interruption import reach_safe_point
@@ -22,7 +23,7 @@ from fastcomus.run.engines.work import Engine, Loaded, Stored
 from fastcomus.run.predicted_folder import PredictedFolder
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import with_settings
+from fastcomus.settings import QUALITIES, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -40,16 +41,19 @@ def predict(
     overlay: bool,
     probabilities: bool,
     *,
+    quality: str,
     engine: str,
     address: str,
     settings: Mapping[str, Any],
 ) -> Path:
     """Label images with the newest network and return the folder of masks; see `Run.predict`."""
+    if quality not in QUALITIES:
+        raise InputError(f"quality must be 'fast', 'best' or ''; got {quality!r}{suggest_names(quality, QUALITIES)}")
     chosen_engine = at.choose_engine(engine, address)
     newest = choose_trained_iteration(at.folder, None)
     names = read_names(at.folder, read_clusters_manifest(at.folder))
-    found = find_listed_images(images)
-    config = with_settings(at.config, {"predict": settings})
+    found = at.list_images(images)
+    config = with_settings(at.config, {"predict": {**QUALITIES[quality], **settings}})
     target = RunFolder(output or at.folder.path / "predictions")
     check_names(found.names, target.path)
     from fastcomus.segmentation.labelling_network import WORTH_IT_FROM

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from fastcomus.config import IMAGE_TRANSFERS, Config
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.progress import show_log
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
@@ -114,7 +114,7 @@ class Run(Looking):
             output: File to copy the checkpoint to; by default it stays in the run folder.
             **settings: See `config.SaliencyConfig`.
         """
-        found = find_listed_images(images)
+        found = self.workplace.list_images(images)
         from fastcomus.run.train_saliency import train_saliency
 
         return train_saliency(self.workplace, found, output, settings=settings)
@@ -173,13 +173,14 @@ class Run(Looking):
 
         return train(self.workplace, settings=settings, then=self._get_refresh())
 
-    def predict(
+    def predict(  # noqa: D417
         self,
         images: Images,
         output: Path | str = "",
         *,
         overlay: bool = False,
         probabilities: bool = False,
+        quality: str = "",
         engine: str = "local",
         address: str = "",
         **settings: Unpack[keywords.PredictSettings],
@@ -187,18 +188,17 @@ class Run(Looking):
         """Label other images by the newest network, a mask NAME.png each; existing up-to-date masks are kept.
 
         Args:
-            images: As for `embed`.
+            images, engine, address: As for `embed`.
             output: Folder for the masks, which is returned; by default `predictions` in the run folder.
             overlay: Also write overlays/NAME.jpg, the image tinted with the masks' colours.
             probabilities: Also write probabilities/NAME.npy, (k + 1, h, w) float16 in [0, 1].
-            engine: As for `embed`.
-            address: As for `embed`.
+            quality: "fast" or "best" instead of the settings' sizes; "" for these. `settings` given here win.
             **settings: See `config.PredictConfig`.
         """
         from fastcomus.run.predict import predict
 
-        where = {"engine": engine, "address": address}
-        return predict(self.workplace, images, output, overlay, probabilities, **where, settings=settings)
+        how = {"quality": quality, "engine": engine, "address": address}
+        return predict(self.workplace, images, output, overlay, probabilities, **how, settings=settings)
 
     def assign(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastcomus.images.listing import Images, find_listed_images
+from fastcomus.images.listing import Images
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
@@ -21,7 +21,7 @@ log = logging.getLogger("fastcomus")
 def train_saliency(at: Workplace, images: Images, output: Path | str, *, settings: Mapping[str, Any]) -> Path:
     """Train a saliency network on the images, with no label; see `Run.train_saliency`."""
     config = with_settings(at.config, {"saliency": settings})
-    found = find_listed_images(images)
+    found = at.list_images(images)
     from fastcomus.run.saliency_network import check_backbones, obtain_network  # only now: it takes seconds
 
     check_backbones(config)

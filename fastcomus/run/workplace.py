@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from fastcomus.config import Config
 from fastcomus.errors import InputError, suggest_path
 from fastcomus.images.addresses import is_url
+from fastcomus.images.found import ImageList
+from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.images.roots import ImageRoot
 from fastcomus.networks.inference import check_inference, choose_inference
 from fastcomus.networks.registry import is_supervised
@@ -89,6 +91,11 @@ class Workplace:
         else:
             self._laid_over.append(settings)
             self._resolve(_guess_preset)
+
+    def list_images(self, images: Images, settings: Mapping[str, Any] | None = None) -> ImageList:
+        """List images, of a video as many frames as the settings of `embed` say, over which `settings` are laid."""
+        config = with_settings(self._resolve(_guess_preset), {"embed": settings or {}})
+        return find_listed_images(images, config.embed.every_seconds)
 
     def check_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise InputError unless settings can be laid over those of the run."""

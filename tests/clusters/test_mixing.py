@@ -59,7 +59,7 @@ def test_a_large_even_cluster_is_not_counted_by_its_pieces() -> None:
 def test_many_small_classes_that_overlap_are_counted_and_said_to_be_unsure() -> None:
     random = np.random.default_rng(0)  # among ten neighbours each most are of other classes: 2 were counted
     classes = random.permutation(np.repeat(np.arange(80), 15))
-    rows = 0.7 * random.normal(size=(80, 48))[classes] + random.normal(size=(1200, 48))
+    rows = 0.75 * random.normal(size=(80, 48))[classes] + random.normal(size=(1200, 48))
     graph = build_knn_graph(rows.astype(np.float32), 30, "euclidean", 1.0, 0, CPU)
     found = count_unmixed(graph, 0)
     assert abs(np.log(found / 80)) <= 0.15

@@ -247,6 +247,17 @@ def test_prediction_is_the_network_on_the_resized_image(segmenter: Segmenter) ->
     assert (made.compute_labels() == expected).mean() > 0.999
 
 
+def test_every_second_size_is_seen_mirrored(segmenter: Segmenter) -> None:
+    images = photographs()
+    mirrored = {name: np.ascontiguousarray(pixels[:, ::-1]) for name, pixels in images.items()}
+    both = predictions(segmenter, images, scales="1, 1.5")
+    first, second = predictions(segmenter, images, scales="1"), predictions(segmenter, mirrored, scales="1.5")
+    for name, one in both.items():
+        expected = first[name].logits[0], second[name].logits[0].flip(-1)
+        for ours, theirs in zip(one.logits, expected, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-3 * float(theirs.abs().max()))
+
+
 def test_mirrored_image_gives_the_mirrored_prediction(segmenter: Segmenter) -> None:
     images = photographs()
     mirrored = {name: np.ascontiguousarray(pixels[:, ::-1]) for name, pixels in images.items()}

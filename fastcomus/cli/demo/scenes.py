@@ -20,7 +20,7 @@ CLASS_NAMES = (
 JPEG_QUALITY = 92
 
 
-def make_scenes(folder: Path, count: int, seed: int) -> list[str]:
+def make_scenes(folder: Path, count: int, seed: int, objects: int = 0) -> list[str]:
     """Write scenes of 320 x 240 px with exact masks; the same seed gives the same bytes.
 
     Every class is the main object of equally many scenes (within one); one scene in eight shows two classes.
@@ -30,6 +30,7 @@ def make_scenes(folder: Path, count: int, seed: int) -> list[str]:
             background, c for class c of `CLASS_NAMES`), and classes.txt (a name per line, background first).
         count: Number of scenes.
         seed: For all random choices.
+        objects: Classes that every scene shows, an object of each, up to 3; 0: one, and two in one of eight.
 
     Returns:
         The file names of the images, in order.
@@ -56,7 +57,9 @@ def make_scenes(folder: Path, count: int, seed: int) -> list[str]:
         if not main_classes:
             main_classes = rng.permutation(class_count).tolist()
         classes = [main_classes.pop()]
-        if index % 8 == 5:
+        if objects:
+            classes = rng.permutation(class_count)[:objects].tolist()
+        elif index % 8 == 5:
             classes.append((classes[0] + int(rng.integers(1, class_count))) % class_count)
         # One generator per scene, so that scenes do not depend on one another.
         scene_rng = np.random.default_rng([seed, index])
@@ -83,7 +86,7 @@ def _compose_scene(
     for place, class_index in enumerate(classes):
         choices = cutouts[CLASS_NAMES[class_index + 1]]
         cutout = choices[rng.integers(len(choices))]
-        zone = None if len(classes) == 1 else place
+        zone = None if len(classes) == 1 else (place, len(classes))
         colours, opacity = _place_cutout(rng, cutout, cutout.area_range if zone is None else (0.08, 0.15), zone)
         shadow = ndimage.shift(ndimage.gaussian_filter(opacity, 5), shadow_shift_px, order=1)
         scene = scene * (1 - shadow_strength * shadow[..., None])
@@ -109,11 +112,11 @@ def _place_cutout(
     rng: np.random.Generator,
     cutout: Cutout,
     area_range: tuple[float, float],
-    zone: int | None,
+    zone: tuple[int, int] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scale, rotate, mirror and place an object; return colours (240, 320, 3) and opacity (240, 320).
 
-    `area_range` is its share of the scene; `zone` 0 or 1 restricts it to the left or right half.
+    `area_range` is its share of the scene; `zone`, a number and how many, keeps it to a part, from the left.
     """
     layers = np.dstack([cutout.colours, cutout.opacity])
     if rng.random() < 0.5:
@@ -122,15 +125,15 @@ def _place_cutout(
     stretch = np.exp(rng.uniform(-0.07, 0.07))
     wanted_px = rng.uniform(*area_range) * SCENE_WIDTH_PX * SCENE_HEIGHT_PX
     scale = np.sqrt(wanted_px / cutout.opacity.sum())
-    room_px = SCENE_WIDTH_PX if zone is None else int(0.56 * SCENE_WIDTH_PX)
+    room_px = SCENE_WIDTH_PX if zone is None else int((0.56 if zone[1] == 2 else 0.4) * SCENE_WIDTH_PX)
     turned = _turn_layers(layers, scale, stretch, degrees)
     fit = min(0.95 * room_px / turned.shape[1], 0.95 * SCENE_HEIGHT_PX / turned.shape[0])
     if fit < 1:
         turned = _turn_layers(layers, scale * fit, stretch, degrees)
     height_px, width_px = turned.shape[:2]
     left = int(rng.uniform(0.03, 0.97) * (room_px - width_px))
-    if zone == 1:
-        left += SCENE_WIDTH_PX - room_px
+    if zone is not None:
+        left += zone[0] * (SCENE_WIDTH_PX - room_px) // (zone[1] - 1)
     if cutout.stands_on_border:
         # The lower edge, where the photograph ended, lies outside the scene.
         top = SCENE_HEIGHT_PX - int(height_px * rng.uniform(0.82, 0.95))

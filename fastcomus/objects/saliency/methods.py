@@ -11,7 +11,7 @@ its maps are enlarged later. In both cases the result for an image depends on th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,8 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
     check_saliency(config)
     if config.masks:
         return _load_masks(config)
+    if config.objects == "several":
+        return _load_several(config, device)
     if config.saliency not in METHODS:
         return _load_network_map(config.saliency, config, device)
     method = METHODS[config.saliency]
@@ -137,6 +139,16 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
             f"saliency {config.saliency} needs {' and '.join(method.packages)}; run pip install "
             f"{' '.join(method.packages)}."
         ) from error
+
+
+def _load_several(config: EmbedConfig, device: torch.device) -> NetworkProposer:
+    from fastcomus.networks.encoders import load_patch_encoder
+    from fastcomus.networks.precision import choose_precision
+    from fastcomus.objects.saliency.several import SeveralObjects
+
+    precision = choose_precision(config.saliency_precision, device)
+    encoder = load_patch_encoder(config.encoder, config.encoder_weights, precision, device)
+    return SeveralObjects(load_proposer(replace(config, objects="one"), device), encoder, config.theta)
 
 
 def check_saliency(config: EmbedConfig, images: Sequence[str] = ()) -> None:

@@ -1,0 +1,212 @@
+"""Clusters of more rows than are fitted whole: time, memory, recall and labels, beside what a user would run instead.
+
+    python -m bench.scale_out --rows 200000 --fit-on 40000
+    python -m bench.scale_out --rows 1000000 --fit-on 200000 --scratch DIR --sides whole sample
+    python -m bench.scale_out --page docs/scale.md        # write the table of the page anew from the JSON
+
+Planted rows: 80 classes, unequal, on the unit sphere, made in parts on disk as float16 and never held whole. Sides:
+`whole` fits on all rows; `sample` on `--fit-on` of them; `sample, Ray` shares the others among two actors;
+`MiniBatchKMeans` (scikit-learn, `partial_fit` by blocks), `FAISS k-means` (its own sample, labels by blocks) and
+`recipe` (scikit-learn's SpectralClustering by neighbours) get the same rows and k. Each side runs in a process of its
+own. CPU-seconds are of all its processes; memory is the peak of the largest, pages of mapped files included. Recall is
+that of the neighbours' graph and of the search among the fitted; the adjusted Rand index is to the planted classes, of
+all rows and of those that were fitted. What was measured is kept in the JSON, by rows, sample and side: a run that was
+stopped goes on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import harness
+from bench.processes_cpu import watch_cpu
+
+WIDTH, K, SEPARATION = 384, 80, 0.408  # as the set of 118,000 rows of the tests' reference
+BLOCK = 65_536
+TABLE_START, TABLE_END = "<!-- bench/scale_out.py -->", "<!-- end of scale_out -->"
+
+
+def main() -> None:
+    parser = harness.make_parser(__doc__, "scale_out", threads=1, seed=0)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--fit-on", type=int, default=40_000)
+    parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=list(SIDES), metavar="SIDE")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds after which a side is given up")
+    parser.add_argument("--scratch", type=Path, help="folder for the rows, which stay there")
+    parser.add_argument("--page", type=Path, help="only write the table of this page anew")
+    arguments = parser.parse_args()
+    numbers = harness.read_json(arguments.json)
+    if arguments.page:
+        text = arguments.page.read_text(encoding="utf-8")
+        arguments.page.write_text(put_table(text, format_page_table(numbers["rows"])), encoding="utf-8")
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = arguments.scratch or Path(temporary)
+        file = make_rows(scratch, arguments.rows, arguments.seed)
+        for side in arguments.sides:
+            key = {"objects": arguments.rows, "fit_on": 0 if side in WHOLE else arguments.fit_on, "side": side}
+            kept = numbers.setdefault("rows", [])
+            if any(key.items() <= row.items() for row in kept):
+                continue
+            given = side, file, scratch / f"{side}-{arguments.rows}", key["fit_on"], arguments.seed
+            found = harness.run_apart(measure_side, *given, threads=arguments.threads, limit_s=arguments.limit)
+            about = harness.describe_run("cpu", "scikit-learn", "faiss-cpu", "ray")
+            kept.append({**key, **found, "threads": arguments.threads, "machine": about["hardware"]})
+            harness.print_progress(kept[-1])
+            harness.write_json(arguments.json, {**about, **numbers})
+    harness.print_table("Many rows", numbers["rows"])
+
+
+def make_rows(folder: Path, count: int, seed: int) -> Path:
+    """Write `rows-COUNT.npy`, (count, 384) float16, and `classes-COUNT.npy` beside it, unless they are there.
+
+    The distribution is that of the tests' reference (`planted`), drawn block by block.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, classes_file = folder / f"rows-{count}.npy", folder / f"classes-{count}.npy"
+    if classes_file.exists():
+        return file
+    random = np.random.default_rng(seed)
+    weights = np.arange(1, K + 1) ** -0.7 * np.exp(0.3 * random.standard_normal(K))
+    spectrum, noise = (np.arange(1, WIDTH + 1) ** power for power in (-0.5, -0.3))
+    spectrum, noise = spectrum / np.linalg.norm(spectrum), 0.8 * noise / np.linalg.norm(noise)
+    means = SEPARATION * random.standard_normal((K, WIDTH)) * spectrum
+    common, rank = random.standard_normal(WIDTH) * spectrum, 16
+    fading = (np.arange(1, rank + 1) ** -0.5)[None, :, None]
+    axes = (0.3 * random.standard_normal((K, rank, WIDTH)) * spectrum * fading).astype(np.float32)
+    rows = np.lib.format.open_memmap(file, "w+", np.float16, (count, WIDTH))
+    classes = np.empty(count, np.int32)
+    for start, stop in iterate_blocks(count):
+        some = random.choice(K, stop - start, p=weights / weights.sum())
+        scale = np.exp(0.12 * random.standard_normal((stop - start, 1))).astype(np.float32)
+        spread = random.standard_normal((stop - start, WIDTH), np.float32) * noise.astype(np.float32)
+        along = random.standard_normal((stop - start, rank), np.float32)
+        for one in range(K):
+            members = some == one
+            spread[members] += along[members] @ axes[one]
+        made = (means[some] + common).astype(np.float32) + scale * spread
+        rows[start:stop] = made / np.linalg.norm(made, axis=1, keepdims=True)
+        classes[start:stop] = some
+    rows.flush()
+    np.save(classes_file, classes)
+    return file
+
+
+def iterate_blocks(count: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, count, BLOCK):
+        yield start, min(start + BLOCK, count)
+
+
+def measure_side(side: str, file: Path, folder: Path, fit_on: int, seed: int) -> harness.Row:
+    from sklearn.metrics import adjusted_rand_score
+
+    facts: harness.Row = {}
+    with watch_cpu() as watched:
+        times = harness.time_once(SIDES[side], file, folder, fit_on, seed, facts)
+    classes = np.load(file.with_name(file.name.replace("rows", "classes")))
+    labels, is_fitted = times.result
+    found = {"wall_s": times.wall_s[0], "cpu_s": watched.seconds, "peak_mib": watched.peak_mib, **facts}
+    found["ari"] = adjusted_rand_score(classes, labels)
+    if is_fitted is not None:
+        found["ari_fitted"] = adjusted_rand_score(classes[is_fitted], labels[is_fitted])
+    return found
+
+
+Labels = tuple[np.ndarray, np.ndarray | None]
+
+
+def cluster_whole(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
+    return _cluster(file, folder, len(np.load(file, mmap_mode="r")), seed, facts)
+
+
+def cluster_sample(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
+    return _cluster(file, folder, fit_on, seed, facts)
+
+
+def cluster_on_ray(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
+    return _cluster(file, folder, fit_on, seed, facts, engine="ray")
+
+
+def _cluster(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row, **where: Any) -> Labels:
+    import shutil
+
+    from fastcomus import Run
+
+    shutil.rmtree(folder, ignore_errors=True)
+    run = Run(folder, preset="offline", seed=seed, device="cpu", workers=1)
+    found = run.cluster(file, k=K, fit_on=fit_on, **where)
+    manifest = run.folder.read_manifest("clusters") or {}
+    facts.update(recall=manifest["recall"], search_recall=manifest.get("search_recall", 1.0))
+    shutil.rmtree(folder)
+    return found.labels, found.is_fitted
+
+
+def run_minibatch(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
+    from sklearn.cluster import MiniBatchKMeans
+
+    rows, model = np.load(file, mmap_mode="r"), MiniBatchKMeans(K, random_state=seed, n_init=10)
+    blocks = list(iterate_blocks(len(rows)))
+    for start, stop in blocks:
+        model.partial_fit(rows[start:stop].astype(np.float32))
+    return np.concatenate([model.predict(rows[start:stop].astype(np.float32)) for start, stop in blocks]), None
+
+
+def run_faiss(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
+    import faiss
+
+    rows = np.load(file, mmap_mode="r")
+    model = faiss.Kmeans(WIDTH, K, niter=25, nredo=5, seed=seed)
+    chosen = np.sort(np.random.default_rng(seed).choice(len(rows), min(len(rows), 256 * K), replace=False))
+    model.train(rows[chosen].astype(np.float32))  # as many rows as it would draw by itself
+    blocks = iterate_blocks(len(rows))
+    found = [model.index.search(rows[start:stop].astype(np.float32), 1)[1][:, 0] for start, stop in blocks]
+    return np.concatenate(found), None
+
+
+def run_recipe(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
+    from sklearn.cluster import SpectralClustering
+
+    model = SpectralClustering(K, affinity="nearest_neighbors", n_neighbors=30, random_state=seed, n_jobs=1)
+    return model.fit_predict(np.load(file).astype(np.float32)), None
+
+
+SIDES: dict[str, Callable[..., Labels]] = {
+    "sample": cluster_sample,
+    "whole": cluster_whole,
+    "sample, Ray": cluster_on_ray,
+    "MiniBatchKMeans": run_minibatch,
+    "FAISS k-means": run_faiss,
+    "recipe": run_recipe,
+}
+WHOLE = ("whole", "MiniBatchKMeans", "FAISS k-means", "recipe")
+
+
+def format_page_table(rows: list[harness.Row]) -> str:
+    """The table of docs/scale.md in Markdown."""
+    lines = [("objects", "side", "CPU s", "peak, GB", "recall", "ARI"), ("---",) * 6]
+    for row in rows:
+        side = f"{row['side']}, {row['fit_on']:,} fitted" if row["fit_on"] else row["side"]
+        if "gave_up" in row:
+            lines.append((f"{row['objects']:,}", side, row["gave_up"], "", "", ""))
+            continue
+        recall = f"{row['recall']:.3f}, {row['search_recall']:.3f}" if "recall" in row else ""
+        measured = f"{row['cpu_s']:,.0f}", f"{row['peak_mib'] / 1024:.1f}", recall, f"{row['ari']:.3f}"
+        lines.append((f"{row['objects']:,}", side, *measured))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def put_table(text: str, table: str) -> str:
+    """`text` with `table` between the two marks."""
+    before, _, rest = text.partition(TABLE_START)
+    _, mark, after = rest.partition(TABLE_END)
+    assert mark, f"the page lacks {TABLE_START} or {TABLE_END}"
+    return f"{before}{TABLE_START}\n{table}\n{TABLE_END}{after}"
+
+
+if __name__ == "__main__":
+    main()
