@@ -11,9 +11,9 @@ import torch
 from bench.gpu.place import Place
 from bench.gpu.steps import Part
 from fastcomus.backends.jpeg_batches import JpegBatches
-from fastcomus.config import EmbedConfig
+from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.networks.encoders import load_encoder
-from fastcomus.objects.saliency.batched_prior import BatchedBackgroundPrior
+from fastcomus.objects.saliency.batched_prior import BatchedPriors
 from fastcomus.objects.saliency.methods import load_proposer
 
 
@@ -21,7 +21,8 @@ def list_parts(place: Place) -> Iterator[Part]:
     network = {"saliency": place.make_saliency_network()}
     yield "JPEG files, device", lambda: measure_decoding(place)
     yield "JPEG files, CPU", lambda: measure_decoding_on_cpu(place)
-    yield "background prior, on tensors", lambda: measure_prior(place)
+    for name in place.choose(SALIENCY_PRIORS, SALIENCY_PRIORS[:1]):
+        yield f"{name}, on tensors", lambda name=name: measure_prior(place, name)
     yield "saliency network, on tensors", lambda: measure_saliency_network(place)
     for precision in ("bf16", "float32"):
         yield f"encoder, on tensors, {precision}", lambda precision=precision: measure_encoder(place, precision)
@@ -63,8 +64,8 @@ def measure_decoding_on_cpu(place: Place) -> dict[str, Any]:
         return place.measure(lambda: list(pool.map(lambda path: place.cpu.decode(str(path), 10**8), paths)), len(paths))
 
 
-def measure_prior(place: Place) -> dict[str, Any]:
-    proposer = BatchedBackgroundPrior(place.device)
+def measure_prior(place: Place, name: str) -> dict[str, Any]:
+    proposer = BatchedPriors(place.device, (name,))
     prepared = torch.stack([proposer.prepare(one) for one in place.read_photographs(place.choose(32, 1))])
     prepared = prepared.to(place.device)
     return place.measure(lambda: proposer.propose(prepared), len(prepared), place.choose(0, -1))

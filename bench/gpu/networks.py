@@ -20,6 +20,7 @@ from bench.gpu.place import Place
 from bench.gpu.steps import Part
 from fastcomus.config import Config, TrainConfig
 from fastcomus.images.folder import find_images
+from fastcomus.networks.determinism import use_determinism
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.prediction import label_images
@@ -34,6 +35,7 @@ WORKERS = 16
 def list_training_parts(place: Place) -> Iterator[Part]:
     for name, settings in choose_recipes(place).items():
         yield f"train, {name}", lambda settings=settings: measure_training(place, settings)
+    yield "train, the same bytes", lambda: compare_trainings(place)
 
 
 def list_prediction_parts(place: Place) -> Iterator[Part]:
@@ -67,19 +69,39 @@ def choose_recipes(place: Place) -> dict[str, dict[str, Any]]:
 def measure_training(place: Place, settings: dict[str, Any]) -> dict[str, Any]:
     """A step on tensors of the host, an epoch from files, and a bare loop on tensors of the device."""
     config = make_recipe(settings)
-    found = {name: measure_steps(place, config, name) for name in ("step", "bare loop")}
+    found = {name: measure_steps(place, config, name) for name in ("step", "deterministic step", "bare loop")}
     found["from files"] = measure_epoch(place, config)
     bare = found["bare loop"]["per_s"]
-    return {**found, **{f"{name} over the bare loop": found[name]["per_s"] / bare for name in ("step", "from files")}}
+    return {**found, **{f"{name} over the bare loop": found[name]["per_s"] / bare for name in found}}
 
 
 def measure_steps(place: Place, config: TrainConfig, name: str) -> dict[str, Any]:
     batch, training = config.batch_size, SelfTraining(LABELS, config, 1, 0, place.torch_backend)
     images = torch.randint(0, 256, (batch, 3, training.side, training.side), dtype=torch.uint8)
     labels = torch.randint(0, LABELS + 1, (batch, training.side, training.side))
-    if name == "step":
-        return place.measure(lambda: training._step([(images, labels)], 0, 0), batch)
+    if name != "bare loop":
+        with use_determinism(place.device, name == "deterministic step"):
+            return place.measure(lambda: training._step([(images, labels)], 0, 0), batch)
     return place.measure(make_bare_step(place, config, images, labels), batch)
+
+
+def compare_trainings(place: Place) -> dict[str, Any]:
+    """Whether some steps end with the same bytes twice, usually and with --deterministic."""
+    config, found = make_recipe(next(iter(choose_recipes(place).values()))), {}
+    config = replace(config, batch_size=4, train_size=place.choose(257, 65))
+    for name, is_wanted in (("usually", False), ("deterministic", True)):
+        states = []
+        for _ in range(2):
+            training = SelfTraining(LABELS, config, 1, 0, place.torch_backend)
+            torch.manual_seed(0)
+            images = torch.randint(0, 256, (4, 3, training.side, training.side), dtype=torch.uint8)
+            batch = images, torch.randint(0, LABELS + 1, (4, training.side, training.side))
+            with use_determinism(place.device, is_wanted):
+                for step in range(place.choose(3, 1)):
+                    training._step([batch], 0, step)
+            states.append([one.cpu() for one in training.segmenter.state_dict().values()])
+        found[name] = all(torch.equal(one, other) for one, other in zip(*states, strict=True))
+    return {**found, "agrees": found["deterministic"]}
 
 
 def make_recipe(settings: dict[str, Any]) -> TrainConfig:

@@ -15,10 +15,9 @@ from fastcomus.backends.cpu import compute_otsu_threshold, resize_maps
 from fastcomus.backends.interface import FoundObjects, Image, LabelledMasks
 from fastcomus.backends.jpeg_batches import JpegBatches
 from fastcomus.clusters.cluster import cluster_embeddings
-from fastcomus.config import ClusterConfig, EmbedConfig
+from fastcomus.config import SALIENCY_PRIORS, ClusterConfig, EmbedConfig
 from fastcomus.networks.encoders import load_encoder
-from fastcomus.objects.saliency.background_prior import BackgroundPrior
-from fastcomus.objects.saliency.batched_prior import BatchedBackgroundPrior
+from fastcomus.objects.saliency.batched_prior import BatchedPriors
 from fastcomus.objects.saliency.methods import load_proposer
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.segmenter import build_segmenter
@@ -35,7 +34,8 @@ def list_parts(place: Place) -> Iterator[Part]:
         yield f"k-means, {name}", lambda backend=backend: compare_kmeans(place, backend)
         yield f"eigenvectors, {name}", lambda backend=backend: compare_eigenvectors(place, backend)
         yield f"clusters, {name}", lambda backend=backend: compare_clusters(place, backend)
-    yield "background prior in batches", lambda: compare_prior(place)
+    for name in place.choose(SALIENCY_PRIORS, SALIENCY_PRIORS[:1]):
+        yield f"{name} in batches", lambda name=name: compare_prior(place, name)
     yield "saliency network", lambda: compare_saliency_network(place)
     yield "encoder", lambda: compare_encoder(place)
     yield "segmenter", lambda: compare_segmenter(place)
@@ -159,15 +159,17 @@ def compare_clusters(place: Place, backend: Any) -> dict[str, Any]:
     return {"ari": both, "ari to what was planted": truth, "core shared": core, "agrees": agrees}
 
 
-def compare_prior(place: Place) -> dict[str, Any]:
-    """The prior in batches on the device against the same on the CPU, and against the one on single images."""
+def compare_prior(place: Place, name: str) -> dict[str, Any]:
+    """A prior in batches on the device against the same on the CPU, and against the one on single images."""
     pictures = place.read_photographs(place.choose(32, 1))
-    there, here = (BatchedBackgroundPrior(device) for device in (place.device, torch.device("cpu")))
+    there, here = (BatchedPriors(device, (name,)) for device in (place.device, torch.device("cpu")))
+    single = load_proposer(EmbedConfig(saliency=name), torch.device("cpu"))
+    assert callable(single)
     prepared = torch.stack([here.prepare(picture) for picture in pictures])
     ours, theirs = torch.cat(there.propose(prepared)).cpu(), torch.cat(here.propose(prepared))
     shared = []
     for one, picture in zip(ours, pictures, strict=True):
-        maps = resize_maps(one[None].numpy(), picture.shape[:2])[0], BackgroundPrior()("", picture)[0]
+        maps = resize_maps(one[None].numpy(), picture.shape[:2])[0], single("", picture)[0]
         found, expected = (each > compute_otsu_threshold(each) for each in maps)
         shared.append((found & expected).sum() / max(1, (found | expected).sum()))
     far = measure_difference(ours, theirs)

@@ -195,14 +195,15 @@ class Place:
         return {"backbone": name, "backbone_weights": self.make_weights(name)}
 
     def make_saliency_network(self) -> str:
-        """A file as train-saliency writes it, of random weights that learnt from the background prior alone."""
+        """A file as train-saliency writes it, of random weights, to be joined with all priors."""
+        from fastcomus.config import SALIENCY_PRIORS
         from fastcomus.objects.saliency.network_map import SaliencyNetwork, save_network
 
         file = self.scratch / "saliency.safetensors"
         if not file.exists():
             torch.manual_seed(0)
             network = SaliencyNetwork(*self.choose(("basnet", 256), ("test_efficientnet", 65)))
-            save_network(network, ["background-prior"], "", file)
+            save_network(network, SALIENCY_PRIORS, "", file)
         return str(file)
 
     def make_run(self, name: str) -> Run:

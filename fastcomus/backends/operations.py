@@ -43,7 +43,7 @@ def list_operations(on_gpu: bool, has: Callable[[str], bool] = is_installed) -> 
     return [
         Operation("networks", "torch", "bf16 where the card has it and the settings allow it"),
         Operation("JPEG files", "nvJPEG, through torchvision", "other formats on the CPU"),
-        Operation("background prior", "torch, in batches", "the other priors look at pixels on the CPU"),
+        Operation("priors without weights", "torch, in batches", "train-saliency looks through the CPU's"),
         Operation("masks, boxes, run lengths, crops", kernels, one_launch),
         Operation("class maps", kernels, one_launch),
         Operation("neighbours", "torch, all pairs", "bf16, ranked anew in float32; all cards share them"),

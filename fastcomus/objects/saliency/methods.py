@@ -47,10 +47,10 @@ class Method:
 
 
 def _load_prior(name: str, config: EmbedConfig, device: torch.device) -> Proposer | NetworkProposer:
-    if name == "background-prior" and device.type == "cuda":
-        from fastcomus.objects.saliency.batched_prior import BatchedBackgroundPrior
+    if device.type == "cuda":
+        from fastcomus.objects.saliency.batched_prior import BatchedPriors
 
-        return BatchedBackgroundPrior(device)
+        return BatchedPriors(device, (name,))
     if name == "background-prior":
         from fastcomus.objects.saliency.background_prior import BackgroundPrior
 
@@ -64,7 +64,11 @@ def _load_prior(name: str, config: EmbedConfig, device: torch.device) -> Propose
     return AbsorbingMarkovChain()
 
 
-def _load_prior_mean(name: str, config: EmbedConfig, device: torch.device) -> Proposer:
+def _load_prior_mean(name: str, config: EmbedConfig, device: torch.device) -> Proposer | NetworkProposer:
+    if device.type == "cuda":
+        from fastcomus.objects.saliency.batched_prior import BatchedPriors
+
+        return BatchedPriors(device, SALIENCY_PRIORS)
     from fastcomus.objects.saliency.prior_mean import PriorMean
 
     return PriorMean([_load_single_prior(prior) for prior in SALIENCY_PRIORS])

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional
 
 from fastcomus.backends.interface import Image
 from fastcomus.backends.machine import move_to_device
@@ -23,6 +24,7 @@ from fastcomus.networks.fixed_padding import align_side
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.objects.saliency.basnet import BASNet
+from fastcomus.objects.saliency.batched_prior import BatchedPriors
 from fastcomus.objects.saliency.proposer import Proposer, choose_images_per_pass, resize_to_square
 from fastcomus.objects.saliency.pyramid import PyramidNetwork
 from fastcomus.store.integrity import TENSOR_SEAL, compute_tensor_digest
@@ -84,8 +86,8 @@ class NetworkMap:
     Args:
         network: The network; images are stretched to a square of its side.
         precision: Of its computations.
-        priors: Methods without weights that the network learnt from. They know the outlines in this image, the network
-            what the images have in common, and they err in different places.
+        priors: Methods without weights that the network learnt from, for one image each, or `BatchedPriors`. They know
+            the outlines in this image, the network what the images have in common, and they err in different places.
         prior_weight: The share of the priors' mean map in the result, in [0, 1].
         power: To which the stretched maps are raised. The network saw labels and images on coarse grids and is blurred
             around objects, and Otsu's threshold, which takes both sides to vary alike, falls onto the blur.
@@ -96,21 +98,22 @@ class NetworkMap:
         self,
         network: SaliencyNetwork,
         precision: str,
-        priors: Sequence[Proposer] = (),
+        priors: Sequence[Proposer] | BatchedPriors = (),
         prior_weight: float = 0.0,
         power: float = 1.0,
         is_compiled: bool = False,
     ) -> None:
         self.network = with_folded_batch_norms(network.eval(), torch.uint8)
         self.precision = precision
-        self.priors = tuple(priors) if prior_weight else ()
-        self.prior_weight = prior_weight if self.priors else 0.0
+        self.batched = priors if isinstance(priors, BatchedPriors) and prior_weight else None
+        self.priors = tuple(priors) if prior_weight and not isinstance(priors, BatchedPriors) else ()
+        self.prior_weight = prior_weight if self.priors or self.batched else 0.0
         self.power = power
         self.needs_host_pixels = bool(self.priors)
         self.batch = choose_images_per_pass(network.device)
-        self.maps: Callable[[torch.Tensor], torch.Tensor] = self._compute_maps
+        self.run: Callable[[torch.Tensor], torch.Tensor] = self._run_network
         if is_compiled:
-            self.maps = FixedBatches(self._compute_maps, self.batch, network.device)
+            self.run = FixedBatches(self._run_network, self.batch, network.device)
 
     def prepare(self, pixels: Image) -> torch.Tensor:
         """Make an image's input: (3, S, S) uint8, or (4, S, S) with the priors' mean map last, 255 for 1."""
@@ -124,15 +127,22 @@ class NetworkMap:
     @torch.inference_mode()
     def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
         """See `NetworkProposer.propose`."""
-        return list(self.maps(move_to_device(prepared, self.network.device)))
-
-    def _compute_maps(self, given: torch.Tensor) -> torch.Tensor:
-        """Maps (N, 1, S, S) of a batch on the network's device."""
-        with use_precision(self.network.device, self.precision):
-            logits = self.network(given[:, :3])
-        maps = torch.sigmoid(logits.float())
-        if self.priors:
+        given = move_to_device(prepared, self.network.device)
+        maps = self.run(given[:, :3])
+        if self.batched:
+            mean = functional.interpolate(self.batched.compute_mean_maps(given), maps.shape[2:], mode="bilinear")
+            maps = torch.lerp(maps, mean, self.prior_weight)
+        elif self.priors:
             maps = torch.lerp(maps, given[:, 3:].float() / 255, self.prior_weight)
+        return list(self._stretch(maps))
+
+    def _run_network(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps (N, 1, S, S) float32 of a batch on the network's device."""
+        with use_precision(self.network.device, self.precision):
+            logits = self.network(images)
+        return torch.sigmoid(logits.float())
+
+    def _stretch(self, maps: torch.Tensor) -> torch.Tensor:
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
         return torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT)).pow(self.power)
 
@@ -148,14 +158,17 @@ def load_network_map(
         InputError: If the weights are not available or belong to another network.
     """
     precision = choose_precision(config.saliency_precision, device)
-    priors: list[Proposer] = []
+    priors: list[Proposer] | BatchedPriors = []
     power = 1.0
     if Path(name).is_file() and (described := _read_description(Path(name))):
         network = SaliencyNetwork(described["network"], described["size"])
         weights.load_exactly(network, weights.read_checkpoint(Path(name)), name)
         power = config.map_power
-        if config.prior_weight:
-            priors = [_load_known_prior(one, name, load_prior) for one in described.get("priors", [])]
+        names = described.get("priors", []) if config.prior_weight else []
+        if device.type == "cuda" and names and set(names) <= set(SALIENCY_PRIORS):
+            priors = BatchedPriors(device, names)
+        else:
+            priors = [_load_known_prior(one, name, load_prior) for one in names]
     else:
         file = Path(name) if Path(name).is_file() else weights.obtain_checkpoint_file(name)
         network = SaliencyNetwork(BASNET, config.saliency_size)

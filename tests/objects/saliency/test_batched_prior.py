@@ -1,19 +1,23 @@
-"""The background prior in batches against the one on single images, by the code that runs on a GPU."""
+"""The priors in batches against those on single images, by the code that runs on a GPU."""
 
 from __future__ import annotations
 
 import os
+from itertools import product
 
 import numpy as np
+import pytest
 import torch
+from scipy import ndimage
 from scipy.sparse.csgraph import floyd_warshall
 from skimage import data
 
 from fastcomus.backends.cpu import compute_otsu_threshold, resize_maps
-from fastcomus.config import EmbedConfig
-from fastcomus.objects.saliency.background_prior import BackgroundPrior
-from fastcomus.objects.saliency.batched_prior import BatchedBackgroundPrior, _find_shortest_paths
+from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
+from fastcomus.objects.saliency import batched_barrier, minimum_barrier
+from fastcomus.objects.saliency.batched_prior import BatchedPriors, _find_shortest_paths
 from fastcomus.objects.saliency.methods import load_proposer
+from fastcomus.objects.saliency.network_map import NetworkMap, SaliencyNetwork
 
 DEVICE = torch.device(os.environ.get("FASTCOMUS_TEST_DEVICE", "cpu"))
 PICTURES = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
@@ -28,29 +32,69 @@ def plant_object(height: int, width: int, seed: int) -> tuple[np.ndarray, np.nda
     return (colours + rng.normal(0, 8, colours.shape)).clip(0, 255).astype(np.uint8), mask
 
 
-def find_map(pixels: np.ndarray) -> np.ndarray:
-    prior = BatchedBackgroundPrior(DEVICE)
+def find_map(pixels: np.ndarray, name: str = "background-prior") -> np.ndarray:
+    prior = BatchedPriors(DEVICE, (name,))
     return prior.propose(prior.prepare(pixels)[None])[0].cpu().numpy()
 
 
-def test_planted_objects_are_found() -> None:
+@pytest.mark.parametrize("name", SALIENCY_PRIORS)
+def test_planted_objects_are_found(name: str) -> None:
     for number, (height, width) in enumerate([(200, 300), (330, 180), (60, 500)]):
         pixels, mask = plant_object(height, width, number)
-        saliency = resize_maps(find_map(pixels), mask.shape)[0]
+        saliency = resize_maps(find_map(pixels, name), mask.shape)[0]
         found = saliency > compute_otsu_threshold(saliency)
         assert (found & mask).sum() / (found | mask).sum() > 0.8
 
 
-def test_maps_are_like_those_of_the_prior_on_single_images() -> None:
-    for pixels in PICTURES:
-        ours, theirs = resize_maps(find_map(pixels), pixels.shape[:2])[0], BackgroundPrior()("", pixels)[0]
+@pytest.mark.parametrize("name", SALIENCY_PRIORS)
+def test_maps_are_like_those_of_the_prior_on_single_images(name: str) -> None:
+    single = load_proposer(EmbedConfig(saliency=name), torch.device("cpu"))
+    assert callable(single)
+    for pixels in PICTURES if name == SALIENCY_PRIORS[0] else PICTURES[::2]:
+        ours, theirs = resize_maps(find_map(pixels, name), pixels.shape[:2])[0], single("", pixels)[0]
         assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.8
         assert ours.min() < 0.02 and ours.max() > 0.98
 
 
+def test_barriers_and_reconstructions_are_those_of_single_images() -> None:
+    """On noise, where many paths are tried: barriers are a little higher than after many raster passes."""
+    rng = np.random.default_rng(0)
+    values = ndimage.gaussian_filter(rng.random((3, 40, 40)), (0, 2, 2)).astype(np.float32)
+    found = batched_barrier._compute_barriers(torch.from_numpy(values)[None])[0].numpy()
+    for one, value in zip(found, values, strict=True):
+        lowest = minimum_barrier._compute_barrier_distance(value, 20)
+        assert one.mean() < 1.3 * lowest.mean() and (one[0] == 0).all() and (one[:, -1] == 0).all()
+    ceiling, marker = values[0], values[0] * (rng.random((40, 40)) < 0.02).astype(np.float32)
+    flooded = batched_barrier._reconstruct(*(torch.from_numpy(one)[None, None] for one in (marker, ceiling)))
+    assert np.allclose(flooded[0, 0], minimum_barrier._reconstruct(marker, ceiling))
+    for width in (4, 5):
+        image = torch.from_numpy(values[:1])[None]
+        dilated = batched_barrier._enlarge_spots(image, width, (width - 1) // 2)[0, 0]
+        eroded = -batched_barrier._enlarge_spots(-image, width, width // 2)[0, 0]
+        assert np.allclose(dilated, ndimage.grey_dilation(values[0], (width, width), mode="nearest"))
+        assert np.allclose(eroded, ndimage.grey_erosion(values[0], (width, width), mode="nearest"))
+
+
+def test_a_network_is_joined_with_its_priors_on_the_device() -> None:
+    """As on the CPU with the priors of single images, but for how these differ; nothing is asked of the host."""
+    torch.manual_seed(0)
+    network = SaliencyNetwork("test_efficientnet", 65)
+    pixels = plant_object(200, 300, 0)[0]
+    single = [load_proposer(EmbedConfig(saliency=name), torch.device("cpu")) for name in SALIENCY_PRIORS]
+    maps = []
+    for priors in (BatchedPriors(torch.device("cpu"), SALIENCY_PRIORS), single):
+        joined = NetworkMap(network, "float32", priors, 0.5)
+        assert joined.needs_host_pixels is (priors is single)
+        maps.append(joined.propose(torch.stack([joined.prepare(pixels)] * 2)))
+    assert torch.equal(*maps[0]) and maps[0][0].shape == maps[1][0].shape
+    assert np.corrcoef(maps[0][0].flatten(), maps[1][0].flatten())[0, 1] > 0.9
+    alone = NetworkMap(network, "float32", BatchedPriors(torch.device("cpu"), SALIENCY_PRIORS), 0.0)
+    assert alone.batched is None
+
+
 def test_a_map_depends_on_its_image_alone() -> None:
-    prior = BatchedBackgroundPrior(DEVICE)
-    prepared = torch.stack([prior.prepare(pixels) for pixels in PICTURES])
+    prior = BatchedPriors(DEVICE, SALIENCY_PRIORS)
+    prepared = torch.stack([prior.prepare(pixels) for pixels in PICTURES[:2]])
     together = prior.propose(prepared)
     for number, one in enumerate(together):
         assert one.shape == (1, *prepared.shape[2:]) and one.dtype == torch.float32
@@ -58,8 +102,8 @@ def test_a_map_depends_on_its_image_alone() -> None:
 
 
 def test_one_colour_has_no_object() -> None:
-    for colour in (0, 127, 255):
-        assert not find_map(np.full((50, 70, 3), colour, np.uint8)).any()
+    for name, colour in product(SALIENCY_PRIORS, (0, 127, 255)):
+        assert not find_map(np.full((50, 70, 3), colour, np.uint8), name).any()
 
 
 def test_shortest_paths_are_scipys() -> None:
@@ -75,8 +119,8 @@ def test_shortest_paths_are_scipys() -> None:
 
 
 def test_a_gpu_takes_it_in_batches() -> None:
-    proposer = load_proposer(EmbedConfig(saliency="background-prior"), torch.device("cpu"))
-    assert isinstance(proposer, BackgroundPrior)
+    assert callable(load_proposer(EmbedConfig(saliency="background-prior"), torch.device("cpu")))
     if torch.cuda.is_available():
-        on_gpu = load_proposer(EmbedConfig(saliency="background-prior"), torch.device("cuda"))
-        assert isinstance(on_gpu, BatchedBackgroundPrior) and on_gpu.batch == 32
+        for name in (*SALIENCY_PRIORS, "three-priors"):
+            on_gpu = load_proposer(EmbedConfig(saliency=name), torch.device("cuda"))
+            assert isinstance(on_gpu, BatchedPriors) and on_gpu.batch == 32
