@@ -18,7 +18,6 @@ photograph whose best node is worth next to nothing has no object.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -85,8 +84,11 @@ class SeveralObjects:
         on_host = images.permute(0, 2, 3, 1).cpu().numpy()
         saliency = [_join_maps(one, self.side) for one in maps]
         with start_threads(torch.get_num_threads()) as threads:
-            found = threads.map(partial(find_several, theta=self.theta), on_host, saliency, features)
+            found = threads.map(self._find, zip(on_host, saliency, features, strict=True))
             return [torch.from_numpy(masks).to(self.encoder.mean.device) for masks in found]
+
+    def _find(self, given: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+        return find_several(*given, self.theta)
 
 
 def find_several(pixels: np.ndarray, saliency: np.ndarray, features: np.ndarray, theta: str = "otsu") -> np.ndarray:
