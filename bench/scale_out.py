@@ -28,6 +28,8 @@ from bench.processes_cpu import watch_cpu
 
 WIDTH, K, SEPARATION = 384, 80, 0.408  # as the set of 118,000 rows of the tests' reference
 BLOCK = 65_536
+FITTED, CORES = 1_000_000, 50 * 16  # on paper
+WRITER_BYTES = 26  # an object: label, distance, two flags, and the order in which the filter takes them
 TABLE_START, TABLE_END = "<!-- bench/scale_out.py -->", "<!-- end of scale_out -->"
 
 
@@ -43,7 +45,7 @@ def main() -> None:
     numbers = harness.read_json(arguments.json)
     if arguments.page:
         text = arguments.page.read_text(encoding="utf-8")
-        arguments.page.write_text(put_table(text, format_page_table(numbers["rows"])), encoding="utf-8")
+        arguments.page.write_text(put_table(text, format_page(numbers["rows"])), encoding="utf-8")
         return
     with tempfile.TemporaryDirectory() as temporary:
         scratch = arguments.scratch or Path(temporary)
@@ -186,6 +188,11 @@ SIDES: dict[str, Callable[..., Labels]] = {
 WHOLE = ("whole", "MiniBatchKMeans", "FAISS k-means", "recipe")
 
 
+def format_page(rows: list[harness.Row]) -> str:
+    """What docs/scale.md has of it: what was measured, and what follows on paper."""
+    return f"{format_page_table(rows)}\n\nOn paper:\n\n{format_projection(rows)}"
+
+
 def format_page_table(rows: list[harness.Row]) -> str:
     """The table of docs/scale.md in Markdown."""
     lines = [("objects", "side", "CPU s", "peak, GB", "recall", "ARI"), ("---",) * 6]
@@ -197,6 +204,55 @@ def format_page_table(rows: list[harness.Row]) -> str:
         recall = f"{row['recall']:.3f}, {row['search_recall']:.3f}" if "recall" in row else ""
         measured = f"{row['cpu_s']:,.0f}", f"{row['peak_mib'] / 1024:.1f}", recall, f"{row['ari']:.3f}"
         lines.append((f"{row['objects']:,}", side, *measured))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def project(rows: list[harness.Row], objects: int) -> harness.Row:
+    """What so many objects would take on paper, `FITTED` of them fitted and the rest labelled by `CORES` cores.
+
+    CPU-seconds an object are slopes between the two largest sizes: of `whole` for the fit, of `sample` less its fit for
+    the labels. More fitted objects are more to search among: `label_most_h` grows with the root of their number, as the
+    length of the lists that are searched does.
+    """
+    by_side = {
+        side: sorted((row for row in rows if row["side"] == side and "cpu_s" in row), key=lambda row: row["objects"])[
+            -2:
+        ]
+        for side in ("whole", "sample")
+    }
+    small, large = by_side["whole"]
+    fit = (large["cpu_s"] - small["cpu_s"]) / (large["objects"] - small["objects"])
+    small, large = by_side["sample"]
+    more_fitted = large["fit_on"] - small["fit_on"]
+    more = large["objects"] - small["objects"] - more_fitted
+    label = (large["cpu_s"] - small["cpu_s"] - fit * more_fitted) / more
+    hours = label * objects / CORES / 3600
+    return {
+        "fit_h": fit * FITTED / 3600,
+        "label_h": hours,
+        "label_most_h": hours * float(np.sqrt(FITTED / large["fit_on"])),
+        "disk_gb": 2 * WIDTH * objects / 1e9,
+        "writer_gb": WRITER_BYTES * objects / 1e9,
+    }
+
+
+def format_projection(rows: list[harness.Row]) -> str:
+    names = {
+        "fit_h": "fit of 1,000,000, h (one core)",
+        "label_h": "labels, h (800 cores), at least",
+        "label_most_h": "at most",
+        "disk_gb": "rows on disk, GB",
+        "writer_gb": "held by the writer, GB",
+    }
+    lines = [("objects", *names.values()), ("---",) * 6]
+    for objects in (10_000_000, 100_000_000, 1_000_000_000):
+        values = project(rows, objects)
+        lines.append(
+            (
+                f"{objects:,}",
+                *(f"{values[name]:.2g}" if values[name] < 10 else f"{values[name]:,.0f}" for name in names),
+            )
+        )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 from places import ROOT
 
+from bench.scale_out import format_page, put_table
+
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 WORDS = ("no", "one", "two", "three")
 
@@ -218,6 +220,12 @@ def test_the_table_of_memory_is_that_of_the_json() -> None:
         assert found[name] == [row["sizes"], peaks, [row["bytes_each"]], row["bytes_each_by_part"]], name
 
 
+def test_the_table_of_many_rows_is_that_of_the_json() -> None:
+    numbers = json.loads((ROOT / "bench/results/scale_out.json").read_text(encoding="utf-8"))
+    page = read_page("docs/scale.md")
+    assert put_table(page, format_page(numbers["rows"])) == page
+
+
 def read_numbers(cell: str) -> list[float]:
     return [float(one.replace(",", "")) for one in cell.split(", ")]
 
@@ -225,7 +233,7 @@ def read_numbers(cell: str) -> list[float]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_measurement_on_a_page_is_known(page: str) -> None:
     text = re.sub(
-        r"<!-- bench/scale.py -->.*?<!-- end -->",
+        r"<!-- bench/scale(?:_out)?\.py -->.*?<!-- end[ \w]* -->",
         lambda found: "\n" * found[0].count("\n"),
         read_page(page),
         flags=re.DOTALL,
