@@ -120,7 +120,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "mask_weight": 0.9,
         "stop_agreement": 0.01,  # no third iteration
     },
-    "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": False, "predict_batch": 2},
+    "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": True, "predict_batch": 2},
     "assign": {"outliers": 0.5},
     "report": {"map_objects": 8, "shown_images": 4, "gallery_objects": 4, "samples": 2},
 }
