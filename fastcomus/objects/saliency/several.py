@@ -108,7 +108,7 @@ def find_several(pixels: np.ndarray, saliency: np.ndarray, features: np.ndarray,
     parts = _measure_superpixels(lab, labels, saliency, features)
     mask = saliency > (compute_otsu_threshold(saliency) if theta == "otsu" else float(theta))
     nodes = np.concatenate([_select_salient(mask, labels, len(parts.area)), _build_tree(parts)])
-    worth = _judge(nodes, parts)
+    worth = _compute_worth(nodes, parts)
     chosen = _choose(nodes, worth, parts.area)
     chosen.sort(key=lambda node: -float(parts.area[nodes[node]].sum()))
     masks: np.ndarray = nodes[chosen][:, labels] if chosen else np.zeros((0, *labels.shape), bool)
@@ -179,7 +179,7 @@ def _build_tree(parts: _Superpixels) -> np.ndarray:
     return nodes
 
 
-def _judge(nodes: np.ndarray, parts: _Superpixels) -> np.ndarray:
+def _compute_worth(nodes: np.ndarray, parts: _Superpixels) -> np.ndarray:
     """What each node (M, N) bool is worth as an object, (M,); see the top of this file."""
     around = (nodes @ parts.touching.astype(np.float32) > 0) & ~nodes
     inside_by_area, around_by_area = nodes * parts.area, around * parts.area
@@ -213,12 +213,12 @@ def _choose(nodes: np.ndarray, worth: np.ndarray, area: np.ndarray) -> list[int]
             break
         common = (nodes[chosen] & nodes[node]) @ area
         is_apart = (common <= _MOST_OVERLAP * (areas[chosen] + areas[node] - common)).all()
-        if is_apart and not _falls_apart(int(node), nodes, worth, area):
+        if is_apart and not _has_clear_parts(int(node), nodes, worth, area):
             chosen.append(int(node))
     return chosen
 
 
-def _falls_apart(node: int, nodes: np.ndarray, worth: np.ndarray, area: np.ndarray) -> bool:
+def _has_clear_parts(node: int, nodes: np.ndarray, worth: np.ndarray, area: np.ndarray) -> bool:
     """Whether at least two nodes in this one, worth nearly as much, make up most of it."""
     areas = nodes @ area
     smaller = np.flatnonzero((worth >= _CLEAR_SHARE * worth[node]) & (areas < _SMALLER * areas[node]))
