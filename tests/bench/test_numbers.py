@@ -126,6 +126,25 @@ NUMBERS = [
     ),
     Number(
         "docs/choices.md",
+        r"overlap rose from ([\d.]+) % to ([\d.]+) %",
+        "several",
+        lambda n: [100 * row["average_best_overlap"] for row in n["rows"]],
+    ),
+    Number(
+        "docs/choices.md",
+        r"at ([\d.]+) s of processor time a photograph instead of ([\d.]+) s",
+        "several",
+        lambda n: [row["cpu_s_per_image"] for row in reversed(n["rows"])],
+        "{:.2f}",
+    ),
+    Number(
+        "docs/choices.md",
+        r"from ([\d.]+) to ([\d.]+) on made scenes of two classes and from ([\d.]+) to ([\d.]+) on scenes",
+        "several",
+        lambda n: [100 * row[f"miou_scenes_of_{classes}"] for classes in (2, 3) for row in n["rows"]],
+    ),
+    Number(
+        "docs/choices.md",
         r"foreground IoU of (\d+) to (\d+) %",
         "paper-table6",
         lambda n: [paper(n, "foreground IoU", saliency=name) for name in ("lost", "maskcut")],
