@@ -6,6 +6,7 @@ import io
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -112,7 +113,7 @@ class _Video:
                 raise InputError(f"{file} holds no video, only sound.")
             self._stream: Any = self._container.streams.video[0]
             self._stream.thread_type = "AUTO"
-            self.time_base = self._stream.time_base
+            self.time_base = Fraction(self._stream.time_base or 1)
             if not self.times:
                 raise InputError(f"{file} holds no frame.")
         except (av.FFmpegError, OSError) as error:
