@@ -117,3 +117,7 @@ def describe_way(side: str, one: harness.Row, best: harness.Row, matching: Match
         "times as fast": best["cpu_s"] / one["cpu_s"],
         "seconds to prepare": one["prepare_cpu_s"],
     }
+
+
+if __name__ == "__main__":
+    main()
