@@ -13,7 +13,7 @@ ORDER = (
 )
 # Options that `--help` shows of every command that has them, beside those of that command alone.
 _FIRST = {"k", "saliency", "masks", "encoder", "iterations", "epochs", "folder", "preset", "device", "help_all"}
-SHARED = {"seed", "workers", "deterministic", "settings", "log_json", "quiet", "verbose", "moved"}
+SHARED = {"seed", "workers", "inference", "deterministic", "settings", "log_json", "quiet", "verbose", "moved"}
 _RARELY_USED = {"replace", "engine", "address", "bootstrap", "fit_on", "probabilities"}
 _SHOWN_AT_MOST = 14  # commands with no more options show all
 

@@ -115,8 +115,8 @@ def test_only_windows_of_changed_images_are_done_again(
 
 def test_other_settings_do_everything_again(whole: Path, trained: Path, others: Photographs, tmp_path: Path) -> None:
     output = Path(shutil.copytree(whole, tmp_path / "out"))
-    Run(trained).predict(others.images, output, overlay=True, probabilities=True, flip=False)
-    fresh = Run(trained).predict(others.images, tmp_path / "fresh", overlay=True, probabilities=True, flip=False)
+    Run(trained).predict(others.images, output, overlay=True, probabilities=True, flip=True)
+    fresh = Run(trained).predict(others.images, tmp_path / "fresh", overlay=True, probabilities=True, flip=True)
     assert tree_bytes(output) == tree_bytes(fresh)
     assert (output / "00.png.png").read_bytes() != (whole / "00.png.png").read_bytes()
 
