@@ -40,7 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "fast": QUALITIES["fast"],
     "best, no mirrors": {"scales": "1, 1.5", "flip": False},
-    "one size": {"scales": "1", "flip": False},
+    "one small size": {"scales": "0.83", "flip": False},
 }
 
 

@@ -73,7 +73,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 # What `predict` lays over the settings when it is to be fast or at its best.
 QUALITIES: dict[str, dict[str, Any]] = {
     "": {},
-    "fast": {"scales": "0.83", "flip": False},
+    "fast": {"scales": "1", "flip": False},
     "best": {"scales": "1, 1.5", "flip": True},
 }
 
