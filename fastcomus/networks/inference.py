@@ -28,6 +28,14 @@ def check_inference(wanted: str) -> None:
         raise InputError("--inference openvino needs openvino, which is not installed; run pip install openvino.")
 
 
+def check_inference_device(wanted: str, device: str) -> None:
+    """Raise InputError if OpenVINO was asked for and `device`, "cuda:0" for instance, is no CPU."""
+    if wanted == "openvino" and device != "cpu":
+        raise InputError(
+            f"--inference openvino runs on a CPU and the device is {device}; add --device cpu, or leave it out."
+        )
+
+
 def has_openvino() -> bool:
     """Tell whether OpenVINO is installed, without loading it."""
     return importlib.util.find_spec("openvino") is not None
@@ -48,10 +56,7 @@ def choose_inference(wanted: str, device: str, images: int, worth_it_from: int) 
     Raises:
         InputError: OpenVINO was asked for and the device is no CPU.
     """
-    if wanted == "openvino" and device != "cpu":
-        raise InputError(
-            f"--inference openvino runs on a CPU and the device is {device}; add --device cpu, or leave it out."
-        )
+    check_inference_device(wanted, device)
     if wanted == "auto":
         return "openvino" if device == "cpu" and images >= worth_it_from and has_openvino() else "torch"
     return wanted

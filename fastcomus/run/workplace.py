@@ -16,7 +16,7 @@ from fastcomus.images.addresses import is_url
 from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.images.roots import ImageRoot
-from fastcomus.networks.inference import check_inference, choose_inference
+from fastcomus.networks.inference import check_inference, check_inference_device, choose_inference
 from fastcomus.networks.registry import is_supervised
 from fastcomus.objects.saliency.methods import AUTO, METHODS
 from fastcomus.processes import detect_process_group
@@ -112,7 +112,9 @@ class Workplace:
         """The device on which heavy operations run, loaded when first asked for: importing torch takes a second."""
         from fastcomus.backends import choose
 
-        return choose.select(self.processes.choose_device(self._devices[0]), self._is_deterministic)
+        backend = choose.select(self.processes.choose_device(self._devices[0]), self._is_deterministic)
+        check_inference_device(self.inference, str(backend.device))  # else training would end before it is told
+        return backend
 
     def describe_device(self) -> str:
         """Name the device that was worked on: the CPU where nothing has asked for the backend so far."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tiny_segmenter import BACKBONE
 from torch import nn
 
 from fastcomus import InputError, Run
+from fastcomus.backends import choose
 from fastcomus.networks.encoders import load_encoder
 from fastcomus.networks.inference import check_inference, choose_inference, compile_by_openvino, has_openvino
 from fastcomus.segmentation.labelling_network import AcceleratedSegmenter, prepare_segmenter
@@ -92,3 +94,13 @@ def test_what_runs_networks_is_chosen_by_device_number_and_installation(monkeypa
 def test_compile_is_torchs(photographs: Photographs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--compile is torch's"):
         Run(tmp_path, preset="offline", inference="openvino").embed(photographs.images, compile=True)
+
+
+@needs_openvino
+def test_openvino_on_a_gpu_is_refused_when_the_device_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a network is trained, not when it labels for the first time."""
+    monkeypatch.setattr(choose, "select", lambda *_: SimpleNamespace(device=torch.device("cuda:0")))
+    with pytest.raises(InputError, match="runs on a CPU and the device is cuda:0"):
+        _ = Run(tmp_path, preset="offline", inference="openvino").workplace.backend
