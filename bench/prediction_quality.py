@@ -39,8 +39,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "best": QUALITIES["best"],
     "default": {},
     "fast": QUALITIES["fast"],
-    "best, no mirrors": {"scales": "1, 1.5", "flip": False},
-    "one small size": {"scales": "0.83", "flip": False},
+    "best, no mirrors": {"scales": "0.75, 1.125", "flip": False},
+    "one small size": {"scales": "0.625", "flip": False},
 }
 
 

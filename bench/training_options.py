@@ -29,7 +29,7 @@ from fastcomus.run.run import Run
 from fastcomus.settings import QUALITIES, get_preset_config, to_dict
 from fastcomus.store.sealed_json import compute_fingerprint
 
-ONE_SIZE: dict[str, Any] = {"scales": "1", "flip": False}
+ONE_SIZE: dict[str, Any] = {"scales": "0.75", "flip": False}
 BASE = "one size"  # what options are compared with
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "preset": {},

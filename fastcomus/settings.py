@@ -66,15 +66,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "mask_weight": 0.2,
         },
         # The coarse size knows the object, the fine one its outline, the more so the farther they lie apart.
-        "predict": {"predict_size": 384, "scales": "0.67, 1.17"},
+        "predict": {"scales": "0.5, 0.875"},
     },
 }
 
 # What `predict` lays over the settings when it is to be fast or at its best.
 QUALITIES: dict[str, dict[str, Any]] = {
     "": {},
-    "fast": {"scales": "1", "flip": False},
-    "best": {"scales": "1, 1.5", "flip": True},
+    "fast": {"scales": "0.75", "flip": False},
+    "best": {"scales": "0.75, 1.125", "flip": True},
 }
 
 
