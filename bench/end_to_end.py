@@ -102,7 +102,11 @@ class Stages:
 
     def describe(self, mean_iou: float) -> harness.Row:
         whole = {unit: sum(one[unit] for one in self.times.values()) for unit in ("wall_s", "cpu_s")}
-        return {"stages": {**self.times, "in all": whole}, "mean_iou": 100 * mean_iou, "peak_gb": harness.measure_peak_mib() / 1024}
+        return {
+            "stages": {**self.times, "in all": whole},
+            "mean_iou": 100 * mean_iou,
+            "peak_gb": harness.measure_peak_mib() / 1024,
+        }
 
 
 def count_classes(data: Path) -> int:
