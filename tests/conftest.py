@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib.util
 import os
 import shutil
@@ -12,39 +13,27 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import timm
-import torch
-from cuda_on_cpu.cpu_kernels import CpuKernels
 from PIL import Image, ImageDraw
 from places import REFERENCE
-from safetensors.torch import save_file
 
-from fastcomus.run.run import Run
+if TYPE_CHECKING:
+    from cuda_on_cpu.cpu_kernels import CpuKernels
 
+# Torch and timm are imported where they are used: the process that only hands tests to workers does without them.
+gc.disable()  # while tests are collected, which makes objects that stay
 
-def _make_backbone() -> str:
-    """A cache of weights with timm's smallest network, at random, which processes that are started find as well."""
-    if "FASTCOMUS_TEST_WEIGHTS" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="weights-")
-        atexit.register(shutil.rmtree, folder)
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(0)
-            network = timm.create_model("test_efficientnet")
-            for _ in range(30):  # batch statistics, without which random networks answer alike to all images
-                network(torch.randn(4, 3, 65, 65))
-        save_file(network.state_dict(), f"{folder}/test_efficientnet.safetensors")
-        os.environ["FASTCOMUS_WEIGHTS"] = os.environ["FASTCOMUS_TEST_WEIGHTS"] = folder
-    return f"{os.environ['FASTCOMUS_TEST_WEIGHTS']}/test_efficientnet.safetensors"
-
+if "FASTCOMUS_TEST_WEIGHTS" not in os.environ:  # a cache of weights, which processes that are started find as well
+    os.environ["FASTCOMUS_WEIGHTS"] = os.environ["FASTCOMUS_TEST_WEIGHTS"] = tempfile.mkdtemp(prefix="weights-")
+    atexit.register(shutil.rmtree, os.environ["FASTCOMUS_TEST_WEIGHTS"])
 
 KINDS = ("circle", "square", "stripes")
 BACKBONE = {
     "backbone": "test_efficientnet",
-    "backbone_weights": _make_backbone(),
+    "backbone_weights": f"{os.environ['FASTCOMUS_TEST_WEIGHTS']}/test_efficientnet.safetensors",
 }  # a step is five times as fast
 ENCODER = {"encoder": BACKBONE["backbone"], "encoder_weights": BACKBONE["backbone_weights"]}
 SALIENCY = {"network": BACKBONE["backbone"], "refine_backbone": BACKBONE["backbone"]}
@@ -68,6 +57,30 @@ TINY = {
 # Files whose tests fork one warm process; and those that take longest, begun first, so that all workers end together.
 FORKING = ("tests/run/test_crash_safety.py", "tests/run/engines/test_several_devices.py", "tests/test_processes.py")
 LONGEST = (*FORKING, "tests/run/engines/test_ray.py", "tests/bench/test_paper_tables.py", "tests/test_config.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _backbone_weights() -> None:
+    """Timm's smallest network, at random."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    file = Path(BACKBONE["backbone_weights"])
+    if file.exists():  # another worker was here
+        return
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        network = timm.create_model(BACKBONE["backbone"])
+        for _ in range(30):  # batch statistics, without which random networks answer alike to all images
+            network(torch.randn(4, 3, 65, 65))
+    save_file(network.state_dict(), f"{file}.{os.getpid()}")
+    Path(f"{file}.{os.getpid()}").replace(file)
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()  # what was imported is not looked through again and again
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -130,12 +143,18 @@ def kernels() -> CpuKernels:
     """The custom kernels, built for the CPU."""
     if not shutil.which("g++"):
         pytest.skip("there is no g++ to build the kernels for the CPU")
+    from cuda_on_cpu.cpu_kernels import CpuKernels
+
     return CpuKernels()
 
 
 @pytest.fixture(scope="session")
 def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint of timm's mobilenetv3_small_050, made on the spot."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("checkpoint") / "mobilenet.safetensors"
     save_file(timm.create_model("mobilenetv3_small_050").state_dict(), file)
@@ -159,6 +178,8 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
 @pytest.fixture(scope="session")
 def finished_run(photographs: Photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of all stages; copy it before changing it."""
+    from fastcomus.run.run import Run
+
     folder = tmp_path_factory.mktemp("finished") / "run"
     Run(folder, preset="offline", settings=TINY).run(photographs.images, photographs.truth, photographs.classes)
     return folder

@@ -16,6 +16,8 @@ import torch
 from conftest import BACKBONE, ENCODER, SALIENCY, make_photographs, tree_bytes
 from fork_server import Trial
 
+from fastcomus.cli.view.desk import Desk
+from fastcomus.cli.view.training import Training
 from fastcomus.run import iteration as round_of_training
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, to_toml, with_settings
@@ -78,6 +80,24 @@ def assign(place: Path) -> None:
     _run(place).assign(place.parent / "others")
 
 
+def correct(place: Path) -> None:
+    """What the server of `view` saves, each step once; then the command that makes up for kills."""
+    run = _run(place)
+    desk = Desk(run, Training([]))
+
+    def save(**wanted: Any) -> dict[str, Any]:
+        return desk.save({"clusters": desk.read_version()["clusters"], **wanted})
+
+    if 0 not in desk.read_state()["corrected"]:
+        save(do="move", objects=[0, 1], to="new")
+    save(do="name", names={"0": 'a "cat"', "3": "own 😺"})
+    if 5 not in desk.read_state()["corrected"]:
+        save(do="move", objects=[5], to="-")
+    save(do="name", names={"3": None})
+    save(do="undo")
+    run.cluster()
+
+
 def evaluate(place: Path) -> None:
     for iteration in (0, 1, 2):
         _run(place).evaluate(place.parent / "truth", place.parent / "classes.txt", iteration)
@@ -118,6 +138,7 @@ STAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "train": (train, ("embed", "cluster")),
     "predict": (predict, ("embed", "cluster", "train")),
     "assign": (assign, ("embed", "cluster")),
+    "correct": (correct, ("embed", "cluster")),
     "evaluate": (evaluate, ("embed", "cluster", "train")),
     "train-saliency": (train_saliency, ()),
     **{f"export-{kind}": (partial(export, kind=kind), ("embed", "cluster")) for kind in EXPORTS},
@@ -198,6 +219,8 @@ def killed_until_done(undisturbed: Undisturbed, first: int, seed: int) -> Iterat
     after = tree_bytes(place)
     names = {name for name in {*after, *undisturbed.after} if after.get(name) != undisturbed.after.get(name)}
     names.discard("report/index.html")  # tells how long stages took
+    if undisturbed.stage == "correct":
+        names.discard("iteration-0/manifest.json")  # lists the corrections that the masks were brought up to
     shutil.rmtree(place)
     yield ", ".join(sorted(names)) or "same"
 

@@ -102,7 +102,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "backbone_weights": None,
         "output_stride": 8,
         "iterations": 2,
-        "epochs": 3,
+        "epochs": 2,
         "next_epochs": 2,
         "extend": None,  # a test of its own
         "train_size": 49,
@@ -179,7 +179,7 @@ def test_every_setting_of_embed_has_an_effect(
 
 
 def saliency_network(photographs: Photographs, folder: Path, settings: dict[str, Any]) -> bytes:
-    usual = {**SALIENCY, "priors": "background-prior, minimum-barrier", "refine_epochs": 1, "epochs": 1, "size": 65}
+    usual = {**SALIENCY, "priors": "background-prior, minimum-barrier", "refine_epochs": 1, "epochs": 1, "size": 33}
     usual |= {"batch_size": 5, "scale_max": 0.8, "precision": "float32", "confident_share": 1.0}
     run = Run(folder, preset="offline", device="cpu")
     return run.train_saliency(photographs.images, **{**usual, **settings}).read_bytes()
@@ -190,9 +190,17 @@ def usual_saliency(small: Photographs, tmp_path_factory: pytest.TempPathFactory)
     return saliency_network(small, tmp_path_factory.mktemp("usual-saliency"), {})
 
 
+RESTLESS = {"refine_epochs": 3, "learning_rate": 5e-3}  # maps that differ from epoch to epoch
+
+
+@pytest.fixture(scope="module")
+def restless_saliency(small: Photographs, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return saliency_network(small, tmp_path_factory.mktemp("restless-saliency"), RESTLESS)
+
+
 @pytest.mark.parametrize("name", CHANGES["saliency"])
 def test_every_setting_of_train_saliency_has_an_effect(
-    name: str, small: Photographs, usual_saliency: bytes, tmp_path: Path
+    name: str, small: Photographs, usual_saliency: bytes, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     changed = {name: CHANGES["saliency"][name]}
     if changed[name] == "mobilenetv3_small_050":
@@ -207,9 +215,7 @@ def test_every_setting_of_train_saliency_has_an_effect(
         assert list(tmp_path.glob("auto/saliency/network-*"))  # with the default of 80 there is none
         return
     if name in ("moving_average", "refine_epochs"):
-        restless = {"refine_epochs": 3, "learning_rate": 5e-3}  # maps that differ from epoch to epoch
-        usual_saliency = saliency_network(small, tmp_path / "usual", restless)
-        changed = {**restless, **changed}
+        usual_saliency, changed = request.getfixturevalue("restless_saliency"), {**RESTLESS, **changed}
     assert saliency_network(small, tmp_path / "changed", changed) != usual_saliency
 
 
@@ -252,7 +258,7 @@ def test_every_setting_of_cluster_has_an_effect(name: str) -> None:
     if name == "choose_k":
         usual["k"] = 0
     if name == "max_k":  # the number found is the same, since the search goes on while it gains
-        tried = [suggest_counts(rows, ClusterConfig(max_k=most), 0, select("cpu")).tried for most in (60, 3)]
+        tried = [suggest_counts(rows, ClusterConfig(max_k=most), 0, select("cpu")).tried for most in (8, 3)]
         assert tried[0] != tried[1]
         return
     before, after = cluster(rows, **usual), cluster(rows, **{**usual, name: CHANGES["cluster"][name]})
@@ -264,7 +270,7 @@ def test_every_setting_of_cluster_has_an_effect(name: str) -> None:
 def clustered(small: Photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that is ready to train, two short iterations at most."""
     folder = tmp_path_factory.mktemp("clustered") / "run"
-    short = {"iterations": 1, "epochs": 2, "next_epochs": 1, "scale_max": 0.8, "batch_size": 5}
+    short = {"iterations": 1, "epochs": 1, "next_epochs": 1, "scale_max": 0.8, "batch_size": 5}
     settings = {**TINY, "cluster": {**TINY["cluster"], "n_neighbors": 4}, "train": {**TINY["train"], **short}}
     run = Run(folder, preset="offline", settings=settings, device="cpu")
     run.embed(small.images)
@@ -304,8 +310,8 @@ def test_every_setting_of_train_has_an_effect(
         changed["scale_min"] = 0.4
     iterations = 2 if name in ("next_epochs", "min_confidence", "mask_weight") else 1
     if name == "cache_gb":
-        every_epoch = reads(clustered, tmp_path / "run", {"epochs": 3, **changed})
-        assert len(every_epoch) == (1 + 3) * len(reads(clustered, tmp_path / "kept", {"epochs": 3}))
+        every_epoch = reads(clustered, tmp_path / "run", {"epochs": 2, **changed})
+        assert len(every_epoch) == (1 + 2) * len(reads(clustered, tmp_path / "kept", {"epochs": 2}))
         return
     if name == "compile":
         assert compiled(clustered, tmp_path / "run", changed) and not compiled(clustered, tmp_path / "plain", {})

@@ -10,10 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 import typer
-from nbclient import NotebookClient
 from places import ROOT
 
 from fastcomus.cli.commands import app
@@ -146,6 +144,9 @@ def test_files_that_the_pages_name_are_there() -> None:
 
 @pytest.mark.slow
 def test_the_notebook_runs_offline_and_is_stored_without_results(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

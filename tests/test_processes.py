@@ -171,4 +171,5 @@ def test_other_commands_are_not_shared(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2 and "only fastcomus train is shared" in done.stderr
+    assert done.returncode == 2 and not done.stdout and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("fastcomus: ") and "only fastcomus train is shared" in done.stderr

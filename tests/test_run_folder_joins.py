@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-import duckdb
-import pandas
-import polars
 import pyarrow.parquet as pq
 import pytest
 from places import ROOT
@@ -27,14 +25,13 @@ def test_a_line_of_the_page_joins_clusters_with_objects(
     (block,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "duckdb" in block)
     setting = [line for line in block.splitlines() if line.startswith(("import", "from", "objects"))]
     (line,) = (line for line in block.splitlines() if line.startswith(f"{library}."))
-    space: dict[str, object] = {}
+    space: dict[str, Any] = {}
     exec("\n".join([*setting, f"joined = {line}"]), space)
     joined = space["joined"]
-    if isinstance(joined, duckdb.DuckDBPyRelation):
+    if library == "duckdb":
         rows = joined.fetchall()
         columns = dict(zip(joined.columns, zip(*rows, strict=True), strict=True))
     else:
-        assert isinstance(joined, polars.DataFrame | pandas.DataFrame)
         columns = {name: tuple(joined[name].to_list()) for name in joined.columns}
     objects, clusters = Run("comus-run").objects(), pq.read_table("comus-run/clusters/clusters.parquet")
     assert list(columns) == [*objects.column_names, *clusters.column_names[1:]]

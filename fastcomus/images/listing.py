@@ -20,6 +20,7 @@ from fastcomus.images.folder import find_files, find_images
 from fastcomus.images.formats import describe_others, explain_no_decoder, has_image_ending
 from fastcomus.images.found import ImageList, NoImages, Skipped
 from fastcomus.images.json_lists import is_json, read_json_list
+from fastcomus.images.lance_tables import is_lance_table
 from fastcomus.images.patterns import expand_braces, get_fixed_folder, has_wildcard
 from fastcomus.images.roots import ImageRoot
 from fastcomus.images.tables import ImageTables, find_in_tables, is_in_table, is_table
@@ -36,10 +37,10 @@ def find_listed_images(images: Images, every_seconds: float = 1.0) -> ImageList:
 
     Args:
         images: A folder or an image (see `find_images`); tars (a folder of them, one, or a pattern such as
-            shards-{000..009}.tar); any of these behind a URL (`remote_images`); Parquet tables of images (a folder of
-            them, or one); a video, for some of its frames; JSON of COCO or FiftyOne that lists images; any other file,
-            which is read as a list with one path or URL per line; "-", such a list on standard input; a list of paths
-            or URLs in Python; or an `ImageList`, which is returned as it is.
+            shards-{000..009}.tar); any of these behind a URL (`remote_images`); Parquet or Lance tables of images (a
+            folder of them, or one); a video, for some of its frames; JSON of COCO or FiftyOne that lists images; any
+            other file, which is read as a list with one path or URL per line; "-", such a list on standard input; a
+            list of paths or URLs in Python; or an `ImageList`, which is returned as it is.
         every_seconds: Of a video, seconds from one frame to the next; 0 takes all.
 
     Returns:
@@ -69,6 +70,8 @@ def _find_any(images: Path | str | Sequence[Path | str], every_seconds: float) -
         return find_remote_images(str(images))
     if str(images) == STANDARD_INPUT:
         return _from_list(sys.stdin.buffer.read(), "standard input")
+    if is_lance_table(source.absolute()):
+        return find_in_tables(str(source.resolve()), source.resolve().parent, [source.resolve().name])
     if source.is_dir():
         return _list_folder_images(source)
     if is_tar(source.name):
@@ -101,6 +104,8 @@ def open_root(address: str, names: Sequence[str]) -> ImageRoot:
         from fastcomus.images.remote_images import open_remote_root
 
         return open_remote_root(address, names)
+    if is_lance_table(Path(address)):
+        return ImageTables(address, os.path.dirname(address))
     if is_video(address) and os.path.isfile(address):
         return VideoFrames(address)
     is_own_file = is_tar(address) or is_table(address)
@@ -110,7 +115,8 @@ def open_root(address: str, names: Sequence[str]) -> ImageRoot:
             f"the images of this run lay in {address}, which is no longer there; put them back, or "
             "say where they lie now with --images DIR."
         )
-    if names and is_in_table(names[0]) and not os.path.isdir(f"{folder}/{names[0].rpartition('/')[0]}"):
+    table = Path(folder, names[0]).parent if names and is_in_table(names[0]) else None
+    if table and (is_lance_table(table) or not table.is_dir()):
         return ImageTables(address, folder)
     shard = split_name(names[0])[0] if names else ""
     # A folder may be called like a tar; then images in it are files.
@@ -124,6 +130,7 @@ def _list_folder_images(folder: Path) -> ImageList:
     except NoImages:
         tars, skipped = find_files(folder, is_tar)
         tables, _ = find_files(folder, is_table)
+        tables += sorted(one.name for one in folder.iterdir() if is_lance_table(one))
         if tables and not tars:
             return find_in_tables(str(folder.resolve()), folder.resolve(), tables)
         if not tars:

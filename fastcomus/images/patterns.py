@@ -27,7 +27,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def get_fixed_folder(pattern: str) -> str:
-    """Return the folder that all names of `pattern` are below: what precedes the last / before a special character."""
+    """Return the deepest folder that all files of a pattern lie in: `a/b` of `a/b/s-*.tar` and of `a/b/{x,y}/z.tar`."""
     return re.split(r"[{*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
 
 

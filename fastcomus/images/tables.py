@@ -1,4 +1,4 @@
-"""Images in Parquet tables, as Hugging Face datasets keep them: read row by row from where they lie.
+"""Images in Parquet tables, as Hugging Face datasets keep them, and in Lance tables: read by row from where they lie.
 
 The column is a struct with the field `bytes` (and `path`), as `datasets` writes, or binary; the first such one counts.
 """
@@ -17,6 +17,13 @@ import pyarrow.parquet as pq
 from fastcomus.errors import InputError, get_first_line
 from fastcomus.images.formats import has_image_ending
 from fastcomus.images.found import LOST, ImageList, Skipped, UnreadableImage
+from fastcomus.images.lance_tables import (
+    LANCE_ENDING,
+    get_lance_state,
+    is_lance_table,
+    iterate_lance_values,
+    read_lance_value,
+)
 from fastcomus.images.roots import StoredImage, StoredImages
 
 ENDING = ".parquet"
@@ -68,7 +75,7 @@ def is_table(path: str) -> bool:
 
 def is_in_table(name: str) -> bool:
     """Whether the name of an image says that it lies in a table."""
-    return any(is_table(part) for part in name.split("/")[:-1])
+    return any(is_table(part) or part.lower().endswith(LANCE_ENDING) for part in name.split("/")[:-1])
 
 
 def find_in_tables(address: str, folder: Path, tables: list[str]) -> ImageList:
@@ -90,12 +97,12 @@ def find_in_tables(address: str, folder: Path, tables: list[str]) -> ImageList:
     stamps: dict[str, Any] = {}
     for table in tables:
         file = folder / table
-        status = file.stat()
+        state = _get_state(file)
         for row, ending in enumerate(_list_endings(file)):
             name = f"{table}/{row:08d}{ending}"
             if ending:
                 names.append(name)
-                stamps[name] = [status.st_size, status.st_mtime_ns, row]
+                stamps[name] = [*state, row]
             else:
                 skipped.append(Skipped(name, "empty file", "the row has no image"))
     if not names:
@@ -103,8 +110,17 @@ def find_in_tables(address: str, folder: Path, tables: list[str]) -> ImageList:
     return ImageList(ImageTables(address, str(folder)), tuple(sorted(names)), tuple(skipped), stamps)
 
 
+def _get_state(file: Path) -> list[int]:
+    if is_lance_table(file):
+        return get_lance_state(file)
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
 def _list_endings(file: Path) -> list[str]:
     """Return the ending of every row's image, "" for rows without one; one row group is in memory at a time."""
+    if is_lance_table(file):
+        return [_get_ending(*_take_apart(value)) for value in iterate_lance_values(file, _find_column)]
     try:
         with pq.ParquetFile(file) as table:
             column = _find_column(table.schema_arrow, file)
@@ -153,6 +169,8 @@ _lock = threading.Lock()
 
 
 def _read_bytes(file: Path, row: int) -> bytes:
+    if file.name.lower().endswith(LANCE_ENDING):
+        return _read_lance_bytes(file, row)
     try:
         state = file.stat().st_mtime_ns
         with _lock:  # rows are read in order, so that nearly all find their group in memory
@@ -173,3 +191,13 @@ def _read_bytes(file: Path, row: int) -> bytes:
     except (OSError, pa.ArrowException, InputError) as error:
         raise UnreadableImage(LOST, get_first_line(error, 200)) from error
     return _take_apart(values[row - first])[0]
+
+
+def _read_lance_bytes(file: Path, row: int) -> bytes:
+    try:
+        value = read_lance_value(file, row, _find_column)
+    except InputError as error:
+        raise UnreadableImage(LOST, get_first_line(error, 200)) from error
+    if value is None:
+        raise UnreadableImage(LOST, "the table has fewer rows than when it was listed")
+    return _take_apart(value)[0]

@@ -27,7 +27,10 @@ _MOST_EARLIER = 200
 
 
 def write_cluster_masks(at: Workplace) -> None:
-    """Bring the class maps of the clusters up to date: all of them, or those of images whose corrections changed."""
+    """Write the class maps of the clusters, iteration-0/masks/, that are not up to date.
+
+    That is all of them after clusters were made anew, and after a correction those of the images with its objects.
+    """
     folder, clusters = at.folder, read_clusters_manifest(at.folder)
     found, whole = clusters["fingerprint"], compute_fingerprint(follows=clusters["corrected"])
     if folder.is_current(_STAGE, whole):

@@ -32,8 +32,8 @@ class ImageSource:
     Attributes:
         root: What the names are relative to.
         names: The images, sorted.
-        folder: Their masks lie under `folder`/masks of an iteration; "" for masks/ itself.
-        stamp: A fingerprint of the images' state; "" where the objects' fingerprint covers it.
+        folder: Where in iteration-N/ their masks lie: FOLDER/masks/, or masks/ for "".
+        stamp: A fingerprint that changes when an image does; "" for the images of the objects, which have their own.
     """
 
     root: ImageRoot

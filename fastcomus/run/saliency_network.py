@@ -241,7 +241,8 @@ def _select_clearest(maps: Callable[[int], np.ndarray], count: int, share: float
 
 
 def _write_state(folder: RunFolder, name: str, state: EpochState) -> None:
-    folder.write_tensors(f"{FOLDER}/{name}.pt", lambda path: torch.save(asdict(state), path))
+    stored = vars(state)  # asdict would copy every tensor
+    folder.write_tensors(f"{FOLDER}/{name}.pt", lambda path: torch.save(stored, path))
 
 
 def _read_state(folder: RunFolder, name: str) -> EpochState | None:

@@ -129,7 +129,18 @@ class Workplace:
         return take_decoded_counts(self.backend)
 
     def choose_engine(self, name: str, address: str) -> Engine:
-        """Return the engine `name`, "local" or "ray" at `address`; nothing is loaded or started yet."""
+        """Choose where the work on images is done: here, on several devices of this machine, or on a Ray cluster.
+
+        Args:
+            name: "local" or "ray".
+            address: Of the Ray cluster; "" for none.
+
+        Returns:
+            The engine; it has loaded and started nothing yet.
+
+        Raises:
+            InputError: If there is no such engine, or no cluster answers at the address.
+        """
         cores = os.cpu_count() or 1
         return choose_engine(
             name, address, self._wanted_device, self._devices, lambda: self.backend, self._asked_workers, cores

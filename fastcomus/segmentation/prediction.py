@@ -17,7 +17,7 @@ from fastcomus.backends.read_ahead import AHEAD, DecodedImage, decode_images, re
 from fastcomus.config import Config, PredictConfig
 from fastcomus.images.roots import ImageRoot
 from fastcomus.interruption import reach_safe_point
-from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.fitting_batches import FittingBatches, choose_batch_limit
 from fastcomus.networks.fixed_padding import align_side
 from fastcomus.networks.precision import choose_precision, use_precision
@@ -243,7 +243,7 @@ def _compute_coarse_logits(
     """
     seen = [images] if flip or not is_mirrored else []
     seen += [images.flip(-1)] if flip or is_mirrored else []
-    with use_precision(images.device, precision), use_bf16_shortcuts(images.device, precision):
+    with use_precision(images.device, precision), use_cpu_shortcuts(images.device):
         logits: torch.Tensor = segmenter(torch.cat(seen))
     if flip:
         return (logits[: len(images)] + logits[len(images) :].flip(-1)) / 2

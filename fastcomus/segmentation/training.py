@@ -22,7 +22,7 @@ from fastcomus.backends.machine import move_to_device
 from fastcomus.config import TrainConfig
 from fastcomus.errors import InputError
 from fastcomus.networks.augmentation import ReadSample, augment_batches, compute_batch_starts, shuffle_epoch
-from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.determinism import sum_cross_entropy, use_determinism
 from fastcomus.networks.fixed_padding import align_side
 from fastcomus.networks.precision import choose_precision, use_precision
@@ -238,7 +238,7 @@ class SelfTraining:
 
     def _use_shortcuts(self) -> AbstractContextManager[Any]:
         """Speed up bf16 on the CPU, except in a compiled network, which is fast already."""
-        return nullcontext() if self.config.compile else use_bf16_shortcuts(self.device, self.precision)
+        return nullcontext() if self.config.compile else use_cpu_shortcuts(self.device)
 
     def _keep_less(self) -> AbstractContextManager[Any]:
         """Halve the memory of a pass where the network is not compiled."""

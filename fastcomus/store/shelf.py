@@ -31,7 +31,7 @@ def list_made_of_clusters(folder: RunFolder) -> list[Path]:
 
 
 def list_kept(folder: RunFolder) -> dict[str, RunFolder]:
-    """List the clusters that are put aside, each as a run folder of its own, by id."""
+    """List the clusters that are put aside: their id, and the folder kept/ID as a run folder of its own."""
     places = sorted((folder.path / KEPT).glob("*"))
     return {place.name: RunFolder(place) for place in places if place.is_dir() and not place.suffix}
 

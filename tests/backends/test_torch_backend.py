@@ -11,13 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from seen_images import assert_same_objects, seen_images
 from skimage import data
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from fastcomus.backends import choose, torch_neighbors
 from fastcomus.backends.centred_rows import CentredRows
-from fastcomus.backends.interface import FoundObjects, LabelledMasks
+from fastcomus.backends.interface import LabelledMasks
 from fastcomus.backends.torch_backend import TorchBackend
 from fastcomus.backends.torch_neighbors import BlockPlan, ProductSearch, plan_blocks, put_own_first
 
@@ -151,31 +152,6 @@ def test_kmeans_leaves_no_cluster_empty_and_takes_rows_that_are_equal() -> None:
 
 
 # -- pixels -------------------------------------------------------------------------------------------------------
-
-
-def assert_same_objects(found: list[FoundObjects], expected: list[FoundObjects]) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert one.run_lengths == other.run_lengths and one.too_small == other.too_small
-        for name in ("boxes", "areas", "scores"):
-            mine, theirs = getattr(one, name), getattr(other, name)
-            assert mine.dtype == theirs.dtype and mine.shape == theirs.shape and np.allclose(mine, theirs, atol=1e-5)
-        assert one.crops.shape == other.crops.shape and one.crops.dtype == torch.uint8
-        assert not one.crops.numel() or (one.crops.cpu().int() - other.crops.int()).abs().max() <= 2
-
-
-@st.composite
-def seen_images(draw: st.DrawFn) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Images of any sizes with up to three maps each, at their size; of few levels, so that thresholds are hit."""
-    images, maps = [], []
-    for _ in range(draw(st.integers(0, 4))):
-        shape = draw(st.integers(1, 30)), draw(st.integers(1, 30))
-        rng = np.random.default_rng(draw(st.integers(0, 999)))
-        images.append(rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
-        levels = draw(st.sampled_from([1, 2, 8, 255]))
-        own = np.rint(rng.random((draw(st.integers(0, 3)), *shape), np.float32) * levels) / levels
-        maps.append(own.astype(np.float32))
-    return images, maps
 
 
 @settings(max_examples=40, deadline=None)

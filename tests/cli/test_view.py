@@ -150,9 +150,17 @@ def test_a_page_left_open_over_new_clusters_overwrites_nothing(page: Page, run_c
     assert code == 409 and reply["outdated"] and "other clusters were made" in reply["error"]
     assert tree_bytes(run_copy) == before
     assert page.ask("api/version")[1]["clusters"] != page.clusters
+    code, text = page.ask("report/index.html")  # opened again it shows the new ones
+    assert code == 200 and b"2 clusters in" in text
     (run_copy / "clusters").rename(run_copy / "gone")  # deleted while it is viewed
     code, reply = page.save(do="undo")
     assert code == 409 and "there are no clusters" in reply["error"]
+    shutil.rmtree(run_copy)
+    for code, reply in (page.save(do="undo"), page.ask("api/version"), page.ask("api/state")):
+        assert code == 409 and "there is no run folder" in reply["error"]
+    code, text = page.ask("report/index.html")
+    assert code == 409 and b"there is no run folder" in text
+    assert not run_copy.exists()  # nothing was written into what is gone
 
 
 def test_a_save_that_is_killed_leaves_the_old_or_the_new(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

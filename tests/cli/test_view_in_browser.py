@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,12 @@ def type_name(driver: Any, cluster: int, name: str) -> None:
     )
 
 
+def choose_target(driver: Any, cluster: str) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    Select(driver.find_element("id", "objects-to")).select_by_value(cluster)
+
+
 def test_names_and_moved_objects_are_saved_and_another_page_follows(shown: tuple[Run, Any, str]) -> None:
     run, driver, address = shown
     first = driver.current_window_handle
@@ -84,7 +91,7 @@ def test_names_and_moved_objects_are_saved_and_another_page_follows(shown: tuple
         "arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true, shiftKey: true}))", boxes[2]
     )
     assert driver.find_element("id", "objects-chosen").text == "3 chosen"
-    driver.execute_script("document.getElementById('objects-to').value = 'new'")
+    choose_target(driver, "new")
     click(driver, "#objects-move")
     wait(driver, "document.getElementById('cluster-3') !== null")
     assert {(row["object"], row["cluster"]) for row in run.correct().to_pylist()} == {(row, 3) for row in rows[:3]}
@@ -117,11 +124,91 @@ def test_names_and_moved_objects_are_saved_and_another_page_follows(shown: tuple
     assert asked and all(url.startswith((address.rpartition("/")[0], "data:", "blob:")) for url in asked)
 
 
+# Where the points of the map are on the screen, from Bokeh's own view of them.
+POINTS = """
+const plot = (function find(one) {
+  if (one.frame && one.renderer_views) return one;
+  for (const child of one.child_views ?? []) { const found = find(child); if (found) return found; }
+})([...fastcomus.views.map][0]);
+const { data } = [...plot.renderer_views.values()].find((one) => one.glyph).model.data_source;
+const box = plot.canvas_view.el.getBoundingClientRect();
+return [...data.x].map((x, i) => ({
+  x: box.x + plot.frame.x_scale.compute(x), y: box.y + plot.frame.y_scale.compute(data.y[i]),
+  row: data.row[i], colour: data.colour[i],
+}));
+"""
+
+
+def draw_lasso(driver: Any, points: list[dict[str, Any]]) -> None:
+    """Around points, after a click on the tool above the map."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    tool = driver.execute_script(
+        """return (function find(root) {
+             for (const one of root.querySelectorAll("*")) {
+               const found = one.title === "Lasso Select" ? one : one.shadowRoot && find(one.shadowRoot);
+               if (found) return found;
+             }
+           })(document)"""
+    )
+    ActionChains(driver).click(tool).perform()
+    left, right = min(one["x"] for one in points) - 4, max(one["x"] for one in points) + 4
+    top, bottom = min(one["y"] for one in points) - 4, max(one["y"] for one in points) + 4
+    actions = ActionChains(driver)
+    pointer = actions.w3c_actions.pointer_action
+    pointer.move_to_location(round(left), round(top))
+    pointer.pointer_down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 1)):
+        pointer.move_to_location(round(x), round(y))
+    pointer.pointer_up()
+    actions.perform()
+
+
+def test_objects_are_moved_by_a_lasso_on_the_map(shown: tuple[Run, Any, str], run_copy: Path) -> None:
+    """The map follows; then the run is deleted while it is viewed."""
+    run, driver, _ = shown
+    driver.execute_script(
+        """document.documentElement.style.scrollBehavior = "auto";
+           document.getElementById("map").scrollIntoView({ block: "center" })"""
+    )
+    wait(driver, "document.getElementById('map').dataset.drawn === 'done'")
+    points = driver.execute_script(POINTS)
+    some = sorted(points, key=lambda one: one["x"])[:5]
+    inside = sorted(
+        one["row"]
+        for one in points
+        if all(min(p[side] for p in some) - 4 < one[side] < max(p[side] for p in some) + 4 for side in "xy")
+    )
+    draw_lasso(driver, some)
+    wait(driver, "document.getElementById('objects').open")
+    script = "return [...document.querySelectorAll('#objects-list .object')].map((one) => +one.dataset.row)"
+    assert sorted(driver.execute_script(script)) == inside and len(inside) >= 5
+    assert not driver.find_element("id", "objects-move").is_displayed()  # before anything is chosen
+    driver.find_element("id", "objects-all").click()
+    assert not driver.find_element("id", "objects-move").is_enabled()  # before a cluster is
+    choose_target(driver, "new")
+    driver.find_element("id", "objects-move").click()
+    wait(driver, SAVED)
+    assert sorted(row["object"] for row in run.correct().to_pylist()) == inside
+    colours = driver.execute_script("return fastcomus.live.state.colours")
+    moved = {one["row"]: one["colour"] for one in driver.execute_script(POINTS)}
+    assert {moved[row] for row in inside} == {colours[3]} and set(moved.values()) <= set(colours)
+
+    shutil.rmtree(run_copy)
+    wait(driver, "document.getElementById('news-text').textContent.includes('there is no run folder')")
+    assert not run_copy.exists()
+
+
 def test_a_page_over_new_clusters_is_told_and_saves_nothing(shown: tuple[Run, Any, str], run_copy: Path) -> None:
     run, driver, _ = shown
     Run(run_copy).cluster(k=2)
     type_name(driver, 0, "cat")
     wait(driver, "document.getElementById('news-text').textContent.includes('ther clusters were made')")
     assert not run.name().given
+    driver.find_element("id", "news-show").click()
+    wait(driver, "document.body?.dataset.live === 'yes' && fastcomus.run.clusters === 2")
+    type_name(driver, 0, "cat")
+    wait(driver, SAVED)
+    assert dict(run.name().given) == {0: "cat"}
     driver.set_window_size(500, 900)
     assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")

@@ -20,7 +20,7 @@ from fastcomus.run.run import Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither such names nor pipes in folders")
 
-COUNT = 150
+COUNT = 100
 
 
 @pytest.fixture(scope="module")

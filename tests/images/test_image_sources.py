@@ -87,7 +87,7 @@ def all_other_stages(run: Run, images: str) -> None:
     again.export("voc", transfer="copy")
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", [pytest.param(one, marks=[pytest.mark.slow] * (one == "web")) for one in STORES])
 def test_every_stage_gives_what_a_folder_of_files_gives(
     store: str, images: Path, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,7 @@ def test_a_folded_network_computes_the_same(name: str) -> None:
     images = torch.rand(2, 3, 97, 129) * 255  # not the size that it was folded with
     images = images.to(torch.uint8) if pixels == BYTES else images / 128 - 1
     if name == "basnet":
-        images = images[..., :96, :128]
+        images = images[:1, :, :64, :96]
     for ours, theirs in zip(outputs(folded, images), outputs(network, images), strict=True):
         assert theirs.std() > 0
         assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()

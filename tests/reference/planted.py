@@ -34,12 +34,3 @@ def planted(n, k, separation, seed=0, dim=384):
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     order = rng.permutation(n)
     return embeddings[order], classes[order]
-
-
-def purity(embeddings, classes, neighbours=30, queries=600):
-    """Share of the nearest neighbours that have the query's class."""
-    q = np.random.default_rng(1).choice(len(embeddings), min(queries, len(embeddings)), replace=False)
-    similarity = embeddings[q] @ embeddings.T
-    similarity[np.arange(len(q)), q] = -9
-    nearest = np.argpartition(-similarity, neighbours, axis=1)[:, :neighbours]
-    return (classes[nearest] == classes[q][:, None]).mean()

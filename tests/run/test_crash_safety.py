@@ -42,15 +42,17 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("crashes") / "workshop")
 
 
-@pytest.mark.parametrize("stage", [pytest.param(one, marks=[pytest.mark.slow] * (one == "run")) for one in STAGES])
+@pytest.mark.parametrize(
+    "stage", [pytest.param(one, marks=[pytest.mark.slow] * (one in ("run", "export-onnx"))) for one in STAGES]
+)
 def test_killed_stages_go_on_to_the_same_bytes(stage: str, workshop: Workshop, record_property: Callable) -> None:
-    """At a random moment, and at the last one; of `run`, whose stages are killed one by one, at a random one alone.
+    """At a random moment, and at the last one; at a random one alone where the parts are killed one by one elsewhere.
 
     With `KILLS`, at that many moments all over it.
     """
     undisturbed = workshop.undisturbed(stage)
     rng, last = random.Random(stage), undisturbed.moments
-    firsts = [rng.randint(1, last)] + [last] * (stage != "run")
+    firsts = [rng.randint(1, last)] + [last] * (stage not in ("run", "embed-by-own-network"))
     if KILLS:
         firsts = [1 + int((place + rng.random()) / KILLS * last) for place in range(KILLS)]
     ends, total = [], 0
@@ -85,7 +87,9 @@ def disk(place: Path, size_bytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-@pytest.mark.parametrize("stage", ["embed", "cluster", "train", "predict", "train-saliency"])
+@pytest.mark.parametrize(
+    "stage", ["embed", "cluster", "train", "predict", pytest.param("train-saliency", marks=pytest.mark.slow)]
+)
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(stage: str, workshop: Workshop) -> None:
     undisturbed = workshop.undisturbed(stage)
     before = sum(map(len, tree_bytes(undisturbed.before).values()))

@@ -28,7 +28,7 @@ SETTINGS = """
 [mypy]
 ignore_missing_imports = True
 follow_imports = silent
-[mypy-torch.*,torchvision.*,timm.*,pyarrow.*,PIL.*,scipy.*,sklearn.*,rich.*,huggingface_hub.*]
+[mypy-torch.*,torchvision.*,timm.*,numpy.*,pyarrow.*,PIL.*,scipy.*,sklearn.*,rich.*,huggingface_hub.*]
 follow_imports = skip
 """
 WRONG = {

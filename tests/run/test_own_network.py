@@ -18,7 +18,7 @@ from fastcomus.settings import get_preset_config, with_settings
 
 SETTINGS: dict[str, Any] = {
     **TINY,
-    "saliency": {**SALIENCY, "epochs": 2, "size": 65, "batch_size": 6, "least_images": 20},
+    "saliency": {**SALIENCY, "refine_epochs": 2, "epochs": 2, "size": 65, "batch_size": 6, "least_images": 20},
 }
 
 

@@ -52,6 +52,16 @@ class Desk:
     _undoable_for: str = ""
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _rows: tuple[str, np.ndarray] | None = None
+    _shown: str = ""
+    _reporting: threading.Lock = field(default_factory=threading.Lock)
+
+    def refresh_report(self) -> None:
+        """Write the report anew where it shows other clusters than those that are there."""
+        with self._reporting:
+            clusters = read_clusters_manifest(self.run.folder)["fingerprint"]
+            if clusters != self._shown:
+                self.run.report()
+                self._shown = clusters
 
     def read_version(self) -> dict[str, Any]:
         """Return what changes with every save and whenever another process makes something."""

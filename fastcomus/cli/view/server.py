@@ -17,7 +17,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastcomus.cli.view.desk import Desk, OutdatedError
 from fastcomus.cli.view.pictures import Thumbnails
 from fastcomus.cli.view.training import Training
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, explain_error
 from fastcomus.run.run import Run
 
 HOST = "127.0.0.1"
@@ -81,8 +81,11 @@ def create_app(run: Run, desk: Desk, token: str, port: int) -> ASGIApp:
             return JSONResponse(await run_in_threadpool(work))
         except OutdatedError as error:
             return JSONResponse({"error": str(error), "outdated": True}, 409)
-        except InputError as error:
-            return JSONResponse({"error": str(error)}, 409)
+        except Exception as error:
+            told = explain_error(error)
+            if told is None:
+                raise
+            return JSONResponse({"error": told.text}, 409)
 
     async def give_state(request: Request) -> Response:
         return await answer(desk.read_state)
@@ -117,8 +120,16 @@ def create_app(run: Run, desk: Desk, token: str, port: int) -> ASGIApp:
     async def open_report(request: Request) -> Response:
         return RedirectResponse(f"/{token}/report/index.html", 307)
 
+    async def give_first_page(request: Request) -> Response:
+        try:
+            await run_in_threadpool(desk.refresh_report)
+        except InputError as error:
+            return PlainTextResponse(str(error), 409)
+        return FileResponse(report / "index.html")
+
     routes = [
         Route("/", open_report),
+        Route("/report/index.html", give_first_page),
         Route("/api/state", give_state),
         Route("/api/version", give_version),
         Route("/api/nearest/{row:int}", give_nearest),
@@ -204,13 +215,13 @@ def prepare_view(run: Run, port: int, training_arguments: Sequence[str]) -> View
     Raises:
         InputError: If the port cannot be used, or there is nothing to show.
     """
-    listening = open_socket(port)
+    listening, desk = open_socket(port), Desk(run, Training(training_arguments))
     try:
-        run.report()
+        desk.refresh_report()
     except BaseException:
         listening.close()
         raise
-    desk, token, port = Desk(run, Training(training_arguments)), make_token(), listening.getsockname()[1]
+    token, port = make_token(), listening.getsockname()[1]
     config = uvicorn.Config(
         create_app(run, desk, token, port), log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=2, lifespan="off",

@@ -27,7 +27,7 @@ from fastcomus.backends.cpu import compute_otsu_threshold
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.config import SaliencyConfig
 from fastcomus.networks.augmentation import augment_batches, compute_batch_starts, shuffle_epoch
-from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.determinism import use_determinism
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.precision import choose_precision, use_precision
@@ -114,7 +114,7 @@ def train_network(
         total, seen = 0.0, 0
         for images, target in augment_batches(sample, order.batches, order.seeds, config, network.side, workers):
             with use_determinism(device, is_deterministic):
-                with use_precision(device, precision), use_bf16_shortcuts(device, precision):
+                with use_precision(device, precision), use_cpu_shortcuts(device):
                     found = network.compute_all_logits(images.to(device))
                 truth = split_into_planes(target.to(device), maps)
                 loss = torch.stack([compute_hybrid_loss(logits.float(), truth) for logits in found]).sum()

@@ -83,8 +83,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const showChosen = () => {
     byId("objects-actions").hidden = !fastcomus.live;
-    byId("objects-chosen").textContent = chosen.size ? `${chosen.size} chosen` : "Choose by a click on the box, shift-click for all between, or x";
-    for (const id of ["move", "none", "keep", "back"]) byId(`objects-${id}`).disabled = !chosen.size;
+    byId("objects-chosen").textContent = chosen.size ? `${chosen.size} chosen` : "Choose by the boxes (shift for all between, or the key x)";
+    byId("objects-choices").hidden = !chosen.size;
+    byId("objects-move").disabled = byId("objects-to").value === "";
     for (const box of dialog.querySelectorAll("[data-choose]")) {
       box.checked = chosen.has(Number(box.dataset.choose));
       box.parentElement.classList.toggle("is-chosen", box.checked);
@@ -96,6 +97,7 @@ document.addEventListener("DOMContentLoaded", () => {
     page = 0;
     last = null;
     chosen.clear();
+    if (byId("objects-to").value === String(shown.cluster)) byId("objects-to").value = "";
     show();
     if (!dialog.open) dialog.showModal();
     byId("objects-list").scrollTop = 0;
@@ -188,6 +190,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (await fastcomus.live.save({ do: "move", objects: [...chosen], to })) chosen.clear();
     showChosen();
   };
+  byId("objects-to").addEventListener("change", showChosen);
   byId("objects-move").addEventListener("click", () => {
     const to = byId("objects-to").value;
     move(to === "new" ? to : Number(to));
@@ -222,8 +225,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const to = byId("objects-to");
     const wanted = to.value;
     const options = state.labels.map((label, cluster) => element("option", { value: cluster }, `${label} (#${cluster})`));
-    to.replaceChildren(...options, element("option", { value: "new" }, "a new cluster"));
-    if (wanted) to.value = wanted;
+    to.replaceChildren(element("option", { value: "" }, "which cluster?"), element("option", { value: "new" }, "a new cluster"), ...options);
+    to.value = Number(wanted) >= options.length ? "" : wanted;
     if (!dialog.open) return;
     if (shown.cluster !== null) shown.rows = rowsOf(shown.cluster);
     show();

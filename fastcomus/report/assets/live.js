@@ -12,6 +12,7 @@ document.addEventListener("DOMContentLoaded", async () => {
   const byId = (id) => document.getElementById(id);
   let state = await reply.json();
   let saving = 0;
+  let isTroubled = false;
 
   const news = (text, button) => {
     byId("news-text").textContent = text;
@@ -20,6 +21,8 @@ document.addEventListener("DOMContentLoaded", async () => {
   };
   const isOutdated = () => state.clusters !== run.fingerprint;
   const OUTDATED = "Other clusters were made since this page was opened; nothing is saved from here.";
+  const SILENT = "The server does not answer; is fastcomus view still running?";
+  const read = (answer) => answer.json().catch(() => ({ error: `the server failed (${answer.status}); its terminal says why.` }));
 
   const tools = {
     saved: element("span", { role: "status", id: "live-saved" }),
@@ -51,6 +54,7 @@ document.addEventListener("DOMContentLoaded", async () => {
       for (const dot of document.querySelectorAll(`#cluster-${cluster} .name .dot, [data-legend="${cluster}"] .dot`)) dot.style.setProperty("--colour", colour);
     }
     tools.undo.disabled = !state.undo;
+    fastcomus.recolourMap();
     showTraining(state.training);
   };
 
@@ -69,7 +73,12 @@ document.addEventListener("DOMContentLoaded", async () => {
           method: "POST", headers: { "Content-Type": "application/json" },
           body: JSON.stringify({ ...what, clusters: run.fingerprint }),
         });
-        const told = await answer.json();
+        const told = await read(answer);
+        if (told.outdated) {
+          tools.saved.textContent = "Not saved.";
+          news(OUTDATED, true);
+          return false;
+        }
         if (!answer.ok) throw new Error(told.error);
         news("", false);
         take(told);
@@ -77,7 +86,7 @@ document.addEventListener("DOMContentLoaded", async () => {
         return true;
       } catch (error) {
         tools.saved.textContent = "Not saved.";
-        news(error instanceof TypeError ? "The server does not answer; is fastcomus view still running?" : `Not saved: ${error.message}`, false);
+        news(error instanceof TypeError ? SILENT : `Not saved: ${error.message}`, false);
         return false;
       } finally {
         saving -= 1;
@@ -96,7 +105,12 @@ document.addEventListener("DOMContentLoaded", async () => {
   };
   fastcomus.live = {
     save,
-    findNearest: async (row) => (await ask(`api/nearest/${row}`)).json(),
+    findNearest: async (row) => {
+      const answer = await ask(`api/nearest/${row}`).catch(() => null);
+      if (answer?.ok) return answer.json();
+      news(answer ? (await read(answer)).error : SILENT, false);
+      return [row];
+    },
     get state() { return state; },
   };
   tools.undo.addEventListener("click", () => save({ do: "undo" }));
@@ -112,9 +126,15 @@ document.addEventListener("DOMContentLoaded", async () => {
   const look = async () => {
     if (document.hidden || saving) return;
     const answer = await ask("api/version").catch(() => null);
-    if (!answer?.ok) return;
-    const now = await answer.json();
+    const now = answer ? await read(answer) : { error: SILENT };
     if (saving) return;
+    if (now.error) {
+      isTroubled = true; // the run is gone, or the server
+      news(now.error, false);
+      return;
+    }
+    if (isTroubled) news("", false);
+    isTroubled = false;
     if (now.clusters !== state.clusters || now.version !== state.version) take(await (await ask("api/state")).json());
     else {
       state.training = now.training;

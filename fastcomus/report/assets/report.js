@@ -10,11 +10,25 @@ fastcomus.drawPlot = async function (element) {
   element.dataset.drawn = "starting";
   fastcomus.views[element.id] = await Bokeh.embed.embed_item(item, element);
   element.dataset.drawn = "done";
+  if (element.id === "map") fastcomus.recolourMap();
+};
+
+const findMapSource = () => Bokeh.documents.map((one) => one.get_model_by_name("objects")).find(Boolean);
+
+// The map as corrections and names now have it.
+fastcomus.recolourMap = function () {
+  const source = fastcomus.live && fastcomus.objects && findMapSource();
+  if (!source) return;
+  const rows = Array.from(source.data.row);
+  const cluster = rows.map((row) => fastcomus.objects.cluster[row]);
+  const colour = cluster.map((one) => fastcomus.run.colours[one] ?? "#9a9fa6");
+  source.data = { ...source.data, cluster, colour, label: rows.map(fastcomus.labelOfObject) };
 };
 
 fastcomus.openCluster = function (cluster) {
   const card = document.getElementById(`cluster-${cluster}`);
   document.querySelectorAll(".card.is-open").forEach((other) => other.classList.remove("is-open"));
+  if (!card) return;
   card.classList.add("is-open");
   card.scrollIntoView({ block: "start" });
   card.focus({ preventScroll: true });
@@ -22,9 +36,8 @@ fastcomus.openCluster = function (cluster) {
 
 // Pointing at a cluster in the list shows its points on the map.
 fastcomus.showOnMap = function (cluster) {
-  const document_ = Bokeh.documents.find((one) => one.get_model_by_name("objects"));
-  if (!document_) return;
-  const source = document_.get_model_by_name("objects");
+  const source = findMapSource();
+  if (!source) return;
   const points = [...source.data.cluster.keys()].filter((i) => source.data.cluster[i] === cluster);
   source.selected.indices = cluster === null ? [] : points;
 };

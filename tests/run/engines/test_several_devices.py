@@ -38,10 +38,10 @@ def one_thread() -> None:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes are forked from one that has imported everything, as those of CUDA may not be."""
-    if sys.platform == "linux":
+@pytest.fixture(params=["forked", pytest.param("spawned", marks=pytest.mark.slow)])
+def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are forked from one that has imported everything, as those of CUDA may not be; or they are new ones."""
+    if sys.platform == "linux" and request.param == "forked":
         fork_server.prepare()
         monkeypatch.setattr(multiprocessing, "get_context", lambda _: fork_server.CONTEXT)
 
@@ -71,7 +71,9 @@ def test_other_commands_take_one_device(command: list[str]) -> None:
         assert isinstance(told, InputError) and f"fastcomus {command[0]} runs on one device; got --device" in str(told)
 
 
-def test_predict_gives_the_bytes_of_one_process(finished_run: Path, many: Photographs, tmp_path: Path) -> None:
+def test_predict_gives_the_bytes_of_one_process(
+    processes: None, finished_run: Path, many: Photographs, tmp_path: Path
+) -> None:
     for name, device in (("one", "cpu"), ("two", "cpu,cpu")):
         Run(finished_run, device=device).predict(
             many.images, tmp_path / name, overlay=True, probabilities=True, predict_size=33
@@ -81,7 +83,7 @@ def test_predict_gives_the_bytes_of_one_process(finished_run: Path, many: Photog
 
 
 def test_embed_gives_the_bytes_of_one_process_though_one_of_two_is_killed(
-    forked: None, many: Photographs, tmp_path: Path
+    processes: None, many: Photographs, tmp_path: Path
 ) -> None:
     """One of the two is killed once there is a shard: both end with a sentence, and the rest is done next time."""
     run = Run(tmp_path / "run", preset="offline", settings=FAST, device="cpu,cpu")
@@ -107,7 +109,7 @@ def test_embed_gives_the_bytes_of_one_process_though_one_of_two_is_killed(
 
 
 def test_what_a_process_cannot_load_is_told_and_nothing_is_written(
-    forked: None, many: Photographs, tmp_path: Path
+    processes: None, many: Photographs, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / "run", preset="offline", settings=FAST, device="cpu,cpu")
     (tmp_path / "weights.safetensors").write_bytes(b"none")

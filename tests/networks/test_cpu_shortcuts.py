@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,27 +12,28 @@ from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn import functional
 
-from fastcomus.networks.bf16_on_cpu import use_bf16_shortcuts
+from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.precision import use_precision
 
 CPU = torch.device("cpu")
 
 
 def gradients(
-    convolution: nn.Module, image: torch.Tensor, weigh: torch.Tensor, fast: bool
+    convolution: nn.Module, image: torch.Tensor, weigh: torch.Tensor, fast: bool, precision: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The output, in bf16, and the gradients of its weighted sum by image and filters."""
+    """The output, and the gradients of its weighted sum by image and filters."""
     image = image.clone().requires_grad_()
     convolution.zero_grad()
-    with use_bf16_shortcuts(CPU, "bf16" if fast else "float32"), use_precision(CPU, "bf16"):
+    with use_cpu_shortcuts(CPU) if fast else nullcontext(), use_precision(CPU, precision):
         output = convolution(image)
     (output.float() * weigh[..., : output.shape[2], : output.shape[3]]).sum().backward()
     assert image.grad is not None
     return output.detach(), image.grad, next(convolution.parameters()).grad
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(
+    precision=st.sampled_from(["bf16", "float32"]),
     channels=st.integers(2, 9),
     size=st.tuples(st.integers(9, 20), st.integers(9, 20)),
     side=st.sampled_from([1, 3, 5]),
@@ -40,27 +43,33 @@ def gradients(
     seed=st.integers(0, 100),
 )
 def test_gradients_are_those_of_the_convolution(
-    channels: int, size: tuple[int, int], side: int, stride: int, dilation: int, has_border: bool, seed: int
+    precision: str,
+    channels: int,
+    size: tuple[int, int],
+    side: int,
+    stride: int,
+    dilation: int,
+    has_border: bool,
+    seed: int,
 ) -> None:
     torch.manual_seed(seed)
     border = dilation * (side - 1) // 2 if has_border else 0
     convolution = nn.Conv2d(channels, channels, side, stride, border, dilation, channels, bias=False)
     image, weigh = torch.randn(3, channels, *size), torch.randn(3, channels, *size)
-    output, of_image, of_filters = gradients(convolution, image, weigh, fast=True)
-    assert torch.equal(output, gradients(convolution, image, weigh, fast=False)[0])
-    exact = convolution.double()
-    expected = gradients_in_double(exact, image.bfloat16(), weigh.bfloat16())
+    output, of_image, of_filters = gradients(convolution, image, weigh, True, precision)
+    assert torch.equal(output, gradients(convolution, image, weigh, False, precision)[0])
+    kind, tolerance = (torch.bfloat16, 0.01) if precision == "bf16" else (torch.float32, 1e-5)
+    with torch.no_grad():
+        for filters in convolution.parameters():
+            filters.copy_(filters.to(kind))
+    expected = gradients_in_double(convolution.double(), image.to(kind), weigh.to(kind))
     for found, wanted in zip((of_image, of_filters), expected, strict=True):
-        assert (found - wanted).norm() <= 0.01 * wanted.norm()
+        assert (found - wanted).norm() <= tolerance * wanted.norm()
 
 
 def gradients_in_double(
     convolution: nn.Module, image: torch.Tensor, weigh: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of filters that bf16 can hold."""
-    with torch.no_grad():
-        for filters in convolution.parameters():
-            filters.copy_(filters.bfloat16())
     image = image.double().requires_grad_()
     convolution.zero_grad()
     output = convolution(image)
@@ -69,8 +78,9 @@ def gradients_in_double(
     return image.grad, next(convolution.parameters()).grad
 
 
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
 @pytest.mark.parametrize("kind", ["same", "plain", "biased", "grouped", "by hand"])
-def test_every_convolution_still_learns(kind: str) -> None:
+def test_every_convolution_still_learns(kind: str, precision: str) -> None:
     torch.manual_seed(0)
     made = {
         "same": lambda: Conv2dSame(6, 6, 3, stride=2, groups=6, bias=False),  # as timm's EfficientNets have
@@ -80,7 +90,7 @@ def test_every_convolution_still_learns(kind: str) -> None:
         "by hand": lambda: ByHand(),
     }[kind]()
     image, weigh = torch.randn(2, 6, 12, 12), torch.randn(2, 6, 12, 12)
-    fast, plain = (gradients(made, image, weigh, fast=fast) for fast in (True, False))
+    fast, plain = (gradients(made, image, weigh, fast, precision) for fast in (True, False))
     assert torch.equal(fast[0], plain[0])
     for found, wanted in zip(fast[1:], plain[1:], strict=True):
         assert (found - wanted).norm() <= 0.02 * wanted.norm()
@@ -102,7 +112,7 @@ def test_relu6_of_every_number(inplace: bool, most: float) -> None:
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)
     every = every[~every.isnan()].reshape(2, -1)
     wanted, given = functional.hardtanh(every, 0.0, most), every.clone()
-    with torch.inference_mode(), use_bf16_shortcuts(CPU, "bf16"):
+    with torch.inference_mode(), use_cpu_shortcuts(CPU):
         found = nn.Hardtanh(0.0, most, inplace)(given)
     assert torch.equal(found, wanted) and torch.equal(given, found if inplace else every)
 
@@ -111,6 +121,6 @@ def test_other_activations_are_torchs() -> None:
     numbers = torch.linspace(-9, 9, 100)
     for activation in (nn.ReLU6(), nn.Hardtanh(-2, 3), nn.ReLU(), nn.SiLU()):
         for values in (numbers, numbers.bfloat16()):
-            with use_bf16_shortcuts(CPU, "bf16"), torch.no_grad():
+            with use_cpu_shortcuts(CPU), torch.no_grad():
                 found = activation(values)
             assert torch.equal(found, activation(values))
