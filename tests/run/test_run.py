@@ -187,7 +187,7 @@ def test_more_images_for_later_iterations(run_copy: Path, tmp_path: Path) -> Non
 def test_other_settings_of_labelling_keep_the_network(run_copy: Path, tmp_path: Path) -> None:
     network, curve = (run_copy / f"iteration-1/{name}" for name in ("segmenter.safetensors", "training.csv"))
     trained, masks = (network.stat().st_mtime_ns, network.read_bytes(), curve.read_bytes()), tree_bytes(run_copy)
-    Run(run_copy).train(iterations=1, predict_size=129)
+    Run(run_copy).train(iterations=1, predict_size=97)
     assert tree_bytes(run_copy / "iteration-1/masks") != {
         name.removeprefix("iteration-1/masks/"): content
         for name, content in masks.items()
@@ -231,7 +231,7 @@ def test_training_interrupted_within_an_epoch_ends_with_the_same_bytes(
     for iteration in (1, 2):
         shutil.rmtree(run_copy / f"iteration-{iteration}")
     whole = Path(shutil.copytree(run_copy, tmp_path / "whole"))
-    settings = {"iterations": 1, "batch_size": 4, "weight_average": 0.5}
+    settings = {"iterations": 1, "batch_size": 6, "weight_average": 0.5}
     Run(whole, device="cpu").train(**settings)
     steps, plain = 0, SelfTraining._step
 
