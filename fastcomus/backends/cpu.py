@@ -140,9 +140,9 @@ class CpuBackend:
         """See `Backend.find_components`."""
         return _find_components(fetch_graph(affinity))
 
-    def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def find_nearest(self, queries: np.ndarray, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Backend.find_nearest`."""
-        return search_nearest_rows(queries, rows, count)
+        return search_nearest_rows(queries, fetch(rows), count)
 
     def find_eigenvectors(self, affinity: Graph, n_components: int, seed: int) -> tuple[np.ndarray, Rows]:
         """See `Backend.find_eigenvectors`."""

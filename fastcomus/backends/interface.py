@@ -181,12 +181,12 @@ class Backend(Protocol):
     def find_components(self, affinity: Graph) -> Rows:
         """Find the connected components of a symmetric graph (N, N); gives the number of each node's, (N,), from 0."""
 
-    def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def find_nearest(self, queries: np.ndarray, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the nearest rows of each query in Euclidean distance, by exact search.
 
         Args:
             queries: (M, D) float32.
-            rows: (N, D) float32.
+            rows: (N, D) float32, which need not be moved again where `put` gave them.
             count: Rows to find for each query, at most N.
 
         Returns:

@@ -33,9 +33,9 @@ from fastcomus.backends.torch_eigenvectors import count_bytes, find_eigenvectors
 from fastcomus.backends.torch_kmeans import run_kmeans_on
 from fastcomus.backends.torch_neighbors import (
     ProductSearch,
-    centre_rows,
     find_neighbors_by_products,
     has_room,
+    measure_centring,
     put_own_first,
 )
 from fastcomus.backends.torch_objects import assemble_masks_by_torch, find_objects_by_torch
@@ -87,7 +87,11 @@ class TorchBackend(CpuBackend):
 
     def find_neighbors(self, embeddings: Rows, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         """See `Backend.find_neighbors`: all pairs, by products."""
-        rows = CentredRows(embeddings) if isinstance(embeddings, np.ndarray) else centre_rows(embeddings)
+        if isinstance(embeddings, np.ndarray):
+            rows: CentredRows | torch.Tensor = CentredRows(embeddings)
+        else:
+            scale, shift = measure_centring(embeddings)
+            rows = embeddings.mul(scale).sub_(shift)
         found, reached = find_neighbors_by_products(rows, n_neighbors, recall, seed, self._devices)
         indices = to_kind_of(embeddings, put_own_first(found))
         return Neighbors(indices, reached, np.arange(len(embeddings)))
@@ -107,8 +111,13 @@ class TorchBackend(CpuBackend):
         part = find_components_on(placed)
         return part if placed is affinity else fetch(part)
 
-    def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def find_nearest(self, queries: np.ndarray, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Backend.find_nearest`."""
+        if isinstance(rows, torch.Tensor):
+            scale, shift = measure_centring(rows)
+            there = put_rows(queries, self.device).mul(scale).sub_(shift)
+            squared, found = ProductSearch(rows.mul(scale).sub_(shift), count, self._devices).find(there, torch.float32)
+            return fetch(found), fetch(squared.sqrt() / scale)
         centred = CentredRows(rows)
         search = ProductSearch(centred, count, self._devices)
         squared, found = search.find(torch.from_numpy(centred.transform(queries)), torch.float32)

@@ -88,12 +88,16 @@ def has_room(rows: int, dimension: int, free_bytes: int) -> bool:
     return rows * (10 * dimension + 4) <= _SHARE_OF_ROWS * free_bytes
 
 
-def centre_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Centre and scale rows (N, D) float32 on their device, as `CentredRows` does it."""
+def measure_centring(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find what centres and scales rows (N, D) float32 on their device, as `CentredRows` does it.
+
+    Returns:
+        The factor, and (D,) float32 that is subtracted after scaling.
+    """
     mean = rows.mean(0, dtype=torch.float64)
     largest = torch.maximum((rows.amax(0) - mean).abs().max(), (rows.amin(0) - mean).abs().max())
     scale = torch.exp2((-torch.frexp(largest).exponent).clamp(max=126).double())  # a power of two
-    return rows.mul(scale.float()).sub_((mean * scale).float())
+    return scale.float(), (mean * scale).float()
 
 
 class ProductSearch:

@@ -49,6 +49,9 @@ def test_neighbours_of_all_pairs_are_those_of_faiss(
     search = ProductSearch(rows, 9, [DEVICE] * devices)
     near, found = (one.numpy() for one in search.find(torch.arange(1000), torch.float32))
     assert (found == expected).mean() > 0.999 and np.allclose(near, distances, rtol=1e-3, atol=1e-5)
+    placed = ProductSearch(torch.from_numpy(rows[:]).to(DEVICE), 9, [DEVICE] * devices)
+    there = placed.find(torch.arange(1000, device=DEVICE), torch.float32)[1]
+    assert there.device == DEVICE and (there.cpu().numpy() == found).all()
     near, found = (one.numpy() for one in search.find(torch.from_numpy(rows[:]), torch.bfloat16))
     assert (np.sort(found) == np.sort(expected)).mean() > 0.99 and np.allclose(near[:, 0], 0)
     assert (np.diff(near) >= 0).all()

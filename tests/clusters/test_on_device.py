@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import planted
 import pytest
+import torch
 from other_device import OTHER, simulate_device
 from sklearn.metrics import adjusted_rand_score
 
 from fastcomus import Run, cluster
 from fastcomus.backends import torch_eigenvectors
 from fastcomus.backends.torch_backend import TorchBackend
+from fastcomus.clusters import near_rows
 from fastcomus.clusters.cluster import cluster_embeddings
 from fastcomus.config import ClusterConfig
 
@@ -72,3 +75,19 @@ def test_what_does_not_fit_on_the_device_stays_on_the_host(rows: np.ndarray, mon
         found = cluster_embeddings(rows, config, 0, TorchBackend(OTHER)).clusters
     expected = cluster(rows, K, device="cpu", n_neighbors=15)
     assert adjusted_rand_score(found.labels, expected.labels) > 0.98
+
+
+def test_rows_that_others_are_compared_with_go_up_once(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks, by all pairs, without FAISS, however many these are."""
+    monkeypatch.setattr(near_rows, "_ALL_PAIRS", 1)
+    known, new = rows[:1500], rows[1500:]
+    expected, lengths = TorchBackend(torch.device("cpu")).find_nearest(new, known, 5)
+    monkeypatch.setattr(near_rows, "import_faiss", None)
+    backend = TorchBackend(OTHER)
+    with simulate_device() as moved:
+        near = near_rows.divide_rows(known, new[:50], len(new), 5, 0.95, 0, backend)
+        parts = [near.search(new[start : start + 200], 5, backend, 1) for start in range(0, len(new), 200)]
+    assert moved.up.count((1500, 12)) == 1
+    assert (np.concatenate([one for one, _ in parts]) == expected).all()
+    assert np.allclose(np.concatenate([one for _, one in parts]), lengths, rtol=1e-4)
+    assert "placed" not in pickle.loads(pickle.dumps(near)).__dict__
