@@ -55,6 +55,13 @@ def explain_error(error: BaseException) -> Sentence | None:
         return Sentence(str(error), 2)
     if isinstance(error, OSError) and error.filename is not None:
         return Sentence(f"{error.filename} cannot be used ({error.strerror}); see to it and run again.", 2)
+    if isinstance(error, RuntimeError) and str(error).startswith("operator torchvision::"):
+        return Sentence(
+            "torch and torchvision are of different builds (one for the CPU, one for CUDA); install both at once from "
+            "one index: pip install --force-reinstall torch torchvision --index-url "
+            "https://download.pytorch.org/whl/cpu, or without --index-url for CUDA.",
+            2,
+        )
     return None
 
 

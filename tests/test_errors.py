@@ -94,6 +94,7 @@ def test_the_first_line_of_an_error() -> None:
     [
         (InputError("no such folder."), "no such folder."),
         (PermissionError(13, "Permission denied", "a.jpg"), "a.jpg cannot be used (Permission denied); see to it and "),
+        (RuntimeError("operator torchvision::nms does not exist"), "torch and torchvision are of different builds"),
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence(error: Exception, text: str) -> None:

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from bench import harness
 from bench.gpu.place import Place
 from bench.gpu.steps import Part
+from fastcomus.backends.placed import fetch
 from fastcomus.backends.torch_kmeans import run_kmeans_on
 from fastcomus.clusters.cluster import cluster_embeddings
 from fastcomus.config import ClusterConfig
@@ -68,7 +69,7 @@ def measure_clustering(place: Place, count: int, k: int) -> dict[str, Any]:
         "on the host beside them, s": round(measured["median_s"] - sum(by_operation.values()), 4),
         "all pairs at the ceiling, s": round(place.bound(bfloat16=operations), 4),
         "rows to the device at the ceiling, s": round(place.bound(sent=4.0 * rows.size), 4),
-        "recall": measure_recall(place, rows, neighbors.indices),
+        "recall": measure_recall(place, rows, fetch(neighbors.indices)),
         "recall told": neighbors.recall,
         "residual": made.maps.residual,
         "ari": adjusted_rand_score(classes, made.clusters.labels),
@@ -98,10 +99,11 @@ def measure_kmeans(place: Place, count: int, k: int) -> dict[str, Any]:
 
     rows, _ = place.plant_rows(count, k, k, 0.8)
     runs = place.choose(10, 2)
-    found = {"torch": place.measure(lambda: run_kmeans_on(rows, k, runs, 0, None, place.device), repeats=1)}
+    placed = torch.from_numpy(rows).to(place.device)
+    found = {"torch": place.measure(lambda: run_kmeans_on(placed, k, runs, 0, None), repeats=1)}
     if place.device.type == "cuda" and is_installed("cuml"):
         backend = GpuBackend(place.device)
-        found["cuML"] = place.measure(lambda: backend._run_cuml_kmeans(rows, k, runs, 0, None), repeats=1)
+        found["cuML"] = place.measure(lambda: backend._run_cuml_kmeans(placed, k, runs, 0, None), repeats=1)
     return found
 
 

@@ -6,12 +6,13 @@ matrix than as many single products. (Block Lanczos: Golub and Underwood 1977; t
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
+
+from fastcomus.backends.placed import build_csr_tensor
 
 _BLOCK = 16  # vectors in a product
 _LEAST_SPARE = 96  # columns beyond 2 k; a basis of 60 columns for k = 20 stagnated
@@ -26,32 +27,30 @@ _COLUMNS_AT_ONCE = 4_096
 class Eigenpairs:
     """The k largest eigenpairs of a matrix.
 
-    `values`: (k,) float64, descending. `vectors`: (n, k) float32, orthonormal. `residual`: the largest |A v - mu v|,
-    estimated. `restarts`: How often the basis was compressed.
+    `values`: (k,) float64, descending. `vectors`: (n, k) float32, orthonormal, on the device. `residual`: the largest
+    |A v - mu v|, estimated. `restarts`: How often the basis was compressed.
     """
 
     values: np.ndarray
-    vectors: np.ndarray
+    vectors: torch.Tensor
     residual: float
     restarts: int
 
 
 def find_largest_eigenpairs(
-    matrix: csr_array, count: int, seed: int, device: torch.device, tolerance: float = 1e-4, max_restarts: int = 30
+    operator: torch.Tensor, count: int, seed: int, tolerance: float = 1e-4, max_restarts: int = 30
 ) -> Eigenpairs:
-    """Find the `count` largest eigenpairs of a symmetric matrix in float32; they are returned on the host.
+    """Find the `count` largest eigenpairs of a symmetric matrix, on its device.
 
     Args:
-        matrix: (n, n) symmetric, with n at least `count_basis_columns(count)` + 16.
+        operator: (n, n) float32 sparse CSR tensor, symmetric, with n at least `count_basis_columns(count)` + 16.
         count: Number of eigenpairs.
         seed: Seed of the random first block.
-        device: Where the products are computed.
         tolerance: Stop when every residual |A v - mu v| is below it.
         max_restarts: Stop after so many restarts in any case; the caller checks `residual`.
     """
-    n, columns = matrix.shape[0], count_basis_columns(count)
+    n, columns, device = operator.shape[0], count_basis_columns(count), operator.device
     assert n >= columns + _BLOCK, (n, columns)
-    operator = build_sparse_tensor(matrix, device, torch.float32)
     basis = torch.empty((columns + _BLOCK, n), device=device)  # a vector a row: contiguous
     projected = torch.zeros((columns + _BLOCK, columns + _BLOCK), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
@@ -68,7 +67,7 @@ def find_largest_eigenpairs(
             residual = float(residuals[:count].max())
             if residual < tolerance or (is_full and restarts == max_restarts):
                 _rotate(basis[:size], rotation[:, :count])
-                return Eigenpairs(values[:count].numpy(), basis[:count].T.cpu().numpy(), residual, restarts)
+                return Eigenpairs(values[:count].numpy(), basis[:count].T, residual, restarts)
             is_close = residual < _CLOSE * tolerance
         if is_full:
             kept = min(count + int((size - count) * _KEPT_SHARE), size - 2 * _BLOCK)
@@ -148,14 +147,6 @@ def _rotate(basis: torch.Tensor, rotation: torch.Tensor) -> None:
 
 
 def build_sparse_tensor(matrix: csr_array, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Convert a sparse matrix (n, m) to a sparse CSR tensor (n, m) with values of `dtype` on `device`."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr),
-            torch.from_numpy(matrix.indices),
-            torch.from_numpy(matrix.data).to(dtype),
-            size=matrix.shape,
-            device=device,
-            check_invariants=False,
-        )
+    """Convert a sparse matrix (n, n) to a sparse CSR tensor with values of `dtype` on `device`."""
+    starts, columns, values = (torch.from_numpy(one) for one in (matrix.indptr, matrix.indices, matrix.data))
+    return build_csr_tensor(starts.to(device), columns.to(device), values.to(dtype).to(device))

@@ -7,7 +7,7 @@ import os
 import torch
 
 from fastcomus.backends.interface import Backend
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 
 
 def select(device: str, is_deterministic: bool = False) -> Backend:
@@ -52,10 +52,21 @@ def resolve_device(device: str) -> torch.device:
         raise InputError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}.")
     if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
         raise InputError(
-            f"--device {device} was asked for and this machine has {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu or --device auto."
+            f"--device {device} was asked for and this machine has {torch.cuda.device_count()} CUDA devices"
+            f"{_explain_absence()}; use --device cpu or --device auto."
         )
     return chosen
+
+
+def _explain_absence() -> str:
+    """Say in brackets why torch sees no CUDA device: a torch for CPUs, no driver, or one that is too old."""
+    if torch.cuda.is_available():
+        return ""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return f" ({get_first_line(error).split('. ')[0].rstrip('.')})"
+    return ""
 
 
 def _check_capability(device: torch.device) -> None:

@@ -13,10 +13,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
-from fastcomus.backends.block_krylov import count_basis_columns, find_largest_eigenpairs
+from fastcomus.backends.block_krylov import build_sparse_tensor, count_basis_columns, find_largest_eigenpairs
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.joined_neighbors import join_neighbors
 from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, search_nearest_rows, search_neighbors
+from fastcomus.backends.placed import Graph, Rows, fetch, fetch_graph
 from fastcomus.images.reading import read_image
 from fastcomus.images.roots import ImagePlace
 
@@ -27,6 +28,7 @@ _DENSE_ROWS_PER_COMPONENT = 4
 SMALL_GRAPH_ROWS = 5_000
 _ROWS_AT_ONCE = 65_536  # of a graph
 _LABELS = 256  # that a uint8 can hold
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -117,26 +119,34 @@ class CpuBackend:
         ]
         return torch.cat(crops).contiguous() if crops else torch.empty((0, 3, size, size), dtype=torch.uint8)
 
-    def find_neighbors(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+    def put(self, rows: np.ndarray) -> Rows:
+        """See `Backend.put`."""
+        return rows
+
+    def put_graph(self, graph: Graph) -> Graph:
+        """See `Backend.put_graph`."""
+        return graph
+
+    def find_neighbors(self, embeddings: Rows, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         """See `Backend.find_neighbors`."""
-        return search_neighbors(embeddings, n_neighbors, recall, seed, torch.get_num_threads(), self.all_pairs_rows)
+        rows = fetch(embeddings)
+        return search_neighbors(rows, n_neighbors, recall, seed, torch.get_num_threads(), self.all_pairs_rows)
 
-    def join_neighbors(self, indices: np.ndarray) -> csr_array:
+    def join_neighbors(self, indices: Rows) -> Graph:
         """See `Backend.join_neighbors`."""
-        return join_neighbors(indices)
+        return join_neighbors(fetch(indices))
 
-    def find_components(self, affinity: csr_array) -> np.ndarray:
+    def find_components(self, affinity: Graph) -> Rows:
         """See `Backend.find_components`."""
-        # In a symmetric graph the strong parts are the parts, and are found without transposing it.
-        part: np.ndarray = connected_components(affinity, connection="strong")[1]
-        return part
+        return _find_components(fetch_graph(affinity))
 
-    def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def find_nearest(self, queries: np.ndarray, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Backend.find_nearest`."""
-        return search_nearest_rows(queries, rows, count)
+        return search_nearest_rows(queries, fetch(rows), count)
 
-    def find_eigenvectors(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def find_eigenvectors(self, affinity: Graph, n_components: int, seed: int) -> tuple[np.ndarray, Rows]:
         """See `Backend.find_eigenvectors`."""
+        affinity = fetch_graph(affinity)
         scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
         # Small problems in float64; in large ones the solver works in float32 anyway.
         kind = np.float64 if affinity.shape[0] <= SMALL_GRAPH_ROWS else np.float32
@@ -148,11 +158,9 @@ class CpuBackend:
             matrix.data[links] *= scale[matrix.indices[links]] * own
         # Part by part, the largest first: each has an eigenvalue 1, and Lanczos overlooks copies of an eigenvalue.
         # As many parts as vectors are enough: each has that eigenvalue.
-        parts = _split_components(self.find_components(matrix))[:n_components]
+        parts = _split_components(_find_components(matrix))[:n_components]
         found = [
-            self._find_eigenpairs(
-                matrix if len(rows) == len(scale) else matrix[rows][:, rows], scale[rows], n_components, seed
-            )
+            solve_connected_graph(matrix if len(rows) == len(scale) else matrix[rows][:, rows], n_components, seed)
             for rows in parts
         ]
         values = np.concatenate([part_values for part_values, _ in found])
@@ -166,20 +174,12 @@ class CpuBackend:
             vectors[parts[owner], target] = found[owner][1][:, column]
         return values[order].astype(np.float64), _fix_signs(vectors)
 
-    def _find_eigenpairs(
-        self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Find up to `count` eigenpairs of a connected part of D^-1/2 W D^-1/2; `scale`: D^-1/2 of its rows."""
-        return _solve_connected_graph(matrix, count, seed, self.device)
-
-    def run_kmeans(
-        self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def run_kmeans(self, rows: Rows, k: int, n_init: int, seed: int, start: Rows | None = None) -> tuple[Rows, Rows]:
         """See `Backend.run_kmeans`."""
         from sklearn.cluster import KMeans
 
-        settings = {"n_init": n_init} if start is None else {"n_init": 1, "init": start}
-        found = KMeans(k, random_state=seed, **settings).fit(rows)
+        settings = {"n_init": n_init} if start is None else {"n_init": 1, "init": fetch(start)}
+        found = KMeans(k, random_state=seed, **settings).fit(fetch(rows))
         return found.labels_.astype(np.int32), found.cluster_centers_.astype(np.float32)
 
     def assemble_masks(self, images: Sequence[LabelledMasks]) -> list[np.ndarray]:
@@ -232,6 +232,12 @@ def _find_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def _find_components(affinity: csr_array) -> np.ndarray:
+    # In a symmetric graph the strong parts are the parts, and are found without transposing it.
+    part: np.ndarray = connected_components(affinity, connection="strong")[1]
+    return part
+
+
 def _split_components(part: np.ndarray) -> list[np.ndarray]:
     """Split the rows of a graph by their components, the largest first."""
     sizes = np.bincount(part)
@@ -239,10 +245,17 @@ def _split_components(part: np.ndarray) -> list[np.ndarray]:
     return [rows[i] for i in np.argsort(-sizes, kind="stable")]
 
 
-def _solve_connected_graph(
-    matrix: csr_array, count: int, seed: int, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find up to `count` eigenvalues of D^-1/2 W D^-1/2 of a connected graph, descending from 1, and their vectors."""
+def solve_connected_graph(matrix: csr_array, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the largest eigenpairs of a connected graph's D^-1/2 W D^-1/2 on the CPU.
+
+    Args:
+        matrix: D^-1/2 W D^-1/2, (n, n) float64; float32 for large graphs.
+        count: Number of eigenpairs, of which there are no more than n.
+        seed: Seed of the random start.
+
+    Returns:
+        Eigenvalues, descending from 1, and unit eigenvectors in the columns.
+    """
     n = matrix.shape[0]
     if n <= max(_DENSE_ROWS_PER_COMPONENT * count, 64):
         values, vectors = np.linalg.eigh(matrix.toarray())
@@ -253,25 +266,18 @@ def _solve_connected_graph(
         ncv = min(n - 1, count_basis_columns(count))
         values, vectors = eigsh(matrix, k=count, which="LA", v0=start, ncv=ncv, tol=1e-8)
     else:
-        pairs = find_largest_eigenpairs(matrix, count, seed, device)
-        values, vectors = pairs.values, pairs.vectors
-    return sort_eigenpairs(values, vectors)
+        pairs = find_largest_eigenpairs(build_sparse_tensor(matrix, _HOST, torch.float32), count, seed)
+        values, vectors = pairs.values, pairs.vectors.numpy()
+    values, order = sort_eigenpairs(values)
+    return values, vectors[:, order]
 
 
-def sort_eigenpairs(values: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort the eigenvalues of a connected graph in descending order, the first of which is set to 1; and the vectors.
-
-    Args:
-        values: (c,).
-        vectors: (n, c).
-
-    Returns:
-        The same, sorted.
-    """
+def sort_eigenpairs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort eigenvalues (c,) of a connected graph, descending, and set the first to 1; give them and their order."""
     order = np.argsort(-values, kind="stable")
     values = values[order]
     values[0] = 1  # up to rounding, which must not decide between parts
-    return values, vectors[:, order]
+    return values, order
 
 
 def _fix_signs(vectors: np.ndarray) -> np.ndarray:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
-
-from fastcomus.backends.block_krylov import build_sparse_tensor
 
 TOLERANCE = 3e-4  # of residuals; the stage refuses 1e-3
 _LANCZOS_STEPS = 60
@@ -16,11 +13,12 @@ class EigenpairError(ArithmeticError):
     """The eigenpairs found are not those asked for; the text says why."""
 
 
-def refine_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Extract the eigenpairs of `matrix` from the span of `vectors`, on the vectors' device.
+def refine_eigenpairs(operator: torch.Tensor, vectors: torch.Tensor, seed: int) -> tuple[np.ndarray, torch.Tensor]:
+    """Extract the eigenpairs of a matrix from the span of `vectors`, on their device.
 
     Args:
-        matrix: (n, n), the symmetric D^-1/2 W D^-1/2 of a connected graph, whose largest eigenvalue is 1.
+        operator: (n, n) float64 sparse CSR tensor: the symmetric D^-1/2 W D^-1/2 of a connected graph, whose largest
+            eigenvalue is 1.
         vectors: (n, c), candidates for the eigenvectors of the c largest eigenvalues.
         seed: Seed of the random start of the Lanczos check.
 
@@ -31,7 +29,6 @@ def refine_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> tu
         EigenpairError: The vectors are not finite, are linearly dependent, have a residual |M v - mu v| above 3e-4,
             lack the eigenvalue 1, or leave out a larger eigenvalue.
     """
-    operator = build_sparse_tensor(matrix, vectors.device, torch.float64)
     if not torch.isfinite(vectors).all():
         raise EigenpairError("vectors that are not finite")
     span, triangle = torch.linalg.qr(vectors.double() / vectors.double().norm(dim=0).clamp(min=1e-300))
@@ -49,7 +46,7 @@ def refine_eigenpairs(matrix: csr_array, vectors: torch.Tensor, seed: int) -> tu
     left_out = _estimate_largest_outside(operator, found, seed)
     if left_out > float(values[-1]) + TOLERANCE:
         raise EigenpairError(f"an eigenvalue near {left_out:.4f} left out, above the last one, {float(values[-1]):.4f}")
-    return values.cpu().numpy(), found.float().cpu().numpy()
+    return values.cpu().numpy(), found.float()
 
 
 def _estimate_largest_outside(operator: torch.Tensor, found: torch.Tensor, seed: int) -> float:

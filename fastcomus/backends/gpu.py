@@ -11,24 +11,24 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 
 from fastcomus.backends import gpu_images, ragged_batches
-from fastcomus.backends.block_krylov import find_largest_eigenpairs
 from fastcomus.backends.centred_rows import CentredRows
-from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, sort_eigenpairs
+from fastcomus.backends.cpu import sort_eigenpairs
 from fastcomus.backends.eigenpair_check import TOLERANCE, EigenpairError, refine_eigenpairs
 from fastcomus.backends.gpu_neighbors import make_current, search_by_cagra, search_inverted_lists
 from fastcomus.backends.gpu_objects import find_objects
 from fastcomus.backends.interface import FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
+from fastcomus.backends.placed import DeviceGraph, Rows, fetch, fetch_graph, put_rows, to_kind_of
 from fastcomus.backends.torch_backend import TorchBackend
+from fastcomus.backends.torch_eigenvectors import solve_component
 from fastcomus.backends.torch_neighbors import put_own_first
 from fastcomus.errors import InputError, get_first_line, is_out_of_memory
 
@@ -65,35 +65,37 @@ class GpuBackend(TorchBackend):
         found = self._try("cupy", "class maps", lambda: self._assemble_masks(images))
         return super().assemble_masks(images) if found is None else found
 
-    def find_neighbors(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+    def put(self, rows: np.ndarray) -> Rows:
+        """See `Backend.put`; other libraries' indexes are filled with blocks of the host's rows."""
+        is_many = len(rows) > self.all_pairs_rows and (self._has("cuvs") or self._has("faiss"))
+        return rows if is_many else super().put(rows)
+
+    def find_neighbors(self, embeddings: Rows, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         """See `Backend.find_neighbors`."""
-        if recall < 1 and len(embeddings) > self.all_pairs_rows:
+        if recall < 1 and len(embeddings) > self.all_pairs_rows and isinstance(embeddings, np.ndarray):
             rows = CentredRows(embeddings)
             for library, search in (("cuvs", search_by_cagra), ("faiss", search_inverted_lists)):
                 call = partial(search, rows, n_neighbors, recall, seed, self.device)
                 if (found := self._try(library, f"neighbours by {library}", call)) is not None:
-                    return Neighbors(put_own_first(found[0]), found[1], np.arange(len(rows)))
+                    indices = put_own_first(torch.from_numpy(found[0])).numpy()
+                    return Neighbors(indices, found[1], np.arange(len(rows)))
         return super().find_neighbors(embeddings, n_neighbors, recall, seed)
 
-    def run_kmeans(
-        self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def run_kmeans(self, rows: Rows, k: int, n_init: int, seed: int, start: Rows | None = None) -> tuple[Rows, Rows]:
         """See `Backend.run_kmeans`."""
         found = self._try("cuml", "k-means", lambda: self._run_cuml_kmeans(rows, k, n_init, seed, start))
         return super().run_kmeans(rows, k, n_init, seed, start) if found is None else found
 
     def _find_eigenpairs(
-        self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, matrix: DeviceGraph, scale: torch.Tensor, count: int, seed: int
+    ) -> tuple[np.ndarray, torch.Tensor]:
         """Use the block solver, and cuML's where that does not converge: cuML's may end the process on some graphs."""
-        if matrix.shape[0] <= SMALL_GRAPH_ROWS:
-            return super()._find_eigenpairs(matrix, scale, count, seed)
-        pairs = find_largest_eigenpairs(matrix, count, seed, self.device)
-        if pairs.residual > TOLERANCE:
+        values, vectors, residual = solve_component(matrix, scale, count, seed)
+        if residual > TOLERANCE:
             found = self._try("cuml", "eigenvectors", lambda: self._find_cuml_eigenpairs(matrix, scale, count, seed))
             if found is not None:
                 return found
-        return sort_eigenpairs(pairs.values, pairs.vectors)
+        return values, vectors
 
     def _try(self, library: str, operation: str, call: Callable[[], Result]) -> Result | None:
         """Let a library do an operation; None where it is not installed, failed before, or fails now."""
@@ -136,14 +138,14 @@ class GpuBackend(TorchBackend):
         return [one.numpy() for one in class_maps.to_host().split()]
 
     def _find_cuml_eigenpairs(
-        self, matrix: csr_array, scale: np.ndarray, count: int, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, matrix: DeviceGraph, scale: torch.Tensor, count: int, seed: int
+    ) -> tuple[np.ndarray, torch.Tensor]:
         from cuml.manifold import spectral_embedding
 
-        if matrix.indices.dtype != np.int32:
+        if matrix.columns.dtype != torch.int32:
             raise ArithmeticError("it reads places as 32 bits, too few for so many links")
-        affinity = matrix.astype(np.float32)
-        affinity.data /= (scale[matrix.indices] * np.repeat(scale, np.diff(matrix.indptr))).astype(np.float32)
+        weights = matrix.values / (scale[matrix.columns] * scale[matrix.list_rows()])
+        affinity = fetch_graph(replace(matrix, values=weights.float()))
         with make_current(self.device):
             embedding = spectral_embedding(
                 affinity.tocoo(),
@@ -154,29 +156,29 @@ class GpuBackend(TorchBackend):
                 drop_first=False,
             )
             rows = torch.utils.dlpack.from_dlpack(embedding).to(self.device)
-        factors = torch.from_numpy(scale).to(rows)[:, None]
+        operator, factors = matrix.build_operator(torch.float64), scale.to(rows)[:, None]
         try:  # scikit-learn's are eigenvectors times D^-1/2; whether cuML's are, the check tells
-            values, vectors = refine_eigenpairs(matrix, rows / factors, seed)
+            values, vectors = refine_eigenpairs(operator, rows / factors, seed)
         except EigenpairError:
-            values, vectors = refine_eigenpairs(matrix, rows, seed)
-        return sort_eigenpairs(values, vectors)
+            values, vectors = refine_eigenpairs(operator, rows, seed)
+        values, order = sort_eigenpairs(values)
+        return values, vectors[:, torch.from_numpy(order).to(vectors.device)]
 
-    def _run_cuml_kmeans(
-        self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _run_cuml_kmeans(self, rows: Rows, k: int, n_init: int, seed: int, start: Rows | None) -> tuple[Rows, Rows]:
         from cuml.cluster import KMeans
 
         with make_current(self.device):
             found = KMeans(
                 n_clusters=k,
                 n_init=n_init if start is None else 1,
-                init="k-means++" if start is None else np.ascontiguousarray(start, np.float32),
+                init="k-means++" if start is None else np.ascontiguousarray(fetch(start), np.float32),
                 random_state=seed,
                 output_type="numpy",
-            ).fit(np.ascontiguousarray(rows, np.float32))
+            ).fit(rows.float().contiguous() if isinstance(rows, torch.Tensor) else rows.astype(np.float32, order="C"))
         labels, centres = np.asarray(found.labels_), np.asarray(found.cluster_centers_, np.float32)
         _check_clusters(labels, centres, len(rows), k)
-        return labels.astype(np.int32), centres
+        made = put_rows(labels.astype(np.int32), self.device), put_rows(centres, self.device)
+        return to_kind_of(rows, made[0]), to_kind_of(rows, made[1])
 
 
 def is_installed(library: str) -> bool:

@@ -107,7 +107,7 @@ def measure_search_recall(rows: CentredRows, sample: np.ndarray, found: np.ndarr
     Returns:
         The share, in [0, 1].
     """
-    others = put_own_first(found, sample)[:, 1:]
+    others = put_own_first(torch.from_numpy(found), torch.from_numpy(sample)).numpy()[:, 1:]
     others = np.where(others == sample[:, None], -1, others)  # the row itself in a place left empty is no neighbour
     return measure_recall(rows, sample, others, farthest, others.shape[1])
 
@@ -122,4 +122,5 @@ def _find_sample_exactly(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw rows, ascending, and find the squared distance of each to its true last neighbour."""
     sample = np.sort(np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
-    return sample, ProductSearch(rows, count, (device,)).find(sample, torch.float32)[0][:, -1]
+    search = ProductSearch(rows, count, (device,))
+    return sample, search.find(torch.from_numpy(sample), torch.float32)[0][:, -1].numpy()

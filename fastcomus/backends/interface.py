@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 
+from fastcomus.backends.placed import Graph, Rows
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.roots import ImagePlace
 
@@ -53,7 +53,7 @@ class Neighbors:
     measured on a sample. `order`: (N,) int64, an order where near rows stand together, if the search found one.
     """
 
-    indices: np.ndarray
+    indices: Rows
     recall: float
     order: np.ndarray
 
@@ -93,7 +93,8 @@ class BatchDecoder(Protocol):
 class Backend(Protocol):
     """The interface of a backend. Networks run on `device`.
 
-    NumPy arrays in arguments and results are in host memory; tensors are there or on `device`.
+    NumPy arrays in arguments and results are in host memory; tensors are there or on `device`. `Rows` and `Graph` are
+    answered where they are given (`backends/placed.py`): what `put` gave stays on the device until it is fetched.
     """
 
     @property
@@ -146,7 +147,13 @@ class Backend(Protocol):
             crop_size: Side of a crop in pixels, to which an object's box is resized with antialiasing.
         """
 
-    def find_neighbors(self, embeddings: np.ndarray, n_neighbors: int, recall: float, seed: int) -> Neighbors:
+    def put(self, rows: np.ndarray) -> Rows:
+        """Copy rows (N, ...) to the device, or leave them on the host where that serves the operations better."""
+
+    def put_graph(self, graph: Graph) -> Graph:
+        """Do the same with a graph; one that is there stays as it is."""
+
+    def find_neighbors(self, embeddings: Rows, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         """Find the nearest rows of every row in Euclidean distance; exactly for few rows or a recall of 1.
 
         Args:
@@ -159,7 +166,7 @@ class Backend(Protocol):
             The neighbours and their measured recall, which may fall short of the one asked for.
         """
 
-    def join_neighbors(self, indices: np.ndarray) -> csr_array:
+    def join_neighbors(self, indices: Rows) -> Graph:
         """Make the symmetric graph W = (A + A^T) / 2, where A has a 1 from every row to its neighbours.
 
         Args:
@@ -167,25 +174,26 @@ class Backend(Protocol):
                 save memory they may be changed.
 
         Returns:
-            (N, N) float32 with entries 0.5 and 1, columns ascending; positions in 32 bits while they fit.
+            (N, N) float32 with entries 0.5 and 1, columns ascending; positions in 32 bits while they fit. On the host,
+            too, where the device's memory is too short for it.
         """
 
-    def find_components(self, affinity: csr_array) -> np.ndarray:
+    def find_components(self, affinity: Graph) -> Rows:
         """Find the connected components of a symmetric graph (N, N); gives the number of each node's, (N,), from 0."""
 
-    def find_nearest(self, queries: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def find_nearest(self, queries: np.ndarray, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the nearest rows of each query in Euclidean distance, by exact search.
 
         Args:
             queries: (M, D) float32.
-            rows: (N, D) float32.
+            rows: (N, D) float32, which need not be moved again where `put` gave them.
             count: Rows to find for each query, at most N.
 
         Returns:
             Indices (M, count) int64, nearest first, and Euclidean distances (M, count) float32.
         """
 
-    def find_eigenvectors(self, affinity: csr_array, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def find_eigenvectors(self, affinity: Graph, n_components: int, seed: int) -> tuple[np.ndarray, Rows]:
         """Find the largest eigenpairs of D^-1/2 W D^-1/2, for a symmetric affinity W with degrees D.
 
         Args:
@@ -197,9 +205,7 @@ class Backend(Protocol):
             Eigenvalues (c,) float64, descending, and unit eigenvectors (N, c), float64 (float32 for large graphs).
         """
 
-    def run_kmeans(
-        self, rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def run_kmeans(self, rows: Rows, k: int, n_init: int, seed: int, start: Rows | None = None) -> tuple[Rows, Rows]:
         """Cluster rows by k-means.
 
         Args:

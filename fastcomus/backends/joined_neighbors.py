@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from fastcomus.backends.machine import measure_free_bytes
+from fastcomus.backends.placed import DeviceGraph
 
 _BYTES_PER_LINK = 96  # of a device: keys of both directions in 64 bits, twice while they are sorted
 
@@ -30,50 +30,44 @@ def join_neighbors(indices: np.ndarray) -> csr_array:
 
 
 @torch.inference_mode()
-def join_neighbors_on(indices: np.ndarray, device: torch.device) -> csr_array:
-    """Do the same on a device; on the host where its memory is too short."""
-    n, kind = len(indices), _choose_kind(indices)
-    if indices.size * _BYTES_PER_LINK > measure_free_bytes(device):
-        return join_neighbors(indices)
-    there = torch.from_numpy(np.ascontiguousarray(indices)).to(device).long()
-    own = torch.arange(n, device=device)[:, None].expand_as(there)
-    directed = (own * n + there).flatten().sort().values.unique_consecutive()
-    del there, own
+def join_neighbors_on(indices: torch.Tensor) -> DeviceGraph | None:
+    """Do the same on the device where the neighbours are; None where its memory is too short."""
+    n, device = len(indices), indices.device
+    if indices.numel() * _BYTES_PER_LINK > measure_free_bytes(device):
+        return None
+    own = torch.arange(n, device=device)[:, None].expand_as(indices)
+    directed = (own * n + indices).flatten().sort().values.unique_consecutive()
+    del own
     keys = torch.cat([directed, directed % n * n + directed // n]).sort().values
     del directed
     keys, times = keys.unique_consecutive(return_counts=True)
     starts = torch.searchsorted(keys, torch.arange(n + 1, device=device) * n)
-    data = (times.float() / 2).cpu().numpy()
-    columns = (keys % n).cpu().numpy().astype(kind)
-    affinity = csr_array((data, columns, starts.cpu().numpy().astype(kind)), shape=(n, n))
-    affinity.has_sorted_indices = affinity.has_canonical_format = True
-    return affinity
+    kind = torch.int32 if _has_room_in_32_bits(indices.numel()) else torch.int64
+    return DeviceGraph(starts.to(kind), (keys % n).to(kind), times.float() / 2)
 
 
 @torch.inference_mode()
-def find_components_on(affinity: csr_array, device: torch.device) -> np.ndarray:
-    """Find connected components on a device; see `Backend.find_components`.
+def find_components_on(graph: DeviceGraph) -> torch.Tensor:
+    """Find connected components on the graph's device, (N,) int64; see `Backend.find_components`.
 
     Every node takes the least number among its neighbours and among those of the node that its number names, until
     nothing changes: in a graph of neighbours after a few turns.
     """
-    n = affinity.shape[0]
-    if affinity.nnz * _BYTES_PER_LINK > measure_free_bytes(device):
-        return np.asarray(connected_components(affinity, connection="strong")[1])
-    columns = torch.from_numpy(affinity.indices).to(device).long()
-    links = torch.from_numpy(np.diff(affinity.indptr)).to(device).long()
-    rows = torch.repeat_interleave(links, output_size=affinity.nnz)
-    numbers = torch.arange(n, device=device)
+    columns, rows = graph.columns.long(), graph.list_rows()
+    numbers = torch.arange(graph.shape[0], device=columns.device)
     while True:
         least = numbers.scatter_reduce(0, rows, numbers[columns], "amin")
         least = least.scatter_reduce(0, numbers, least, "amin")  # the node that gave the number learns of it, too
         least = least[least]
         if torch.equal(least, numbers):
-            break
+            return torch.unique(numbers, return_inverse=True)[1]
         numbers = least
-    return torch.unique(numbers, return_inverse=True)[1].cpu().numpy()
 
 
 def _choose_kind(indices: np.ndarray) -> type[np.int32] | type[np.int64]:
-    """32-bit positions while they fit, also those of the sum of both directions."""
-    return np.int32 if 2 * indices.size < 2**31 else np.int64
+    return np.int32 if _has_room_in_32_bits(indices.size) else np.int64
+
+
+def _has_room_in_32_bits(links: int) -> bool:
+    """Whether positions among so many links do, also those of the sum of both directions."""
+    return 2 * links < 2**31

@@ -50,7 +50,7 @@ def list_operations(on_gpu: bool, has: Callable[[str], bool] = is_installed) -> 
         Operation("neighbours, beyond a million rows", index, seen),
         Operation("eigenvectors", "torch", behind),
         Operation("k-means", "cuML" if has("cuml") else "torch", "its result is checked" if has("cuml") else ""),
-        Operation("graph, QR, filter", "torch", "the graph and its eigenvectors come down once, for the run folder"),
+        Operation("graph, QR, filter", "torch", "they stay on the device; a run folder's graph comes down once"),
         Operation("confusion", "torch", ""),
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 
 _MOST_ITERATIONS = 300
@@ -14,38 +13,33 @@ _ROWS_AT_ONCE = 262_144
 
 @torch.inference_mode()
 def run_kmeans_on(
-    rows: np.ndarray, k: int, n_init: int, seed: int, start: np.ndarray | None, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
+    rows: torch.Tensor, k: int, n_init: int, seed: int, start: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cluster rows by k-means; no sum depends on the order in which a device adds, so that runs agree to the bit.
 
     Args:
-        rows: (N, C) floating point.
+        rows: (N, C) floating point; distances are computed on their device, in float32.
         k: Number of clusters, at most N.
         n_init: Number of runs, of which the one of least inertia counts.
         seed: Seed of the initial centres.
         start: Initial centres (k, C) of a single run, instead of `n_init` random ones.
-        device: Where distances are computed, in float32.
 
     Returns:
         Labels (N,) int32 in [0, k), and centres (k, C) float32.
     """
-    own = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(device)
-    mean = own.mean(0)  # distances of squares lose digits to a common mean
-    own = own - mean
+    mean = rows.float().mean(0)  # distances of squares lose digits to a common mean
+    own = rows.float() - mean
     squared = own.square().sum(1)
     tolerance = _TOLERANCE * float(own.var(0, correction=0).mean())
     generator = torch.Generator().manual_seed(seed)
     best: tuple[float, torch.Tensor, torch.Tensor] | None = None
     for _ in range(n_init if start is None else 1):
-        if start is None:
-            centres = _draw_centres(own, squared, k, generator)
-        else:
-            centres = torch.from_numpy(np.ascontiguousarray(start, np.float32)).to(device) - mean
+        centres = _draw_centres(own, squared, k, generator) if start is None else start.float() - mean
         found = _iterate(own, squared, centres, tolerance)
         if best is None or found[0] < best[0]:
             best = found
     assert best is not None
-    return best[1].int().cpu().numpy(), (best[2] + mean).cpu().numpy()
+    return best[1].int(), best[2] + mean
 
 
 def _draw_centres(rows: torch.Tensor, squared: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:

@@ -145,7 +145,7 @@ def make_labeller(
     rows, queries = (normalise_rows(one) if config.metric == "cosine" else one for one in (rows, queries))
     # In the graph a row is its own first neighbour; a new object is not among the rows.
     count = min(max(config.n_neighbors - 1, 1), len(rows) - 1)
-    if not is_searched_exactly(expected, len(rows), config.recall):
+    if not is_searched_exactly(expected, len(rows), config.recall, backend):
         count = min(count, _FEW_NEIGHBORS)
     # The usual distances are those of clustered objects to their neighbours, themselves left out.
     sample = rng.choice(len(rows), min(_SAMPLE, len(rows)), replace=False)

@@ -178,16 +178,16 @@ def _cluster_graph(
         of_graph = config.method == "communities"
         labels = find_communities(graph, k, seed) if of_graph else run_ward(rows, k, graph.affinity)
         return Clustered(build_clusters(rows, labels, k, config.filter, backend.device), None, graph)
-    wanted = min(config.n_components or k, graph.affinity.shape[0])
-    if maps is None or maps.rows.shape[1] < wanted:
+    wanted = min(config.n_components or k, graph.size)
+    if maps is None or maps.placed.shape[1] < wanted:
         maps = require_eigenmaps(graph, wanted, seed, backend)
     maps = maps.take_first(wanted)
-    return Clustered(cluster_rows(maps.rows, k, config.assign, config, seed, backend), maps, graph)
+    return Clustered(cluster_rows(maps.placed, k, config.assign, config, seed, backend), maps, graph)
 
 
 def _cluster_without_graph(rows: np.ndarray, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
     if config.method == "kmeans":
-        return cluster_rows(rows, config.k, "kmeans", config, seed, backend)
+        return cluster_rows(backend.put(rows), config.k, "kmeans", config, seed, backend)
     labels = run_minibatch_kmeans(rows, config.k, config.n_init, seed)
     return build_clusters(rows, labels, config.k, config.filter, backend.device)
 
@@ -213,7 +213,7 @@ def _choose_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backen
     maps = None
     if config.choose_k == "mixing":
         k = count_unmixed(graph, seed)
-    elif graph.affinity.shape[0] < _FEW:
+    elif graph.size < _FEW:
         k = 2
     else:
 
@@ -234,7 +234,7 @@ def _look_while_it_gains(
 
     There is one more eigenvector than the largest k tried, so that the gap after it is known.
     """
-    most, end = config.max_k, graph.affinity.shape[0] - 2
+    most, end = config.max_k, graph.size - 2
     while True:
         most = min(most, end)
         maps = require_eigenmaps(graph, most + 1, seed, backend)
@@ -248,10 +248,10 @@ def _compute_modularities(
     graph: KnnGraph, maps: Eigenmaps, config: ClusterConfig, seed: int, backend: Backend
 ) -> dict[int, float]:
     """By k, ascending: the modularity of the k clusters that QR finds."""
-    most = maps.rows.shape[1] - 1
+    most = maps.placed.shape[1] - 1
     # Every k up to about 20, then steps of 5 %, since one more cluster among many changes little.
     tried = sorted({min(most, max(k, round(k * 1.05))) for k in range(2, most + 1)})
-    labels = {k: cluster_rows(maps.rows[:, :k], k, "qr", config, seed, backend).labels for k in tried}
+    labels = {k: cluster_rows(maps.placed[:, :k], k, "qr", config, seed, backend).labels for k in tried}
     return {k: compute_modularity(graph.affinity, labels[k]) for k in tried}
 
 

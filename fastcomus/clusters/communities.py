@@ -7,6 +7,7 @@ import math
 import numpy as np
 from scipy.sparse import csr_array
 
+from fastcomus.backends.placed import fetch
 from fastcomus.clusters.graph import KnnGraph, drop_loops
 from fastcomus.clusters.mixing import Joins, cut_joins, fit_neighbors, join_communities, join_nearest, join_parts
 
@@ -34,7 +35,7 @@ def fit_affinity(graph: KnnGraph, k: int) -> csr_array:
     if graph.nearest is None:
         return drop_loops(graph.affinity)
     n, most = graph.nearest.shape
-    return join_nearest(graph.nearest[:, : min(fit_neighbors(n / k), most)])
+    return join_nearest(fetch(graph.nearest[:, : min(fit_neighbors(n / k), most)]))
 
 
 def join_to_count(affinity: csr_array, k: int, seed: int) -> np.ndarray:

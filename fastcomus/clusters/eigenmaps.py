@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from scipy.sparse import csr_array
 
 from fastcomus.backends.block_krylov import build_sparse_tensor
 from fastcomus.backends.interface import Backend
+from fastcomus.backends.placed import DeviceGraph, Graph, Rows, fetch
 from fastcomus.clusters.graph import FEW_ROWS, KnnGraph, drop_loops
 from fastcomus.errors import InputError
 
@@ -22,24 +24,32 @@ class Eigenmaps:
     """The first C eigenvectors of a graph's normalised Laplacian, with what tells how exact they are.
 
     Attributes:
-        rows: (N, C) float32, one row per object.
+        placed: (N, C) float32, one row per object, where they were computed.
         eigenvalues: (C,) float64, ascending.
         residual: The largest |W' v - mu v| over the eigenpairs (mu, v) of W' = D^-1/2 W D^-1/2.
         orthonormality: The largest entry of |V^T V - I|.
     """
 
-    rows: np.ndarray
+    placed: Rows
     eigenvalues: np.ndarray
     residual: float
     orthonormality: float
 
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """The rows on the host."""
+        return fetch(self.placed)
+
     def take_first(self, count: int) -> Eigenmaps:
         """Return the first `count` of them."""
-        return replace(self, rows=np.ascontiguousarray(self.rows[:, :count]), eigenvalues=self.eigenvalues[:count])
+        first = replace(self, placed=_take_columns(self.placed, count), eigenvalues=self.eigenvalues[:count])
+        if "rows" in self.__dict__:  # fetched already
+            first.__dict__["rows"] = _take_columns(self.rows, count)
+        return first
 
 
 def compute_eigenmaps(
-    affinity: csr_array, n_components: int, seed: int, backend: Backend, order: np.ndarray | None = None
+    affinity: Graph, n_components: int, seed: int, backend: Backend, order: np.ndarray | None = None
 ) -> Eigenmaps:
     """Compute the first eigenvectors of L = I - D^-1/2 W D^-1/2, the constant one kept, rescaled by D^-1/2.
 
@@ -47,16 +57,19 @@ def compute_eigenmaps(
         affinity: W, (N, N) symmetric; its diagonal is ignored.
         n_components: C, in [1, N].
         seed: For the start of the eigensolver.
-        backend: Solves for the eigenvectors.
+        backend: Solves for the eigenvectors, on its device.
         order: (N,) integers, the rows in an order in which products with W are fast; the result does not depend on it.
 
     Returns:
-        The eigenmaps, in the order of the rows of W.
+        The eigenmaps, in the order of the rows of W, on the device if W or the memory for it was there.
 
     Raises:
         ArithmeticError: If the solver did not converge (residual or deviation from orthonormality above 1e-3).
     """
     # As in scikit-learn, which the original program calls, the diagonal counts neither in W nor in the degrees D.
+    affinity = backend.put_graph(affinity)
+    if isinstance(affinity, DeviceGraph):
+        return _compute_there(affinity.drop_loops(), n_components, seed, backend)
     affinity = drop_loops(affinity)
     if order is not None and (np.diff(order) == 1).all():
         order = None  # they stand in it already
@@ -65,18 +78,15 @@ def compute_eigenmaps(
     degrees = np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64)
     # Also as in scikit-learn, a row without links has degree 1.
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
-    values, vectors = backend.find_eigenvectors(affinity, n_components, seed)
-    residual, orthonormality = _measure_errors(affinity, scale, values, vectors, backend.device)
-    if not max(residual, orthonormality) < 1e-3:
-        raise ArithmeticError(
-            f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}; "
-            "raise n_neighbors or change the seed"
-        )
+    values, found = backend.find_eigenvectors(affinity, n_components, seed)
+    vectors = fetch(found)
+    there = torch.from_numpy(scale), torch.from_numpy(np.ascontiguousarray(vectors))
+    errors = _measure_errors(build_sparse_tensor(affinity, there[0].device, torch.float64), *there, values)
     rows = np.empty(vectors.shape, np.float32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         rows[part if order is None else order[part]] = scale[part, None] * vectors[part]
-    return Eigenmaps(rows, 1 - values, residual, orthonormality)
+    return Eigenmaps(rows, 1 - values, *errors)
 
 
 def require_eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) -> Eigenmaps:
@@ -88,12 +98,12 @@ def require_eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) 
     Raises:
         InputError: If the solver did not converge.
     """
-    n = graph.affinity.shape[0]
+    n = graph.size
     solved = count if n <= FEW_ROWS else min(n, step_up(count))
 
     def solve() -> Eigenmaps:
         try:
-            return compute_eigenmaps(graph.affinity, solved, seed, backend, graph.order)
+            return compute_eigenmaps(graph.placed, solved, seed, backend, graph.order)
         except ArithmeticError as error:
             raise InputError(f"{error}.") from error
 
@@ -131,27 +141,45 @@ def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.n
     return extended.astype(np.float32)
 
 
+def _compute_there(graph: DeviceGraph, n_components: int, seed: int, backend: Backend) -> Eigenmaps:
+    """Do the same on the device where the graph is, which has no loops."""
+    degrees = graph.sum_rows()
+    scale = torch.where(degrees > 0, degrees, 1).rsqrt()
+    values, found = backend.find_eigenvectors(graph, n_components, seed)
+    vectors = torch.from_numpy(found).to(scale.device) if isinstance(found, np.ndarray) else found
+    errors = _measure_errors(graph.build_operator(torch.float64), scale, vectors, values)
+    return Eigenmaps((scale[:, None] * vectors).float(), 1 - values, *errors)
+
+
+def _take_columns(rows: Rows, count: int) -> Rows:
+    return np.ascontiguousarray(rows[:, :count]) if isinstance(rows, np.ndarray) else rows[:, :count].contiguous()
+
+
 def _measure_errors(
-    affinity: csr_array, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray, device: torch.device
+    operator: torch.Tensor, scale: torch.Tensor, vectors: torch.Tensor, values: np.ndarray
 ) -> tuple[float, float]:
     """The largest |W' v - mu v| of the eigenvectors (N, C), and the largest entry of |V^T V - I|, both in float64.
 
-    `scale`: D^-1/2, (N,). A few columns and rows at a time, to save memory.
+    `operator`: W, float64. `scale`: D^-1/2, (N,). A few columns and rows at a time, to save memory.
     """
-    operator = build_sparse_tensor(affinity, device, torch.float64)
-    factors, found = (torch.from_numpy(one).to(device) for one in (scale, np.ascontiguousarray(vectors)))
-    largest = 0.0
+    mu, largest = torch.from_numpy(values).to(scale.device), []
     for start in range(0, vectors.shape[1], _COLUMNS_AT_ONCE):
-        some = found[:, start : start + _COLUMNS_AT_ONCE].double()
-        products = operator @ (factors[:, None] * some)
-        mu = torch.from_numpy(values[start : start + _COLUMNS_AT_ONCE]).to(device)
-        rest = products.mul_(factors[:, None]).sub_(some * mu)
-        largest = max(largest, float(rest.norm(dim=0).max()))
-    gram = torch.zeros((vectors.shape[1],) * 2, dtype=torch.float64, device=device)
-    for part in found.split(_ROWS_AT_ONCE):
+        some = vectors[:, start : start + _COLUMNS_AT_ONCE].double()
+        products = operator @ (scale[:, None] * some)
+        rest = products.mul_(scale[:, None]).sub_(some * mu[start : start + _COLUMNS_AT_ONCE])
+        largest.append(rest.norm(dim=0).max())
+    gram = torch.zeros((vectors.shape[1],) * 2, dtype=torch.float64, device=scale.device)
+    for part in vectors.split(_ROWS_AT_ONCE):
         wide = part.double()
         gram += wide.T @ wide
-    return largest, float((gram - torch.eye(len(gram), device=device)).abs().max())
+    residual = float(torch.stack(largest).max())
+    orthonormality = float((gram - torch.eye(len(gram), device=scale.device)).abs().max())
+    if not max(residual, orthonormality) < 1e-3:
+        raise ArithmeticError(
+            f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}; "
+            "raise n_neighbors or change the seed"
+        )
+    return residual, orthonormality
 
 
 def _reorder(matrix: csr_array, order: np.ndarray) -> csr_array:

@@ -105,7 +105,7 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         else:
             check_count(config, rows)
             found = cluster_embeddings(rows, config, self._seed, backend)
-        self._rows, self._maps = rows, found.maps
+        self._rows, self._maps = rows, found.maps and replace(found.maps, placed=found.maps.rows)
         self._neighbors = config.n_neighbors if found.graph is None else found.graph.n_neighbors
         self.clusters_ = found.clusters
         self.labels_ = found.clusters.labels

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -56,7 +56,10 @@ def build_fitting_graph(
         InputError: If the eigensolver does not converge.
     """
     n, most = len(rows), min(config.n_neighbors, len(rows))
-    search = partial(build_knn_graph, rows, metric=config.metric, recall=config.recall, seed=seed, backend=backend)
+    placed = cache(partial(backend.put, rows))  # which a graph that is kept does not need
+
+    def search(n_neighbors: int, groups: np.ndarray | None = None) -> KnnGraph:
+        return build_knn_graph(placed(), n_neighbors, config.metric, config.recall, seed, backend, groups)
 
     def build(count: int) -> KnnGraph:
         return search(count) if keeper is None or n <= FEW_ROWS else keeper.find_graph(count, search)
@@ -114,7 +117,7 @@ def limit_neighbors(objects: float, most: int) -> int:
 
 def is_fitting(graph: KnnGraph, k: int, config: ClusterConfig) -> bool:
     """Return whether a graph is what `build_fitting_graph` would make for k clusters."""
-    n = graph.affinity.shape[0]
+    n = graph.size
     return n > FEW_ROWS and graph.n_neighbors == limit_neighbors(n / k, config.n_neighbors)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array, csr_matrix, diags_array
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 
 from fastcomus.backends.interface import Backend
-from fastcomus.store.embeddings import normalise_rows
+from fastcomus.backends.placed import Graph, Rows, fetch, fetch_graph
+from fastcomus.clusters.row_geometry import normalise_in_kind
 
 if TYPE_CHECKING:
     from fastcomus.clusters.kept_graph import GraphKeeper
@@ -24,29 +27,41 @@ class KnnGraph:
     """The kNN graph of N rows.
 
     Attributes:
-        affinity: W, (N, N) float32 CSR, symmetric, entries 0.5 or 1, or of the user's own in [0, 1].
+        placed: W, (N, N) float32 CSR, symmetric, entries 0.5 or 1, or of the user's own in [0, 1]; on the host or on
+            the device where it was made.
         component_sizes: Sizes of the connected components, descending; they sum to N.
         recall: Share of the true neighbours that the search found, in [0, 1]; 1 for an exact search.
         order: (N,) int64, the rows in an order that keeps linked ones close together, in which products with the graph
             are faster.
         n_neighbors: Neighbours of each row, itself included; 0 for a graph of the user's own.
         has_groups: Whether groups of rows were kept apart.
-        nearest: (N, n) int32, the few nearest rows of each, itself first; None for a graph of the user's own.
+        nearest: (N, n) int32, the few nearest rows of each, itself first, there too; None for a graph of the user's
+            own.
         keeper: Keeps its eigenmaps, or None.
     """
 
-    affinity: csr_array
+    placed: Graph
     component_sizes: tuple[int, ...]
     recall: float
     order: np.ndarray
     n_neighbors: int
     has_groups: bool
-    nearest: np.ndarray | None = None
+    nearest: Rows | None = None
     keeper: GraphKeeper | None = None
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return int(self.placed.shape[0])
+
+    @cached_property
+    def affinity(self) -> csr_array:
+        """W on the host."""
+        return fetch_graph(self.placed)
 
 
 def build_knn_graph(
-    embeddings: np.ndarray,
+    embeddings: Rows,
     n_neighbors: int,
     metric: str,
     recall: float,
@@ -57,7 +72,7 @@ def build_knn_graph(
     """Build W = (A + A^T) / 2, where A has a 1 from every row to its `n_neighbors` nearest rows, itself included.
 
     Args:
-        embeddings: (N, D) float32, finite.
+        embeddings: (N, D) float32, finite; where they are, the graph is made.
         n_neighbors: Neighbours per row; N where there are fewer rows.
         metric: "euclidean" or "cosine"; by the latter a row of zeros is equally far from all others.
         recall: Share of the true neighbours that an approximate search must find, in (0, 1]; 1 searches exactly.
@@ -71,14 +86,16 @@ def build_knn_graph(
     n = len(embeddings)
     n_neighbors = min(n_neighbors, n)
     if metric == "cosine":
-        embeddings = normalise_rows(embeddings)
+        embeddings = normalise_in_kind(embeddings)
     neighbors = backend.find_neighbors(embeddings, n_neighbors, recall, seed)
     reached, order = neighbors.recall, neighbors.order
     indices = neighbors.indices
     if groups is not None:  # a link across groups becomes one of the row to itself, which does not count
-        indices = np.where(groups[indices] == groups[:, None], indices, np.arange(n)[:, None])
+        there = fetch(indices)  # few
+        indices = np.where(groups[there] == groups[:, None], there, np.arange(n)[:, None])
         n_neighbors = min(n_neighbors, int(np.bincount(groups).min()))
-    nearest = indices[:, :NEAREST].copy()
+    nearest = indices[:, :NEAREST]
+    nearest = nearest.copy() if isinstance(nearest, np.ndarray) else nearest.clone()
     del neighbors  # to save memory: as large as the graph
     affinity = backend.join_neighbors(indices)
     del indices
@@ -100,6 +117,7 @@ def drop_loops(affinity: csr_array) -> csr_array:
     return bare
 
 
-def _measure_components(component: np.ndarray) -> tuple[int, ...]:
+def _measure_components(component: Rows) -> tuple[int, ...]:
     """Return the sizes of the components, descending; `component`: that of each node, (N,) from 0."""
-    return tuple(np.sort(np.bincount(component))[::-1].tolist())
+    there = torch.from_numpy(component) if isinstance(component, np.ndarray) else component
+    return tuple(np.sort(torch.bincount(there).cpu().numpy())[::-1].tolist())

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.sparse import csr_array
 
+from fastcomus.backends.placed import fetch
 from fastcomus.clusters.eigenmaps import Eigenmaps
 from fastcomus.clusters.graph import KnnGraph
 from fastcomus.config import ClusterConfig
@@ -51,9 +52,9 @@ class GraphKeeper:
             else:
                 log.info("cluster: the graph is kept from before")
                 return replace(graph, keeper=self)
-        graph = build(n_neighbors)
+        graph = replace(build(n_neighbors), keeper=self)
         self._write_graph(graph)
-        return replace(graph, keeper=self)
+        return graph
 
     def find_maps(self, count: int, solve: Callable[[], Eigenmaps]) -> Eigenmaps:
         """Return `count` eigenmaps of the graph that `find_graph` returned last: those kept, or what `solve` makes."""
@@ -91,7 +92,8 @@ class GraphKeeper:
         folder.begin(_GRAPH, self._fingerprint)
         halves = (affinity.data * 2).astype(np.uint8)  # weights are 0.5 and 1
         arrays = {"halves": halves, "indices": affinity.indices, "indptr": affinity.indptr, "order": graph.order}
-        arrays["nearest"] = np.asarray(graph.nearest)
+        assert graph.nearest is not None
+        arrays["nearest"] = fetch(graph.nearest)
         for name, array in arrays.items():
             folder.write_array(f"{_GRAPH}/{name}.npy", array)
         facts = {"components": list(graph.component_sizes), "recall": graph.recall, "neighbors": graph.n_neighbors}

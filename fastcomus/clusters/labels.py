@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastcomus.config import ClusterConfig
-from fastcomus.store.embeddings import normalise_rows
 
 if TYPE_CHECKING:
     import torch
     from scipy.sparse import csr_array
 
     from fastcomus.backends.interface import Backend
+    from fastcomus.backends.placed import Rows
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Clusters:
         return f"Clusters({len(self.labels)} objects in {len(self.sizes)} clusters{of}, {self.is_core.sum()} core)"
 
 
-def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
+def cluster_rows(rows: Rows, k: int, assign: str, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
     """Find k clusters of rows (step 6) and filter them (step 7).
 
     Args:
-        rows: (N, C) float32, eigenmaps or embeddings.
+        rows: (N, C) float32, eigenmaps or embeddings; on the device nothing but the result leaves it.
         k: Number of clusters.
         assign: "kmeans" (the paper's: the best of `config.n_init` runs), "normalized" (k-means on rows of unit length
             from one start found by QR) or "qr" (by QR alone, unless that leaves a cluster empty). The last two are
@@ -64,27 +64,25 @@ def cluster_rows(rows: np.ndarray, k: int, assign: str, config: ClusterConfig, s
     Returns:
         The clusters.
     """
-    from fastcomus.clusters.row_geometry import assign_by_pivots, find_pivots
+    from fastcomus.clusters.row_geometry import assign_by_pivots, count_labels, find_pivots, normalise_in_kind
 
     device = backend.device
     if assign == "kmeans":
         labels, _ = backend.run_kmeans(rows, k, config.n_init, seed)
         return build_clusters(rows, labels, k, config.filter, device)
     pivots = find_pivots(rows, k, seed, device)
-    rows = normalise_rows(rows)
+    rows = normalise_in_kind(rows)
     # With too few directions for a start, k-means++ chooses one.
     start = rows[pivots] if len(pivots) == k else None
     if assign == "qr" and start is not None:
         labels = assign_by_pivots(rows, start, device)
-        if np.bincount(labels, minlength=k).min() > 0:
+        if count_labels(labels, k).min() > 0:
             return build_clusters(rows, labels, k, config.filter, device)
     labels, _ = backend.run_kmeans(rows, k, config.n_init, seed, start)
     return build_clusters(rows, labels, k, config.filter, device)
 
 
-def build_clusters(
-    rows: np.ndarray, labels: np.ndarray, k: int, filter: float, device: torch.device | None = None
-) -> Clusters:
+def build_clusters(rows: Rows, labels: Rows, k: int, filter: float, device: torch.device | None = None) -> Clusters:
     """Number clusters by size, compute their centres and filter them (step 7, the paper's p %).
 
     Args:
@@ -98,43 +96,31 @@ def build_clusters(
     Returns:
         The clusters.
     """
-    from fastcomus.clusters.row_geometry import CPU, compute_cosine_distances, compute_means
+    from fastcomus.backends.placed import fetch
+    from fastcomus.clusters.row_geometry import (
+        CPU,
+        compute_cosine_distances,
+        compute_means,
+        count_labels,
+        number_in_order,
+        select_core,
+    )
 
-    labels = number_by_size(labels, k)
-    sizes = np.bincount(labels, minlength=k)
+    sizes = count_labels(labels, k)
+    by_size = np.argsort(-sizes, kind="stable")
+    labels, sizes = number_in_order(labels, by_size), sizes[by_size]
     centres = compute_means(rows, labels, sizes, device or CPU)
     distances = compute_cosine_distances(rows, centres, labels, device or CPU)
-    is_core, is_fitted = select_core(labels, distances, sizes, filter), np.ones(len(labels), bool)
-    return Clusters(labels, distances, is_core, centres, sizes, is_fitted)
+    is_core = select_core(labels, distances, sizes, filter)
+    is_fitted = np.ones(len(labels), bool)
+    return Clusters(fetch(labels), fetch(distances), fetch(is_core), fetch(centres), sizes, is_fitted)
 
 
-def number_by_size(labels: np.ndarray, k: int = 0) -> np.ndarray:
-    """Number clusters anew, the largest first: (N,) integers in [0, k) become such of int32."""
-    by_size = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
-    rank = np.empty(len(by_size), np.int32)
-    rank[by_size] = np.arange(len(by_size))
-    return rank[labels]
+def number_by_size(labels: np.ndarray) -> np.ndarray:
+    """Number clusters anew, the largest first: (N,) integers from 0 become such of int32."""
+    from fastcomus.clusters.row_geometry import number_in_order
 
-
-def select_core(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray, filter: float) -> np.ndarray:
-    """Mark all rows of each cluster but the floor(filter * size) farthest from its centre.
-
-    Args:
-        labels: (N,) integers in [0, k).
-        distances: (N,) float32, to the centres.
-        sizes: (k,) integers, of the clusters.
-        filter: Share of each cluster that is not core, in [0, 1).
-
-    Returns:
-        (N,) bool.
-    """
-    order = np.lexsort((np.arange(len(labels)), distances, labels))
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    position = np.arange(len(labels)) - starts[labels[order]]
-    kept = sizes - np.floor(filter * sizes + 1e-9).astype(np.int64)
-    is_core = np.empty(len(labels), bool)
-    is_core[order] = position < kept[labels[order]]
-    return is_core
+    return number_in_order(labels, np.argsort(-np.bincount(labels), kind="stable"))
 
 
 def run_ward(rows: np.ndarray, k: int, affinity: csr_array) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.sparse import csr_array, csr_matrix
 
 from fastcomus.backends.joined_neighbors import join_neighbors
+from fastcomus.backends.placed import fetch
 from fastcomus.clusters.graph import KnnGraph, drop_loops
 
 MIXED = 0.25  # from which on two parts are one cluster
@@ -69,16 +70,17 @@ def count_unmixed(graph: KnnGraph, seed: int) -> int:
     Returns:
         k, in [2, N].
     """
-    n = graph.affinity.shape[0]
+    n = graph.size
     if graph.nearest is None:
         return _count_in_graph(drop_loops(graph.affinity), seed)[0]
+    nearest = fetch(graph.nearest)
     neighbors, found, wanted = 0, 0, fit_neighbors(n / _MOST_CLUSTERS)
     while wanted > _GROWTH * neighbors:
-        neighbors, before = min(wanted, graph.nearest.shape[1]), found
-        found, steady = _count_in_graph(join_nearest(graph.nearest[:, :neighbors]), seed)
+        neighbors, before = min(wanted, nearest.shape[1]), found
+        found, steady = _count_in_graph(join_nearest(nearest[:, :neighbors]), seed)
         if found < _COLLAPSE * before and steady > _CLEAR:
             return before
-        wanted = min(fit_neighbors(n / found), graph.nearest.shape[1])
+        wanted = min(fit_neighbors(n / found), nearest.shape[1])
     return found
 
 
@@ -86,7 +88,7 @@ def count_with_fewest(graph: KnnGraph, seed: int) -> int:
     """Count as `count_unmixed` does with its fewest neighbours, which reach least into other classes."""
     assert graph.nearest is not None
     fewest = min(fit_neighbors(graph.nearest.shape[0] / _MOST_CLUSTERS), graph.nearest.shape[1])
-    return _count_in_graph(join_nearest(graph.nearest[:, :fewest]), seed)[0]
+    return _count_in_graph(join_nearest(fetch(graph.nearest[:, :fewest])), seed)[0]
 
 
 def join_communities(affinity: csr_array, resolution: float, seed: int) -> Joins:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fastcomus.backends.interface import Backend
 from fastcomus.backends.nearest_neighbors import import_faiss
+from fastcomus.backends.placed import Rows
 from fastcomus.backends.threads import start_threads
 
 _ALL_PAIRS = 4e9  # up to so many all pairs are compared
@@ -59,12 +61,23 @@ class NearRows:
             Their numbers (M, count) int64, nearest first, and Euclidean distances (M, count) float32.
         """
         if len(self.centres) == 1:
-            return backend.find_nearest(queries, self.rows, count)
+            return backend.find_nearest(queries, self._place_rows(backend), count)
         parts = [
             self._search_block(queries[start : start + _QUERIES] - self.mean, count, threads)
             for start in range(0, len(queries), _QUERIES)
         ]
         return np.concatenate([near for near, _ in parts]), np.concatenate([lengths for _, lengths in parts])
+
+    def _place_rows(self, backend: Backend) -> Rows:
+        """Rows on the backend's device, where they are put once."""
+        if "placed" not in self.__dict__:
+            self.__dict__["placed"] = backend.put(self.rows)
+        placed: Rows = self.__dict__["placed"]
+        return placed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what lies on a device."""
+        return {name: value for name, value in self.__dict__.items() if name != "placed"}
 
     def _search_block(self, queries: np.ndarray, count: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
         faiss = import_faiss()
@@ -94,9 +107,9 @@ class NearRows:
         return self.order[ids], np.sqrt(np.maximum(lengths, 0))
 
 
-def is_searched_exactly(expected: int, rows: int, recall: float) -> bool:
-    """Tell whether all pairs of so many queries and rows are compared."""
-    return expected * rows <= _ALL_PAIRS or recall == 1
+def is_searched_exactly(expected: int, rows: int, recall: float, backend: Backend) -> bool:
+    """Tell whether all pairs of so many queries and rows are compared; by a GPU always, which soon has done it."""
+    return expected * rows <= _ALL_PAIRS or recall == 1 or backend.device.type != "cpu"
 
 
 def divide_rows(
@@ -116,7 +129,7 @@ def divide_rows(
     Returns:
         The lists; `NearRows.recall` is what was measured on the sample.
     """
-    if is_searched_exactly(expected, len(rows), recall):
+    if is_searched_exactly(expected, len(rows), recall, backend):
         bounds, centres = np.array([0, len(rows)]), np.zeros((1, rows.shape[1]), np.float32)
         return NearRows(rows, np.arange(len(rows)), bounds, centres, centres[0], 1, 1.0)
     mean, lists = rows.mean(axis=0, dtype=np.float64).astype(np.float32), round(math.sqrt(len(rows)))

@@ -23,7 +23,8 @@ from fastcomus.clusters.checks import check_count
 from fastcomus.clusters.cluster import Clustered, cluster_embeddings
 from fastcomus.clusters.eigenmaps import step_up
 from fastcomus.clusters.kept_graph import GraphKeeper
-from fastcomus.clusters.labels import Clusters, select_core
+from fastcomus.clusters.labels import Clusters
+from fastcomus.clusters.row_geometry import select_core
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
 from fastcomus.store.row_blocks import RowBlocks

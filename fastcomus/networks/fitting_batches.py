@@ -129,8 +129,9 @@ class FittingBatches:
         if self.memory:
             self.memory.release()
         if most == 0:
+            free = f" ({self.memory.measure_free_bytes() / 2**30:.1f} GiB are free)" if self.memory else ""
             raise InputError(
-                f"{self.device} has too little memory for a single item of shape {shape}; lower crop_size, "
+                f"{self.device} has too little memory for a single item of shape {shape}{free}; lower crop_size, "
                 "saliency_size or predict_size, or use another device."
             )
         log.warning("Out of memory on %s: from here on %d at once of shape %s.", self.device, most, shape)

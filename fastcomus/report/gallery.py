@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastcomus.backends.interface import Backend
+from fastcomus.backends.placed import fetch
 from fastcomus.clusters.labels import Clusters
 from fastcomus.report.findings import Findings
 from fastcomus.report.script_data import write_script
@@ -76,7 +77,7 @@ def compare_objects(
     near = np.empty((len(rows), 0), np.int32)
     count = min(_NEIGHBOURS + 1, len(rows) - 1)
     if count > 1 and len(rows) <= _MOST_COMPARED:
-        near = backend.find_neighbors(unit, count, _RECALL, seed).indices[:, 1:].astype(np.int32)
+        near = fetch(backend.find_neighbors(unit, count, _RECALL, seed).indices)[:, 1:].astype(np.int32)
     if not near.shape[1]:
         return Likeness(second, own - other, 1 - own, near, np.empty((0, 2), np.int32))
     likeness = np.stack([np.einsum("nd,nd->n", unit, unit[near[:, i]]) for i in range(near.shape[1])], axis=1)

@@ -84,7 +84,7 @@ def assign(
     if (clusters.labels < 0).any():  # what a person said is no object attracts nothing
         kept = np.flatnonzero(clusters.labels >= 0)
         rows, clusters = rows[kept], _take_rows(clusters, kept)
-        maps = None if maps is None else replace(maps, rows=maps.rows[kept])
+        maps = None if maps is None else replace(maps, placed=maps.rows[kept])
     parts = []
     if new.count:
         whole = compute_fingerprint(clusters=manifest["corrected"], new=source, seed=config.seed)

@@ -19,7 +19,7 @@ log = logging.getLogger("fastcomus")
 PRIOR = "three-priors"  # what finds the objects of few photographs
 _FASTEST = "background-prior"
 _OWN = "own:"
-_PRIOR_S, _PASS_S = 0.07, 0.2  # of one core: a prior on an image; efficientnet-lite0 on one of 256 px in a step
+_PRIOR_S, _PASS_S = 0.07, 0.3  # of one core: a prior on an image; efficientnet-lite0 on one of 256 px in a step
 
 
 def mark_saliency(found: ImageList, config: Config) -> str:

@@ -55,6 +55,8 @@ def stage(writes: bool = True) -> Callable[[Command[Given, Result]], Command[Giv
             with at.hold_folder() if writes else nullcontext():
                 if writes and at.processes.is_first:
                     finish_moves(at.folder)
+                    if at.folder.writer.is_held:
+                        at.folder.remove_unfinished()
                 started, written = time.monotonic(), at.folder.written
                 with collect_counts() as (counts, decoded):
                     result = command(at, *arguments, **options)

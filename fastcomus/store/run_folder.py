@@ -101,6 +101,12 @@ class RunFolder(Folder):
             raise build_write_error(folder, error) from error
         self.write_json(f"{stage}/started.json", seal_json({"fingerprint": fingerprint}))
 
+    def remove_unfinished(self, stage: str = "") -> None:
+        """Remove what interrupted writers left at the top and, where it is given, in `stage`."""
+        below = (self.path / stage).rglob(f"*{UNFINISHED}") if stage else ()
+        for file in [*self.path.glob(f"*{UNFINISHED}"), *below]:
+            self.remove(file.relative_to(self.path).as_posix())
+
     def finish(self, stage: str, fingerprint: str, **facts: Any) -> None:
         """Mark `stage` finished by atomically renaming started.json to manifest.json.
 
@@ -109,7 +115,7 @@ class RunFolder(Folder):
             fingerprint: Digest of the stage's settings and input.
             **facts: What else the manifest holds (JSON). Digests of the stage's tables and arrays are added.
         """
-        self._remove_unfinished(stage)
+        self.remove_unfinished(stage)
         tables = sorted(path for ending in ("parquet", "npy") for path in (self.path / stage).glob(f"*.{ending}"))
         digests = {path.name: compute_file_digest(path) for path in tables if not path.name.startswith("part-")}
         if digests:
@@ -188,11 +194,6 @@ class RunFolder(Folder):
         if name.startswith("objects/part-"):
             return "delete it and run fastcomus embed again"
         return f"delete the folder {self.path / PurePosixPath(name).parts[0]} and run what made it again"
-
-    def _remove_unfinished(self, stage: str) -> None:
-        """Remove what interrupted writers left at the top and in `stage`."""
-        for file in [*self.path.glob(f"*{UNFINISHED}"), *(self.path / stage).rglob(f"*{UNFINISHED}")]:
-            self.remove(file.relative_to(self.path).as_posix())
 
 
 def _list_visible(folder: Path) -> Iterator[Path]:

@@ -29,8 +29,8 @@ from seen_images import assert_same_objects, seen_images
 from skimage import data
 from sklearn.metrics import adjusted_rand_score
 
-from fastcomus.backends import choose, gpu, gpu_neighbors
-from fastcomus.backends.block_krylov import find_largest_eigenpairs
+from fastcomus.backends import choose, gpu, gpu_neighbors, torch_eigenvectors
+from fastcomus.backends.block_krylov import build_sparse_tensor, find_largest_eigenpairs
 from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.eigenpair_check import EigenpairError, refine_eigenpairs
 from fastcomus.backends.gpu import GpuBackend
@@ -114,8 +114,9 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
             self.model = sklearn.cluster.KMeans(n_clusters, n_init=n_init, init=init, random_state=random_state)
 
         def fit(self, X, y=None, sample_weight=None):  # type: ignore[no-untyped-def]  # noqa: N803
-            assert X.dtype == np.float32 and X.flags.c_contiguous
-            self.model.fit(X)
+            own = np.asarray(X)  # or a tensor on the device
+            assert own.dtype == np.float32 and own.flags.c_contiguous
+            self.model.fit(own)
             self.labels_, self.cluster_centers_ = self.model.labels_, self.model.cluster_centers_
             return self
 
@@ -315,11 +316,16 @@ def graph() -> Any:
     return affinity, (affinity * scale[:, None] * scale[None, :]).tocsr(), scale
 
 
+def as_operator(matrix: Any) -> torch.Tensor:
+    return build_sparse_tensor(matrix, HOST, torch.float64)
+
+
 def test_right_eigenvectors_pass_the_check_in_any_basis(graph: Any) -> None:
     _, matrix, _ = graph
     values, vectors = np.linalg.eigh(matrix.toarray())
     mixed = vectors[:, -6:] @ np.random.default_rng(0).normal(size=(6, 6))
-    found_values, found = refine_eigenpairs(matrix, torch.from_numpy(mixed).float(), 0)
+    found_values, there = refine_eigenpairs(as_operator(matrix), torch.from_numpy(mixed).float(), 0)
+    found = there.numpy()
     assert np.allclose(found_values, values[::-1][:6], atol=1e-5) and found.dtype == np.float32
     assert np.abs(found.T @ found - np.eye(6)).max() < 1e-5
     assert np.linalg.norm(matrix @ found - found * found_values, axis=0).max() < 1e-4
@@ -339,7 +345,7 @@ def test_wrong_eigenvectors_are_refused(graph: Any, spoil: Any, reason: str) -> 
     _, matrix, _ = graph
     vectors = spoil(np.linalg.eigh(matrix.toarray())[1])
     with pytest.raises(EigenpairError, match=reason):
-        refine_eigenpairs(matrix, torch.from_numpy(np.ascontiguousarray(vectors)).float(), 0)
+        refine_eigenpairs(as_operator(matrix), torch.from_numpy(np.ascontiguousarray(vectors)).float(), 0)
 
 
 @pytest.fixture
@@ -351,8 +357,8 @@ def block_solver(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found = find_largest_eigenpairs(*arguments)
         return replace(found, residual=claimed[0]) if claimed else found
 
-    monkeypatch.setattr(gpu, "find_largest_eigenpairs", solve)
-    monkeypatch.setattr(gpu, "SMALL_GRAPH_ROWS", 100)
+    monkeypatch.setattr(torch_eigenvectors, "find_largest_eigenpairs", solve)
+    monkeypatch.setattr(torch_eigenvectors, "SMALL_GRAPH_ROWS", 100)
     return claimed
 
 
@@ -423,7 +429,7 @@ def test_kmeans_by_cuml_is_checked(
 def test_a_clustering_on_the_device_is_that_of_the_cpu(
     on_cpu: GpuBackend, libraries: dict[str, list], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "SMALL_GRAPH_ROWS", 100)
+    monkeypatch.setattr(torch_eigenvectors, "SMALL_GRAPH_ROWS", 100)
     rng = np.random.default_rng(0)
     rows = (rng.normal(0, 1, (900, 8)) + rng.normal(0, 3, (5, 8))[np.arange(900) % 5]).astype(np.float32)
     config = get_preset_config("voc").cluster

@@ -47,9 +47,12 @@ def test_neighbours_of_all_pairs_are_those_of_faiss(
     rows = CentredRows(make_rows(1000))
     distances, expected = faiss.knn(rows[:], rows[:], 9)
     search = ProductSearch(rows, 9, [DEVICE] * devices)
-    near, found = search.find(np.arange(1000), torch.float32)
+    near, found = (one.numpy() for one in search.find(torch.arange(1000), torch.float32))
     assert (found == expected).mean() > 0.999 and np.allclose(near, distances, rtol=1e-3, atol=1e-5)
-    near, found = search.find(rows[:], torch.bfloat16)
+    placed = ProductSearch(torch.from_numpy(rows[:]).to(DEVICE), 9, [DEVICE] * devices)
+    there = placed.find(torch.arange(1000, device=DEVICE), torch.float32)[1]
+    assert there.device == DEVICE and (there.cpu().numpy() == found).all()
+    near, found = (one.numpy() for one in search.find(torch.from_numpy(rows[:]), torch.bfloat16))
     assert (np.sort(found) == np.sort(expected)).mean() > 0.99 and np.allclose(near[:, 0], 0)
     assert (np.diff(near) >= 0).all()
 
@@ -198,7 +201,7 @@ def test_class_maps_and_confusion_are_those_of_the_cpu_backend() -> None:
 def test_own_row_comes_first_and_once_unless_it_filled_a_gap() -> None:
     found = np.random.default_rng(0).integers(-1, 6, (200, 6, 4))
     for one in found:
-        first = put_own_first(one)
+        first = put_own_first(torch.from_numpy(one)).numpy()
         for row in range(6):
             kept = [other for other in one[row] if other not in (row, -1)]
             assert first[row, 0] == row and [other for other in first[row, 1:] if other != row] == kept[:3]

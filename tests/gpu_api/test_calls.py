@@ -23,7 +23,7 @@ FILES = ("gpu.py", "gpu_neighbors.py", "kernel_loader.py")
 OBJECTS = {
     "index": "faiss.GpuIndexIVFFlat",
     "looking": "faiss.SearchParametersIVF",
-    "_module()": "cupy.RawModule",
+    "_load_module()": "cupy.RawModule",
     "neighbors": "pylibraft.common.device_ndarray",  # what cagra.search returns
     "compiled": "cupy._core.raw.RawKernel",
 }

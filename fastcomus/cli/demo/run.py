@@ -25,8 +25,8 @@ SHEET_ROWS = 8
 # that the scenes teach, keep it under five minutes.
 QUICK_TRAINING = {
     "embed": {"saliency": "background-prior"},
-    "train": {"iterations": 2, "train_size": 161, "epochs": 8, "next_epochs": 8, "batch_size": 8},
-    "predict": {"predict_size": 241},
+    "train": {"train_size": 161, "epochs": 8, "batch_size": 8},
+    "predict": {"predict_size": 321},
 }
 
 log = logging.getLogger("fastcomus")

@@ -76,6 +76,7 @@ document.addEventListener("DOMContentLoaded", () => {
     byId("objects-list").replaceChildren(...rows.map(item));
     byId("objects-order-label").hidden = shown.keepsOrder;
     byId("objects-state").textContent = ordered.length ? `Page ${page + 1} of ${pages()}, ${ordered.length} objects` : "None";
+    for (const way of ["before", "after"]) byId(`objects-${way}`).hidden = pages() === 1;
     byId("objects-before").disabled = page === 0;
     byId("objects-after").disabled = page + 1 >= pages();
     showChosen();
