@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,15 @@ pytest.importorskip("skimage", reason="the demo's photographs come with scikit-i
 SCENE_COUNT = 40
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cutouts() -> Iterator[dict[str, list[Cutout]]]:
+    """Cut out once, for all scenes that are made here."""
+    made = cut_out_objects()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastcomus.cli.demo.scenes.cut_out_objects", lambda: made)
+        yield made
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
@@ -30,11 +40,6 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert time.process_time() - started_s < 30, "160 scenes are to take less than that"
     assert names == [f"scene-{index:03d}.jpg" for index in range(SCENE_COUNT)]
     return folder
-
-
-@pytest.fixture(scope="module")
-def cutouts() -> dict[str, list[Cutout]]:
-    return cut_out_objects()
 
 
 def scene_arrays(folder: Path, index: int) -> tuple[np.ndarray, np.ndarray]:

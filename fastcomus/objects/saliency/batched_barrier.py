@@ -22,7 +22,7 @@ def compute_barrier_maps(lab: torch.Tensor, method: MinimumBarrier) -> torch.Ten
     saliency = _to_one(_compute_barriers(lab).sum(1, keepdim=True))
     if method.backgroundness:
         saliency = _to_one(saliency + _to_one(_compute_border_distances(lab, method.border_width)))
-    widths = (method.smoothing * lab.shape[-1] * saliency.mean((1, 2, 3)).sqrt()).round().int().tolist()
+    widths = (method.smoothing * lab.shape[-1] * saliency.mean((1, 2, 3)).sqrt()).round().int().cpu().tolist()
     eroded = [-_enlarge_spots(-one[None], width, width // 2) for one, width in zip(saliency, widths, strict=True)]
     opened = _reconstruct(torch.cat(eroded), saliency)
     dilated = [_enlarge_spots(one[None], width, (width - 1) // 2) for one, width in zip(opened, widths, strict=True)]
