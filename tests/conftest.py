@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image, ImageDraw
 from places import REFERENCE
 
 if TYPE_CHECKING:
     from cuda_on_cpu.cpu_kernels import CpuKernels
+
+settings.register_profile("tests", deadline=None)  # how long an example takes says nothing on a busy machine
+settings.load_profile("tests")
 
 # Torch and timm are imported where they are used: the process that only hands tests to workers does without them.
 gc.disable()  # while tests are collected, which makes objects that stay

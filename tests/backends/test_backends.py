@@ -52,7 +52,7 @@ def assert_otsu_equals_scikit_image(levels: np.ndarray) -> None:
     assert ((saliency > compute_otsu_threshold(saliency)) == (levels > threshold_otsu(levels))).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays.arrays(np.uint8, (12, 15)))
 def test_otsu_splits_any_map_like_scikit_image(levels: np.ndarray) -> None:
     if levels.min() < levels.max():
@@ -119,7 +119,7 @@ def test_too_small_is_told_from_nothing() -> None:
     assert not CPU.find_masks(maps, "0.5", 4).too_small
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))), st.integers(1, 10))
 def test_boxes_are_tight_around_any_mask(masks: np.ndarray, min_area: int) -> None:
     found = CPU.find_masks(masks.astype(np.float32), "0.5", min_area)
@@ -208,7 +208,7 @@ def test_as_many_neighbours_as_rows() -> None:
 # -- class maps -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays.arrays(bool, st.tuples(st.integers(0, 4), st.just(5), st.just(6))), st.data())
 def test_later_masks_lie_over_earlier_ones(masks: np.ndarray, drawn: st.DataObject) -> None:
     labels = drawn.draw(st.lists(st.integers(0, 999), min_size=len(masks), max_size=len(masks)))

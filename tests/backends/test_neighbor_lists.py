@@ -25,7 +25,7 @@ def random_offers(rows: np.ndarray, rng: np.random.Generator, count: int) -> lis
     return offers
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 3))
 def test_lists_hold_the_best_of_what_was_offered(seed: int, length: int, threads: int) -> None:
     rng = np.random.default_rng(seed)

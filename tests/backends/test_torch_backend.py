@@ -157,7 +157,7 @@ def test_kmeans_leaves_no_cluster_empty_and_takes_rows_that_are_equal() -> None:
 # -- pixels -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seen_images(), st.sampled_from(["otsu", "0.5"]), st.integers(1, 200))
 def test_objects_are_those_of_the_cpu_backend(seen: tuple, theta: str, min_area: int) -> None:
     images, maps = seen

@@ -64,7 +64,7 @@ def test_parts_of_the_graph_are_counted() -> None:
     assert exact_graph(rows, 300).component_sizes == (300,)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(2, 40), st.integers(2, 12))
 def test_any_graph_is_symmetric_with_every_row_linked(seed: int, n: int, n_neighbors: int) -> None:
     # Whole numbers in one dimension: many duplicates and ties.

@@ -43,7 +43,7 @@ def assert_is_consistent(found: Clusters, n: int, k: int, share: float) -> None:
         assert kept or not members
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 1000), st.floats(0, 0.99), st.integers(2, 6), st.integers(6, 40))
 def test_filter_drops_the_farthest_of_each_cluster(seed: int, share: float, k: int, n: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
@@ -127,7 +127,7 @@ def test_communities_are_as_many_as_asked_for_and_the_same_again(k: int) -> None
         assert adjusted_rand_score(truth, found.labels) > 0.98
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(2, 5))
 def test_modularity_equals_its_definition(seed: int, k: int) -> None:
     random = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import Photographs, tree_bytes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -44,7 +44,6 @@ def test_without_names_a_class_is_a_cluster() -> None:
 words = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1).filter(str.strip)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 40).flatmap(lambda k: st.tuples(st.just(k), st.dictionaries(st.integers(0, k - 1), words))))
 def test_every_pixel_keeps_the_name_of_its_cluster(case: tuple[int, dict[int, str]]) -> None:
     k, given_names = case

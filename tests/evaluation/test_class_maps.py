@@ -123,7 +123,7 @@ def assert_score_is(one: Score, expected: tuple[float, list[float], float]) -> N
 
 
 @given(maps())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_confusion_counts_every_pixel_that_is_not_void(case: tuple[np.ndarray, np.ndarray, int, int]) -> None:
     predicted, truth, n_clusters, n_classes = case
     confusion = confusion_of(*case)
@@ -133,7 +133,7 @@ def test_confusion_counts_every_pixel_that_is_not_void(case: tuple[np.ndarray, n
 
 
 @given(maps())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_scores_equal_the_plain_reference_to_the_last_digit(
     case: tuple[np.ndarray, np.ndarray, int, int],
 ) -> None:
@@ -150,7 +150,7 @@ def test_scores_equal_the_plain_reference_to_the_last_digit(
 
 
 @given(maps())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_hungarian_is_the_best_of_all_permutations(case: tuple[np.ndarray, np.ndarray, int, int]) -> None:
     ious = reference_ious(*case)
     confusion = confusion_of(*case)
@@ -235,7 +235,7 @@ def save_truth(folder: Path, masks: dict[str, np.ndarray], classes: tuple[str, .
 
 
 @given(maps())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_evaluate_pools_the_images(
     tmp_path_factory: pytest.TempPathFactory, case: tuple[np.ndarray, np.ndarray, int, int]
 ) -> None:

@@ -55,7 +55,7 @@ def test_images_with_labels() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_accuracy_of_images_is_that_of_objects(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     labels, true = rng.integers(0, 5, count), rng.integers(0, 3, count)

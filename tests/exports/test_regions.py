@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
@@ -46,7 +46,6 @@ def distance_to_line(centre: np.ndarray, points: np.ndarray) -> float:
 
 
 @given(class_maps())
-@settings(deadline=None)
 def test_regions_are_those_of_another_library(labels: np.ndarray) -> None:
     found = list(find_regions(labels))
     assert len(found) == skimage_label(labels, connectivity=2).max()
@@ -63,7 +62,6 @@ def test_regions_are_those_of_another_library(labels: np.ndarray) -> None:
 
 
 @given(class_maps())
-@settings(deadline=None)
 def test_an_outline_encloses_the_centres_of_its_pixels_and_no_other(labels: np.ndarray) -> None:
     height, width = labels.shape
     for region in find_regions(labels):
@@ -76,7 +74,6 @@ def test_an_outline_encloses_the_centres_of_its_pixels_and_no_other(labels: np.n
 
 
 @given(class_maps())
-@settings(deadline=None)
 def test_rasterisers_that_draw_the_line_too_differ_by_a_pixel_beside_it_at_most(labels: np.ndarray) -> None:
     """OpenCV's fillPoly, as YOLO's tools use it, and Pillow's polygons, as LabelMe does."""
     for region in find_regions(labels):

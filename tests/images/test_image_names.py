@@ -19,7 +19,7 @@ names = st.one_of(st.lists(parts, min_size=1, max_size=4).map("/".join), st.text
 
 
 @given(st.lists(names, max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_kept_lies_in_the_run_folder_beside_all_others(given_names: list[str]) -> None:
     kept, skipped = select_safe_names(given_names)
     assert kept == sorted(set(kept)) and set(kept) <= set(given_names)
@@ -40,7 +40,7 @@ def test_what_is_kept_lies_in_the_run_folder_beside_all_others(given_names: list
 
 
 @given(st.lists(names, max_size=8))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_all_of_it_can_be_written(tmp_path_factory: pytest.TempPathFactory, given_names: list[str]) -> None:
     root = tmp_path_factory.mktemp("written")
     kept, _ = select_safe_names(given_names)

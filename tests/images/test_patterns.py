@@ -29,7 +29,7 @@ def test_braces_are_those_of_bash(pattern: str) -> None:
 
 
 @given(st.integers(0, 120), st.integers(0, 120), st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ranges_are_those_of_webdataset(first: int, last: int, digits: int) -> None:
     low, high = sorted((first, last))
     pattern = f"s-{{{low:0{digits}d}..{high:0{digits}d}}}.tar"

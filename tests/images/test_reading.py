@@ -360,7 +360,7 @@ def test_jpeg_cut_anywhere_in_its_pixels_is_truncated(name: str) -> None:
         assert np.array_equal(read_bytes(data + trailer), read_bytes(data))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(name=st.sampled_from(sorted(SAMPLES)), kept=st.floats(0, 1))
 def test_truncation_gives_the_picture_or_unreadable(name: str, kept: float) -> None:
     data = SAMPLES[name]
@@ -372,7 +372,7 @@ def test_truncation_gives_the_picture_or_unreadable(name: str, kept: float) -> N
         assert np.array_equal(pixels, read_bytes(data))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     name=st.sampled_from(sorted(SAMPLES)),
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), min_size=1, max_size=6),
@@ -390,7 +390,7 @@ def test_flipped_bits_give_pixels_or_unreadable(name: str, flips: list[tuple[flo
         assert 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=200))
 @example(data=b"RIFF")
 @example(data=b"II*\0")
@@ -549,7 +549,7 @@ def test_links_list_each_real_file_once(tmp_path: Path) -> None:
     assert find_images(tmp_path / "root-link").names == names
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_web_of_links_ends_and_lists_each_file_once(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ def members(content: bytes, block: int = 4096) -> dict[str, bytes]:
     st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
     st.sampled_from(BLOCKS),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_member_is_found_where_it_lies(files: dict[str, bytes], layout: int, block: int) -> None:
     assert members(packed(*files.items(), layout=layout), block) == files
 

@@ -31,7 +31,7 @@ def gradients(
     return output.detach(), image.grad, next(convolution.parameters()).grad
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     precision=st.sampled_from(["bf16", "float32"]),
     channels=st.integers(2, 9),

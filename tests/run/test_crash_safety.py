@@ -86,7 +86,11 @@ def disk(place: Path, size_bytes: int) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "stage", ["embed", "cluster", "train", "predict", pytest.param("train-saliency", marks=pytest.mark.slow)]
+    "stage",
+    [
+        *("embed", "cluster", "train", "predict"),
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("cluster-otherwise", "train-saliency")),
+    ],
 )
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(stage: str, workshop: Workshop) -> None:
     undisturbed = workshop.undisturbed(stage)

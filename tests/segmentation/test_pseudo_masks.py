@@ -66,7 +66,7 @@ def test_no_objects_at_all() -> None:
     assert [m.image for m in maps] == ["b"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000))
 def test_every_pixel_belongs_to_its_best_object(seed: int) -> None:
     rng = np.random.default_rng(seed)

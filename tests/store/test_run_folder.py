@@ -128,7 +128,7 @@ def test_shards_carry_their_fingerprint_rows_and_what_they_skipped(folder: RunFo
 
 
 @given(cut=st.integers(min_value=0))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_a_shard_cut_anywhere_counts_as_missing(folder: RunFolder, cut: int) -> None:
     write_shard(folder, 0, pa.table({"image": ["a.jpg"] * 50}), pa.table({"image": []}, schema=None), "print")
     part = folder.path / "objects/part-00000.parquet"
@@ -141,7 +141,7 @@ def test_a_shard_cut_anywhere_counts_as_missing(folder: RunFolder, cut: int) -> 
     hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.integers(0, 65535)),
     st.sampled_from([254, 255, 65535]),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_class_maps_come_back_as_they_were(folder: RunFolder, labels: np.ndarray, highest: int) -> None:
     labels = np.minimum(labels, highest)
     write_class_map(folder, "masks/a.png", labels)

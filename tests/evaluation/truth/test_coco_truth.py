@@ -206,7 +206,7 @@ def test_parts_that_enclose_nothing_are_left_out(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_run_lengths_of_any_mask_are_taken(seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = np.repeat(rng.random((HEIGHT, WIDTH // 20)) < rng.random(), 20, axis=1).astype(np.uint8)

@@ -37,7 +37,7 @@ def exact_barrier(values: np.ndarray) -> np.ndarray:
     return least
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIDES, SIDES, st.integers(1, 6), st.integers(0, 999))
 def test_barriers_are_those_of_real_paths_and_more_scans_find_no_worse(
     height: int, width: int, levels: int, seed: int
@@ -59,7 +59,7 @@ def test_barriers_of_nested_frames_are_exact() -> None:
     np.testing.assert_array_equal(found, np.array([0, 3, 3, 4], np.float32)[depth])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIDES, SIDES, st.integers(1, 9), st.integers(0, 999))
 def test_reconstruction_is_scikit_images(height: int, width: int, levels: int, seed: int) -> None:
     random = np.random.default_rng(seed)

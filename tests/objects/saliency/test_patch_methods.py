@@ -212,7 +212,7 @@ def test_lost_is_that_of_plain_loops() -> None:
         np.testing.assert_array_equal(found.masks[index], labels == labels.flat[order[0]])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 3), st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
 def test_components_and_boxes_are_those_of_each_image(
     images: int, height: int, width: int, density: float, seed: int
@@ -271,7 +271,7 @@ def test_a_batch_of_no_images() -> None:
     assert find_background(features, torch.zeros(0, 2, 5, 6)).shape == (0, 5, 6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), st.integers(1, 5), st.integers(0, 99))
 def test_any_features_give_finite_consistent_results(
     images: int, height: int, width: int, kinds: int, seed: int

@@ -107,7 +107,7 @@ SMALL: list[Callable[[int], Any]] = [
 
 
 @pytest.mark.parametrize("make", SMALL, ids=[make.__name__ for make in PRIORS])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.integers(1, 4), st.integers(0, 99))
 def test_any_small_image_gives_a_finite_map_in_range(
     make: Callable[[int], Any], height: int, width: int, number: int, colours: int, seed: int

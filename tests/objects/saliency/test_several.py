@@ -74,7 +74,7 @@ def test_where_nothing_differs_there_is_no_object() -> None:
     assert find_several(pixels, *flat).shape == (0, SIDE, SIDE)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 5), st.integers(1, 3), st.integers(0, 99))
 def test_any_image_gives_few_masks_that_hardly_overlap(
     height: int, width: int, patches: int, colours: int, seed: int
