@@ -99,10 +99,11 @@ def test_a_step_is_cross_entropy_on_logits_at_the_images_size(config: TrainConfi
     loss = functional.cross_entropy(enlarge_logits(network(images), labels.shape), labels)
     loss.backward()
     assert made.history[0].loss == pytest.approx(loss.item(), rel=1e-3)
-    for parameter, state in zip(network.parameters(), made.state["optimizer"]["state"].values(), strict=True):
-        gradient = state["exp_avg"] / 0.1
-        scale = float(parameter.grad.abs().max())
-        assert torch.allclose(gradient, parameter.grad, atol=1e-2 * scale), scale
+    expected = [parameter.grad for parameter in network.parameters()]
+    noise = 1e-6 * max(float(one.abs().max()) for one in expected)  # of biases before a normalisation
+    for wanted, state in zip(expected, made.state["optimizer"]["state"].values(), strict=True):
+        gradient, scale = state["exp_avg"] / 0.1, float(wanted.abs().max())
+        assert torch.allclose(gradient, wanted, atol=1e-2 * scale + noise), scale
 
 
 @pytest.mark.parametrize("are_images_joined", [False, True])
