@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastcomus.errors import InputError
 from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images, find_listed_images
 from fastcomus.networks.registry import check_name
@@ -20,6 +21,9 @@ def check_run(at: Workplace, images: Images, truth: Path | str, classes: Path | 
 
     found = at.list_images(images)  # first, since the settings may have to seek weights
     config = at.config
+    finds_one = config.embed.objects == "one" and config.embed.saliency != "maskcut" and not config.embed.masks
+    if len(found.names) < 2 and finds_one:
+        raise InputError(f"clusters need at least 2 photographs; got {len(found.names)}. Add some.")
     check_name(config.train.backbone)
     if config.train.extend:
         find_listed_images(config.train.extend)

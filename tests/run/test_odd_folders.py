@@ -79,3 +79,9 @@ def test_twenty_photographs(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     run = run_on(tmp_path)
     assert "20 photographs are too few to teach a network (80 would do): three-priors" in caplog.text
     assert len(run.objects()) == 20 and len(list((tmp_path / "run/iteration-1/masks").glob("*.png"))) == 20
+
+
+def test_a_single_photograph_is_refused_before_anything_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"at least 2 photographs; got 1\. Add some"):
+        run_on(save(tmp_path, draw_disc, 1))
+    assert not (tmp_path / "run/objects").exists()
