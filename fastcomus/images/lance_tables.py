@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,13 @@ def iterate_lance_values(file: Path, find_column: FindColumn) -> Iterator[Any]:
     """
     table = _open_table(file)
     column = find_column(_show_blobs_as_binary(table.schema), file)
-    try:
+    with _tell_damage(file):
         if not _is_blob(table.schema.field(column)):
             for batch in table.to_batches(columns=[column], batch_size=_ROWS_AT_ONCE):
                 yield from batch.column(column).to_pylist()
             return
         for row in range(table.count_rows()):
             yield _read_blob(table, column, row, _START_BYTES)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{file} cannot be read as a Lance table: {get_first_line(error)}.") from error
 
 
 def read_lance_value(file: Path, row: int, find_column: FindColumn) -> Any:
@@ -69,14 +68,12 @@ def read_lance_value(file: Path, row: int, find_column: FindColumn) -> Any:
     """
     table = _open_table(file)
     column = find_column(_show_blobs_as_binary(table.schema), file)
-    try:
+    with _tell_damage(file):
         if row >= table.count_rows():
             return None
         if _is_blob(table.schema.field(column)):
             return _read_blob(table, column, row, -1)
         return table.take([row], columns=[column])[column][0].as_py()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{file} cannot be read as a Lance table: {get_first_line(error)}.") from error
 
 
 _tables: OrderedDict[tuple[Path, int], Any] = OrderedDict()  # by folder and state
@@ -88,7 +85,7 @@ def _open_table(file: Path) -> Any:
         import lance
     except ImportError as error:
         raise InputError(f"{file} is a Lance table, which needs pylance; run pip install pylance.") from error
-    try:
+    with _tell_damage(file):
         key = (file, get_lance_state(file)[1])
         with _lock:
             if key not in _tables:
@@ -97,7 +94,14 @@ def _open_table(file: Path) -> Any:
             while len(_tables) > _TABLES_OPEN:
                 _tables.popitem(last=False)
             return _tables[key]
-    except (OSError, ValueError) as error:
+
+
+@contextmanager
+def _tell_damage(file: Path) -> Iterator[None]:
+    """Turn what goes wrong while a table is read into an InputError."""
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{file} cannot be read as a Lance table: {get_first_line(error)}.") from error
 
 

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import ENCODER, TINY, Photographs
-from PIL import Image
+from image_tables import PIXELS, check_rows, encode, list_contents
 
 from fastcomus import InputError, Run
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.listing import find_listed_images, open_root
 from fastcomus.images.reading import read_image
 
-RNG = np.random.default_rng(0)
-PIXELS = [RNG.integers(0, 256, (6, 8 + i, 3), dtype=np.uint8) for i in range(9)]
-
 
 @pytest.fixture
 def lance() -> Any:
     return pytest.importorskip("lance", reason="pylance reads Lance tables (extra `lance`; 217 MB)")
-
-
-def encode(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG")
-    return stream.getvalue()
 
 
 def make_table(lance: Any, kind: str, contents: list[bytes | None], place: Path) -> None:
@@ -47,20 +35,10 @@ def make_table(lance: Any, kind: str, contents: list[bytes | None], place: Path)
 
 @pytest.mark.parametrize("kind", ["bytes", "blobs", "blobs of version 2"])
 def test_every_row_with_an_image_is_read_in_any_order(kind: str, lance: Any, tmp_path: Path) -> None:
-    contents: list[bytes | None] = [encode(one) for one in PIXELS]
-    contents[4] = None
-    make_table(lance, kind, contents, tmp_path / "train.lance")
-    found = find_listed_images(tmp_path / "train.lance")
-    assert found.names == tuple(f"train.lance/{row:08d}.png" for row in range(9) if row != 4)
-    assert [(one.image, one.reason) for one in found.skipped] == [("train.lance/00000004", "empty file")]
+    make_table(lance, kind, list_contents(), tmp_path / "train.lance")
+    found = check_rows(tmp_path / "train.lance")
     assert find_listed_images(tmp_path).names == found.names  # a folder of tables
     again = open_root(str(found.root), found.names)
-    rows = [8, 0, 5, 1, 7, 2, 6, 3] * 4
-    with ThreadPoolExecutor(4) as pool:
-        read = list(pool.map(lambda row: read_image(again / f"train.lance/{row:08d}.png", 10**6), rows))
-    assert all((one == PIXELS[row]).all() for one, row in zip(read, rows, strict=True))
-    with pytest.raises(UnreadableImage, match="fewer rows"):
-        (again / "train.lance/00000099.png").read_encoded(10**6)
     with pytest.raises(UnreadableImage, match="20 are the most"):
         (again / found.names[0]).read_encoded(20)
 

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ENCODER, TINY, Photographs
-from PIL import Image
+from image_tables import PIXELS, check_rows, encode, list_contents
 
 from fastcomus import InputError, Run
-from fastcomus.images.found import UnreadableImage
-from fastcomus.images.listing import find_listed_images, open_root
+from fastcomus.images.listing import find_listed_images
 from fastcomus.images.reading import read_image
-
-RNG = np.random.default_rng(0)
-PIXELS = [RNG.integers(0, 256, (6, 8 + i, 3), dtype=np.uint8) for i in range(9)]
-
-
-def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format=kind)
-    return stream.getvalue()
 
 
 def as_datasets_does(images: list[bytes | None], paths: list[str | None] | None = None) -> pa.Table:
@@ -39,19 +26,8 @@ def as_datasets_does(images: list[bytes | None], paths: list[str | None] | None 
 
 
 def test_every_row_with_an_image_is_read_in_any_order(tmp_path: Path) -> None:
-    contents: list[bytes | None] = [encode(one) for one in PIXELS]
-    contents[4] = None
-    pq.write_table(as_datasets_does(contents), tmp_path / "train.parquet", row_group_size=2)
-    found = find_listed_images(tmp_path / "train.parquet")
-    assert found.names == tuple(f"train.parquet/{row:08d}.png" for row in range(9) if row != 4)
-    assert [(one.image, one.reason) for one in found.skipped] == [("train.parquet/00000004", "empty file")]
-    again = open_root(str(found.root), found.names)
-    rows = [8, 0, 5, 1, 7, 2, 6, 3] * 4
-    with ThreadPoolExecutor(4) as pool:
-        read = list(pool.map(lambda row: read_image(again / f"train.parquet/{row:08d}.png", 10**6), rows))
-    assert all((one == PIXELS[row]).all() for one, row in zip(read, rows, strict=True))
-    with pytest.raises(UnreadableImage, match="fewer rows"):
-        (again / "train.parquet/00000099.png").read_encoded(10**6)
+    pq.write_table(as_datasets_does(list_contents()), tmp_path / "train.parquet", row_group_size=2)
+    check_rows(tmp_path / "train.parquet")
 
 
 def test_a_folder_of_tables_and_columns_of_bytes(tmp_path: Path) -> None:
