@@ -23,7 +23,7 @@ from fastcomus.run.engines.work import Engine, Loaded, Stored
 from fastcomus.run.predicted_folder import PredictedFolder
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import QUALITIES, with_settings
+from fastcomus.settings import QUALITIES, get_preset_config, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def predict(
     newest = choose_trained_iteration(at.folder, None)
     names = read_names(at.folder, read_clusters_manifest(at.folder))
     found = at.list_images(images)
-    config = with_settings(at.config, {"predict": {**QUALITIES[quality], **settings}})
+    # Shares of the preset's size, since a run folder of an earlier version remembers another one.
+    size = {"predict_size": get_preset_config(at.config.preset).predict.predict_size} if quality else {}
+    config = with_settings(at.config, {"predict": {**size, **QUALITIES[quality], **settings}})
     target = RunFolder(output or at.folder.path / "predictions")
     check_names(found.names, target.path)
     from fastcomus.segmentation.labelling_network import WORTH_IT_FROM

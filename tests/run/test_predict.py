@@ -128,6 +128,7 @@ def test_qualities_lay_their_sizes_over_the_settings(trained: Path, others: Phot
 
     said, mask = predict("torch", quality="fast")
     assert "inference" not in said and said["predict"]["scales"] == QUALITIES["fast"]["scales"]
+    assert said["predict"]["predict_size"] == 512  # the preset's, not the 65 of this run folder
     assert predict("torch", quality="best", scales="0.5")[0]["predict"] == {
         **said["predict"],
         "scales": "0.5",
