@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -90,7 +91,7 @@ class FittingBatches:
             The result of each part, in order.
 
         Raises:
-            InputError: A single item is too large for memory.
+            InputError: A single item is too large for memory; it says which size would fit.
         """
         item = batch[0].numel() if len(batch) else 0
         if self.memory and len(batch) > 1 and item not in self._most:
@@ -107,6 +108,10 @@ class FittingBatches:
                 if not is_out_of_memory(error):
                     raise
             # Outside of the handler: the error holds the tensors of every frame that it went through.
+            if self.memory:
+                self.memory.release()
+            if len(part) == 1:
+                raise self._build_error(function, part)
             self._lower(item, len(part) // 2, tuple(batch.shape[1:]))
         return results
 
@@ -125,14 +130,35 @@ class FittingBatches:
         if taken:
             self._most[item] = max(1, int(self.memory.measure_free_bytes() * _SHARE_OF_FREE) // taken)
 
+    def _build_error(self, function: Callable[[torch.Tensor], object], one: torch.Tensor) -> InputError:
+        """Say that one item does not fit, and which size would."""
+        free = f" ({self.memory.measure_free_bytes() / 2**30:.1f} GiB are free)" if self.memory else ""
+        side = self._find_fitting_side(function, one)
+        would = f"about {side} would fit in place of {min(one.shape[-2:])}" if side else "no size that fits was found"
+        return InputError(
+            f"{self.device} has too little memory for a single item of shape {tuple(one.shape[1:])}{free}; {would}: "
+            "lower crop_size, saliency_size or predict_size, or use another device."
+        )
+
+    def _find_fitting_side(self, function: Callable[[torch.Tensor], object], one: torch.Tensor) -> int:
+        """Find the shorter side in pixels of an item that would fit, by trying smaller ones; 0 where none is found."""
+        if one.dim() < 4:
+            return 0
+        for every in (2, 4, 8, 16):
+            small = one[..., ::every, ::every].contiguous()
+            try:
+                if self.memory is None:
+                    function(small)
+                    return min(small.shape[-2:])
+                taken = max(1, self.memory.measure_peak_bytes(lambda tried=small: function(tried)))  # type: ignore[misc]
+            except Exception:  # a network may want sides of its own
+                if self.memory:
+                    self.memory.release()
+                continue
+            grow = math.sqrt(self.memory.measure_free_bytes() * _SHARE_OF_FREE / taken)  # memory goes by the area
+            return int(min(small.shape[-2:]) * min(grow, every * _SHARE_OF_FREE))
+        return 0
+
     def _lower(self, item: int, most: int, shape: tuple[int, ...]) -> None:
-        if self.memory:
-            self.memory.release()
-        if most == 0:
-            free = f" ({self.memory.measure_free_bytes() / 2**30:.1f} GiB are free)" if self.memory else ""
-            raise InputError(
-                f"{self.device} has too little memory for a single item of shape {shape}{free}; lower crop_size, "
-                "saliency_size or predict_size, or use another device."
-            )
         log.warning("Out of memory on %s: from here on %d at once of shape %s.", self.device, most, shape)
         self._most[item] = most

@@ -58,8 +58,31 @@ def test_larger_items_come_no_more_at_once_and_smaller_ones_as_they_did() -> Non
 
 
 def test_a_single_item_that_does_not_fit_is_told() -> None:
-    with pytest.raises(InputError, match=r"cpu has too little memory for a single item of shape \(2, 5\); lower"):
+    told = r"cpu has too little memory for a single item of shape \(2, 5\); no size that fits was found: lower"
+    with pytest.raises(InputError, match=told):
         FittingBatches(HOST).run(Recorder(most=0), torch.zeros(6, 2, 5))
+
+
+def test_what_would_fit_is_told_of_an_image_that_does_not() -> None:
+    def take(batch: torch.Tensor) -> torch.Tensor:
+        if batch.shape[-1] * batch.shape[-2] > 50 * 50:
+            torch.empty(MORE_THAN_ANY_MACHINE, dtype=torch.uint8)
+        return batch
+
+    with pytest.raises(InputError, match="about 40 would fit in place of 160: lower crop_size"):
+        FittingBatches(HOST).run(take, torch.zeros(1, 3, 160, 160))
+
+
+@pytest.mark.parametrize(("side", "told"), [(400, 89), (110, 88)])
+def test_the_size_that_fits_follows_from_what_smaller_ones_take(side: int, told: int) -> None:
+    class ByArea(SmallDevice):
+        def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+            self.per_item = batch.shape[-1] * batch.shape[-2]
+            return super().__call__(batch)
+
+    device = ByArea(capacity=100 * 100, per_item=0)
+    with pytest.raises(InputError, match=rf"about {told} would fit in place of {side}"):
+        FittingBatches(HOST, device).run(device, torch.zeros(2, 3, side, side))
 
 
 def test_other_errors_are_not_hidden() -> None:
