@@ -61,6 +61,7 @@ class Findings:
         skipped: Rows of skipped.parquet.
         iterations: Those with class maps.
         names: Names of the clusters.
+        first_look: What is shown before the run has clusters of its own; "" for these.
     """
 
     folder: RunFolder
@@ -78,6 +79,7 @@ class Findings:
     skipped: tuple[dict[str, Any], ...]
     iterations: tuple[int, ...]
     names: ShownNames
+    first_look: str = ""
 
     def read_evaluations(self) -> dict[int, dict[str, Any]]:
         """Read the stored scores of every iteration that was evaluated."""

@@ -17,7 +17,7 @@ from fastcomus.store.run_folder import RunFolder
 
 log = logging.getLogger("fastcomus")
 PRIOR = "three-priors"  # what finds the objects of few photographs
-_FASTEST = "background-prior"
+FASTEST_PRIOR = "background-prior"
 _OWN = "own:"
 _PRIOR_S, _PASS_S = 0.07, 0.3  # of one core: a prior on an image; efficientnet-lite0 on one of 256 px in a step
 
@@ -94,5 +94,5 @@ def _tell_plan(found: ImageList, at: Workplace) -> None:
         images,
         len(found.names),
         math.ceil(seconds / 60),
-        _FASTEST,
+        FASTEST_PRIOR,
     )

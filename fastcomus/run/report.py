@@ -33,16 +33,23 @@ log = logging.getLogger("fastcomus")
 @stage(writes=False)
 def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     """Write the report and return its first page, also while another process trains; see `Run.report`."""
-    folder, manifest = at.folder, read_clusters_manifest(at.folder)
     config = with_settings(at.config, {"report": settings})
+    found = gather_findings(at, config)
     from fastcomus.report.write import write_report  # only now: what it imports takes seconds
 
+    _remember(at, config)
+    count(objects=len(found.rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
+    return write_report(found, at.backend, at.workers)
+
+
+def gather_findings(at: Workplace, config: Config) -> Findings:
+    """Read what the report shows of a run with clusters."""
+    folder, manifest = at.folder, read_clusters_manifest(at.folder)
     names = ShownNames(read_names(folder, manifest))
     rows, objects = read_clustered_rows(folder, manifest), None
     if manifest["images"]:
         source, objects = read_shown_objects(at)
-    _remember(at, config)
-    found = Findings(
+    return Findings(
         folder=folder,
         config=config,
         device=str(at.backend.device),
@@ -59,8 +66,6 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
         iterations=tuple(list_iterations(folder)) if objects else (),
         names=names,
     )
-    count(objects=len(rows), clusters=len(found.clusters.sizes), images=len(found.image_names))
-    return write_report(found, at.backend, at.workers)
 
 
 def render_run(at: Workplace, title: str) -> str:

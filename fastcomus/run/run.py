@@ -11,6 +11,7 @@ from fastcomus.images.listing import Images
 from fastcomus.progress import show_log
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
+from fastcomus.run.first_look import write_first_look
 from fastcomus.run.looking import Looking
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.objects_table import read_shards
@@ -93,8 +94,7 @@ class Run(Looking):
         """Find the objects in every image and embed them (steps 1 to 3 of the paper); return how many there are.
 
         Args:
-            images: A folder of images or of tars, an image, a file with a path a line, a list of paths, an address, or
-                "-" for standard input.
+            images: A folder of images or of tars, an image, paths or a file with one a line, an address, or "-": stdin.
             replace: Whether objects of other images than these, which the run folder may hold, are dropped.
             engine: "local", or "ray" to divide the images among the actors of a Ray cluster.
             address: Of the Ray cluster; by default Ray is started on this machine.
@@ -259,8 +259,7 @@ class Run(Looking):
 
         Args:
             format: One of `exports.export.FORMATS` such as "coco"; "onnx" writes the network instead.
-            output: New folder to write, which is returned; by default exports/iteration-N-FORMAT in the run folder. For
-                "onnx" a file, by default segmenter.onnx in the run folder.
+            output: New folder, by default exports/iteration-N-FORMAT in the run folder; for "onnx" a new file.
             iteration: Iteration whose masks to take; by default the last.
             transfer: "link" shares disk space with the images where it can, "copy" does not.
         """
@@ -289,7 +288,10 @@ class Run(Looking):
             report: Write the report as soon as there are clusters, and anew after each iteration.
         """
         with self.workplace.hold_folder():
-            self.embed(check_run(self.workplace, images, truth, classes), replace=replace)
+            found = check_run(self.workplace, images, truth, classes)
+            if report:
+                write_first_look(found, self.workplace)
+            self.embed(found, replace=replace)
             self.cluster()
             scores = [self.evaluate(truth, classes, 0)] if truth else []  # bad truth and names are told before training
             if report:

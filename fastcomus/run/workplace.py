@@ -151,6 +151,14 @@ class Workplace:
         device = ",".join(self._devices) if len(self._devices) > 1 else str(self.backend.device)
         return choose_inference(self.inference, device, images, worth_it_from)
 
+    def open_beside(self, folder: Path, config: Config) -> Workplace:
+        """Return a workplace on the same device for another run folder, with the settings `config`."""
+        other = Workplace(
+            folder, None, None, self._wanted_device, self._asked_workers, to_dict(config), inference=self.inference
+        )
+        other.backend = self.backend
+        return other
+
     def hold_folder(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the run folder inside the block.
 
