@@ -1,20 +1,20 @@
 """What five minutes of a person's time are worth: the most doubtful objects of msrc14 put right by their true labels.
 
     python -m bench.corrections --data ../shared/data/msrc14
-    python -m bench.corrections --data ../shared/data/msrc14 --epochs 0
+    python -m bench.corrections --data ../shared/data/msrc14 --clusters-only
 
-Objects are found and clustered with the preset offline. Of the clusters, each is given to the class that most of its
+`--data`: JPEGImages/, SegmentationClassBG/, classes.txt and objects.txt, as for bench.paper. Objects are found and
+clustered with the preset offline, as `fastcomus run` does it. Each cluster is given to the class that most of its
 objects have. The `--count` objects with the smallest margin between two clusters, which the page of `fastcomus view`
 shows first under "Most doubtful", are looked at: those whose class is not that of their cluster are moved to the
 largest cluster of their class, and those whose mask is mostly background are no objects. Prints the share of objects in
-a cluster of their class, and mIoU (Hungarian, background included, in percent) of the clusters' masks and, unless
-`--epochs` is 0, of a network trained on them, before and after.
+a cluster of their class, and mIoU (Hungarian, background included, in percent) of the clusters' masks and, without
+`--clusters-only`, of a network trained on them, before and after.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,7 @@ _VOID = 255
 def main() -> None:
     parser = harness.make_parser(__doc__, "corrections", data=None, count=30, seed=0)
     parser.add_argument("--k", type=int, default=14, help="clusters")
-    parser.add_argument("--epochs", type=int, default=8, help="of training; 0 trains nothing")
-    parser.add_argument("--train-size", type=int, default=320, help="pixels, the side of what the network sees")
+    parser.add_argument("--clusters-only", action="store_true", help="train nothing")
     parser.add_argument("--run", type=Path, default=Path("corrections-run"), help="run folder, made where it is not")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -58,29 +57,21 @@ def main() -> None:
 
 def prepare(arguments: harness.argparse.Namespace) -> Run:
     """A run with clusters and no corrections."""
-    size = arguments.train_size
-    settings = {
-        "embed": {"saliency": "background-prior"},
-        "cluster": {"k": arguments.k},
-        "train": {"iterations": 1, "train_size": size},
-    }
-    settings["predict"] = {"predict_size": size, "scales": "1", "flip": False}
-    if arguments.epochs:
-        settings["train"]["epochs"] = arguments.epochs
-    run = Run(arguments.run, preset="offline", seed=arguments.seed, settings=settings)
+    run = Run(arguments.run, preset="offline", seed=arguments.seed)
     (arguments.run / "corrections.parquet").unlink(missing_ok=True)
-    run.embed(arguments.data / "JPEGImages")
-    run.cluster()
-    shutil.rmtree(arguments.run / "report", ignore_errors=True)
+    names = (arguments.data / "objects.txt").read_text().split()
+    run.embed([arguments.data / "JPEGImages" / f"{name}.jpg" for name in names])
+    run.cluster(k=arguments.k)
     return run
 
 
 def score(run: Run, arguments: harness.argparse.Namespace) -> dict[str, float]:
     """Mean IoU of the clusters' masks, and of the network's."""
     data = arguments.data
-    if arguments.epochs:
+    scored = {"miou_clusters": 0}
+    if not arguments.clusters_only:
         run.train()
-    scored = {"miou_clusters": 0, **({"miou_network": 1} if arguments.epochs else {})}
+        scored["miou_network"] = 1
     truth, classes = data / "SegmentationClassBG", data / "classes.txt"
     return {name: 100 * run.evaluate(truth, classes, one).hungarian.miou for name, one in scored.items()}  # type: ignore[union-attr]
 

@@ -101,6 +101,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "backbone": "mobilenetv3_small_050",  # with backbone_weights
         "backbone_weights": None,
         "output_stride": 8,
+        "frozen_stride": 2,
         "iterations": 2,
         "epochs": 2,
         "next_epochs": 2,

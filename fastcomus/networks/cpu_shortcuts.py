@@ -1,10 +1,12 @@
-"""Faster versions of what torch does slowly on a CPU: gradients of depthwise convolutions, and ReLU6 in bf16.
+"""Faster versions of what torch does slowly on a CPU: gradients of some convolutions, and ReLU6 in bf16.
 
 oneDNN has no fast kernel for the gradients of filters of 5 x 5 and of dilated filters, nor for any in bf16, where they
 took two thirds of an EfficientNet's training time for 2 % of its operations. The gradient of the input is itself a
-convolution, for which there is a fast kernel; that of large filters is a few products of matrices, in float32. ReLU6 in
-bf16 converts every number to float32 and back and took a third of the time of a prediction; clamping the bits as 16-bit
-integers is ten times as fast. bench/cpu_shortcuts.py measures all of it.
+convolution, for which there is a fast kernel; that of large filters is a few products of matrices, in float32. Of the
+widely dilated filters of DeepLab's head only the middle meets small feature maps, and oneDNN multiplies the rest by
+zeros in the gradients: they took four times as long as the middle alone. ReLU6 in bf16 converts every number to float32
+and back and took a third of the time of a prediction; clamping the bits as 16-bit integers is ten times as fast.
+bench/cpu_shortcuts.py measures all of it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ _LEAST_SIDE, _LARGEST_IMAGE = 5, 64  # px: of filters and of images that product
 def use_cpu_shortcuts(device: torch.device) -> AbstractContextManager[Any]:
     """Make a context that speeds up passes of networks on a CPU; elsewhere it does nothing.
 
-    Bias-free convolutions with one filter per channel get a faster backward pass, in bf16 a slightly more exact one.
+    Bias-free convolutions with one filter per channel, and those whose filters reach beyond their input, get a faster
+    backward pass, in bf16 the former a slightly more exact one.
     ReLU6 in bf16 is computed on bits where no gradients are needed. Forward results are unchanged to the bit. Not for
     compiled networks.
 
@@ -42,6 +45,7 @@ class _Shortcuts(TorchFunctionMode):
             found = _match_depthwise(*args, **kwargs)
             if found is not None:
                 return _DepthwiseConvolution.apply(*found)
+            args, kwargs = _cut_filters(*args, **kwargs), {}
         if function is functional.hardtanh and not torch.is_grad_enabled():
             return _apply_hardtanh(*args, **kwargs)
         return function(*args, **kwargs)
@@ -71,6 +75,27 @@ def _match_depthwise(
     if groups == 1 or not groups == weight.shape[0] == input.shape[1] or bias is not None or isinstance(padding, str):
         return None
     return input, weight, _pair(stride), _pair(padding), _pair(dilation)
+
+
+def _cut_filters(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | str | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> tuple[Any, ...]:
+    """Return the arguments of functional.conv2d without those elements of filters that only ever meet the border."""
+    if isinstance(padding, str) or max(_pair(dilation)) == 1:
+        return input, weight, bias, stride, padding, dilation, groups
+    border, apart = list(_pair(padding)), _pair(dilation)
+    for axis in (0, 1):
+        reach = weight.shape[2 + axis] // 2  # elements on each side of the middle
+        is_centred = _pair(stride)[axis] == 1 and weight.shape[2 + axis] % 2 and border[axis] == reach * apart[axis]
+        if is_centred and apart[axis] >= input.shape[2 + axis]:
+            weight, border[axis] = weight.narrow(2 + axis, reach, 1), 0
+    return input, weight, bias, stride, tuple(border), dilation, groups
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

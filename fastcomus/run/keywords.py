@@ -81,6 +81,7 @@ class TrainSettings(TypedDict, total=False):
     backbone: str
     backbone_weights: str
     output_stride: int
+    frozen_stride: int
     iterations: int
     epochs: int
     next_epochs: int

@@ -18,7 +18,7 @@ from fastcomus.store.run_folder import RunFolder
 log = logging.getLogger("fastcomus")
 PRIOR = "three-priors"  # what finds the objects of few photographs
 FASTEST_PRIOR = "background-prior"
-_OWN = "own:"
+OWN = "own:"  # what a mark begins with that stands for a network of the folder's own
 _PRIOR_S, _PASS_S = 0.07, 0.3  # of one core: a prior on an image; efficientnet-lite0 on one of 256 px in a step
 
 
@@ -36,7 +36,7 @@ def mark_saliency(found: ImageList, config: Config) -> str:
     from fastcomus.run.saliency_network import check_backbones, fingerprint_network
 
     check_backbones(config)
-    return f"{_OWN}{fingerprint_network(found, config)}"
+    return f"{OWN}{fingerprint_network(found, config)}"
 
 
 def obtain_saliency(mark: str, found: ImageList, config: Config, at: Workplace) -> str:
@@ -45,7 +45,7 @@ def obtain_saliency(mark: str, found: ImageList, config: Config, at: Workplace) 
     if mark == PRIOR and embed.saliency == AUTO:
         told = (len(found.names), config.saliency.least_images, PRIOR)
         log.info("saliency auto: %d photographs are too few to teach a network (%d would do): %s", *told)
-    if not mark.startswith(_OWN):
+    if not mark.startswith(OWN):
         return mark
     from fastcomus.networks.encoders import load_encoder
     from fastcomus.run.saliency_network import NothingToLearn, obtain_network
@@ -53,7 +53,7 @@ def obtain_saliency(mark: str, found: ImageList, config: Config, at: Workplace) 
     # Missing weights of the encoder are told before minutes of training.
     load_encoder(embed.encoder, embed.encoder_weights, embed.crop_size, embed.precision, at.backend.device)
     at.remember(config)
-    _tell_plan(found, at)
+    _tell_plan(mark, found, at)
     try:
         with collect_counts():  # images that teach are not counted as those of embed
             return str(obtain_network(found, at).absolute())
@@ -77,17 +77,30 @@ def restore_saliency(config: Config, folder: RunFolder) -> EmbedConfig:
     return replace(config.embed, saliency=str(own.absolute()) if own.is_file() else made_by)
 
 
-def _tell_plan(found: ImageList, at: Workplace) -> None:
-    import torch
+def estimate_teaching(mark: str, found: ImageList, at: Workplace) -> tuple[int, float]:
+    """Return how many photographs teach the network that `mark` stands for, and in about how many seconds.
 
-    from fastcomus.run.saliency_network import select_teachers
+    Both are 0 where it is there, or where no network is taught.
+    """
+    if not mark.startswith(OWN):
+        return 0, 0.0
+    from fastcomus.run.saliency_network import locate_network, select_teachers
 
+    if locate_network(mark.removeprefix(OWN), at.folder).exists():
+        return 0, 0.0
     chosen, cores = at.config.saliency, at.workers
     images = len(select_teachers(found, at.config).names)
     learnt = max(2, round(images * chosen.confident_share)) * (chosen.epochs + chosen.refine_epochs)
     seconds = images * len(parse_priors(chosen)) * _PRIOR_S / cores
-    if at.backend.device.type == "cpu":
-        seconds += learnt * _PASS_S * (chosen.size / 256) ** 2 / min(cores, torch.get_num_threads())
+    if str(at.backend.device) == "cpu":
+        seconds += learnt * _PASS_S * (chosen.size / 256) ** 2 / cores
+    return images, seconds
+
+
+def _tell_plan(mark: str, found: ImageList, at: Workplace) -> None:
+    images, seconds = estimate_teaching(mark, found, at)
+    if not images:
+        return
     log.info(
         "saliency auto: %d of %d photographs first teach a network of their own, in about %d min (once; "
         "--saliency %s goes without)",

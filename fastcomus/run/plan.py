@@ -9,6 +9,7 @@ from fastcomus.images.listing import Images
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations, read_objects_fingerprint
 from fastcomus.run.embed import count_missing_images
+from fastcomus.run.own_network import estimate_teaching, mark_saliency
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.sealed_json import compute_fingerprint
 
@@ -47,9 +48,11 @@ def plan_run(at: Workplace, images: Images, truth: Path | str, classes: Path | s
     """
     found = check_run(at, images, truth, classes)
     count, missing = len(found.names), count_missing_images(at, found)
+    teachers, taught_in = estimate_teaching(mark_saliency(found, at.config), found, at) if missing else (0, 0.0)
+    work = f"{missing} photographs" + (f", of which {teachers} first teach a network" if teachers else "")
     embedding = PlannedStage(
-        "embed", f"{missing} photographs" if missing else "", f"{count - missing} of {count} photographs",
-        missing / _EMBEDDED_PER_S,
+        "embed", work if missing else "", f"{count - missing} of {count} photographs",
+        taught_in + missing / _EMBEDDED_PER_S,
     )  # fmt: skip
     is_clustered = not missing and _has_clusters(at)
     asked = f"k = {at.config.cluster.k}" if at.config.cluster.k else "k found by itself"

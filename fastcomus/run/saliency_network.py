@@ -62,6 +62,11 @@ def fingerprint_network(found: ImageList, config: Config) -> str:
     return compute_fingerprint(config=chosen, seed=config.seed, images=stamp)
 
 
+def locate_network(fingerprint: str, folder: RunFolder) -> Path:
+    """Return where the network of a fingerprint lies in a run folder, or will."""
+    return folder.resolve_file(f"{FOLDER}/network-{fingerprint[:12]}.safetensors")
+
+
 def select_teachers(found: ImageList, config: Config) -> ImageList:
     """Return the images that the network learns from: all, or `max_images` of them that the seed and names decide."""
     most = config.saliency.max_images
@@ -81,7 +86,7 @@ def obtain_network(found: ImageList, at: Workplace) -> Path:
     """
     config, folder = at.config, at.folder
     chosen, whole = config.saliency, fingerprint_network(found, config)
-    made = folder.resolve_file(f"{FOLDER}/network-{whole[:12]}.safetensors")
+    made = locate_network(whole, folder)
     if made.exists():
         log.info("train-saliency: up to date, %s", made)
         return made

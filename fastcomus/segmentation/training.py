@@ -25,6 +25,7 @@ from fastcomus.networks.augmentation import ReadSample, augment_batches, compute
 from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.determinism import sum_cross_entropy, use_determinism
 from fastcomus.networks.fixed_padding import align_side
+from fastcomus.networks.frozen_layers import freeze_layers
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.networks.recomputed_activations import RecomputedActivations
 from fastcomus.networks.schedules import compute_cosine_factor, make_moving_average
@@ -121,6 +122,7 @@ class SelfTraining:
         if self.processes.size > 1:
             synchronize_batch_norms(segmenter, self.device)
         self.segmenter = segmenter
+        self.frozen = freeze_layers(segmenter.backbone, config.frozen_stride)
         self.optimizer = torch.optim.Adam(
             [
                 {"params": segmenter.backbone.parameters(), "lr": config.learning_rate},
@@ -212,6 +214,8 @@ class SelfTraining:
     def _step(self, parts: list[tuple[torch.Tensor, torch.Tensor]], epoch: int, step: int) -> None:
         torch.manual_seed(derive_dropout_seed(self.seed, epoch, step, self.processes.rank))
         self.network.train()
+        for layer in self.frozen:
+            layer.eval()
         learnt = torch.tensor([float(sum((labels != IGNORED).sum() for _, labels in parts))])
         pixels = self.processes.sum(move_to_device(learnt, self.device)).clamp(min=1)
         # DistributedDataParallel averages the gradients of processes; here they are to be summed.

@@ -71,6 +71,9 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert other["train"][0] == "iterations 1, 2 epochs"
     new = plan(tmp_path / "new", "--preset", "offline", "--saliency", "background-prior")
     assert new["embed"][0] == "24 photographs" and new["cluster"][0] == "k found by itself" and new["train"][2]
+    (tmp_path / "few.toml").write_text("[saliency]\nleast_images = 20\n")
+    taught = plan(tmp_path / "new", "--preset", "offline", "--config", tmp_path / "few.toml")
+    assert taught["embed"][0] == "24 photographs, of which 24 first teach a network"
     assert tree_bytes(run_copy) == before and not (tmp_path / "new").exists()
 
 

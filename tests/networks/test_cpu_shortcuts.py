@@ -78,6 +78,26 @@ def gradients_in_double(
     return image.grad, next(convolution.parameters()).grad
 
 
+@given(
+    size=st.tuples(st.integers(2, 9), st.integers(2, 9)),
+    sides=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    dilation=st.integers(1, 10),
+    stride=st.integers(1, 2),
+    is_padded=st.booleans(),
+    has_bias=st.booleans(),
+)
+def test_filters_that_reach_beyond_the_map_learn_the_same(
+    size: tuple[int, int], sides: tuple[int, int], dilation: int, stride: int, is_padded: bool, has_bias: bool
+) -> None:
+    torch.manual_seed(0)
+    border = tuple(dilation * (side - 1) // 2 if is_padded else dilation * (side - 1) for side in sides)
+    convolution = nn.Conv2d(3, 4, sides, stride, border, dilation, bias=has_bias)
+    image, weigh = torch.randn(2, 3, *size), torch.randn(2, 4, 60, 60)
+    fast, plain = (gradients(convolution, image, weigh, fast, "float32") for fast in (True, False))
+    for found, wanted in zip(fast, plain, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "float32"])
 @pytest.mark.parametrize("kind", ["same", "plain", "biased", "grouped", "by hand"])
 def test_every_convolution_still_learns(kind: str, precision: str) -> None:

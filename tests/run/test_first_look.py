@@ -66,9 +66,7 @@ def test_a_run_writes_it_before_the_network_learns_and_replaces_it_after(
         assert (plain.folder.path / part).read_bytes() == (run.folder.path / part).read_bytes(), part
 
 
-@pytest.mark.parametrize(
-    "saliency", [{"least_images": 25}, {}], ids=["too few photographs", "the prior is asked for"]
-)
+@pytest.mark.parametrize("saliency", [{"least_images": 25}, {}], ids=["too few photographs", "the prior is asked for"])
 def test_there_is_none_where_objects_come_soon(
     photographs: Photographs, tmp_path: Path, saliency: dict[str, Any]
 ) -> None:
