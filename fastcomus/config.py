@@ -155,6 +155,9 @@ class SaliencyConfig:
         8, "Passes over these to refine the maps, predictions averaged over the last; 0 does not.", least=0
     )
     moving_average: float = define_setting(0.5, "Weight of the epochs before in that average; [0, 1).", within="[0, 1)")
+    frozen_stride: int = define_setting(
+        0, "As for train, of the backbones of both networks; BASNet, which has none, learns whole.", least=0
+    )
     network: str = define_setting("basnet", "What learns the refined maps: basnet, or a backbone for a small network.")
     epochs: int = define_setting(8, "Passes over these in which it learns them.", least=1)
     size: int = define_setting(256, "Side in pixels of what the networks see.", least=32)

@@ -53,6 +53,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "confident_share": 0.4,
         "refine_epochs": 2,
         "moving_average": 0.9,  # with refine_epochs = 3
+        "frozen_stride": 2,
         "network": "mobilenetv3_small_050",
         "epochs": 2,
         "size": 97,

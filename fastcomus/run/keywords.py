@@ -19,6 +19,7 @@ class SaliencySettings(TypedDict, total=False):
     confident_share: float
     refine_epochs: int
     moving_average: float
+    frozen_stride: int
     network: str
     epochs: int
     size: int

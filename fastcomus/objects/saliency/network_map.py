@@ -32,6 +32,7 @@ from fastcomus.store.integrity import TENSOR_SEAL, compute_tensor_digest
 BASNET = "basnet"
 _METADATA = "fastcomus_saliency"  # key of the description in a checkpoint's metadata
 _FLAT = 1e-3  # a map with a smaller range of values shows nothing
+_WIDTH, _WIDTH_BEFORE = 64, 96  # of pyramids now, and of those whose files do not say; 96 found objects no better
 _COARSEST = 32  # stride of a backbone's last layer
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -44,11 +45,12 @@ class SaliencyNetwork(nn.Module):
         size: The side of the images that it is trained on; `side` is the nearest one that the network can take.
         maps: Maps per image: 1, or the number of priors that it refines.
         pretrained: Whether the backbone begins with its published weights.
+        width: Features of the pyramid's layers.
     """
 
-    def __init__(self, network: str, size: int, maps: int = 1, pretrained: bool = False) -> None:
+    def __init__(self, network: str, size: int, maps: int = 1, pretrained: bool = False, width: int = _WIDTH) -> None:
         super().__init__()
-        self.description = {"network": network, "size": size}
+        self.description = {"network": network, "size": size, "width": width}
         self.body: nn.Module
         self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]; for BASNet alone
         self.std: torch.Tensor
@@ -58,7 +60,7 @@ class SaliencyNetwork(nn.Module):
             self.register_buffer("mean", mean, persistent=False)
             self.register_buffer("std", std, persistent=False)
         else:
-            self.body, self.side = PyramidNetwork(network, maps, pretrained), align_side(size, _COARSEST)
+            self.body, self.side = PyramidNetwork(network, maps, pretrained, width), align_side(size, _COARSEST)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the logits (N, maps, S, S) float32 of images (N, 3, S, S) uint8."""
@@ -161,7 +163,7 @@ def load_network_map(
     priors: list[Proposer] | BatchedPriors = []
     power = 1.0
     if Path(name).is_file() and (described := _read_description(Path(name))):
-        network = SaliencyNetwork(described["network"], described["size"])
+        network = SaliencyNetwork(described["network"], described["size"], width=described.get("width", _WIDTH_BEFORE))
         weights.load_exactly(network, weights.read_checkpoint(Path(name)), name)
         power = config.map_power
         names = described.get("priors", []) if config.prior_weight else []
@@ -216,7 +218,8 @@ def _read_description(file: Path) -> dict[str, Any] | None:
         return None
     if found is None:
         return None
-    if not (isinstance(found, dict) and isinstance(found.get("network"), str) and type(found.get("size")) is int):
+    is_known = isinstance(found, dict) and isinstance(found.get("network"), str) and type(found.get("size")) is int
+    if not is_known or found.get("width", _WIDTH_BEFORE) not in (_WIDTH, _WIDTH_BEFORE):
         raise InputError(f"{file} does not say which saliency network it holds; run fastcomus train-saliency again.")
     return found
 

@@ -14,7 +14,6 @@ from fastcomus.networks import weights
 from fastcomus.networks.encoders import get_pixel_statistics
 from fastcomus.networks.fixed_padding import with_fixed_padding
 
-_WIDTH = 96
 _FINEST = 4  # pixels per feature of the finest layer that is used
 
 
@@ -25,9 +24,10 @@ class PyramidNetwork(nn.Module):
         backbone: Name of the backbone.
         maps: Number of maps per image.
         pretrained: Whether the backbone begins with its published weights.
+        width: Features of the pyramid's layers.
     """
 
-    def __init__(self, backbone: str, maps: int, pretrained: bool) -> None:
+    def __init__(self, backbone: str, maps: int, pretrained: bool, width: int) -> None:
         super().__init__()
         make = weights.load if pretrained else weights.create_network
         self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]
@@ -36,9 +36,9 @@ class PyramidNetwork(nn.Module):
         described = zip(self.backbone.feature_info.channels(), self.backbone.feature_info.reduction(), strict=True)
         self.first = next(place for place, (_, stride) in enumerate(described) if stride >= _FINEST)
         channels = self.backbone.feature_info.channels()[self.first :]
-        self.lateral = nn.ModuleList(nn.Conv2d(width, _WIDTH, 1) for width in channels)
-        self.smooth = nn.ModuleList(_build_convolution(_WIDTH, _WIDTH) for _ in channels)
-        self.head = nn.Sequential(_build_convolution(_WIDTH, _WIDTH), nn.Conv2d(_WIDTH, maps, 1))
+        self.lateral = nn.ModuleList(nn.Conv2d(own, width, 1) for own in channels)
+        self.smooth = nn.ModuleList(_build_convolution(width, width) for _ in channels)
+        self.head = nn.Sequential(_build_convolution(width, width), nn.Conv2d(width, maps, 1))
         mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) * 255 for values in get_pixel_statistics(self.backbone))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)

@@ -30,11 +30,13 @@ from fastcomus.networks.augmentation import augment_batches, compute_batch_start
 from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.determinism import use_determinism
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
+from fastcomus.networks.frozen_layers import freeze_layers
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.networks.schedules import compute_cosine_factor
 from fastcomus.objects.saliency.losses import compute_hybrid_loss
 from fastcomus.objects.saliency.network_map import SaliencyNetwork
 from fastcomus.objects.saliency.proposer import resize_to_square
+from fastcomus.objects.saliency.pyramid import PyramidNetwork
 
 MAP_SIDE = 128  # L: maps of priors and of the refinement are stored as squares of this side
 
@@ -91,6 +93,8 @@ def train_network(
     name, epochs = (config.refine_backbone, config.refine_epochs) if refines else (config.network, config.epochs)
     network = SaliencyNetwork(name, config.size, maps, pretrained=resume is None).to(device)
     network = network.to(memory_format=torch.channels_last)
+    body = network.body
+    frozen = freeze_layers(body.backbone, config.frozen_stride) if isinstance(body, PyramidNetwork) else []
     optimizer = torch.optim.Adam(network.parameters(), config.learning_rate)
     done = 0
     if resume is not None:
@@ -111,6 +115,8 @@ def train_network(
         order = shuffle_epoch(count, config.batch_size, seed, epoch)
         torch.manual_seed(int(order.seeds[0]))  # for backbones with dropout
         network.train()
+        for layer in frozen:
+            layer.eval()
         total, seen = 0.0, 0
         for images, target in augment_batches(sample, order.batches, order.seeds, config, network.side, workers):
             with use_determinism(device, is_deterministic):
