@@ -3,7 +3,7 @@
 It does the same steps in the plainest way: an object is what differs in colour from the image's border, superpixel by
 superpixel; its crop goes through the encoder; neighbours, spectral embedding and labels are scikit-learn's; the four
 fifths of every cluster that lie nearest to its centre teach torchvision's DeepLabv3 head on the same backbone; the
-network labels every image once. Crops, epochs, sizes and rates are those of the preset `offline`.
+network labels every image once. Crops, epochs, batches and rates are those of the preset `offline`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from torchvision.tv_tensors import Mask
 from fastcomus.networks.weights import load
 
 BACKBONE = "efficientnet-lite0"
-CROP, TRAIN, SHOWN = 224, 320, 384  # px
-EPOCHS, BATCH, RATE = 5, 16, 5e-4
+CROP, TRAIN, SHOWN = 224, 256, 384  # px
+EPOCHS, BATCH, RATE = 3, 8, 5e-4
 FILTERED, NEIGHBOURS = 0.2, 30
 
 
