@@ -28,7 +28,7 @@ def freeze_layers(backbone: nn.Module, stride: int) -> list[nn.Module]:
     if not stride:
         return []
     described = backbone.feature_info.info  # type: ignore[union-attr]
-    last = [one["module"].replace(".", "_") for one in described if one["reduction"] <= stride][-1:]  # type: ignore[index,union-attr]
+    last = [one["module"].replace(".", "_") for one in described if one["reduction"] <= stride][-1:]  # type: ignore[union-attr]
     frozen: list[nn.Module] = []
     for name, layer in _list_layers(backbone):
         frozen.append(layer)
@@ -42,7 +42,7 @@ def freeze_layers(backbone: nn.Module, stride: int) -> list[nn.Module]:
 
 def _list_layers(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield a backbone's layers, those of its stages one by one, with their names as timm's feature lists have them."""
-    whole = {one["module"] for one in backbone.feature_info.info}  # type: ignore[union-attr,index]
+    whole = {one["module"] for one in backbone.feature_info.info}  # type: ignore[union-attr]
     for name, child in backbone.named_children():
         if isinstance(child, nn.Sequential) and name not in whole:
             yield from ((f"{name}_{number}", stage) for number, stage in child.named_children())
