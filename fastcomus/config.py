@@ -19,6 +19,7 @@ METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("qr", "normalized", "kmeans")
 COUNT_CRITERIA = ("mixing", "modularity", "eigengap")
 SCHEDULES = ("constant", "cosine")
+LEAST_PASSES, SALIENCY_STEPS, TRAINING_STEPS = 3, 25, 60  # where epochs are auto; more are no better, fewer are worse
 SALIENCY_PRIORS = ("background-prior", "minimum-barrier", "absorbing-markov-chain")
 
 
@@ -159,7 +160,12 @@ class SaliencyConfig:
         0, "As for train, of the backbones of both networks; BASNet, which has none, learns whole.", least=0
     )
     network: str = define_setting("basnet", "What learns the refined maps: basnet, or a backbone for a small network.")
-    epochs: int = define_setting(8, "Passes over these in which it learns them.", least=1)
+    epochs: int = define_setting(
+        8,
+        "Passes over these in which it learns them; auto: 3, and more over few images, until there are 25 steps.",
+        zero="auto",
+        least=1,
+    )
     size: int = define_setting(256, "Side in pixels of what the networks see.", least=32)
     scale_min: float = define_setting(0.4, "Smallest area of a training crop, as a share of the image's.")
     scale_max: float = define_setting(1.0, "Largest area of a training crop.")
@@ -252,8 +258,15 @@ class TrainConfig:
         zero="auto",
         least=1,
     )
-    epochs: int = define_setting(10, "Passes over the images in the first iteration.", least=1)
-    next_epochs: int = define_setting(5, "Passes over the images in every later iteration.", least=1)
+    epochs: int = define_setting(
+        10,
+        "Passes over the images in the first iteration; auto: 3, and more over few images, until there are 60 steps.",
+        zero="auto",
+        least=1,
+    )
+    next_epochs: int = define_setting(
+        5, "Passes over the images in every later iteration; auto as for epochs.", zero="auto", least=1
+    )
     extend: str = define_setting(
         "", "More images for the iterations after the first: a folder, tars or a list, as for embed."
     )

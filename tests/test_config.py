@@ -25,6 +25,7 @@ from fastcomus import InputError, Run, cluster
 from fastcomus.backends.choose import select
 from fastcomus.clusters.cluster import suggest_counts
 from fastcomus.config import STAGES, ClusterConfig, Config
+from fastcomus.networks.schedules import choose_epochs
 from fastcomus.segmentation import samples
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.prediction import label_images
@@ -127,6 +128,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "assign": {"outliers": 0.5},
     "report": {"map_objects": 8, "shown_images": 4, "gallery_objects": 4, "samples": 2},
 }
+
+
+def test_few_images_are_passed_over_more_often() -> None:
+    assert choose_epochs(0, 400, 8, 60) == 3 and choose_epochs(0, 120, 8, 60) == 4
+    assert choose_epochs(0, 16, 8, 60) == 30 and choose_epochs(0, 3, 8, 25) == 25 and choose_epochs(2, 3, 8, 25) == 2
 
 
 @pytest.mark.parametrize("stage", STAGES)

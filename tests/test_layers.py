@@ -20,7 +20,7 @@ broadcast build calibrate call carry cast centre change check choose claim clip 
 component compose compute concat configure connect convert copy correct count create crop cut decode decorate define
 derive describe detect diagnose discard distinguish divide download draw drop embed empty encode end enlarge escape
 estimate evaluate examine exchange expand explain export extend extract fetch fill find fingerprint finish fit fix
-flatten flip fold forget format fuse gather generate get give group guess halve hash hold import index infer insert
+flatten flip fold forget format freeze fuse gather generate get give group guess halve hash hold import index infer insert
 invert iterate join keep label launch lay limit list load locate lock log look lower make map mark mask match measure
 merge mix move multiply name normalise note number observe obtain offer open order orient orthogonalise orthonormalise
 overlay own pack pad pair parse pass peek pick place plan plot predict prepare presume print probe project propose

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate and of the averaging of weights during training."""
+"""How long training goes on, and schedules of its learning rate and of the averaging of weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+
+from fastcomus.config import LEAST_PASSES
+
+
+def choose_epochs(setting: int, images: int, batch_size: int, least_steps: int) -> int:
+    """Return the setting or, where it is 0, three passes over the images, and more until there are `least_steps`."""
+    return setting or max(LEAST_PASSES, math.ceil(least_steps / max(1, images // batch_size)))
 
 
 def compute_cosine_factor(progress: float) -> float:

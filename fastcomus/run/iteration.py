@@ -9,11 +9,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from fastcomus.config import Config
+from fastcomus.config import TRAINING_STEPS, Config
 from fastcomus.errors import InputError
 from fastcomus.images.found import LOST
 from fastcomus.interruption import is_asked, reach_safe_point
 from fastcomus.networks.augmentation import ReadSample
+from fastcomus.networks.schedules import choose_epochs
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import ImageSource
 from fastcomus.run.workplace import Workplace
@@ -128,7 +129,8 @@ def _obtain_segmenter(iteration: int, samples: Sequence[Sample], k: int, trained
     name = f"iteration-{iteration}"
     if at.processes.broadcast(has_segmenter(folder, iteration, trained_from)):
         return read_segmenter(folder, iteration, config.backbone, k, config.output_stride)
-    epochs = config.epochs if iteration == 1 else config.next_epochs
+    wanted = config.epochs if iteration == 1 else config.next_epochs
+    epochs = choose_epochs(wanted, len(samples), config.batch_size, TRAINING_STEPS)
     resume = read_training_state(folder, iteration)
     training = SelfTraining(k, config, epochs, at.config.seed + iteration, at.backend, at.processes, resume)
     log.info(

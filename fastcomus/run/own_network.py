@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from fastcomus.config import Config, EmbedConfig
+from fastcomus.config import SALIENCY_STEPS, Config, EmbedConfig
 from fastcomus.images.found import ImageList
 from fastcomus.objects.saliency.methods import AUTO
 from fastcomus.progress import collect_counts
@@ -84,16 +84,18 @@ def estimate_teaching(mark: str, found: ImageList, at: Workplace) -> tuple[int, 
     """
     if not mark.startswith(OWN):
         return 0, 0.0
+    from fastcomus.networks.schedules import choose_epochs
     from fastcomus.run.saliency_network import locate_network, select_teachers
 
     if locate_network(mark.removeprefix(OWN), at.folder).exists():
         return 0, 0.0
     chosen, cores = at.config.saliency, at.workers
     images = len(select_teachers(found, at.config).names)
-    learnt = max(2, round(images * chosen.confident_share)) * (chosen.epochs + chosen.refine_epochs)
+    clear = max(2, round(images * chosen.confident_share))
+    epochs = choose_epochs(chosen.epochs, clear, chosen.batch_size, SALIENCY_STEPS) + chosen.refine_epochs
     seconds = images * len(parse_priors(chosen)) * _PRIOR_S / cores
     if str(at.backend.device) == "cpu":
-        seconds += learnt * _PASS_S * (chosen.size / 256) ** 2 / cores
+        seconds += clear * epochs * _PASS_S * (chosen.size / 256) ** 2 / cores
     return images, seconds
 
 

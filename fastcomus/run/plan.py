@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fastcomus.config import TRAINING_STEPS
 from fastcomus.images.listing import Images
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations, read_objects_fingerprint
@@ -46,6 +47,8 @@ def plan_run(at: Workplace, images: Images, truth: Path | str, classes: Path | s
     Raises:
         InputError: As `run` would.
     """
+    from fastcomus.networks.schedules import choose_epochs  # only now: torch takes a second
+
     found = check_run(at, images, truth, classes)
     count, missing = len(found.names), count_missing_images(at, found)
     teachers, taught_in = estimate_teaching(mark_saliency(found, at.config), found, at) if missing else (0, 0.0)
@@ -55,15 +58,16 @@ def plan_run(at: Workplace, images: Images, truth: Path | str, classes: Path | s
         taught_in + missing / _EMBEDDED_PER_S,
     )  # fmt: skip
     is_clustered = not missing and _has_clusters(at)
-    asked = f"k = {at.config.cluster.k}" if at.config.cluster.k else "k found by itself"
+    wanted_k = f"k = {at.config.cluster.k}" if at.config.cluster.k else "k found by itself"
     clustering = PlannedStage(
-        "cluster", "" if is_clustered else asked, "clusters" if is_clustered else "", 0.0 if is_clustered else 10.0
+        "cluster", "" if is_clustered else wanted_k, "clusters" if is_clustered else "", 0.0 if is_clustered else 10.0
     )
     done = len(list_iterations(at.folder)) - 1 if is_clustered and at.folder.read_manifest("iteration-0") else 0
     train = at.config.train
     wanted = train.iterations or (2 if train.extend else 1)
     left = [one for one in range(1, wanted + 1) if one > done]
-    passes = sum(train.epochs if one == 1 else train.next_epochs for one in left)
+    asked = [train.epochs if one == 1 else train.next_epochs for one in left]
+    passes = sum(choose_epochs(one, count, train.batch_size, TRAINING_STEPS) for one in asked)
     seconds = passes * count / _TRAINED_PER_S + len(left) * count / _LABELLED_PER_S
     training = PlannedStage(
         "train", f"iterations {', '.join(map(str, left))}, {passes} epochs" if left else "",

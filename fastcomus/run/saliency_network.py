@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastcomus.config import Config
+from fastcomus.config import SALIENCY_STEPS, Config
 from fastcomus.errors import InputError, get_first_line
 from fastcomus.images.found import ImageList
 from fastcomus.images.stamps import stamp_images
 from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.registry import check_name
+from fastcomus.networks.schedules import choose_epochs
 from fastcomus.objects.saliency.network_map import SaliencyNetwork, check_network, save_network
 from fastcomus.objects.saliency.training import (
     MAP_SIDE,
@@ -97,7 +98,6 @@ def obtain_network(found: ImageList, at: Workplace) -> Path:
         folder.write_tensors(_NEW, lambda path: save_network(network, parse_priors(chosen), refined_by, path))
         _remove_intermediate_files(folder, chosen.refine_epochs)
         folder.finish(FOLDER, whole, images=trained_on, config=asdict(chosen))
-        count(images=trained_on, epochs=chosen.epochs)
         log.info("train-saliency: trained on %d images", trained_on)
     folder.writer.claim()
     try:
@@ -208,6 +208,9 @@ def _fit_network(photographs: Photographs, labels: Callable[[int], np.ndarray], 
     """Return a network trained on the fused maps `labels(index)`, (P, L, L) uint8."""
     chosen = at.config.saliency
     clear = _select_clearest(labels, photographs.count, chosen.confident_share)
+    epochs = choose_epochs(chosen.epochs, len(clear), chosen.batch_size, SALIENCY_STEPS)
+    chosen = replace(chosen, epochs=epochs)
+    count(images=photographs.count, epochs=epochs)
     state = _read_state(at.folder, "learn")
     done = state.epochs if state else 0
     log.info("train-saliency: training %s, %d of %d epochs are done", chosen.network, done, chosen.epochs)

@@ -60,7 +60,7 @@ REFUSED = (
     "embed {here} --device tpu --run {new}",
     "embed {here} --no-such-option",
     "train-saliency {gone} --run {new}",
-    "train-saliency {here} --epochs 0 --run {new}",
+    "train-saliency {here} --size 0 --run {new}",
     "cluster --embeddings {gone}.npy --run {new}",
     "cluster --k 1 --run {run}",
     "suggest-k --run {gone}",
