@@ -4,8 +4,9 @@
 
 `--data`: JPEGImages/, SegmentationClassBG/ (void counted as background), classes.txt and objects.txt (the images to
 use), as for bench.paper. Each side runs in a process of its own, files and all, from nothing: fastcomus with the preset
-`offline` as it is, teaching its detector included, and bench/plain_recipe.py with the same encoder, number of clusters,
-epochs and batches. Mean IoU is of Hungarian matching over all classes and background.
+`offline` as it is, teaching its detector included, without reports and the first look before it, and
+bench/plain_recipe.py with the same encoder, number of clusters, epochs and batches. Mean IoU is of Hungarian matching
+over all classes and background.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ METRICS = ("euclidean", "cosine")
 ASSIGNMENTS = ("qr", "normalized", "kmeans")
 COUNT_CRITERIA = ("mixing", "modularity", "eigengap")
 SCHEDULES = ("constant", "cosine")
-LEAST_PASSES, SALIENCY_STEPS, TRAINING_STEPS = 3, 25, 60  # where epochs are auto; more are no better, fewer are worse
+LEAST_PASSES, SALIENCY_STEPS, TRAINING_STEPS = 3, 36, 60  # where epochs are auto; more are no better, fewer are worse
 SALIENCY_PRIORS = ("background-prior", "minimum-barrier", "absorbing-markov-chain")
 
 
@@ -162,7 +162,7 @@ class SaliencyConfig:
     network: str = define_setting("basnet", "What learns the refined maps: basnet, or a backbone for a small network.")
     epochs: int = define_setting(
         8,
-        "Passes over these in which it learns them; auto: 3, and more over few images, until there are 25 steps.",
+        "Passes over these in which it learns them; auto: 3, and more over few images, until there are 36 steps.",
         zero="auto",
         least=1,
     )

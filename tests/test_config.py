@@ -132,7 +132,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def test_few_images_are_passed_over_more_often() -> None:
     assert choose_epochs(0, 400, 8, 60) == 3 and choose_epochs(0, 120, 8, 60) == 4
-    assert choose_epochs(0, 16, 8, 60) == 30 and choose_epochs(0, 3, 8, 25) == 25 and choose_epochs(2, 3, 8, 25) == 2
+    assert choose_epochs(0, 16, 8, 60) == 30 == choose_epochs(0, 15, 8, 60) == choose_epochs(0, 17, 8, 60)
+    assert choose_epochs(0, 3, 8, 25) == 25 and choose_epochs(2, 3, 8, 25) == 2
 
 
 @pytest.mark.parametrize("stage", STAGES)

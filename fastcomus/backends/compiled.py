@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from fastcomus.errors import InputError
@@ -23,6 +24,16 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
     except RuntimeError:
         compiled = numba.njit(function, **options)
     return compiled
+
+
+@cache
+def has_numba() -> bool:
+    """Tell whether numba is here and can be imported, which takes half a second."""
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _refuse(*arguments: object) -> Any:

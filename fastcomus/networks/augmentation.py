@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from fastcomus.backends.read_ahead import read_ahead
+from fastcomus.networks.schedules import compute_batch_starts
 
 ReadSample = Callable[[int], tuple[np.ndarray, np.ndarray]]
 _ASPECT = (3 / 4, 4 / 3)
@@ -55,21 +56,6 @@ def shuffle_epoch(count: int, batch_size: int, seed: int, epoch: int, least: int
     rng = np.random.default_rng([seed, epoch])
     starts = compute_batch_starts(count, batch_size, least)
     return Epoch(np.split(rng.permutation(count), starts[1:]), rng.integers(2**63, size=count))
-
-
-def compute_batch_starts(count: int, batch_size: int, least: int = 2) -> list[int]:
-    """Compute the position at which each batch starts.
-
-    Args:
-        count: Number of images.
-        batch_size: Images per batch.
-        least: See `shuffle_epoch`.
-
-    Returns:
-        Ascending positions in [0, count).
-    """
-    starts = list(range(0, count, batch_size))
-    return starts[:-1] if len(starts) > 1 and count - starts[-1] < least else starts
 
 
 def augment_batches(

@@ -134,10 +134,10 @@ class FittingBatches:
         """Say that one item does not fit, and which size would."""
         free = f" ({self.memory.measure_free_bytes() / 2**30:.1f} GiB are free)" if self.memory else ""
         side = self._find_fitting_side(function, one)
-        would = f"about {side} would fit in place of {min(one.shape[-2:])}" if side else "no size that fits was found"
+        share = f" to about {100 * side // min(one.shape[-2:])} %, which would fit" if side else ""
         return InputError(
-            f"{self.device} has too little memory for a single item of shape {tuple(one.shape[1:])}{free}; {would}: "
-            "lower crop_size, saliency_size or predict_size, or use another device."
+            f"{self.device} has too little memory for a single item of shape {tuple(one.shape[1:])}{free}; "
+            f"lower crop_size, saliency_size or predict_size{share}, or use another device."
         )
 
     def _find_fitting_side(self, function: Callable[[torch.Tensor], object], one: torch.Tensor) -> int:
@@ -152,9 +152,12 @@ class FittingBatches:
                     return min(small.shape[-2:])
                 taken = max(1, self.memory.measure_peak_bytes(lambda tried=small: function(tried)))  # type: ignore[misc]
             except Exception:  # a network may want sides of its own
+                taken = 0
+            if not taken:
                 if self.memory:
                     self.memory.release()
                 continue
+            assert self.memory
             grow = math.sqrt(self.memory.measure_free_bytes() * _SHARE_OF_FREE / taken)  # memory goes by the area
             return int(min(small.shape[-2:]) * min(grow, every * _SHARE_OF_FREE))
         return 0

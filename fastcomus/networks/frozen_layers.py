@@ -19,7 +19,8 @@ def freeze_layers(backbone: nn.Module, stride: int) -> list[nn.Module]:
 
     Args:
         backbone: One of timm's that returns feature maps (`features_only`).
-        stride: In pixels per feature; 0 freezes nothing.
+        stride: In pixels per feature; 0 freezes nothing. Dilated layers behind those of that stride learn, although
+            their maps are no coarser.
 
     Returns:
         The frozen layers; none, which is told, of a backbone without layers of so small a stride. The caller keeps them
@@ -27,8 +28,11 @@ def freeze_layers(backbone: nn.Module, stride: int) -> list[nn.Module]:
     """
     if not stride:
         return []
-    described = backbone.feature_info.info  # type: ignore[union-attr]
-    last = [one["module"].replace(".", "_") for one in described if one["reduction"] <= stride][-1:]  # type: ignore[union-attr]
+    last: list[str] = []
+    reached = 0
+    for one in backbone.feature_info.info:  # type: ignore[union-attr]
+        if reached < one["reduction"] <= stride:  # type: ignore[index]
+            last, reached = [one["module"].replace(".", "_")], one["reduction"]  # type: ignore[index]
     frozen: list[nn.Module] = []
     for name, layer in _list_layers(backbone):
         frozen.append(layer)

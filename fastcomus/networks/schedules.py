@@ -10,9 +10,25 @@ import torch
 from fastcomus.config import LEAST_PASSES
 
 
+def compute_batch_starts(count: int, batch_size: int, least: int = 2) -> list[int]:
+    """Compute the position at which each batch starts.
+
+    Args:
+        count: Number of images.
+        batch_size: Images per batch.
+        least: A last batch of fewer images joins the one before it.
+
+    Returns:
+        Ascending positions in [0, count).
+    """
+    starts = list(range(0, count, batch_size))
+    return starts[:-1] if len(starts) > 1 and count - starts[-1] < least else starts
+
+
 def choose_epochs(setting: int, images: int, batch_size: int, least_steps: int) -> int:
     """Return the setting or, where it is 0, three passes over the images, and more until there are `least_steps`."""
-    return setting or max(LEAST_PASSES, math.ceil(least_steps / max(1, images // batch_size)))
+    steps = max(1, len(compute_batch_starts(images, batch_size)))
+    return setting or max(LEAST_PASSES, math.ceil(least_steps / steps))
 
 
 def compute_cosine_factor(progress: float) -> float:

@@ -25,6 +25,7 @@ from fastcomus.report.samples import choose_shown_images, sample_every_cluster
 from fastcomus.report.scores import build_confusion_table, build_score_table, plot_class_sizes
 from fastcomus.report.script_data import write_script
 from fastcomus.store.integrity import compute_file_digest
+from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
 if TYPE_CHECKING:
@@ -35,22 +36,27 @@ log = logging.getLogger("fastcomus")
 _LOOK = 3  # to be raised when the files of the report change, so that older reports are written again
 
 
-def write_report(found: Findings, backend: Backend, workers: int) -> Path:
+def write_report(
+    found: Findings, backend: Backend, workers: int, folder: RunFolder | None = None, fingerprint: str = ""
+) -> Path:
     """Write the folder `report` of a run unless it is up to date.
 
     Args:
         found: The run's contents.
         backend: What decodes the images.
         workers: Number of threads.
+        folder: The run folder that gets the report; by default the one whose contents are shown.
+        fingerprint: Of all that is shown; by default it is computed.
 
     Returns:
         Where index.html lies.
     """
-    stage, index = _compute_report_fingerprint(found), found.folder.resolve_file("report/index.html")
-    if found.folder.is_current("report", stage):
+    folder, stage = folder or found.folder, fingerprint or _compute_report_fingerprint(found)
+    index = folder.resolve_file("report/index.html")
+    if folder.is_current("report", stage):
         log.info("report: up to date, %s", index)
         return index
-    target = PageFolder(found.folder.resolve_file("report"))
+    target = PageFolder(folder.resolve_file("report"))
     with target.refresh(stage):
         _write_pages(found, stage, target, backend, workers)
     log.info("report: open %s", index)

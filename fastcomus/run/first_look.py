@@ -1,18 +1,19 @@
-"""A report within half a minute, on clusters of the fastest prior's objects, while the folder teaches its network."""
+"""A report on quick clusters of the fastest prior's objects, while the folder has not taught its network yet."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from contextlib import suppress
 
-from fastcomus.errors import InputError
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.images.found import ImageList
 from fastcomus.objects.saliency.methods import AUTO
-from fastcomus.run.own_network import FASTEST_PRIOR
+from fastcomus.run.own_network import FASTEST_PRIOR, has_to_teach, mark_saliency
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import with_settings
+from fastcomus.settings import to_dict, with_settings
 from fastcomus.store.folder import UNFINISHED
-from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.sealed_json import compute_fingerprint
 
 log = logging.getLogger("fastcomus")
 _MOST_IMAGES = 200  # some 20 s of two cores
@@ -22,44 +23,44 @@ _FOLDER = f"first-look{UNFINISHED}"  # of its own stages, removed at the end or 
 def write_first_look(found: ImageList, at: Workplace) -> None:
     """Write the report on clusters of some photographs, whose objects `background-prior` finds; keep nothing else.
 
-    Only where the first objects take minutes, since the folder teaches a network first, and there is no report yet.
-    What goes wrong here is told and ends nothing.
+    Only where the first objects take minutes, since the folder teaches a network first. What goes wrong after the
+    objects were found is told and ends nothing; before that, it would end `embed` as well.
 
     Args:
         found: The images of the run.
         at: The run; its folder is held by this process.
     """
-    if not _is_wanted(found, at):
+    own, folder = at.config.embed, at.folder
+    if own.saliency != AUTO or own.masks or len(found.names) < at.config.saliency.least_images:
+        return
+    if at.processes.size > 1 or any(folder.path.glob("objects/part-*.parquet")):
+        return
+    mark = mark_saliency(found, at.config)
+    shown = compute_fingerprint(first_look=mark, config=to_dict(at.config))
+    if not has_to_teach(mark, folder) or folder.is_current("report", shown):
         return
     # Only now, since what these import takes seconds.
     from fastcomus.report.write import write_report
     from fastcomus.run.cluster import cluster
     from fastcomus.run.embed import embed
     from fastcomus.run.report import gather_findings
-    from fastcomus.run.saliency_network import check_backbones, select_teachers
+    from fastcomus.run.saliency_network import select_teachers
 
-    check_backbones(at.config)
-    at.remember(at.config)
-    at.folder.remove(_FOLDER)
+    folder.remove(_FOLDER)
     quick = {"saliency": {"max_images": _MOST_IMAGES}, "embed": {"saliency": FASTEST_PRIOR}}
-    look = at.open_beside(at.folder.path / _FOLDER, with_settings(at.config, quick))
+    look = at.open_beside(folder.path / _FOLDER, with_settings(at.config, quick))
     some = select_teachers(found, look.config)
     told = f"{len(some.names)} of {len(found.names)} photographs, their objects found by {FASTEST_PRIOR}"
     log.info("first look: %s; all follow, better outlined", told)
     try:
         embed(look, some, engine="local", address="", settings={})
-        cluster(look, None, settings={})
-        findings = dataclasses.replace(gather_findings(look, look.config), folder=at.folder, first_look=told)
-        write_report(findings, at.backend, at.workers)
-    except InputError as error:
-        log.info("first look: none, since %s", error)
+        at.remember(at.config)  # a folder with a report is one of a run
+        try:
+            cluster(look, None, settings={})
+            findings = dataclasses.replace(gather_findings(look, look.config), first_look=told)
+            write_report(findings, at.backend, at.workers, folder, shown)
+        except Exception as error:
+            log.warning("first look: none, since %s", get_first_line(error))
     finally:
-        at.folder.remove(_FOLDER)
-
-
-def _is_wanted(found: ImageList, at: Workplace) -> bool:
-    own, folder = at.config.embed, RunFolder(at.folder.path)
-    if own.saliency != AUTO or own.masks or len(found.names) < at.config.saliency.least_images:
-        return False
-    there = ("report/manifest.json", "objects/part-*.parquet", "saliency/network-*.safetensors")
-    return at.processes.size == 1 and not any(any(folder.path.glob(one)) for one in there)
+        with suppress(InputError):  # else the next command removes it
+            folder.remove(_FOLDER)

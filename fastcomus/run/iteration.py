@@ -130,7 +130,7 @@ def _obtain_segmenter(iteration: int, samples: Sequence[Sample], k: int, trained
     if at.processes.broadcast(has_segmenter(folder, iteration, trained_from)):
         return read_segmenter(folder, iteration, config.backbone, k, config.output_stride)
     wanted = config.epochs if iteration == 1 else config.next_epochs
-    epochs = choose_epochs(wanted, len(samples), config.batch_size, TRAINING_STEPS)
+    epochs = choose_epochs(wanted, len(samples), max(config.batch_size, at.processes.size), TRAINING_STEPS)
     resume = read_training_state(folder, iteration)
     training = SelfTraining(k, config, epochs, at.config.seed + iteration, at.backend, at.processes, resume)
     log.info(
@@ -253,6 +253,8 @@ def _make_folder_name(name: str, source: ImageSource) -> str:
 def _select_settings(config: Config, iteration: int) -> dict[str, Any]:
     """Return the settings of training that the iteration depends on; the number of iterations is none of them."""
     settings = asdict(config.train)
+    if not settings["frozen_stride"]:
+        del settings["frozen_stride"]  # which versions before did not know
     for setting in ("iterations", "stop_agreement", "cache_gb", "next_epochs" if iteration == 1 else "epochs"):
         del settings[setting]
     if iteration == 1:

@@ -77,18 +77,25 @@ def restore_saliency(config: Config, folder: RunFolder) -> EmbedConfig:
     return replace(config.embed, saliency=str(own.absolute()) if own.is_file() else made_by)
 
 
+def has_to_teach(mark: str, folder: RunFolder) -> bool:
+    """Tell whether `mark` stands for a network that the run folder has not got yet."""
+    if not mark.startswith(OWN):
+        return False
+    from fastcomus.run.saliency_network import locate_network
+
+    return not locate_network(mark.removeprefix(OWN), folder).exists()
+
+
 def estimate_teaching(mark: str, found: ImageList, at: Workplace) -> tuple[int, float]:
     """Return how many photographs teach the network that `mark` stands for, and in about how many seconds.
 
     Both are 0 where it is there, or where no network is taught.
     """
-    if not mark.startswith(OWN):
+    if not has_to_teach(mark, at.folder):
         return 0, 0.0
     from fastcomus.networks.schedules import choose_epochs
-    from fastcomus.run.saliency_network import locate_network, select_teachers
+    from fastcomus.run.saliency_network import select_teachers
 
-    if locate_network(mark.removeprefix(OWN), at.folder).exists():
-        return 0, 0.0
     chosen, cores = at.config.saliency, at.workers
     images = len(select_teachers(found, at.config).names)
     clear = max(2, round(images * chosen.confident_share))

@@ -67,9 +67,9 @@ def plan_run(at: Workplace, images: Images, truth: Path | str, classes: Path | s
     wanted = train.iterations or (2 if train.extend else 1)
     left = [one for one in range(1, wanted + 1) if one > done]
     asked = [train.epochs if one == 1 else train.next_epochs for one in left]
-    passes = sum(choose_epochs(one, count, train.batch_size, TRAINING_STEPS) for one in asked)
-    kept = 1 - at.config.cluster.filter
-    seconds = passes * kept * count / _TRAINED_PER_S + len(left) * count / _LABELLED_PER_S
+    learnt = round((1 - at.config.cluster.filter) * count)
+    passes = sum(choose_epochs(one, learnt, train.batch_size, TRAINING_STEPS) for one in asked)
+    seconds = passes * learnt / _TRAINED_PER_S + len(left) * count / _LABELLED_PER_S
     training = PlannedStage(
         "train", f"iterations {', '.join(map(str, left))}, {passes} epochs" if left else "",
         f"{min(done, wanted)} iterations, where their settings are the same" if done else "",

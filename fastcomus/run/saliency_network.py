@@ -58,6 +58,8 @@ def fingerprint_network(found: ImageList, config: Config) -> str:
     """Return the fingerprint of the network that these images teach: of its settings and of the images it sees."""
     chosen = asdict(config.saliency)
     del chosen["least_images"]  # it says when a network is made, not which
+    if not chosen["frozen_stride"]:
+        del chosen["frozen_stride"]  # which versions before did not know
     taught_by = select_teachers(found, config)
     stamp = compute_fingerprint(images=stamp_images(taught_by, taught_by.names, None))
     return compute_fingerprint(config=chosen, seed=config.seed, images=stamp)

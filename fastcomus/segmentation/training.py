@@ -21,14 +21,14 @@ from fastcomus.backends.interface import Backend
 from fastcomus.backends.machine import move_to_device
 from fastcomus.config import TrainConfig
 from fastcomus.errors import InputError
-from fastcomus.networks.augmentation import ReadSample, augment_batches, compute_batch_starts, shuffle_epoch
+from fastcomus.networks.augmentation import ReadSample, augment_batches, shuffle_epoch
 from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.determinism import sum_cross_entropy, use_determinism
 from fastcomus.networks.fixed_padding import align_side
 from fastcomus.networks.frozen_layers import freeze_layers
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.networks.recomputed_activations import RecomputedActivations
-from fastcomus.networks.schedules import compute_cosine_factor, make_moving_average
+from fastcomus.networks.schedules import compute_batch_starts, compute_cosine_factor, make_moving_average
 from fastcomus.networks.synchronized_batch_norm import synchronize_batch_norms
 from fastcomus.processes import ProcessGroup
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter, enlarge_logits

@@ -26,6 +26,15 @@ def test_what_is_frozen_are_the_layers_before_the_features_of_the_stride(backbon
     assert learns == [stride > 4 for stride in places]
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0"])
+def test_dilated_layers_learn_whatever_the_stride_of_their_maps(backbone: str) -> None:
+    usual, dilated = (timm.create_model(backbone, features_only=True, output_stride=stride) for stride in (32, 8))
+    for network in (usual, dilated):
+        freeze_layers(network, 8)
+    learns = [[name for name, one in network.named_parameters() if one.requires_grad] for network in (usual, dilated)]
+    assert learns[0] and learns[0] == learns[1]
+
+
 def test_a_backbone_without_such_layers_learns_whole(caplog: pytest.LogCaptureFixture) -> None:
     network = timm.create_model("vit_tiny_patch16_224", features_only=True)
     with caplog.at_level(logging.WARNING, "fastcomus"):

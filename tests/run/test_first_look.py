@@ -10,6 +10,7 @@ import pytest
 from conftest import SALIENCY, TINY, Photographs
 
 from fastcomus import Run
+from fastcomus.errors import InputError
 from fastcomus.run.first_look import write_first_look
 
 SETTINGS: dict[str, Any] = {
@@ -38,6 +39,7 @@ def test_the_first_look_is_a_whole_report_and_leaves_nothing_else(photographs: P
     assert "First look:" in page and "24 of 24 photographs, their objects found by background-prior" in page
     assert str(tmp_path) not in page and 'href="#map-part"' in page
     assert len(list((run.folder.path / "report").rglob("*.jpg"))) >= 24
+    assert len(list((run.folder.path / "report").rglob("*-0.png"))) == 24  # masks of the clusters
     assert Run(tmp_path / "run").config == run.config  # another command may follow at once
     assert run.config.embed.saliency == "auto"
 
@@ -61,8 +63,9 @@ def test_a_run_writes_it_before_the_network_learns_and_replaces_it_after(
     assert "First look:" not in read_page(run) and not list(tmp_path.rglob("*.unfinished"))
 
     plain = make_run(tmp_path / "plain")
-    plain.run(photographs.images)
-    for part in ("objects/part-00000.parquet", "clusters/clusters.parquet", "iteration-1/segmenter.safetensors"):
+    plain.embed(photographs.images)
+    plain.cluster()
+    for part in ("objects/part-00000.parquet", "clusters/clusters.parquet"):
         assert (plain.folder.path / part).read_bytes() == (run.folder.path / part).read_bytes(), part
 
 
@@ -75,6 +78,25 @@ def test_there_is_none_where_objects_come_soon(
         run.configure({"embed": {"saliency": "background-prior"}})
     write_first_look(run.workplace.list_images(photographs.images), run.workplace)
     assert not (tmp_path / "run").exists()
+
+
+def test_it_follows_other_settings_and_nothing_is_remembered_of_bad_ones(
+    photographs: Photographs, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    found = run.workplace.list_images(photographs.images)
+    run.configure({"cluster": {"k": 4}})
+    write_first_look(found, run.workplace)
+    before = read_page(run)
+    run.configure({"cluster": {"k": 2}})
+    write_first_look(found, run.workplace)
+    assert read_page(run) != before
+
+    bad = make_run(tmp_path / "bad")
+    bad.configure({"embed": {"encoder": "efficientnet-liteO"}})
+    with pytest.raises(InputError, match="efficientnet-liteO"):
+        bad.run(photographs.images, report=True)
+    assert not (tmp_path / "bad/run.json").exists() and not list((tmp_path / "bad").glob("*.unfinished"))
 
 
 def test_more_clusters_than_it_has_objects_are_told_and_end_nothing(

@@ -26,13 +26,13 @@ from torchvision.transforms.v2 import functional as transforms
 from fastcomus.backends.cpu import compute_otsu_threshold
 from fastcomus.backends.read_ahead import read_ahead
 from fastcomus.config import SaliencyConfig
-from fastcomus.networks.augmentation import augment_batches, compute_batch_starts, shuffle_epoch
+from fastcomus.networks.augmentation import augment_batches, shuffle_epoch
 from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.determinism import use_determinism
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.frozen_layers import freeze_layers
 from fastcomus.networks.precision import choose_precision, use_precision
-from fastcomus.networks.schedules import compute_cosine_factor
+from fastcomus.networks.schedules import compute_batch_starts, compute_cosine_factor
 from fastcomus.objects.saliency.losses import compute_hybrid_loss
 from fastcomus.objects.saliency.network_map import SaliencyNetwork
 from fastcomus.objects.saliency.proposer import resize_to_square
