@@ -31,8 +31,8 @@ def freeze_layers(backbone: nn.Module, stride: int) -> list[nn.Module]:
     last: list[str] = []
     reached = 0
     for one in backbone.feature_info.info:  # type: ignore[union-attr]
-        if reached < one["reduction"] <= stride:  # type: ignore[index]
-            last, reached = [one["module"].replace(".", "_")], one["reduction"]  # type: ignore[index]
+        if reached < one["reduction"] <= stride:
+            last, reached = [one["module"].replace(".", "_")], one["reduction"]
     frozen: list[nn.Module] = []
     for name, layer in _list_layers(backbone):
         frozen.append(layer)
