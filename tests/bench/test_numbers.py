@@ -87,6 +87,12 @@ NUMBERS = [
             numbers[f"{name}{end}"] for name in ("object_accuracy", "miou_clusters") for end in ("", "_corrected")
         ],
     ),
+    Number(
+        "docs/correcting.md",
+        r"trained on them before and after had ([\d.]+) and ([\d.]+):",
+        "corrections",
+        lambda numbers: [numbers["miou_network"], numbers["miou_network_corrected"]],
+    ),
     *saliency_row("own network with its priors", "train-saliency"),
     *saliency_row("own network alone", "train-saliency, network alone"),
     *saliency_row("`three-priors`", "three-priors"),
