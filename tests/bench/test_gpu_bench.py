@@ -17,7 +17,6 @@ from bench.gpu import networks, suite
 from bench.gpu.steps import Part, Step, list_faults, run_steps
 
 
-@pytest.mark.slow
 def test_every_step_runs_on_little_and_is_not_done_twice(
     photographs: Photographs, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
