@@ -14,10 +14,10 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Without numba, calling it raises an InputError that says so: what runs on a GPU does not need it.
     """
-    try:
-        import numba
-    except ImportError:
+    if not has_numba():
         return _refuse
+    import numba
+
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
     try:
         compiled: Callable[..., Any] = numba.njit(function, cache=True, **options)

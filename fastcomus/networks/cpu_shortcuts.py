@@ -12,7 +12,7 @@ bench/cpu_shortcuts.py measures all of it.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -27,9 +27,8 @@ def use_cpu_shortcuts(device: torch.device) -> AbstractContextManager[Any]:
     """Make a context that speeds up passes of networks on a CPU; elsewhere it does nothing.
 
     Bias-free convolutions with one filter per channel, and those whose filters reach beyond their input, get a faster
-    backward pass, in bf16 the former a slightly more exact one.
-    ReLU6 in bf16 is computed on bits where no gradients are needed. Forward results are unchanged to the bit. Not for
-    compiled networks.
+    backward pass, in bf16 the former a slightly more exact one. ReLU6 in bf16 is computed on bits where no gradients
+    are needed. Forward results are unchanged to the bit. Not for compiled networks.
 
     Args:
         device: Where the networks run.
@@ -44,10 +43,11 @@ class _Shortcuts(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function is functional.conv2d and torch.is_grad_enabled():
-            found = _match_depthwise(*args, **kwargs)
+            given = _Convolution(*args, **kwargs)
+            found = _match_depthwise(given)
             if found is not None:
                 return _DepthwiseConvolution.apply(*found)
-            args, kwargs = _cut_filters(*args, **kwargs), {}
+            args, kwargs = tuple(_cut_filters(given)), {}
         if function is functional.hardtanh and not torch.is_grad_enabled():
             return _apply_hardtanh(*args, **kwargs)
         return function(*args, **kwargs)
@@ -64,40 +64,40 @@ def _apply_hardtanh(
     return (bits.clamp_(0, most) if inplace else bits.clamp(0, most)).view(torch.bfloat16)
 
 
+class _Convolution(NamedTuple):
+    """The arguments of functional.conv2d."""
+
+    input: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    stride: int | tuple[int, int] = 1
+    padding: int | str | tuple[int, int] = 0
+    dilation: int | tuple[int, int] = 1
+    groups: int = 1
+
+
 def _match_depthwise(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | str | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
-    groups: int = 1,
+    given: _Convolution,
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], tuple[int, int], tuple[int, int]] | None:
-    """Turn the arguments of functional.conv2d into those of `_DepthwiseConvolution`; None where it does not apply."""
+    """Turn a convolution into the arguments of `_DepthwiseConvolution`; None where it does not apply."""
+    input, weight, bias, stride, padding, dilation, groups = given
     if groups == 1 or not groups == weight.shape[0] == input.shape[1] or bias is not None or isinstance(padding, str):
         return None
     return input, weight, _pair(stride), _pair(padding), _pair(dilation)
 
 
-def _cut_filters(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | str | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
-    groups: int = 1,
-) -> tuple[Any, ...]:
-    """Return the arguments of functional.conv2d without those elements of filters that only ever meet the border."""
+def _cut_filters(given: _Convolution) -> _Convolution:
+    """Return a convolution without those elements of its filters that only ever meet the border."""
+    input, weight, _, stride, padding, dilation, _ = given
     if isinstance(padding, str) or max(_pair(dilation)) == 1:
-        return input, weight, bias, stride, padding, dilation, groups
+        return given
     border, apart = list(_pair(padding)), _pair(dilation)
     for axis in (0, 1):
         reach = weight.shape[2 + axis] // 2  # elements on each side of the middle
         is_centred = _pair(stride)[axis] == 1 and weight.shape[2 + axis] % 2 and border[axis] == reach * apart[axis]
         if is_centred and apart[axis] >= input.shape[2 + axis]:
             weight, border[axis] = weight.narrow(2 + axis, reach, 1), 0
-    return input, weight, bias, stride, tuple(border), dilation, groups
+    return given._replace(weight=weight, padding=(border[0], border[1]))
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
