@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from PIL import Image, ImageDraw
 from places import REFERENCE
@@ -30,14 +32,16 @@ settings.load_profile("tests")
 # Torch and timm are imported where they are used: the process that only hands tests to workers does without them.
 gc.disable()  # while tests are collected, which makes objects that stay
 
-if "FASTCOMUS_TEST_WEIGHTS" not in os.environ:  # a cache of weights, which processes that are started find as well
-    os.environ["FASTCOMUS_WEIGHTS"] = os.environ["FASTCOMUS_TEST_WEIGHTS"] = tempfile.mkdtemp(prefix="weights-")
-    atexit.register(shutil.rmtree, os.environ["FASTCOMUS_TEST_WEIGHTS"])
+if "FASTCOMUS_TEST_SHARED" not in os.environ:  # what all workers and the processes that they start have in common
+    os.environ["FASTCOMUS_TEST_SHARED"] = tempfile.mkdtemp(prefix="shared-")
+    atexit.register(shutil.rmtree, os.environ["FASTCOMUS_TEST_SHARED"])
+SHARED = Path(os.environ["FASTCOMUS_TEST_SHARED"])
+os.environ["FASTCOMUS_WEIGHTS"] = f"{SHARED}/weights"
 
 KINDS = ("circle", "square", "stripes")
 BACKBONE = {
     "backbone": "test_efficientnet",
-    "backbone_weights": f"{os.environ['FASTCOMUS_TEST_WEIGHTS']}/test_efficientnet.safetensors",
+    "backbone_weights": f"{SHARED}/test_efficientnet.safetensors",
 }  # a step is five times as fast
 ENCODER = {"encoder": BACKBONE["backbone"], "encoder_weights": BACKBONE["backbone_weights"]}
 SALIENCY = {"network": BACKBONE["backbone"], "refine_backbone": BACKBONE["backbone"]}
@@ -70,16 +74,15 @@ def _backbone_weights() -> None:
     import torch
     from safetensors.torch import save_file
 
-    file = Path(BACKBONE["backbone_weights"])
-    if file.exists():  # another worker was here
-        return
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        network = timm.create_model(BACKBONE["backbone"])
-        for _ in range(30):  # batch statistics, without which random networks answer alike to all images
-            network(torch.randn(4, 3, 65, 65))
-    save_file(network.state_dict(), f"{file}.{os.getpid()}")
-    Path(f"{file}.{os.getpid()}").replace(file)
+    def make(file: Path) -> None:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            network = timm.create_model(BACKBONE["backbone"])
+            for _ in range(30):  # batch statistics, without which random networks answer alike to all images
+                network(torch.randn(4, 3, 65, 65))
+        save_file(network.state_dict(), file)
+
+    make_once(Path(BACKBONE["backbone_weights"]).name, make)
 
 
 def pytest_collection_finish() -> None:
@@ -106,14 +109,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Photographs:
     """`images`/*.png, `truth`/*.png and `classes` (a file), 24 images of 96 x 80 px, 3 kinds of objects."""
 
     root: Path
-    images: Path
-    truth: Path
-    classes: Path
+
+    def __post_init__(self) -> None:
+        self.images, self.truth, self.classes = (self.root / name for name in ("images", "truth", "classes.txt"))
 
 
 def _only_this_machine(event: str, arguments: tuple) -> None:
@@ -166,8 +169,8 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
-    return make_photographs(tmp_path_factory.mktemp("photographs"), 24)
+def photographs() -> Photographs:
+    return Photographs(make_once("photographs", lambda root: make_photographs(root, 24)))
 
 
 @pytest.fixture(scope="module")
@@ -184,14 +187,26 @@ def finished_run(photographs: Photographs, tmp_path_factory: pytest.TempPathFact
     """The folder of a run of all stages; copy it before changing it."""
     from fastcomus.run.run import Run
 
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    Run(folder, preset="offline", settings=TINY).run(photographs.images, photographs.truth, photographs.classes)
-    return folder
+    def make(folder: Path) -> None:
+        Run(folder, preset="offline", settings=TINY).run(photographs.images, photographs.truth, photographs.classes)
+
+    return Path(shutil.copytree(make_once("finished", make), tmp_path_factory.mktemp("finished") / "run"))
 
 
 @pytest.fixture
 def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def make_once(name: str, make: Callable[[Path], Any]) -> Path:
+    """What `make` writes at the path it is given, by the first worker that asks; to be left as it is."""
+    made = SHARED / name
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            with tempfile.TemporaryDirectory(dir=SHARED) as scratch:
+                make(Path(scratch) / name)
+                (Path(scratch) / name).rename(made)
+    return made
 
 
 def closed_form() -> ModuleType:
@@ -204,7 +219,7 @@ def closed_form() -> ModuleType:
 
 
 def make_photographs(root: Path, count: int) -> Photographs:
-    made = Photographs(root, root / "images", root / "truth", root / "classes.txt")
+    made = Photographs(root)
     made.images.mkdir(parents=True)
     made.truth.mkdir()
     made.classes.write_text("\n".join(["background", *KINDS]))

@@ -23,7 +23,7 @@ def learn(images_at_once: int, processes: ProcessGroup) -> dict[str, Any]:
     config = TrainConfig(
         **BACKBONE,
         output_stride=8,
-        train_size=65,
+        train_size=49,
         scale_min=0.5,
         scale_max=1.0,
         batch_size=4,
@@ -32,8 +32,8 @@ def learn(images_at_once: int, processes: ProcessGroup) -> dict[str, Any]:
         weight_average=0.5,
         precision="float32",
     )
-    training = SelfTraining(2, config, 3, 0, select("cpu"), processes)
-    seen = list(training.train(square, 11, 1))
+    training = SelfTraining(2, config, 2, 0, select("cpu"), processes)
+    seen = list(training.train(square, 7, 1))
     sums = {name: float(t.double().sum()) for name, t in training.get_trained().state_dict().items()}
     rows = [astuple(row)[:-1] for row in training.history]
     return {"seen": seen, "history": rows, "weights": processes.gather(sums)}

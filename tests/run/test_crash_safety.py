@@ -21,7 +21,7 @@ from pathlib import Path
 import fork_server
 import pytest
 from conftest import tree_bytes
-from crash_stages import SMALL, STAGES, Undisturbed, Workshop, command, killed_until_done
+from crash_stages import EXPORTS_ONNX, SMALL, STAGES, Undisturbed, Workshop, command, killed_until_done
 from fork_server import Trial
 from PIL import Image
 
@@ -37,7 +37,9 @@ IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+def workshop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    if any("export-onnx" in item.name for item in request.session.items):
+        os.environ[EXPORTS_ONNX] = "1"
     fork_server.prepare()
     return Workshop(tmp_path_factory.mktemp("crashes") / "workshop")
 
