@@ -41,11 +41,11 @@ os.environ["FASTCOMUS_WEIGHTS"] = f"{SHARED}/weights"
 KINDS = ("circle", "square", "stripes")
 BACKBONE = {
     "backbone": "test_efficientnet",
-    "backbone_weights": f"{SHARED}/test_efficientnet.safetensors",
+    "backbone_weights": f"{SHARED}/weights/test_efficientnet.safetensors",
 }  # a step is five times as fast
 ENCODER = {"encoder": BACKBONE["backbone"], "encoder_weights": BACKBONE["backbone_weights"]}
 SALIENCY = {"network": BACKBONE["backbone"], "refine_backbone": BACKBONE["backbone"]}
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
     "embed": {"crop_size": 32, "shard_images": 8, "min_area": 100, "embed_batch": 5},
     "cluster": {"k": 3, "n_neighbors": 6, "n_init": 3},
     "train": {
@@ -74,15 +74,16 @@ def _backbone_weights() -> None:
     import torch
     from safetensors.torch import save_file
 
-    def make(file: Path) -> None:
+    def make(folder: Path) -> None:
+        folder.mkdir()
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
             network = timm.create_model(BACKBONE["backbone"])
             for _ in range(30):  # batch statistics, without which random networks answer alike to all images
                 network(torch.randn(4, 3, 65, 65))
-        save_file(network.state_dict(), file)
+        save_file(network.state_dict(), folder / Path(BACKBONE["backbone_weights"]).name)
 
-    make_once(Path(BACKBONE["backbone_weights"]).name, make)
+    make_once("weights", make)
 
 
 def pytest_collection_finish() -> None:
@@ -171,6 +172,11 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def photographs() -> Photographs:
     return Photographs(make_once("photographs", lambda root: make_photographs(root, 24)))
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
+    return make_photographs(tmp_path_factory.mktemp("few"), 12)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SALIENCY, TINY, Photographs, make_photographs, tree_bytes
+from conftest import ENCODER, SALIENCY, TINY, Photographs, make_photographs, tree_bytes
 from PIL import Image
 
 from fastcomus import Run
@@ -18,7 +19,8 @@ from fastcomus.settings import get_preset_config, with_settings
 
 SETTINGS: dict[str, Any] = {
     **TINY,
-    "saliency": {**SALIENCY, "refine_epochs": 2, "epochs": 2, "size": 65, "batch_size": 6, "least_images": 20},
+    "embed": {**TINY["embed"], **ENCODER},
+    "saliency": {**SALIENCY, "refine_epochs": 1, "epochs": 2, "size": 65, "batch_size": 6, "least_images": 12},
 }
 
 
@@ -35,37 +37,45 @@ def list_networks(run: Run) -> list[str]:
     return sorted(file.name for file in run.folder.path.glob("saliency/*.safetensors"))
 
 
-def test_enough_photographs_teach_a_network_that_is_kept(photographs: Photographs, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def taught(few: Photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose photographs taught a network that found its objects."""
+    folder = tmp_path_factory.mktemp("taught") / "run"
+    make_run(folder).embed(few.images)
+    return folder
+
+
+def test_enough_photographs_teach_a_network_that_is_kept(taught: Path, few: Photographs, tmp_path: Path) -> None:
+    shutil.copytree(taught, tmp_path / "run")
     run = make_run(tmp_path / "run")
-    run.embed(photographs.images)
     before = tree_bytes(tmp_path / "run")
     (network,) = list_networks(run)
     assert read_method(run) == f"saliency/{network}"
 
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*.*")}
-    run.embed(photographs.images)
+    run.embed(few.images)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*.*")} == stamps
 
-    run.embed(photographs.images, saliency="background-prior")
+    run.embed(few.images, saliency="background-prior")
     assert read_method(run) == "background-prior" and list_networks(run) == [network]
     changed = tree_bytes(tmp_path / "run")
     assert changed["objects/part-00000.parquet"] != before["objects/part-00000.parquet"]
 
-    run.train_saliency(photographs.images, epochs=1)
+    run.train_saliency(few.images, epochs=1)
     assert len(list_networks(run)) == 2
     run.configure({"saliency": {"epochs": 2}})
-    run.embed(photographs.images, saliency="auto")
+    run.embed(few.images, saliency="auto")
     after = tree_bytes(tmp_path / "run")
     assert {name for name in before if after[name] != before[name]} == {"saliency/manifest.json"}
 
-    copied = Run(tmp_path / "copy", preset="offline", device="cpu", settings=TINY)
-    copied.embed(photographs.images, saliency=str(tmp_path / "run/saliency" / network))
+    copied = Run(tmp_path / "copy", preset="offline", device="cpu", settings=SETTINGS)
+    copied.embed(few.images, saliency=str(tmp_path / "run/saliency" / network))
     assert copied.objects().equals(run.objects())
 
 
-def test_new_objects_are_found_by_the_network_that_found_those_before(photographs: Photographs, tmp_path: Path) -> None:
+def test_new_objects_are_found_by_the_network_that_found_those_before(taught: Path, tmp_path: Path) -> None:
+    shutil.copytree(taught, tmp_path / "run")
     run = make_run(tmp_path / "run")
-    run.embed(photographs.images)
     run.cluster()
     others = make_photographs(tmp_path / "others", 5)
     run.assign(others.images, tmp_path / "assigned")
@@ -74,14 +84,14 @@ def test_new_objects_are_found_by_the_network_that_found_those_before(photograph
 
 
 def test_few_photographs_are_left_to_the_prior(
-    photographs: Photographs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    few: Photographs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    few = make_run(tmp_path / "few", least_images=25)
-    few.embed(photographs.images)
-    assert "24 photographs are too few to teach a network (25 would do): three-priors" in caplog.text
+    run = make_run(tmp_path / "few", least_images=13)
+    run.embed(few.images)
+    assert "12 photographs are too few to teach a network (13 would do): three-priors" in caplog.text
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "few/objects").iterdir()}
-    few.embed(photographs.images, saliency="three-priors")
+    run.embed(few.images, saliency="three-priors")
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "few/objects").iterdir()} == stamps
 
 
