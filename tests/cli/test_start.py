@@ -86,6 +86,10 @@ def test_who_only_looks_or_is_refused_waits_for_neither_torch_nor_scipy(line: st
     assert not loaded[line] & (TORCH | SCIPY)
 
 
+def test_help_loads_nothing_that_takes_long(loaded: dict[str, set]) -> None:
+    assert not loaded["--help"] & {"numpy", "pyarrow", "PIL"}
+
+
 @pytest.mark.parametrize("line", MIDDLE)
 def test_work_without_networks_waits_for_no_torchvision(line: str, loaded: dict[str, set]) -> None:
     assert not loaded[line] & VISION
