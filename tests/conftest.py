@@ -26,8 +26,8 @@ from places import REFERENCE
 if TYPE_CHECKING:
     from cuda_on_cpu.cpu_kernels import CpuKernels
 
-settings.register_profile("tests", deadline=None)  # how long an example takes says nothing on a busy machine
-settings.load_profile("tests")
+settings.register_profile("all", deadline=None)  # how long an example takes says nothing on a busy machine
+settings.register_profile("everyday", settings.get_profile("all"), max_examples=40)
 
 # Torch and timm are imported where they are used: the process that only hands tests to workers does without them.
 gc.disable()  # while tests are collected, which makes objects that stay
@@ -84,6 +84,10 @@ def _backbone_weights() -> None:
         save_file(network.state_dict(), folder / Path(BACKBONE["backbone_weights"]).name)
 
     make_once("weights", make)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("everyday" if config.option.markexpr == "not slow" else "all")
 
 
 def pytest_collection_finish() -> None:

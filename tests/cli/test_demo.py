@@ -20,7 +20,7 @@ from fastcomus.errors import InputError
 
 pytest.importorskip("skimage", reason="the demo's photographs come with scikit-image (extra `offline`)")
 
-SCENE_COUNT = 40
+SCENE_COUNT = 24
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -205,7 +205,7 @@ def test_an_imagenet_network_tells_the_classes_apart(scenes: Path) -> None:
     network.reset_classifier(0)
     network.eval()
     crops, labels = [], []
-    for index in range(32):
+    for index in range(SCENE_COUNT):
         pixels, class_map = scene_arrays(scenes, index)
         for label in np.unique(class_map)[1:]:
             rows, columns = np.nonzero(class_map == label)

@@ -20,8 +20,14 @@ pytest.importorskip("uvicorn", reason="uvicorn serves the page (extra `app`)")
 NAME = 'it\'s "odd" <b>[x] 😺'
 
 
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with browser(tmp_path_factory.mktemp("downloads")) as one:
+        yield one
+
+
 @pytest.fixture
-def shown(run_copy: Path, tmp_path: Path) -> Iterator[tuple[Run, Any, str]]:
+def shown(run_copy: Path, driver: Any) -> Iterator[tuple[Run, Any, str]]:
     """A run, a browser with its page, and the address."""
     from fastcomus.cli.view.server import prepare_view
 
@@ -30,11 +36,15 @@ def shown(run_copy: Path, tmp_path: Path) -> Iterator[tuple[Run, Any, str]]:
     thread = threading.Thread(target=view.serve)
     thread.start()
     try:
-        with browser(tmp_path) as driver:
-            driver.get(view.address)
-            wait(driver, "document.body.dataset.live === 'yes'")
-            yield run, driver, view.address
+        driver.get(view.address)
+        wait(driver, "document.body.dataset.live === 'yes'")
+        yield run, driver, view.address
     finally:
+        for other in driver.window_handles[1:]:
+            driver.switch_to.window(other)
+            driver.close()
+        driver.switch_to.window(driver.window_handles[0])
+        driver.get("about:blank")
         view.server.should_exit = True
         thread.join()
 

@@ -26,7 +26,9 @@ CLASSES = 14
 
 @pytest.mark.skipif(not MSRC14.is_dir(), reason="the data set msrc14 is not here")
 def test_graph_eigenmaps_and_labels_are_those_of_the_recipe(tmp_path: Path) -> None:
-    names = (MSRC14 / "objects.txt").read_text().split()
+    every = (MSRC14 / "objects.txt").read_text().split()
+    classes_of = [find_class(name) for name in every]
+    names = [name for place, name in enumerate(every) if classes_of[:place].count(classes_of[place]) < 16]
     (tmp_path / "images").mkdir()
     for name in names:
         (tmp_path / "images" / f"{name}.jpg").symlink_to(MSRC14 / "JPEGImages" / f"{name}.jpg")
@@ -38,7 +40,8 @@ def test_graph_eigenmaps_and_labels_are_those_of_the_recipe(tmp_path: Path) -> N
 
     found = cluster_embeddings(embeddings, ClusterConfig(k=CLASSES, recall=1, assign="kmeans"), 0, select("cpu"))
     assert found.graph is not None and found.maps is not None
-    directed = kneighbors_graph(embeddings.astype(np.float64), 30, include_self=True)
+    neighbors = found.graph.n_neighbors  # fewer than the default 30, since the clusters are small
+    directed = kneighbors_graph(embeddings.astype(np.float64), neighbors, include_self=True)
     graph = 0.5 * (directed + directed.T)
     # A few near ties fall otherwise in float32.
     assert (found.graph.affinity.toarray() != graph.toarray()).sum() <= 8

@@ -47,7 +47,7 @@ def written(
 
 @pytest.mark.parametrize("format_name", READERS)
 @given(class_maps())
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_masks_come_back_to_the_pixel(
     format_name: str, tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray
 ) -> None:

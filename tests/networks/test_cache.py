@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from safetensors.torch import save
 from weight_server import Malicious, Server, saved
 
 from fastcomus.errors import InputError
-from fastcomus.networks import weights
+from fastcomus.networks import cache, weights
 from fastcomus.networks.cache import is_present, list_added_names, obtain_checkpoint_file
 from fastcomus.networks.registry import SOURCES
 from fastcomus.objects.saliency.skeletons import create_saliency_network
@@ -74,7 +75,10 @@ def test_published_checksum_is_asked_for(server: Server, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("reply", ["403", "404", "cut short", "no server"])
-def test_failed_download_says_what_to_do(reply: str, server: Server, weight_cache: Path) -> None:
+def test_failed_download_says_what_to_do(
+    reply: str, server: Server, weight_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "download", partial(cache.download, pause_seconds=0.0))
     if reply == "403":
         server.holds("/found.pt", b"", status=403)
     if reply == "cut short":

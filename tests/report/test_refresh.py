@@ -31,7 +31,7 @@ def test_pages_scores_and_exports_are_made_while_another_process_writes(
 
 
 def test_the_report_is_there_before_training_and_again_after_each_iteration(
-    photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, str, dict[str, int]]] = []
     folder = tmp_path / "run"
@@ -47,12 +47,12 @@ def test_the_report_is_there_before_training_and_again_after_each_iteration(
 
     original = training.run_iteration
     monkeypatch.setattr(training, "run_iteration", iterate)
-    Run(folder, preset="offline", settings=TINY).run(photographs.images, report=True)
+    Run(folder, preset="offline", settings=TINY).run(few.images, report=True)
     look(3)
     assert [one[0] for one in seen] == [1, 2, 3] and len({text for _, text, _ in seen}) == 3
     assert [f'"iterations":{count}' in text for count, (_, text, _) in enumerate(seen, 1)] == [True] * 3
-    assert len(seen[0][2]) == 48 and seen[0][2] == seen[1][2] == seen[2][2]  # photographs are not drawn again
-    assert len(list((folder / "report").rglob("*-2.png"))) == 24 and not (folder / "report/stale.txt").exists()
+    assert len(seen[0][2]) == 24 and seen[0][2] == seen[1][2] == seen[2][2]  # photographs are not drawn again
+    assert len(list((folder / "report").rglob("*-2.png"))) == 12 and not (folder / "report/stale.txt").exists()
     Run(folder).report()  # with the seconds that all of training took
     drawn = {str(one): one.read_bytes() for one in (folder / "report").rglob("*.*") if one.is_file()}
     shutil.rmtree(folder / "report")
