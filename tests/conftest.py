@@ -93,6 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish() -> None:
     gc.enable()
     gc.freeze()  # what was imported is not looked through again and again
+    gc.set_threshold(10_000, 10, 10)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -201,6 +202,14 @@ def finished_run(photographs: Photographs, tmp_path_factory: pytest.TempPathFact
         Run(folder, preset="offline", settings=TINY).run(photographs.images, photographs.truth, photographs.classes)
 
     return Path(shutil.copytree(make_once("finished", make), tmp_path_factory.mktemp("finished") / "run"))
+
+
+@pytest.fixture(scope="session")
+def reported_run(finished_run: Path) -> Path:
+    """The same with a report, for what would write one; copy it before changing it."""
+    from fastcomus.run.run import Run
+
+    return make_once("reported", lambda folder: Run(shutil.copytree(finished_run, folder)).report())
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "saliency": {
         "priors": "minimum-barrier",
         "max_images": 5,
-        "least_images": 9,  # with saliency = "auto"
+        "least_images": 6,  # with saliency = "auto"
         "refine_backbone": "mobilenetv3_small_050",
         "confident_share": 0.4,
         "refine_epochs": 2,
@@ -74,7 +74,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "objects": "several",
         "masks": None,
         "theta": "0.9",
-        "min_area": 1500,
+        "min_area": 2000,
         "encoder": "mobilenetv3_small_050",  # with encoder_weights
         "encoder_weights": None,
         "crop_size": 48,
@@ -143,7 +143,7 @@ def test_a_change_is_tried_for_every_setting(stage: str) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
-    return make_photographs(tmp_path_factory.mktemp("small"), 9)
+    return make_photographs(tmp_path_factory.mktemp("small"), 6)
 
 
 @pytest.fixture(scope="module")

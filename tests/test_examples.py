@@ -41,9 +41,9 @@ def test_every_example_is_listed_and_run_here() -> None:
 
 
 def test_named_clusters(
-    photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    few: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_example("named_clusters.py", photographs.images, prepare_run(tmp_path / "run"), monkeypatch=monkeypatch)
+    run_example("named_clusters.py", few.images, prepare_run(tmp_path / "run"), monkeypatch=monkeypatch)
     assert (tmp_path / "run/report/index.html").is_file() and (tmp_path / "run/names.toml").is_file()
     assert "count" in capsys.readouterr().out
 

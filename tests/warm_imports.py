@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import tempfile
 from pathlib import Path
@@ -16,3 +17,5 @@ import crash_stages  # noqa: E402
 with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(Exception):
     logging.disable(logging.CRITICAL)
     crash_stages.warm_up(Path(scratch))
+
+gc.freeze()  # in a process that is forked from this one, looking through what is there would copy it

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -40,8 +40,10 @@ def with_folded_batch_norms(network: Network, pixels: torch.dtype, side: int = 6
     pairs, expected = _observe_pairs(folded, noise)
     taken_by: dict[nn.Module, nn.Module] = {}
     for convolution, normalisation in pairs:
-        fused = fuse_conv_bn_eval(convolution, normalisation)
-        convolution.weight, convolution.bias = fused.weight, fused.bias
+        mean, variance = normalisation.running_mean, normalisation.running_var
+        assert mean is not None and variance is not None
+        scaling = mean, variance, normalisation.eps, normalisation.weight, normalisation.bias
+        convolution.weight, convolution.bias = fuse_conv_bn_weights(convolution.weight, convolution.bias, *scaling)
         has_activation = isinstance(normalisation, BatchNormAct2d)
         taken_by[normalisation] = normalisation.get_submodule("act") if has_activation else nn.Identity()
     for module in list(folded.modules()):

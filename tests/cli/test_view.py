@@ -46,6 +46,11 @@ class Page:
 
 
 @pytest.fixture
+def run_copy(reported_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(reported_run, tmp_path / "run"))
+
+
+@pytest.fixture
 def page(run_copy: Path) -> Iterator[Page]:
     from fastcomus.cli.view.server import prepare_view
 

@@ -20,6 +20,11 @@ pytest.importorskip("uvicorn", reason="uvicorn serves the page (extra `app`)")
 NAME = 'it\'s "odd" <b>[x] 😺'
 
 
+@pytest.fixture
+def run_copy(reported_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(reported_run, tmp_path / "run"))
+
+
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with browser(tmp_path_factory.mktemp("downloads")) as one:

@@ -1,4 +1,4 @@
-"""Some hundred hostile files through `embed`; bench/faults.py sends ten thousand."""
+"""Dozens of hostile files through `embed`; bench/faults.py sends ten thousand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastcomus.run.run import Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither such names nor pipes in folders")
 
-COUNT = 100
+COUNT = 64
 
 
 @pytest.fixture(scope="module")

@@ -87,8 +87,10 @@ def all_other_stages(run: Run, images: str) -> None:
     again.export("voc", transfer="copy")
 
 
-# What "tars" and "web" do is done by "tars on the web" too, but for where bytes are read from, which tests beside this try.
-@pytest.mark.parametrize("store", [pytest.param(one, marks=[pytest.mark.slow] * (one in ("tars", "web"))) for one in STORES])
+PARTS = ("tars", "web")  # of "tars on the web"; reading from one of the two alone is tried beside this
+
+
+@pytest.mark.parametrize("store", [pytest.param(one, marks=[pytest.mark.slow] * (one in PARTS)) for one in STORES])
 def test_every_stage_gives_what_a_folder_of_files_gives(
     store: str, images: Path, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,9 +72,7 @@ def test_a_run_writes_it_before_the_network_learns_and_replaces_it_after(
 
 
 @pytest.mark.parametrize("saliency", [{"least_images": 13}, {}], ids=["too few photographs", "the prior is asked for"])
-def test_there_is_none_where_objects_come_soon(
-    few: Photographs, tmp_path: Path, saliency: dict[str, Any]
-) -> None:
+def test_there_is_none_where_objects_come_soon(few: Photographs, tmp_path: Path, saliency: dict[str, Any]) -> None:
     run = make_run(tmp_path / "run", **saliency)
     if not saliency:
         run.configure({"embed": {"saliency": "background-prior"}})
@@ -82,9 +80,7 @@ def test_there_is_none_where_objects_come_soon(
     assert not (tmp_path / "run").exists()
 
 
-def test_it_follows_other_settings_and_nothing_is_remembered_of_bad_ones(
-    few: Photographs, tmp_path: Path
-) -> None:
+def test_it_follows_other_settings_and_nothing_is_remembered_of_bad_ones(few: Photographs, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     found = run.workplace.list_images(few.images)
     run.configure({"cluster": {"k": 4}})
