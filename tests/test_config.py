@@ -239,9 +239,9 @@ def test_every_setting_of_assign_has_an_effect(name: str, tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def reported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
+def reported(reported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
     """The files of a report with some settings, each made once."""
-    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("reported") / "run"))
+    folder = Path(shutil.copytree(reported_run, tmp_path_factory.mktemp("reported") / "run"))
 
     @cache
     def write(**settings: Any) -> dict[str, bytes]:
