@@ -1,11 +1,12 @@
 """What the report costs: seconds and megabytes, and how soon the page is there.
 
     python -m bench.report --data ../shared/data/msrc14/JPEGImages --k 14
-    python -m bench.report --data ../shared/data/msrc14/JPEGImages --k 14 --objects 10000
+    python -m bench.report --data ../shared/data/msrc14/JPEGImages --k 14 --objects 100000
 
 Embeds and clusters the images with the preset offline unless --run holds that already, then writes the report anew.
-`--objects` repeats the images, slightly cropped, until they give so many. Where chromium and selenium are here, the
-page is opened as well: the seconds until it is loaded, and until the map is drawn.
+`--objects` repeats the images until they are so many, and gives each a box and a planted embedding.
+Where chromium and selenium are here, the page is opened as well: the seconds until it is loaded, and until the map is
+drawn.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from bench import harness
 from fastcomus.images.folder import find_images
 from fastcomus.run.run import Run
+
+_WIDTH = 384  # of planted embeddings
 
 
 def main() -> None:
@@ -28,11 +34,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("report-run"), help="folder for images and run")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    images, folder = arguments.data, arguments.run / "run"
+    images, folder, own = arguments.data, arguments.run / "run", {}
     if arguments.objects:
-        images = write_repeated_images(images, arguments.objects, arguments.run / "images")
+        images = repeat_images(images, arguments.objects, arguments.run / "images")
+        own = {"masks": str(write_objects(images, arguments.k, arguments.run / "objects.parquet"))}
     run = Run(folder, preset="offline", settings={"cluster": {"k": arguments.k}})
-    embedded = run.embed(images)
+    embedded = run.embed(images, **own)
     run.cluster()
     shutil.rmtree(folder / "report", ignore_errors=True)
     times = harness.time_once(run.report)
@@ -67,18 +74,32 @@ def time_opening(page: Path) -> dict[str, float]:
         driver.quit()
 
 
-def write_repeated_images(images: Path, count: int, folder: Path) -> Path:
-    """`count` files in `folder`: the images, each time a pixel narrower, so that no two are the same."""
+def repeat_images(images: Path, count: int, folder: Path) -> Path:
+    """Make `count` files in `folder`: a copy of each image, then one hard link after the other to these."""
     folder.mkdir(parents=True, exist_ok=True)
     found = find_images(images)
     for index in range(count):
-        file = folder / f"{index:06d}.jpg"
-        if not file.exists():
-            round_, place = divmod(index, len(found.names))
-            with Image.open(found.root / found.names[place]) as picture:
-                width, height = picture.size
-                picture.convert("RGB").crop((round_, 0, width, height - round_)).save(file, quality=92)
+        file, round_ = folder / f"{index:06d}.jpg", index // len(found.names)
+        if round_ and not file.exists():
+            file.hardlink_to(folder / f"{index % len(found.names):06d}.jpg")
+        elif not file.exists():
+            shutil.copyfile(found.root / found.names[index], file)
     return folder
+
+
+def write_objects(images: Path, k: int, file: Path) -> Path:
+    """Write a box in the middle of each image, with an embedding of one of `k` planted kinds."""
+    random = np.random.default_rng(0)
+    kinds = random.normal(size=(k, _WIDTH)).astype(np.float32)
+    rows = []
+    for index, image in enumerate(sorted(images.iterdir())):
+        with Image.open(image) as picture:
+            width, height = picture.size
+        box = {"x0": width // 4, "y0": height // 4, "x1": 3 * width // 4, "y1": 3 * height // 4}
+        embedding = kinds[index % k] + random.normal(size=_WIDTH).astype(np.float32)
+        rows.append({"image": image.name, **box, "embedding": embedding})
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file
 
 
 if __name__ == "__main__":

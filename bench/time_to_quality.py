@@ -37,7 +37,8 @@ def main() -> None:
             for epochs in arguments.epochs:
                 cell = {"size": size, "epochs": epochs, "seed": seed}
                 if not any(cell.items() <= one.items() for one in cells):
-                    cells.append({**cell, **measure(clustered.path, arguments.runs / "cell", arguments.data, cell)})
+                    found = measure(clustered.folder.path, arguments.runs / "cell", arguments.data, cell)
+                    cells.append({**cell, **found})
                     harness.print_progress(cells[-1])
                     harness.write_json(arguments.json, {**harness.describe_run("cpu", "openvino"), "cells": cells})
     harness.print_table(f"Training and labelling {len(names)} photographs", summarise(cells))

@@ -271,6 +271,13 @@ class TrainConfig:
         "", "More images for the iterations after the first: a folder, tars or a list, as for embed."
     )
     train_size: int = define_setting(512, "Side in pixels of the training crops.", least=32)
+    start_size: int = define_setting(
+        0,
+        "Side in pixels of the training crops in the first two thirds of the epochs, where it is below train_size: "
+        "faster, and objects are seen at more sizes; off: train_size.",
+        zero="off",
+        least=32,
+    )
     scale_min: float = define_setting(0.5, "Smallest area of a training crop, as a share of the image's.")
     scale_max: float = define_setting(
         2.0, "Largest area of a training crop; draws that do not fit give the largest window."

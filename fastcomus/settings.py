@@ -59,6 +59,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "frozen_stride": 8,  # with all layers learning neither better nor worse
             "iterations": 0,  # a second one on the same images gained nothing
             "train_size": 256,  # 320 takes 1.6 times as long and gains nothing
+            "start_size": 192,  # a fifth less time, and better
             "scale_min": 0.4,
             "scale_max": 1.0,
             "epochs": 0,

@@ -109,6 +109,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "next_epochs": 2,
         "extend": None,  # a test of its own
         "train_size": 49,
+        "start_size": 33,
         "scale_min": 0.7,
         "scale_max": 0.6,
         "learning_rate": 1e-4,

@@ -253,8 +253,9 @@ def _make_folder_name(name: str, source: ImageSource) -> str:
 def _select_settings(config: Config, iteration: int) -> dict[str, Any]:
     """Return the settings of training that the iteration depends on; the number of iterations is none of them."""
     settings = asdict(config.train)
-    if not settings["frozen_stride"]:
-        del settings["frozen_stride"]  # which versions before did not know
+    for setting in ("frozen_stride", "start_size"):  # which versions before did not know
+        if not settings[setting]:
+            del settings[setting]
     for setting in ("iterations", "stop_agreement", "cache_gb", "next_epochs" if iteration == 1 else "epochs"):
         del settings[setting]
     if iteration == 1:

@@ -88,6 +88,7 @@ class TrainSettings(TypedDict, total=False):
     next_epochs: int
     extend: str
     train_size: int
+    start_size: int
     scale_min: float
     scale_max: float
     learning_rate: float

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fastcomus.clusters.names import ClusterNames
     from fastcomus.run import keywords
     from fastcomus.run.history import PastClusters
+
+log = logging.getLogger("fastcomus")
 
 
 class Looking:
@@ -95,9 +98,13 @@ class Looking:
         except InputError:  # nothing to show yet
             return f"<p>{escape(repr(self))}</p>"
 
-    def _get_refresh(self) -> Callable[[], Path] | None:
-        """Return what writes the report anew, if there is one already."""
-        return self.report if self.workplace.folder.resolve_file("report/index.html").exists() else None
+    def _refresh_report(self) -> None:
+        """Write the report anew, if there is one already; what prevents it is told and ends nothing."""
+        if self.workplace.processes.is_first and self.workplace.folder.resolve_file("report/index.html").exists():
+            try:
+                self.report()
+            except InputError as error:
+                log.warning("report: %s", error)
 
 
 def describe_run(folder: RunFolder) -> str:

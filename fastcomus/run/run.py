@@ -171,7 +171,9 @@ class Run(Looking):
         """
         from fastcomus.run.train import train
 
-        return train(self.workplace, settings=settings, then=self._get_refresh())
+        last = train(self.workplace, settings=settings, then=self._refresh_report)
+        self._refresh_report()  # once it is known how long all of it took
+        return last
 
     def predict(  # noqa: D417
         self,
@@ -200,7 +202,7 @@ class Run(Looking):
         how = {"quality": quality, "engine": engine, "address": address}
         return predict(self.workplace, images, output, overlay, probabilities, **how, settings=settings)
 
-    def assign(
+    def assign(  # noqa: D417
         self,
         images: Images = "",
         output: Path | str = "",
@@ -218,8 +220,7 @@ class Run(Looking):
             output: Folder for assigned.parquet; by default `assigned` in the run folder.
             embeddings: New rows: an .npy file, or a Parquet file with a column `embedding`.
             masks: Folder of object masks of the new images, where the run had masks of its own.
-            engine: As for `embed`, with `address`.
-            address: See `engine`.
+            engine, address: As for `embed`.
             **settings: See `config.AssignConfig`.
         """
         from fastcomus.run.assign import assign
@@ -269,7 +270,7 @@ class Run(Looking):
             return export_onnx(self.workplace, output, iteration)
         return export(self.workplace, format, output, iteration, transfer)
 
-    def run(
+    def run(  # noqa: D417
         self,
         images: Images,
         truth: Path | str = "",
@@ -281,10 +282,9 @@ class Run(Looking):
         """Run `embed`, `cluster` and `train` in order, skipping what is up to date.
 
         Args:
-            images: As for `embed`.
+            images, replace: As for `embed`.
             truth: As for `evaluate`, whose results are returned for each iteration; "" scores nothing.
             classes: As for `evaluate`.
-            replace: As for `embed`.
             report: Write the report as soon as there are clusters, and anew after each iteration.
         """
         with self.workplace.hold_folder():

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from fastcomus.clusters.files import read_clusters
 from fastcomus.config import STAGES, TrainConfig
-from fastcomus.errors import InputError
 from fastcomus.images.listing import find_listed_images
 from fastcomus.images.names import check_names
 from fastcomus.images.stamps import stamp_images
@@ -46,7 +45,7 @@ log = logging.getLogger("fastcomus")
 def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], object] | None = None) -> Path:
     """Train the iterations that are not up to date and return the last one's folder; see `Run.train`.
 
-    `then` is called after each of them by the first process; its InputError is told and ends nothing.
+    `then` is called between them by the first process.
     """
     folder = at.folder
     clusters, source = read_clusters_manifest(folder), open_image_source(at)
@@ -65,23 +64,16 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     count(images=0, masks=0)  # those of iterations that are up to date do not count
     with at.processes.connect(at.backend.device):
         for iteration in range(1, (config.train.iterations or (2 if config.train.extend else 1)) + 1):
+            if iteration > 1 and then is not None and at.processes.is_first:
+                then()
             follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
             count(iterations=1)
-            if then is not None and at.processes.is_first:
-                _refresh(then)
             if iteration > 1 and config.train.stop_agreement:
                 agreement = measure_agreement(iteration, sources, at)
                 log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
                 if agreement >= config.train.stop_agreement:
                     break
     return folder.path / f"iteration-{iteration}"
-
-
-def _refresh(then: Callable[[], object]) -> None:
-    try:
-        then()
-    except InputError as error:
-        log.warning("report: %s", error)
 
 
 def _find_more_images(folder: RunFolder, config: TrainConfig) -> list[ImageSource]:

@@ -112,7 +112,6 @@ class SelfTraining:
         if not self.is_deterministic:
             log.info("train: on a GPU two trainings agree up to rounding, to the byte with --deterministic (slower)")
         self.strips = plan_strips(self.device)
-        self.side = align_side(config.train_size, config.output_stride)
         torch.manual_seed(seed)
         segmenter = build_segmenter(config.backbone, config.backbone_weights, k, config.output_stride)
         segmenter = segmenter.to(self.device)
@@ -190,7 +189,7 @@ class SelfTraining:
             done = self.steps
             passes = [self._split_into_passes(batch) for batch in epoch.batches[done:]]
             mine = [part for batch in passes for part in batch]
-            samples = augment_batches(read, mine, epoch.seeds, self.config, self.side, workers)
+            samples = augment_batches(read, mine, epoch.seeds, self.config, self._choose_side(number), workers)
             first_rate = float(self.optimizer.param_groups[0]["initial_lr"])
             learning_rate = first_rate * self._compute_rate(number * steps, steps)
             started, seen = time.perf_counter(), 0
@@ -204,6 +203,13 @@ class SelfTraining:
                 if self.steps == steps:
                     self._end_epoch(learning_rate, count, seen / (time.perf_counter() - started))
                 yield len(batch)
+
+    def _choose_side(self, epoch: int) -> int:
+        """Choose the side of an epoch's crops, in pixels: in the first two thirds of the epochs `start_size`."""
+        side = self.config.train_size
+        if self.config.start_size and 3 * (epoch + 1) <= 2 * self.epochs:
+            side = min(side, self.config.start_size)
+        return align_side(side, self.config.output_stride)
 
     def _split_into_passes(self, batch: np.ndarray) -> list[np.ndarray]:
         """Cut out this process's parts of a batch: equally many in each, of one image or more, two over all."""

@@ -273,6 +273,14 @@ def test_every_image_is_seen_once_per_epoch(config: TrainConfig) -> None:
     assert sorted(seen[:9]) == sorted(seen[9:]) == list(range(9)) and seen[:9] != seen[9:]
 
 
+@pytest.mark.parametrize(("start", "sides"), [(0, [65, 65, 65]), (33, [33, 33, 65]), (97, [65, 65, 65])])
+def test_crops_are_smaller_at_first(start: int, sides: list[int], config: TrainConfig) -> None:
+    training, seen = SelfTraining(2, replace(config, start_size=start), 3, 0, CPU), []
+    training.segmenter.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-1]))
+    list(training.train(square, 4, 1))
+    assert seen == sides
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_images_are_refused(config: TrainConfig, count: int) -> None:
     with pytest.raises(InputError, match=f"at least 2 images .*got {count}"):
