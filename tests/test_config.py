@@ -152,6 +152,17 @@ def usual_objects(small: Photographs, tmp_path_factory: pytest.TempPathFactory) 
     return embedded(small, tmp_path_factory.mktemp("usual") / "run", {})
 
 
+@pytest.fixture(scope="module")
+def found_by_own_network(
+    small: Photographs, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The setting of a network of train-saliency, and what `embed` makes with it."""
+    folder = tmp_path_factory.mktemp("own")
+    short = {**SALIENCY, "priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
+    network = Run(folder / "saliency", preset="offline", device="cpu").train_saliency(small.images, **short)
+    return {"saliency": str(network)}, embedded(small, folder / "run", {"saliency": str(network)})
+
+
 @pytest.mark.parametrize("name", sorted(CHANGES["embed"].keys() - {"every_seconds"}))
 def test_every_setting_of_embed_has_an_effect(
     name: str,
@@ -159,7 +170,7 @@ def test_every_setting_of_embed_has_an_effect(
     usual_objects: dict[str, Any],
     mobilenet: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     changed = {name: CHANGES["embed"][name]}
     if name == "masks":
@@ -169,10 +180,8 @@ def test_every_setting_of_embed_has_an_effect(
     if name == "encoder_weights":
         changed[name] = random_checkpoint("test_efficientnet", tmp_path)
     if name in ("prior_weight", "map_power"):
-        run = Run(tmp_path / "saliency", preset="offline", device="cpu")
-        short = {**SALIENCY, "priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
-        network = {"saliency": str(run.train_saliency(small.images, **short))}
-        assert embedded(small, tmp_path / "own", network) != embedded(small, tmp_path / "run", network | changed)
+        network, found = request.getfixturevalue("found_by_own_network")
+        assert embedded(small, tmp_path / "run", network | changed) != found
         return
     if name in ("saliency_size", "saliency_precision"):
         patches = {"saliency": "tokencut", "saliency_size": 256, "saliency_precision": "float32"}
