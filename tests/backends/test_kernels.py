@@ -28,7 +28,7 @@ FILES = ("crop_resize", "mask_boxes", "assemble_masks", "enlarge_maps", "run_len
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 HOST = torch.device("cpu")
 CPU = choose.select("cpu")
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def backwards(kernels: CpuKernels) -> CpuKernels:
