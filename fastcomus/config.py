@@ -166,7 +166,14 @@ class SaliencyConfig:
         zero="auto",
         least=1,
     )
-    size: int = define_setting(256, "Side in pixels of what the networks see.", least=32)
+    size: int = define_setting(256, "Side in pixels of what the networks see when they look for objects.", least=32)
+    train_size: int = define_setting(
+        0,
+        "Side in pixels of the training crops, at most size, since crops show objects larger than whole images do; "
+        "full: size.",
+        zero="full",
+        least=32,
+    )
     scale_min: float = define_setting(0.4, "Smallest area of a training crop, as a share of the image's.")
     scale_max: float = define_setting(1.0, "Largest area of a training crop.")
     learning_rate: float = define_setting(1e-4, "Adam's learning rate at the start; it falls to 0 (cosine).")

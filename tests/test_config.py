@@ -58,6 +58,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "network": "mobilenetv3_small_050",
         "epochs": 2,
         "size": 97,
+        "train_size": 65,  # with size = 97
         "scale_min": 0.7,
         "scale_max": 0.6,
         "learning_rate": 1e-4,
@@ -235,6 +236,8 @@ def test_every_setting_of_train_saliency_has_an_effect(
         return
     if name in ("moving_average", "refine_epochs"):
         usual_saliency, changed = request.getfixturevalue("restless_saliency"), {**RESTLESS, **changed}
+    if name == "train_size":
+        usual_saliency, changed = saliency_network(small, tmp_path / "usual", {"size": 97}), {"size": 97, **changed}
     assert saliency_network(small, tmp_path / "changed", changed) != usual_saliency
 
 

@@ -23,6 +23,7 @@ class SaliencySettings(TypedDict, total=False):
     network: str
     epochs: int
     size: int
+    train_size: int
     scale_min: float
     scale_max: float
     learning_rate: float

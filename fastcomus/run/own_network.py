@@ -102,7 +102,7 @@ def estimate_teaching(mark: str, found: ImageList, at: Workplace) -> tuple[int, 
     epochs = choose_epochs(chosen.epochs, clear, chosen.batch_size, SALIENCY_STEPS) + chosen.refine_epochs
     seconds = images * len(parse_priors(chosen)) * _PRIOR_S / cores
     if str(at.backend.device) == "cpu":
-        seconds += clear * epochs * _PASS_S * (chosen.size / 256) ** 2 / cores
+        seconds += clear * epochs * _PASS_S * (min(chosen.train_size or chosen.size, chosen.size) / 256) ** 2 / cores
     return images, seconds
 
 

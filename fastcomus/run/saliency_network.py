@@ -58,8 +58,9 @@ def fingerprint_network(found: ImageList, config: Config) -> str:
     """Return the fingerprint of the network that these images teach: of its settings and of the images it sees."""
     chosen = asdict(config.saliency)
     del chosen["least_images"]  # it says when a network is made, not which
-    if not chosen["frozen_stride"]:
-        del chosen["frozen_stride"]  # which versions before did not know
+    for setting in ("frozen_stride", "train_size"):  # which versions before did not know
+        if not chosen[setting]:
+            del chosen[setting]
     taught_by = select_teachers(found, config)
     stamp = compute_fingerprint(images=stamp_images(taught_by, taught_by.names, None))
     return compute_fingerprint(config=chosen, seed=config.seed, images=stamp)

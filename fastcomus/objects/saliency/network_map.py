@@ -42,7 +42,7 @@ class SaliencyNetwork(nn.Module):
 
     Args:
         network: "basnet", or the name of a backbone.
-        size: The side of the images that it is trained on; `side` is the nearest one that the network can take.
+        size: The side of the images in which it looks for objects; `side` is the nearest one that it can take.
         maps: Maps per image: 1, or the number of priors that it refines.
         pretrained: Whether the backbone begins with its published weights.
         width: Features of the pyramid's layers.
@@ -55,12 +55,17 @@ class SaliencyNetwork(nn.Module):
         self.mean: torch.Tensor  # (1, 3, 1, 1), of pixels in [0, 255]; for BASNet alone
         self.std: torch.Tensor
         if network == BASNET:
-            self.body, self.side = BASNet(), max(32, round(size / 32) * 32)
+            self.body = BASNet()
             mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) * 255 for values in _IMAGENET)
             self.register_buffer("mean", mean, persistent=False)
             self.register_buffer("std", std, persistent=False)
         else:
-            self.body, self.side = PyramidNetwork(network, maps, pretrained, width), align_side(size, _COARSEST)
+            self.body = PyramidNetwork(network, maps, pretrained, width)
+        self.side = self.fit_side(size)
+
+    def fit_side(self, size: int) -> int:
+        """Return the side of images nearest to `size` that the network can take, in pixels."""
+        return max(32, round(size / 32) * 32) if isinstance(self.body, BASNet) else align_side(size, _COARSEST)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the logits (N, maps, S, S) float32 of images (N, 3, S, S) uint8."""

@@ -107,6 +107,8 @@ def train_network(
         optimizer, lambda step: compute_cosine_factor(step / (steps * epochs)), last_epoch=done * steps - 1
     )
 
+    side = network.fit_side(min(config.train_size or config.size, config.size))
+
     def sample(index: int) -> tuple[np.ndarray, np.ndarray]:
         pixels = read(index)
         return pixels, compute_pixel_labels(labels(index), pixels.shape[:2])
@@ -118,7 +120,7 @@ def train_network(
         for layer in frozen:
             layer.eval()
         total, seen = 0.0, 0
-        for images, target in augment_batches(sample, order.batches, order.seeds, config, network.side, workers):
+        for images, target in augment_batches(sample, order.batches, order.seeds, config, side, workers):
             with use_determinism(device, is_deterministic):
                 with use_precision(device, precision), use_cpu_shortcuts(device):
                     found = network.compute_all_logits(images.to(device))
