@@ -7,6 +7,9 @@ import numpy as np
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.errors import InputError
 
+_ROUNDING = 1e-5  # of a row's length; embeddings of one photograph differ by less from batch to batch
+_ROWS_AT_ONCE = 256
+
 
 def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
     """Check that the objects suffice for the number of clusters asked for.
@@ -26,15 +29,31 @@ def check_count(config: ClusterConfig, rows: np.ndarray) -> None:
     if config.method in GRAPHLESS_METHODS and not config.k:
         raise InputError(f"method {config.method} needs the number of clusters; give --k K, or --method spectral.")
     check_components(config)
-    least, distinct = max(config.k, 2), set()
-    for row in rows:  # usually stops after `least` rows
-        distinct.add(row.tobytes())
-        if len(distinct) == least:
-            return
-    raise InputError(
-        f"{least} clusters need as many different objects; got {len(distinct)} different ones among N={n}. "
-        + ("Lower --k or add images." if len(distinct) > 1 else "Add images that are no copies of one another.")
-    )
+    least = max(config.k, 2)
+    different = _count_different_rows(rows, least)
+    if different < least:
+        raise InputError(
+            f"{least} clusters need as many different objects; got {different} different ones among N={n}. "
+            + ("Lower --k or add images." if different > 1 else "Add images that are no copies of one another.")
+        )
+
+
+def _count_different_rows(rows: np.ndarray, enough: int) -> int:
+    """Count the rows that differ by more than rounding, up to `enough`, which the first rows usually reach."""
+    found = np.empty((0, rows.shape[1]))
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        block = rows[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        squared = (block**2).sum(axis=1)
+        least, more = _ROUNDING**2 * squared, []
+        distances = squared[:, None] + (found**2).sum(axis=1) - 2 * block @ found.T
+        is_new = (distances > least[:, None]).all(axis=1)
+        while is_new.any():
+            more.append(block[is_new.argmax()])
+            if len(found) + len(more) == enough:
+                return enough
+            is_new &= ((block - more[-1]) ** 2).sum(axis=1) > least
+        found = np.concatenate([found, *(one[None] for one in more)])
+    return len(found)
 
 
 def check_graph_count(config: ClusterConfig, nodes: int, rows: np.ndarray | None) -> None:
