@@ -1,5 +1,7 @@
 """The command line: one command per stage, no arithmetic."""
 
+import atexit
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,6 +63,7 @@ def main() -> None:
 
     Exit codes: 2 for bad input or a file that cannot be used, 3 when memory ran out, 130 when stopped by ctrl-C.
     """
+    atexit.register(gc.freeze)  # at the end nothing of torch and numba is looked through once more, which takes seconds
     start_log()
     try:
         with end_at_safe_points():
