@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import planted
 import pytest
@@ -81,6 +83,13 @@ def test_planted_clusters_are_found(choice: dict[str, str]) -> None:
     found = fastcomus.cluster(rows, 5, **choice)
     assert adjusted_rand_score(truth, found.labels) > 0.98
     assert_is_consistent(found, 300, 5, 0.2)
+
+
+@pytest.mark.parametrize(("n", "k"), [(160, 100), (10, 10)])
+def test_minibatches_leave_no_cluster_empty(n: int, k: int) -> None:
+    found = fastcomus.cluster(planted.gaussian(n)[0], k, method="minibatch-kmeans", device="cpu")
+    assert_is_consistent(found, n, k, 0.2)
+    assert found.sizes.min() > 0
 
 
 def test_unit_rows_and_qr_keep_unbalanced_classes_that_kmeans_splits() -> None:
@@ -240,6 +249,9 @@ def test_bad_input_is_named() -> None:
         (lambda: fastcomus.cluster(rows, 5, filter=1.0), r"filter must lie in \[0, 1\)"),
         (lambda: fastcomus.cluster(rows, 5, n_neighbours=10), "did you mean n_neighbors"),
         (lambda: fastcomus.cluster(rows, 5, device="cuda:99"), "--device cuda:99"),
+        (lambda: fastcomus.cluster(rows, 5, device=cast(Any, None)), "device must be auto, .* got None"),
+        (lambda: fastcomus.cluster(rows, 5, seed=cast(Any, "a")), "seed must be of type int; got 'a'"),
+        (lambda: fastcomus.cluster(rows, 5, seed=cast(Any, None)), "seed must be of type int; got None"),
     ):
         with pytest.raises(InputError, match=message):
             call()
