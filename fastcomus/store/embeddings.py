@@ -186,9 +186,8 @@ def check_embeddings(embeddings: Any) -> np.ndarray:
     if is_extreme.any():
         told = _count_rows(is_extreme)
         raise InputError(
-            f"embeddings must have a largest number between {1 / _LARGEST:g} and {_LARGEST:g} in every row but those of "
-            f"zeros, since squares overflow or vanish in float32 elsewhere; {told[0]} rows have not ({told[1]}). Scale "
-            "the rows."
+            f"the largest number of a row of embeddings must lie between {1 / _LARGEST:g} and {_LARGEST:g} or be 0, since "
+            f"squares of others overflow or vanish in float32; {told[0]} rows are beyond ({told[1]}). Scale the rows."
         )
     return rows
 

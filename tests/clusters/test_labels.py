@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 import numpy as np
@@ -116,6 +117,15 @@ def test_the_number_of_planted_clusters_is_found(criterion: str, k: int) -> None
     rows, truth = planted.gaussian(60 * k, k, spread=0.5)
     found = fastcomus.cluster(rows, choose_k=criterion, max_k=20)
     assert len(found.sizes) == k and adjusted_rand_score(truth, found.labels) > 0.98
+
+
+def test_that_only_two_kinds_of_many_objects_were_told_apart_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastcomus")
+    for n, k in ((60, 2), (19, 2)):
+        caplog.clear()
+        fastcomus.cluster(planted.gaussian(n, k, spread=0.5)[0], device="cpu")
+        assert f"cluster: {k} clusters, by mixing" in caplog.text
+        assert ("few kinds were told apart" in caplog.text) == (n == 60)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7])

@@ -151,11 +151,11 @@ def test_arrays_that_are_no_matrix_of_numbers_are_refused(rows: np.ndarray) -> N
 
 @pytest.mark.parametrize("scale", [1e20, 1e-25, 1e-60])
 def test_rows_whose_squares_leave_float32_are_refused(scale: float) -> None:
-    with pytest.raises(InputError, match=r"7 rows have not \(rows 0, 1, 2, 3, 4, \.\.\.\)\. Scale the rows"):
+    with pytest.raises(InputError, match=r"7 rows are beyond \(rows 0, 1, 2, 3, 4, \.\.\.\)\. Scale the rows"):
         check_embeddings(ROWS.astype(np.float64) * scale)
     rows = np.zeros((3, 4))
     rows[1, 2] = scale
-    with pytest.raises(InputError, match=r"1 rows have not \(rows 1\)"):
+    with pytest.raises(InputError, match=r"1 rows are beyond \(rows 1\)"):
         check_embeddings(rows)
     assert not check_embeddings(np.zeros((3, 4))).any()
 
