@@ -186,7 +186,7 @@ def check_embeddings(embeddings: Any) -> np.ndarray:
     if is_extreme.any():
         told = _count_rows(is_extreme)
         raise InputError(
-            f"the largest number of a row of embeddings must lie between {1 / _LARGEST:g} and {_LARGEST:g} or be 0, since "
+            f"the largest number of a row of embeddings must lie between {1 / _LARGEST:g} and {_LARGEST:g} or be 0, as "
             f"squares of others overflow or vanish in float32; {told[0]} rows are beyond ({told[1]}). Scale the rows."
         )
     return rows
