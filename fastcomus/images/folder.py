@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import os
 import stat
 from collections import Counter
@@ -23,13 +24,17 @@ from fastcomus.images.formats import (
 )
 from fastcomus.images.found import ImageList, NoImages, Skipped, is_hidden, is_utf8
 
+# Files by which folders that fastcomus fills are known, and a key of what they hold beside their seal.
+_OWN_FILES = {"run.json": "config", "predictions.json": "windows"}
+
 
 def find_images(root: Path) -> ImageList:
     """List every image file under `root` by its ending (`formats`, in upper or lower case). No file is opened.
 
     Links are followed. Each real folder and each linked file is listed once: under its real path if that lies inside
     the tree, else through the link that sorts first, so that loops end. Names that start with "." and `__MACOSX` are
-    passed over. Other files are counted; those that look like pictures are skipped with a reason.
+    passed over, and so are run folders and what `predict` filled, whose masks and pages are no photographs. Other files
+    are counted; those that look like pictures are skipped with a reason.
 
     Args:
         root: A folder, or one image file, which is then listed relative to its folder.
@@ -108,7 +113,7 @@ class _Walk:
         waiting = [(real_path, prefix)]
         while waiting:
             folder, prefix = waiting.pop()
-            if folder in self._visited:
+            if folder in self._visited or (prefix and _is_own_folder(folder)):
                 continue
             self._visited.add(folder)
             try:
@@ -173,3 +178,16 @@ class _Walk:
     def _is_listed(self, real_path: str) -> bool:
         folder, name = os.path.split(real_path)
         return folder in self._visited and not is_hidden(name) and self._is_wanted(name) and is_utf8(name)
+
+
+def _is_own_folder(folder: str) -> bool:
+    """Tell whether a folder is one of a run, or of what `predict` wrote."""
+    for name, key in _OWN_FILES.items():
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:  # noqa: PTH118, PTH123
+                found = json.load(file)
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and {key, "sha256"} <= found.keys():
+            return True
+    return False

@@ -45,7 +45,9 @@ def carry_words(folder: RunFolder) -> None:
 def _carry(folder: RunFolder, kept: RunFolder) -> None:
     manifest, before = read_clusters_manifest(folder), kept.read_manifest("clusters") or {}
     is_same, spoken = before.get("source") == manifest["source"], read_corrections(kept, folder)
-    has_names = is_same and kept.resolve_file(NAMES_FILE).exists() and not folder.resolve_file(NAMES_FILE).exists()
+    has_images = bool(before.get("images") and manifest["images"])
+    has_names = kept.resolve_file(NAMES_FILE).exists() and not folder.resolve_file(NAMES_FILE).exists()
+    has_names = has_names and (is_same or has_images)
     if not has_names and not len(spoken):
         return
     labels = _read_earlier_labels(folder, kept, is_same)
@@ -93,8 +95,8 @@ def _take_over_corrections(folder: RunFolder, spoken: pa.Table, corrected: dict[
 def _take_over_names(folder: RunFolder, given: dict[int, str], before: np.ndarray) -> None:
     """Give new clusters the names that most of their objects had."""
     now = read_clusters(folder).labels
-    both = (before >= 0) & (now >= 0)
-    carried = carry_names(given, before[both], now[both])
+    before = np.where(before < 0, before.max(initial=-1) + 1, before)  # new objects had no name
+    carried = carry_names(given, before[now >= 0], now[now >= 0])
     for cluster, (name, share) in carried.items():
         log.info("cluster: %d keeps the name %s, which %.0f %% of its objects had", cluster, name, 100 * share)
     if carried:

@@ -25,6 +25,7 @@ from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.registry import check_name
 from fastcomus.objects.saliency.methods import METHODS, check_saliency, load_proposer
 from fastcomus.progress import count, show_progress
+from fastcomus.run.changed_images import fingerprint_sizes
 from fastcomus.run.contents import read_skipped
 from fastcomus.run.engines.work import Loaded, Stored
 from fastcomus.run.own_network import mark_saliency, obtain_saliency, shorten_saliency
@@ -128,7 +129,8 @@ def embed(
     listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
     skipped = pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA)
     found_by = shorten_saliency(chosen.saliency, folder)
-    finish_shards(folder, len(shards), skipped, _fingerprint_all(shards, found), saliency=found_by)
+    facts = {"saliency": found_by, "sizes": fingerprint_sizes(found)}
+    finish_shards(folder, len(shards), skipped, _fingerprint_all(shards, found), **facts)
     embedded = _count_embedded(at, len(found.names))
     log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
     _log_skipped(at)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastcomus.clusters.files import read_names
 from fastcomus.progress import count
+from fastcomus.run.changed_images import warn_of_changed_images
 from fastcomus.run.contents import choose_trained_iteration, read_clusters_manifest, select_class_maps
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
@@ -19,6 +20,7 @@ log = logging.getLogger("fastcomus")
 def export(at: Workplace, format_name: str, output: Path | str, iteration: int | None, transfer: str) -> Path:
     """Write the masks of an iteration with their images in a new folder; see `Run.export`."""
     masks, source = select_class_maps(at, iteration)
+    warn_of_changed_images(at.folder, source.root)
     from fastcomus.exports.export import Transfer, export_masks
 
     target = Path(output or at.folder.path / f"exports/iteration-{masks.iteration}-{format_name}")

@@ -6,10 +6,11 @@ import logging
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from fastcomus.clusters.files import read_corrected_manifest, read_names
+import pyarrow.compute as pc
+
+from fastcomus.clusters.files import read_names
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
-from fastcomus.run.contents import list_iterations
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import rewrite_cluster_settings, with_settings
@@ -69,7 +70,10 @@ def change_history(at: Workplace, use: str, delete: str) -> None:
 
 
 def _describe(folder: RunFolder, is_present: bool) -> PastClusters:
-    manifest = read_corrected_manifest(folder) or {}
+    manifest = folder.read_manifest("clusters") or {}
+    # Corrections of clusters put aside speak of objects that may be gone; their table knows the added clusters.
+    last = pc.max(folder.read_table("clusters/clusters.parquet", ["cluster"])["cluster"]).as_py()
+    manifest["k"] = max(manifest["k"], last + 1)
     config, usual = manifest["config"], asdict(ClusterConfig())
     settings = {field.name: config[field.name] for field in fields(ClusterConfig) if field.name in config}
     files = (file for place in list_made_of_clusters(folder) for file in [place, *place.rglob("*")])
@@ -86,5 +90,8 @@ def _describe(folder: RunFolder, is_present: bool) -> PastClusters:
 
 
 def _count_trained(folder: RunFolder) -> int:
-    """Return the number of trained iterations; clusters of embeddings alone have no masks at all."""
-    return len(list_iterations(folder)) - 1 if folder.read_manifest("iteration-0") else 0
+    """Return the number of trained iterations, also where their masks do not know the last corrections."""
+    number = 0
+    while folder.read_manifest(f"iteration-{number + 1}"):
+        number += 1
+    return number

@@ -20,7 +20,7 @@ from fastcomus.interruption import reach_safe_point
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import choose_trained_iteration, read_clusters_manifest
 from fastcomus.run.engines.work import Engine, Loaded, Stored
-from fastcomus.run.predicted_folder import PredictedFolder
+from fastcomus.run.predicted_folder import PredictedFolder, check_target
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import QUALITIES, get_preset_config, with_settings
@@ -71,6 +71,7 @@ def predict(
         config,
         inference,
     )
+    check_target(target)
     with target.writer.hold():
         folder = PredictedFolder(target, found, *_describe(work, at.folder))
         _fill(work, folder, target, chosen_engine)

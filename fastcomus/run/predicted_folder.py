@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from fastcomus.errors import InputError
 from fastcomus.images.found import LOST, ImageList, Skipped
 from fastcomus.images.stamps import stamp_images
 from fastcomus.segmentation.predicted_files import list_prediction_files
@@ -90,6 +91,14 @@ class PredictedFolder:
         state = {**self._settings, "windows": list(marks), "skipped": skipped, **self._classes}
         if not self._folder.path.exists() or state != self._state:
             self._folder.write_json("predictions.json", seal_json(state))
+
+
+def check_target(folder: RunFolder) -> None:
+    """Raise InputError where a folder that `predict` is to fill holds something else, such as its own images."""
+    place = folder.path
+    holds_anything = place.is_dir() and any(not one.name.startswith(".") for one in place.iterdir())
+    if holds_anything and not folder.resolve_file("predictions.json").exists():
+        raise InputError(f"{place} is there already and holds no masks of predict; choose a new --output.")
 
 
 def _read_state(folder: RunFolder) -> dict[str, Any]:

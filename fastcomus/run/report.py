@@ -15,8 +15,10 @@ from fastcomus.progress import count
 from fastcomus.report.findings import Findings
 from fastcomus.report.notebook import render_clusters
 from fastcomus.report.shown_names import ShownNames
+from fastcomus.run.changed_images import warn_of_changed_images
 from fastcomus.run.contents import (
     list_iterations,
+    open_image_source,
     read_clustered_rows,
     read_clusters_manifest,
     read_skipped,
@@ -35,6 +37,8 @@ def report(at: Workplace, *, settings: Mapping[str, Any]) -> Path:
     """Write the report and return its first page, also while another process trains; see `Run.report`."""
     config = with_settings(at.config, {"report": settings})
     found = gather_findings(at, config)
+    if found.objects is not None:
+        warn_of_changed_images(at.folder, open_image_source(at).root)
     from fastcomus.report.write import write_report  # only now: what it imports takes seconds
 
     _remember(at, config)

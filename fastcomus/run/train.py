@@ -17,6 +17,7 @@ from fastcomus.images.names import check_names
 from fastcomus.images.stamps import stamp_images
 from fastcomus.networks.registry import check_name
 from fastcomus.progress import count
+from fastcomus.run.changed_images import warn_of_changed_images
 from fastcomus.run.cluster_masks import write_cluster_masks
 from fastcomus.run.contents import (
     ImageSource,
@@ -51,6 +52,7 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     clusters, source = read_clusters_manifest(folder), open_image_source(at)
     config = with_settings(at.config, _sort_by_stage(settings, "train", "predict"))
     check_source(folder, clusters, read_objects_fingerprint(folder))
+    warn_of_changed_images(folder, source.root)
     if at.processes.is_first:
         write_cluster_masks(at)
     list_iterations(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import ntpath
 import posixpath
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,18 @@ def here(photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_folder_and_an_image_are_what_they_always_were(here: Path) -> None:
     assert find_listed_images(here).names == ("c.png", "sub/b.png", "sub/deep/a.png")
     assert find_listed_images("sub/b.png").names == ("b.png",)
+
+
+def test_what_fastcomus_made_is_no_photograph(here: Path, finished_run: Path) -> None:
+    names = find_listed_images(here).names
+    shutil.copytree(finished_run, here / "sub/comus-run")
+    (here / "masks").mkdir()
+    shutil.copy(here / "c.png", here / "masks")
+    assert find_listed_images(here).names == ("c.png", "masks/c.png", *names[1:])
+    (here / "masks/predictions.json").write_text('{"windows": [], "sha256": ""}')
+    assert find_listed_images(here).names == names
+    (here / "masks/predictions.json").write_text("[1]")  # somebody else's
+    assert "masks/c.png" in find_listed_images(here).names
 
 
 @pytest.mark.parametrize("from_standard_input", [False, True])

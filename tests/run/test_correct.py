@@ -104,6 +104,8 @@ def test_corrections_are_kept_when_clusters_or_objects_are_made_anew(
         assert now[added] == now[added + 3] >= settings["k"] and table["name"][added] == "own"
         assert table["correction"][moved] == "moved" and sum(map(bool, table["correction"])) == 4
     caplog.clear()
+    first = next(one for one in run.history() if one.trained)  # listed though none of the corrections is in its masks
+    assert (first.k, first.names, first.trained) == (4, 2, 2) and len(run.history()) == 4
     run.cluster(k=3, n_init=3)  # found again
     assert "corrections of 4 objects hold on" in caplog.text
     assert dict(run.name().given) == {of_kind[0]: "round", 3: "own"} and len(run.correct()) == 4
@@ -115,6 +117,7 @@ def test_corrections_are_kept_when_clusters_or_objects_are_made_anew(
     run.cluster()
     where = {image: place for place, image in enumerate(read_table(run_copy)["image"])}
     assert len(where) == 30 and [row["object"] for row in run.correct().to_pylist()] == [moved - 1, none - 1]
+    assert list(dict(run.name().given).values()) == ["round"]
     assert read_table(run_copy)["cluster"][none - 1] == -1
 
 

@@ -138,7 +138,9 @@ def test_objects_of_other_images_are_not_dropped_unasked(
     assert Run(run_copy).embed(other, replace=True).images == 3
 
 
-def test_photographs_that_were_moved(run_copy: Path, photographs: Photographs, tmp_path: Path) -> None:
+def test_photographs_that_were_moved_or_changed(
+    run_copy: Path, photographs: Photographs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = Path(shutil.copytree(photographs.images, tmp_path / "first"))
     Run(run_copy).embed(first)  # the same photographs elsewhere
     second = first.rename(tmp_path / "second")
@@ -147,5 +149,9 @@ def test_photographs_that_were_moved(run_copy: Path, photographs: Photographs, t
     with pytest.raises(InputError, match=r"--images must be the folder that holds the images now; there is no .*thrid"):
         Run(run_copy, images=tmp_path / "thrid")
     assert len(list(Run(run_copy, images=second).export("coco").rglob("*.png"))) == 24
+    assert "photographs have changed" not in caplog.text
+    shutil.copy(second / "01.png", second / "00.png")
+    Run(run_copy, images=second).export("voc")
+    assert "photographs have changed since their objects were found; run fastcomus embed" in caplog.text
     with pytest.raises(InputError, match="this one has none"):
         Run(tmp_path / "none", images=second)

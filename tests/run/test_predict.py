@@ -90,6 +90,15 @@ def test_what_was_killed_goes_on_to_the_same_bytes(
     assert tree_bytes(output) == tree_bytes(whole) and kept.stat().st_mtime_ns == before
 
 
+def test_only_folders_of_masks_are_filled(trained: Path, others: Photographs, tmp_path: Path) -> None:
+    images = Path(shutil.copytree(others.images, tmp_path / "images"))
+    for place in (images, trained, trained / "iteration-1/masks"):
+        before = tree_bytes(place)
+        with pytest.raises(InputError, match=r"is there already and holds no masks of predict; choose a new --output"):
+            Run(trained).predict(images, place)
+        assert tree_bytes(place) == before
+
+
 def test_a_second_time_nothing_is_loaded_or_written(
     whole: Path, trained: Path, others: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
