@@ -76,7 +76,9 @@ def put_rows(rows: Rows, device: torch.device) -> torch.Tensor:
     if isinstance(rows, torch.Tensor):
         return rows.to(device)
     if device.type == "cpu":
-        return torch.from_numpy(np.ascontiguousarray(rows))
+        with warnings.catch_warnings():  # rows of a file are read only, and nothing writes into what is put
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(np.ascontiguousarray(rows))
     there = torch.empty(rows.shape, dtype=torch.from_numpy(rows[:0].copy()).dtype, device=device)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = np.require(rows[start : start + _ROWS_AT_ONCE], requirements=("C", "W"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import shlex
@@ -86,6 +87,12 @@ def print_json(value: object) -> None:
 
 
 def suggest_next(run: Path, *commands: str) -> None:
-    """Say at the end of a command what may come next."""
+    """Say at the end of a command what may come next, without `view` where what it needs is not installed."""
+    commands = tuple(one for one in commands if one != "view" or not list_missing_for_view())
     where = "" if run == Path("comus-run") else f" --run {shlex.quote(str(run))}"
     logging.getLogger("fastcomus").info("next: %s", ", or ".join(f"fastcomus {one}{where}" for one in commands))
+
+
+def list_missing_for_view() -> list[str]:
+    """List the packages that `view` needs and that are not installed."""
+    return [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]

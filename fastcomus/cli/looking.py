@@ -1,13 +1,12 @@
 """The commands with which a person looks and says what is right: `view`, `name`, `correct`, `history`."""
 
-import importlib.util
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcomus.cli.log import print_json
+from fastcomus.cli.log import list_missing_for_view, print_json
 from fastcomus.cli.options import Json, register_command
 from fastcomus.errors import InputError
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from fastcomus.run.run import Run
 
 looking_app = typer.Typer()
-_NEEDED = ("starlette", "uvicorn")
 
 
 @register_command(looking_app, reads_images=True)
@@ -28,7 +26,7 @@ def view_command(
     """Look at the clusters in a browser, name and correct them there, and train on the corrections."""
     import webbrowser
 
-    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+    if missing := list_missing_for_view():
         raise InputError(f"fastcomus view needs {' and '.join(missing)}; run pip install {' '.join(missing)}.")
     from fastcomus.cli.view.server import prepare_view
 

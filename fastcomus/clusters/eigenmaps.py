@@ -105,7 +105,8 @@ def require_eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) 
         try:
             return compute_eigenmaps(graph.placed, solved, seed, backend, graph.order)
         except ArithmeticError as error:
-            raise InputError(f"{error}.") from error
+            remedy = "raise n_neighbors or change the seed" if graph.n_neighbors else "change the seed"
+            raise InputError(f"{error}; {remedy}.") from error
 
     maps = solve() if graph.keeper is None else graph.keeper.find_maps(solved, solve)
     return maps if solved == count else maps.take_first(count)
@@ -176,8 +177,7 @@ def _measure_errors(
     orthonormality = float((gram - torch.eye(len(gram), device=scale.device)).abs().max())
     if not max(residual, orthonormality) < 1e-3:
         raise ArithmeticError(
-            f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}; "
-            "raise n_neighbors or change the seed"
+            f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}"
         )
     return residual, orthonormality
 

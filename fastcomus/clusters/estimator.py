@@ -17,6 +17,7 @@ from fastcomus.clusters.cluster import Clustered, cluster_embeddings
 from fastcomus.clusters.labels import build_clusters
 from fastcomus.config import AssignConfig, ClusterConfig, Config
 from fastcomus.settings import with_settings
+from fastcomus.store.embeddings import check_embeddings
 
 _MOST_SEED = 2**31 - 1
 
@@ -97,7 +98,7 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: If the rows or a parameter cannot be used; an `InputError` where the library says it.
         """
-        rows = validate_data(self, X, dtype=np.float32, ensure_min_samples=2, order="C")
+        rows = check_embeddings(validate_data(self, X, dtype=np.float32, ensure_min_samples=2, order="C"))
         config, backend = self._read_config(), select(self.device)
         self._seed = self._draw_seed()
         if self.n_clusters == 1:
@@ -127,7 +128,7 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: If the rows cannot be used; `NotFittedError` before `fit`.
         """
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float32, reset=False, order="C")
+        rows = check_embeddings(validate_data(self, X, dtype=np.float32, reset=False, order="C"))
         if self.n_clusters_ == 1:
             return np.zeros(len(rows), np.int32)
         config = replace(self._read_config(), n_neighbors=self._neighbors)

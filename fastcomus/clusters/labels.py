@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from fastcomus.backends.placed import Rows
 
 
+_ROWS_AT_ONCE = 65_536
+
+
 @dataclass(frozen=True)
 class Clusters:
     """N objects in k clusters, numbered from 0 in descending order of size.
@@ -144,10 +147,10 @@ def run_ward(rows: np.ndarray, k: int, affinity: csr_array) -> np.ndarray:
 
 
 def run_minibatch_kmeans(rows: np.ndarray, k: int, n_init: int, seed: int) -> np.ndarray:
-    """Cluster rows by mini-batch k-means.
+    """Cluster rows by mini-batch k-means; a cluster that it leaves empty takes the row farthest from its centre.
 
     Args:
-        rows: (N, D) float32.
+        rows: (N, D) float32, N >= k.
         k: Number of clusters.
         n_init: Number of starts, of which the best is taken.
         seed: For the starts and the batches.
@@ -157,5 +160,16 @@ def run_minibatch_kmeans(rows: np.ndarray, k: int, n_init: int, seed: int) -> np
     """
     from sklearn.cluster import MiniBatchKMeans
 
-    labels: np.ndarray = MiniBatchKMeans(k, n_init=n_init, random_state=seed).fit_predict(rows)
+    found = MiniBatchKMeans(k, n_init=n_init, random_state=seed).fit(rows)
+    labels: np.ndarray = found.labels_
+    sizes = np.bincount(labels, minlength=k)
+    empty = np.flatnonzero(sizes == 0)
+    if len(empty):
+        parts = np.array_split(np.arange(len(rows)), len(rows) // _ROWS_AT_ONCE + 1)
+        distances = [((rows[part] - found.cluster_centers_[labels[part]]) ** 2).sum(axis=1) for part in parts]
+        farthest = iter(np.argsort(-np.concatenate(distances), kind="stable"))
+        for cluster in empty:
+            row = next(one for one in farthest if sizes[labels[one]] > 1)  # no other becomes empty
+            sizes[labels[row]] -= 1
+            labels[row], sizes[cluster] = cluster, 1
     return labels

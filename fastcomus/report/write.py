@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fastcomus")
 
-_LOOK = 3  # to be raised when the files of the report change, so that older reports are written again
+_LOOK = 4  # to be raised when the files of the report change, so that older reports are written again
 
 
 def write_report(

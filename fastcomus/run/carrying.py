@@ -89,7 +89,7 @@ def _take_over_corrections(folder: RunFolder, spoken: pa.Table, corrected: dict[
     first = max([0, *own["step"].to_pylist()])
     table = table.set_column(places[1], "step", pa.array([first + steps[row] for row in rows], pa.int32()))
     write_corrections(folder, pa.concat_tables([own, table]))
-    log.info("cluster: corrections of %d objects hold on", len(rows))
+    log.info("cluster: corrections of %d objects hold on", len({*known, *rows}))
 
 
 def _take_over_names(folder: RunFolder, given: dict[int, str], before: np.ndarray) -> None:

@@ -139,7 +139,7 @@ def cluster_rows(
     """
     from fastcomus.backends.choose import select
 
-    config = with_settings(Config(seed=seed), {"cluster": {"k": k, **settings}})
+    config = with_settings(Config(), {"seed": seed, "cluster": {"k": k, **settings}})
     given, backend = take_given(embeddings, graph, config.cluster), select(device)
     if levels:
         given.check_levels()

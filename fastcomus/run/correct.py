@@ -87,8 +87,10 @@ def _choose_cluster(to: int | str | None, k: int, names: ClusterNames) -> int:
     if isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= number < k:
         return int(number)
     raise InputError(
-        f"there is no cluster {to!r}{suggest_names(str(to), names.classes[1:])}; give a number from 0 to {k - 1}, a "
-        f"name, {NEW}, {DROPPED} for what is no object, or {FOUND} to take corrections back."
+        ("--to is missing" if to is None else f"there is no cluster {to!r}")
+        + ("." if to is None else suggest_names(str(to), names.classes[1:]))
+        + f" Give a number from 0 to {k - 1}, a name, {NEW}, {DROPPED} for what is no object, or {FOUND} to take "
+        "corrections back."
     )
 
 

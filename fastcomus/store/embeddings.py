@@ -18,6 +18,7 @@ from fastcomus.store.integrity import compute_file_digest
 
 _HELD_BYTES = 2**30  # of embeddings in memory; more are left in a file
 _ROWS_AT_ONCE = 65_536
+_LARGEST = 1e15  # squares of larger numbers, summed up, leave float32, as those of smaller ones than its inverse
 
 
 def extract_embeddings(table: pa.Table) -> np.ndarray:
@@ -156,6 +157,11 @@ def check_embeddings(embeddings: Any) -> np.ndarray:
         raise InputError("embeddings must be dense; got a sparse matrix. Give embeddings.toarray().")
     if hasattr(embeddings, "detach"):  # a tensor, which may need gradients, lie on a device or be of bfloat16
         embeddings = embeddings.detach().float().cpu()
+    if np.ma.is_masked(embeddings):
+        raise InputError(
+            f"embeddings must not be masked; {np.ma.count_masked(embeddings)} values are. Fill them, or leave out "
+            "their rows."
+        )
     try:
         rows = np.asarray(embeddings)
     except (TypeError, ValueError) as error:
@@ -166,14 +172,30 @@ def check_embeddings(embeddings: Any) -> np.ndarray:
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number) or np.iscomplexobj(rows):
         raise InputError(f"embeddings must be real numbers of shape (N, D); got {rows.dtype} of shape {rows.shape}.")
     with np.errstate(over="ignore"):  # float64 numbers that float32 cannot hold are named below
-        rows = np.ascontiguousarray(rows, np.float32)
+        given, rows = rows, np.ascontiguousarray(rows, np.float32)
     parts = (rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE))
-    is_finite = np.concatenate([np.empty(0, bool), *(np.isfinite(part).all(axis=1) for part in parts)])
-    broken = np.flatnonzero(~is_finite)
-    if len(broken):
-        shown = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
-        raise InputError(f"embeddings must be finite; {len(broken)} rows hold NaN or infinity (rows {shown}).")
+    peaks = [np.maximum(part.max(axis=1, initial=0), -part.min(axis=1, initial=0)) for part in parts]
+    largest = np.concatenate([np.empty(0, np.float32), *peaks])
+    if not np.isfinite(largest).all():
+        told = _count_rows(~np.isfinite(largest))
+        raise InputError(f"embeddings must be finite; {told[0]} rows hold NaN or infinity ({told[1]}).")
+    is_extreme = (largest > _LARGEST) | ((largest < 1 / _LARGEST) & (largest > 0))
+    if given.dtype.itemsize > rows.dtype.itemsize:  # numbers that float32 takes for zero
+        none = np.flatnonzero(largest == 0)
+        is_extreme[none[given[none].any(axis=1)]] = True
+    if is_extreme.any():
+        told = _count_rows(is_extreme)
+        raise InputError(
+            f"the largest number of a row of embeddings must lie between {1 / _LARGEST:g} and {_LARGEST:g} or be 0, as "
+            f"squares of others overflow or vanish in float32; {told[0]} rows are beyond ({told[1]}). Scale the rows."
+        )
     return rows
+
+
+def _count_rows(is_meant: np.ndarray) -> tuple[int, str]:
+    """Count rows, and list the first of them in words."""
+    meant = np.flatnonzero(is_meant)
+    return len(meant), "rows " + ", ".join(map(str, meant[:5])) + (", ..." if len(meant) > 5 else "")
 
 
 def normalise_rows(rows: np.ndarray) -> np.ndarray:

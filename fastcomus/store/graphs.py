@@ -46,7 +46,7 @@ def check_graph(graph: Any) -> csr_array:
         differ by direction it is the mean of both.
 
     Raises:
-        InputError: If it is not such a graph, or has no link between different nodes.
+        InputError: If it is not such a graph, or a node has no link to another.
     """
     if not issparse(graph):
         try:
@@ -84,6 +84,13 @@ def check_graph(graph: Any) -> csr_array:
     links = csr_array(links.astype(np.float32))
     links.eliminate_zeros()
     links.sort_indices()
+    alone = np.flatnonzero(np.diff(links.indptr) == 0)
+    if len(alone):
+        shown = ", ".join(map(str, alone[:5])) + (", ..." if len(alone) > 5 else "")
+        raise InputError(
+            f"every node of a graph must have a link to another; {len(alone)} of {len(turned.indptr) - 1} have none "
+            f"(nodes {shown}). Leave them out or link them."
+        )
     return links
 
 

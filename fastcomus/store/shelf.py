@@ -90,7 +90,7 @@ def find_kept(folder: RunFolder, wanted: str) -> RunFolder:
     if len(matching) != 1:
         what = "several" if matching else "no"
         raise InputError(
-            f"{what} clusters are kept under {wanted!r} in {folder.path}{suggest_names(wanted, kept)}; see what "
+            f"{what} clusters are kept under {wanted!r} in {folder.path}{suggest_names(wanted, kept)} See what "
             "fastcomus history lists."
         )
     return kept[matching[0]]

@@ -95,6 +95,9 @@ def test_quiet_verbose_and_what_comes_next(run_copy: Path, monkeypatch: pytest.M
 
     try:
         assert "cluster: up to date" in hear() and "next: fastcomus view --run" in hear()
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "uvicorn", None)  # not installed
+            assert "next: fastcomus report --run" in hear()
         assert hear("-q") == ""
         assert "INFO fastcomus: cluster: up to date" in hear("-v")
         assert "not both" in str(CliRunner().invoke(app, ["cluster", "-q", "-v"]).exception)

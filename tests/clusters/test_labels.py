@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any, cast
+
 import numpy as np
 import planted
 import pytest
@@ -83,6 +86,13 @@ def test_planted_clusters_are_found(choice: dict[str, str]) -> None:
     assert_is_consistent(found, 300, 5, 0.2)
 
 
+@pytest.mark.parametrize(("n", "k"), [(160, 100), (10, 10)])
+def test_minibatches_leave_no_cluster_empty(n: int, k: int) -> None:
+    found = fastcomus.cluster(planted.gaussian(n)[0], k, method="minibatch-kmeans", device="cpu")
+    assert_is_consistent(found, n, k, 0.2)
+    assert found.sizes.min() > 0
+
+
 def test_unit_rows_and_qr_keep_unbalanced_classes_that_kmeans_splits() -> None:
     rows, truth = planted.dino_like(4000, 20, 0.36)
     scores = {
@@ -107,6 +117,15 @@ def test_the_number_of_planted_clusters_is_found(criterion: str, k: int) -> None
     rows, truth = planted.gaussian(60 * k, k, spread=0.5)
     found = fastcomus.cluster(rows, choose_k=criterion, max_k=20)
     assert len(found.sizes) == k and adjusted_rand_score(truth, found.labels) > 0.98
+
+
+def test_that_only_two_kinds_of_many_objects_were_told_apart_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastcomus")
+    for n, k in ((60, 2), (19, 2)):
+        caplog.clear()
+        fastcomus.cluster(planted.gaussian(n, k, spread=0.5)[0], device="cpu")
+        assert f"cluster: {k} clusters, by mixing" in caplog.text
+        assert ("few kinds were told apart" in caplog.text) == (n == 60)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7])
@@ -240,6 +259,9 @@ def test_bad_input_is_named() -> None:
         (lambda: fastcomus.cluster(rows, 5, filter=1.0), r"filter must lie in \[0, 1\)"),
         (lambda: fastcomus.cluster(rows, 5, n_neighbours=10), "did you mean n_neighbors"),
         (lambda: fastcomus.cluster(rows, 5, device="cuda:99"), "--device cuda:99"),
+        (lambda: fastcomus.cluster(rows, 5, device=cast(Any, None)), "device must be auto, .* got None"),
+        (lambda: fastcomus.cluster(rows, 5, seed=cast(Any, "a")), "seed must be of type int; got 'a'"),
+        (lambda: fastcomus.cluster(rows, 5, seed=cast(Any, None)), "seed must be of type int; got None"),
     ):
         with pytest.raises(InputError, match=message):
             call()

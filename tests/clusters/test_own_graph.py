@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import planted
 import pytest
-from scipy.sparse import coo_array, csr_array, load_npz, save_npz
+from scipy.sparse import block_diag, coo_array, csr_array, load_npz, save_npz
 from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score
 
@@ -76,6 +76,7 @@ def broken_places() -> csr_array:
         (np.full((9, 9), np.nan), {}, "81 are NaN or infinite"),
         (np.eye(9), {}, "no link between different objects"),
         (csr_array((9, 9)), {}, "no link between different objects"),
+        (block_diag([np.ones((7, 7)), 0, 5]), {}, r"2 of 9 have none \(nodes 7, 8\)\. Leave them out"),
         (np.ones((9, 9), complex), {}, "real numbers; got complex128"),
         ([[1, 2], [3]], {}, "must be a matrix"),
         (np.ones(9), {}, "square"),

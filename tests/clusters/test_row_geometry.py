@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from scipy import linalg
 from scipy.spatial.distance import cosine
 
+from fastcomus.backends.placed import put_rows
 from fastcomus.clusters import row_geometry
 from fastcomus.clusters.row_geometry import assign_by_pivots, compute_cosine_distances, compute_means, find_pivots
 
@@ -34,6 +36,19 @@ def test_means_and_distances_are_those_of_numpy(at_once: int, monkeypatch: pytes
     expected = [cosine(row, centres[label]) if row.any() else 1 for row, label in zip(rows, labels, strict=True)]
     assert distances.dtype == np.float32 and np.allclose(distances, expected, atol=1e-6)
     assert (compute_cosine_distances(rows[:3], np.zeros((4, 5), np.float32), labels[:3], DEVICE) == 1).all()
+
+
+def test_rows_that_are_read_only_are_put_without_a_copy_or_a_warning() -> None:
+    rows = make_rows(3, 2)
+    rows.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.set_warn_always(True)
+        try:
+            placed = put_rows(rows, torch.device("cpu"))
+        finally:
+            torch.set_warn_always(False)
+    assert placed.data_ptr() == rows.ctypes.data
 
 
 def test_pivots_are_those_of_a_pivoted_qr() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -65,8 +66,10 @@ def test_moved_objects_are_gone_by_everywhere_and_undone(
     assert "4 clusters" in run.report().read_text()
     with pytest.raises(InputError, match=r"there is no object 24; .* the rows 0 to 23"):
         run.correct([24], 0)
-    with pytest.raises(InputError, match=r"there is no cluster 'cat'.*give a number from 0 to 3"):
+    with pytest.raises(InputError, match=r"there is no cluster 'cat'\. Give a number from 0 to 3"):
         run.correct([0], "cat")
+    with pytest.raises(InputError, match=r"--to is missing\. Give a number from 0 to 3, a name, new, -"):
+        run.correct([0])
     run.correct([row, 5], "found")
     for _ in range(2):
         run.correct(undo=True)
@@ -78,7 +81,10 @@ def test_moved_objects_are_gone_by_everywhere_and_undone(
     assert list_iterations(run.folder) == [0]  # its network knows a cluster that is gone
 
 
-def test_corrections_are_kept_when_clusters_or_objects_are_made_anew(run_copy: Path, tmp_path: Path) -> None:
+def test_corrections_are_kept_when_clusters_or_objects_are_made_anew(
+    run_copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastcomus")
     run = Run(run_copy)
     kinds = np.array([int(name[:2]) % 3 for name in run.objects()["image"].to_pylist()])
     labels = np.array(read_table(run_copy)["cluster"])
@@ -97,9 +103,11 @@ def test_corrections_are_kept_when_clusters_or_objects_are_made_anew(run_copy: P
         assert now[moved] == np.bincount(now[members]).argmax() and now[none] == -1
         assert now[added] == now[added + 3] >= settings["k"] and table["name"][added] == "own"
         assert table["correction"][moved] == "moved" and sum(map(bool, table["correction"])) == 4
+    caplog.clear()
     first = next(one for one in run.history() if one.trained)  # listed though none of the corrections is in its masks
     assert (first.k, first.names, first.trained) == (4, 2, 2) and len(run.history()) == 4
     run.cluster(k=3, n_init=3)  # found again
+    assert "corrections of 4 objects hold on" in caplog.text
     assert dict(run.name().given) == {of_kind[0]: "round", 3: "own"} and len(run.correct()) == 4
     run.correct(undo=True)
     assert dict(run.name().given) == {of_kind[0]: "round"}

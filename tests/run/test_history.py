@@ -49,7 +49,7 @@ def test_other_clusters_and_back_finds_network_masks_names_and_scores(
     assert Run(run_copy).config.cluster.k == 2
     run.history(delete=kept.id)
     assert [one.k for one in run.history()] == [2]
-    with pytest.raises(InputError, match=f"no clusters are kept under '{kept.id}'"):
+    with pytest.raises(InputError, match=f"no clusters are kept under '{kept.id}' in .*[.?] See"):
         run.history(use=kept.id)
 
 

@@ -149,6 +149,24 @@ def test_arrays_that_are_no_matrix_of_numbers_are_refused(rows: np.ndarray) -> N
         check_embeddings(rows)
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e-25, 1e-60])
+def test_rows_whose_squares_leave_float32_are_refused(scale: float) -> None:
+    with pytest.raises(InputError, match=r"7 rows are beyond \(rows 0, 1, 2, 3, 4, \.\.\.\)\. Scale the rows"):
+        check_embeddings(ROWS.astype(np.float64) * scale)
+    rows = np.zeros((3, 4))
+    rows[1, 2] = scale
+    with pytest.raises(InputError, match=r"1 rows are beyond \(rows 1\)"):
+        check_embeddings(rows)
+    assert not check_embeddings(np.zeros((3, 4))).any()
+
+
+def test_masked_values_are_refused() -> None:
+    masked = np.ma.masked_less(ROWS, -1)
+    with pytest.raises(InputError, match=rf"must not be masked; {(ROWS < -1).sum()} values are"):
+        check_embeddings(masked)
+    assert (check_embeddings(np.ma.array(ROWS)) == ROWS).all()
+
+
 def test_broken_rows_are_counted_and_named() -> None:
     rows = np.repeat(ROWS, 3, axis=0).astype(np.float64)
     rows[[1, 3, 5, 7, 9, 11], 2] = [np.nan, np.inf, -np.inf, np.nan, 1e300, np.nan]
