@@ -31,6 +31,9 @@ def warn_of_changed_images(folder: RunFolder, root: ImageRoot) -> None:
 
 
 def _fingerprint(root: ImageRoot, names: Iterable[str]) -> str:
-    places = [(name, root / name) for name in sorted(names)]
-    sizes = [[name, (stamp_file(place) or [None])[0] if isinstance(place, Path) else None] for name, place in places]
+    sizes: list[tuple[str, int | None]] = []
+    for name in sorted(names):
+        place = root / name
+        stamp = stamp_file(place) if isinstance(place, Path) else None
+        sizes.append((name, stamp[0] if stamp else None))
     return compute_fingerprint(sizes=sizes)
