@@ -21,6 +21,7 @@ from bench.gpu.steps import Part
 from fastcomus.config import Config, TrainConfig
 from fastcomus.images.folder import find_images
 from fastcomus.networks.determinism import use_determinism
+from fastcomus.networks.fixed_padding import align_side
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.prediction import label_images
@@ -77,8 +78,9 @@ def measure_training(place: Place, settings: dict[str, Any]) -> dict[str, Any]:
 
 def measure_steps(place: Place, config: TrainConfig, name: str) -> dict[str, Any]:
     batch, training = config.batch_size, SelfTraining(LABELS, config, 1, 0, place.torch_backend)
-    images = torch.randint(0, 256, (batch, 3, training.side, training.side), dtype=torch.uint8)
-    labels = torch.randint(0, LABELS + 1, (batch, training.side, training.side))
+    side = align_side(config.train_size, config.output_stride)
+    images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
+    labels = torch.randint(0, LABELS + 1, (batch, side, side))
     if name != "bare loop":
         with use_determinism(place.device, name == "deterministic step"):
             return place.measure(lambda: training._step([(images, labels)], 0, 0), batch)
@@ -89,13 +91,14 @@ def compare_trainings(place: Place) -> dict[str, Any]:
     """Whether some steps end with the same bytes twice, usually and with --deterministic."""
     config, found = make_recipe(next(iter(choose_recipes(place).values()))), {}
     config = replace(config, batch_size=4, train_size=place.choose(257, 65))
+    side = align_side(config.train_size, config.output_stride)
     for name, is_wanted in (("usually", False), ("deterministic", True)):
         states = []
         for _ in range(2):
             training = SelfTraining(LABELS, config, 1, 0, place.torch_backend)
             torch.manual_seed(0)
-            images = torch.randint(0, 256, (4, 3, training.side, training.side), dtype=torch.uint8)
-            batch = images, torch.randint(0, LABELS + 1, (4, training.side, training.side))
+            images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)
+            batch = images, torch.randint(0, LABELS + 1, (4, side, side))
             with use_determinism(place.device, is_wanted):
                 for step in range(place.choose(3, 1)):
                     training._step([batch], 0, step)
