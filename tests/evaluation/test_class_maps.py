@@ -264,7 +264,7 @@ def test_evaluate_pools_the_images(
 
     found = scored(zip(names, predicted, strict=True), truth, n_clusters, bootstrap=3)
     read_back = Evaluation.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)))
-    assert read_back == found
+    assert repr(read_back) == repr(found)  # in which nan is nan
 
 
 def test_json_has_the_keys_that_the_command_line_promises(tmp_path: Path) -> None:
