@@ -29,18 +29,19 @@ from fastcomus.run.run import Run
 from fastcomus.segmentation.files import load_segmenter
 from fastcomus.segmentation.labelling_network import prepare_segmenter
 from fastcomus.segmentation.prediction import label_images
-from fastcomus.settings import QUALITIES, get_preset_config, with_settings
+from fastcomus.settings import choose_quality, get_preset_config, with_settings
 from fastcomus.store.masks import get_mask_file_name, read_class_map, write_class_map
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
 BEST = "best, torch"  # what the others are compared with
 WAYS: dict[str, dict[str, Any]] = {
-    "best": QUALITIES["best"],
+    "best": choose_quality("best", "offline"),
+    "best, without edges": {**choose_quality("best", "offline"), "follow_edges": False},
     "default": {},
-    "fast": QUALITIES["fast"],
-    "best, no mirrors": {"scales": "0.75, 1.125", "flip": False},
-    "one small size": {"scales": "0.625", "flip": False},
+    "default, without edges": {"follow_edges": False},
+    "fast": choose_quality("fast", "offline"),
+    "fast, without edges": {**choose_quality("fast", "offline"), "follow_edges": False},
 }
 
 

@@ -26,14 +26,14 @@ from bench import harness
 from fastcomus.progress import show_progress
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.run import Run
-from fastcomus.settings import QUALITIES, get_preset_config, to_dict
+from fastcomus.settings import get_preset_config, to_dict
 from fastcomus.store.sealed_json import compute_fingerprint
 
 ONE_SIZE: dict[str, Any] = {"scales": "0.75", "flip": False}
 BASE = "one size"  # what options are compared with
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "preset": {},
-    "two sizes, mirrored images": {"predict": QUALITIES["best"], "train": {"iterations": 1}},
+    "two sizes, mirrored images": {"predict": {"scales": "0.75, 1.125", "flip": True}, "train": {"iterations": 1}},
     BASE: {"predict": ONE_SIZE},
     "constant learning rate": {"predict": ONE_SIZE, "train": {"schedule": "constant", "iterations": 1}},
     "no average of weights": {"predict": ONE_SIZE, "train": {"weight_average": 0.0, "iterations": 1}},

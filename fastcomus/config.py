@@ -353,6 +353,11 @@ class PredictConfig:
         "Average the prediction with that of the mirrored image, at every size; without, every second size is seen "
         "mirrored.",
     )
+    follow_edges: bool = define_setting(
+        False,
+        "Let outlines follow the edges of the image (a guided filter on the probability of the background), which the "
+        "network knows to some 16 pixels.",
+    )
     predict_batch: int = define_setting(
         0,
         "Images of equal size per pass of the network (with flip, and their mirror images); fewer where memory is "

@@ -31,7 +31,7 @@ from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.prediction import label_images
 from fastcomus.settings import (
     PRESETS,
-    QUALITIES,
+    choose_quality,
     from_dict,
     get_preset_config,
     parse_scales,
@@ -126,7 +126,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "mask_weight": 0.9,
         "stop_agreement": 0.01,  # no third iteration
     },
-    "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": True, "predict_batch": 2},
+    "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": True, "follow_edges": False, "predict_batch": 2},
     "assign": {"outliers": 0.5},
     "report": {"map_objects": 8, "shown_images": 4, "gallery_objects": 4, "samples": 2},
 }
@@ -522,10 +522,11 @@ def test_fast_sees_fewer_and_best_more_pixels_than_the_default(preset: str) -> N
     config = get_preset_config(preset)
 
     def count_pixels(quality: str) -> float:
-        chosen = with_settings(config, {"predict": QUALITIES[quality]}).predict
+        chosen = with_settings(config, {"predict": choose_quality(quality, preset)}).predict
         return (1 + chosen.flip) * sum(scale**2 for scale in parse_scales(chosen))
 
     assert count_pixels("fast") < count_pixels("") < count_pixels("best")
+    assert choose_quality("", preset) == {}
 
 
 def test_what_an_earlier_version_remembered_is_taken_over_and_said_once(

@@ -34,6 +34,7 @@ from fastcomus.segmentation.prediction import label_images
 from fastcomus.segmentation.samples import Sample, check_samples, make_sample_reader
 from fastcomus.segmentation.segmenter import Segmenter
 from fastcomus.segmentation.training import SelfTraining
+from fastcomus.settings import describe_prediction
 from fastcomus.store.masks import get_mask_file_name, get_mask_path, read_class_map, write_class_map, write_grey
 from fastcomus.store.sealed_json import compute_fingerprint
 
@@ -68,7 +69,7 @@ def run_iteration(
     training = _select_training_settings(settings, iteration)
     stage = compute_fingerprint(
         train=settings,
-        predict=asdict(config.predict),
+        predict=describe_prediction(config.predict),
         seed=config.seed,
         k=k,
         follows=follows,

@@ -112,6 +112,7 @@ class PredictSettings(TypedDict, total=False):
     predict_size: int
     scales: str
     flip: bool
+    follow_edges: bool
     predict_batch: int
 
 

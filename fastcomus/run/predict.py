@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from fastcomus.run.engines.work import Engine, Loaded, Stored
 from fastcomus.run.predicted_folder import PredictedFolder, check_target
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import QUALITIES, get_preset_config, with_settings
+from fastcomus.settings import QUALITIES, choose_quality, describe_prediction, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def predict(
     newest = choose_trained_iteration(at.folder, None)
     names = read_names(at.folder, read_clusters_manifest(at.folder))
     found = at.list_images(images)
-    # Shares of the preset's size, since a run folder of an earlier version remembers another one.
-    size = {"predict_size": get_preset_config(at.config.preset).predict.predict_size} if quality else {}
-    config = with_settings(at.config, {"predict": {**size, **QUALITIES[quality], **settings}})
+    config = with_settings(at.config, {"predict": {**choose_quality(quality, at.config.preset), **settings}})
     target = RunFolder(output or at.folder.path / "predictions")
     check_names(found.names, target.path)
     from fastcomus.segmentation.labelling_network import WORTH_IT_FROM
@@ -114,7 +112,7 @@ def _describe(work: PredictWork, run: RunFolder) -> tuple[dict[str, Any], dict[s
     """Return the settings that masks depend on, and the names of the classes where clusters were given names."""
     config, iteration, names = work.config, work.iteration, work.names
     settings = {"network": (run.read_manifest(f"iteration-{iteration}") or {})["fingerprint"], "iteration": iteration}
-    settings |= {"predict": asdict(config.predict), "precision": config.train.precision}
+    settings |= {"predict": describe_prediction(config.predict), "precision": config.train.precision}
     settings |= {"max_pixels": config.embed.max_pixels}
     if work.inference != "torch":  # which rounds otherwise
         settings["inference"] = work.inference

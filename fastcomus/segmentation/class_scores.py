@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fastcomus.images.found import UnreadableImage
+from fastcomus.segmentation.edges import choose_grid, follow_edges
 
 _BAND_VALUES = 2**20  # logits held at once while enlarging: 4 MiB of float32, whatever the image's size
 _BAND_VALUES_ON_GPU = 2**26  # 256 MiB: most images in one pass, as each has to be waited for
@@ -27,6 +28,8 @@ class Prediction:
         output_stride: Pixels of the network's input per logit.
         error: Why the image could not be read; there are no logits then.
         pixels: The decoded image (H, W, 3) uint8, in host memory; None unless `predict` was asked to keep it.
+        guide: The image as the network saw it, (3, H, W) uint8 on its device, whose edges objects follow; None where
+            they do not.
     """
 
     image: str
@@ -36,10 +39,14 @@ class Prediction:
     output_stride: int = 1
     error: UnreadableImage | None = None
     pixels: np.ndarray | None = None
+    guide: torch.Tensor | None = None
 
     def compute_labels(self) -> np.ndarray:
         """Compute the label of every pixel: (height, width) uint16, 0 for background, c + 1 for cluster c."""
-        return compute_enlarged_argmax(self.logits, self.height, self.width, self.output_stride).numpy()
+        if self.guide is None:
+            return compute_enlarged_argmax(self.logits, self.height, self.width, self.output_stride).numpy()
+        bands = [one.max(0).indices.int().cpu() for one in self._enlarge_probabilities(self.height, self.width)]
+        return torch.cat(bands).to(torch.uint16).numpy()
 
     def compute_labels_and_confidence(
         self, is_object: np.ndarray | None = None, weight: float = 0.0
@@ -54,15 +61,14 @@ class Prediction:
             (height, width) uint16 labels, and (height, width) uint8 probabilities, 255 for 1.
         """
         labels, confidence, row = [], [], 0
-        for scores in _enlarge_in_bands(self.logits, self.height, self.width, self.output_stride):
-            probabilities = scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)
+        for probabilities in self._enlarge_probabilities(self.height, self.width):
             if is_object is not None and weight:
-                rows = torch.from_numpy(is_object[row : row + scores.shape[1]])
-                probabilities = with_second_opinion(probabilities, rows.to(scores.device), weight)
+                rows = torch.from_numpy(is_object[row : row + probabilities.shape[1]])
+                probabilities = with_second_opinion(probabilities, rows.to(probabilities.device), weight)
             highest = probabilities.max(0)
             labels.append(highest.indices.int().cpu())
             confidence.append((255 * highest.values).round().to(torch.uint8).cpu())
-            row += scores.shape[1]
+            row += probabilities.shape[1]
         return torch.cat(labels).to(torch.uint16).numpy(), torch.cat(confidence).numpy()
 
     def compute_probabilities(self) -> np.ndarray:
@@ -75,9 +81,35 @@ class Prediction:
         """
         finest = max(self.logits, key=lambda one: one[0].numel())
         height, width = (((side - 1) * self.output_stride + 1) // 4 for side in finest.shape[1:])
-        bands = [scores.cpu() for scores in _enlarge_in_bands(self.logits, height, width, self.output_stride)]
-        scores = torch.cat(bands, dim=1)
-        return (scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)).half().numpy()
+        bands = [one.cpu() for one in self._enlarge_probabilities(height, width)]
+        return torch.cat(bands, dim=1).half().numpy()
+
+    @torch.inference_mode()
+    def _enlarge_probabilities(self, height: int, width: int) -> Iterator[torch.Tensor]:
+        """Yield probabilities (C, rows, width), a band of the enlarged image at a time."""
+        background = self._fit_background()
+        if background is not None:
+            down, across = (
+                _build_interpolation(side, of, 1, background.device)
+                for side, of in zip((height, width), background.shape, strict=True)
+            )
+        row = 0
+        for scores in _enlarge_in_bands(self.logits, height, width, self.output_stride):
+            probabilities = scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)
+            if background is not None:
+                rows = down[row : row + scores.shape[1]]
+                _set_background(probabilities, rows @ background @ across.T)
+            yield probabilities
+            row += scores.shape[1]
+
+    def _fit_background(self) -> torch.Tensor | None:
+        """Return the probability of the background, (H, W) as `guide`, whose edges it follows; None without a guide."""
+        if self.guide is None:
+            return None
+        grid = choose_grid(*self.guide.shape[1:])
+        scores = torch.cat(list(_enlarge_in_bands(self.logits, *grid, self.output_stride)), dim=1)
+        coarse = scores.softmax(0)[0] if len(self.logits) == 1 else scores[0] / len(self.logits)
+        return follow_edges(coarse, self.guide)
 
 
 def compute_enlarged_argmax(
@@ -117,6 +149,13 @@ def with_second_opinion(probabilities: torch.Tensor, is_object: torch.Tensor, we
     of_object = (1 - probabilities[:1]).clamp(min=torch.finfo(probabilities.dtype).tiny)
     background = (1 - weight) * probabilities[:1] + weight * (1 - objects)
     return torch.cat([background, probabilities[1:] * (1 - weight + weight * objects / of_object)])
+
+
+def _set_background(probabilities: torch.Tensor, background: torch.Tensor) -> None:
+    """Set the background of probabilities (C, H, W) to (H, W), in place; the clusters share the rest as before."""
+    objects = probabilities[1:]
+    objects *= (1 - background) / objects.sum(0).clamp(min=torch.finfo(objects.dtype).tiny)
+    probabilities[0] = background
 
 
 @torch.inference_mode()

@@ -124,7 +124,7 @@ def predict(
         names: Names of all images.
         decoded: From groups of names and a function, the function's result for each decoded image in order, as
             `decode_images` gives it.
-        config: Sizes, batch size, and whether mirror images are averaged in.
+        config: Sizes, batch size, whether mirror images are averaged in, and whether objects follow edges.
         precision: "float32" or "bf16".
         backend: Where the network runs.
         done: Names that need no prediction any more.
@@ -161,10 +161,10 @@ def predict(
             batch = batches[tuple(one.shape for one in image.images)]
             batch.append(image)
             if len(batch) == most:
-                yield from _predict_batch(segmenter, batch, config.flip, precision, backend, fitting, done)
+                yield from _predict_batch(segmenter, batch, config, precision, backend, fitting, done)
                 batch.clear()
         for batch in batches.values():
-            yield from _predict_batch(segmenter, batch, config.flip, precision, backend, fitting, done)
+            yield from _predict_batch(segmenter, batch, config, precision, backend, fitting, done)
 
 
 def choose_batch_size(config: PredictConfig, device: torch.device) -> int:
@@ -206,7 +206,7 @@ class _Waiting:
 def _predict_batch(
     segmenter: Network,
     batch: Sequence[_Waiting],
-    flip: bool,
+    config: PredictConfig,
     precision: str,
     backend: Backend,
     fitting: FittingBatches,
@@ -222,12 +222,24 @@ def _predict_batch(
 
         def logits_of(images: torch.Tensor, is_mirrored: bool = size % 2 == 1) -> torch.Tensor:
             seen = move_to_device(images, backend.device)
-            return _compute_coarse_logits(segmenter, seen, flip, is_mirrored, precision)
+            return _compute_coarse_logits(segmenter, seen, config.flip, is_mirrored, precision)
 
         logits.append(torch.cat(fitting.run(logits_of, torch.stack(images))))
+
+    def choose_guide(images: list[torch.Tensor]) -> torch.Tensor | None:
+        largest = max(images, key=torch.Tensor.numel)
+        return move_to_device(largest, backend.device) if config.follow_edges else None
+
     stride = segmenter.output_stride
     return [
-        Prediction(batch[i].name, tuple(one[i] for one in logits), *batch[i].size, stride, pixels=batch[i].pixels)
+        Prediction(
+            batch[i].name,
+            tuple(one[i] for one in logits),
+            *batch[i].size,
+            stride,
+            pixels=batch[i].pixels,
+            guide=choose_guide(batch[i].images),
+        )
         for i in wanted
     ]
 

@@ -104,6 +104,15 @@ NUMBERS = [
     option_row("--min-confidence", "confidence of at least 0.7", "one size", 2),
     option_row("--schedule", "one size", "constant learning rate", 1),
     option_row("--flip", "two sizes, mirrored images", "one size", 1),
+    Number(
+        "docs/training.md",
+        r"\| `--follow-edges`[^|]*\|[^|]*\| (-?[\d.]+) \|",
+        "prediction_quality",
+        lambda numbers: [
+            {row["way"]: row["mIoU"] for row in numbers["rows"]}["default, torch"]
+            - {row["way"]: row["mIoU"] for row in numbers["rows"]}["default, without edges, torch"]
+        ],
+    ),
     option_row("--iterations 4", "until masks agree on 0.85", "one size", -1),
     Number(
         "docs/training.md",

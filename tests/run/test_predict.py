@@ -20,7 +20,6 @@ from fastcomus.evaluation.truth.truth import read_mask
 from fastcomus.networks.inference import has_openvino
 from fastcomus.segmentation import files
 from fastcomus.segmentation.predicted_files import render_overlay
-from fastcomus.settings import QUALITIES
 from fastcomus.store.masks import make_voc_palette
 
 
@@ -136,7 +135,7 @@ def test_qualities_lay_their_sizes_over_the_settings(trained: Path, others: Phot
         return json.loads((made / "predictions.json").read_text()), read_mask(made / "00.png.png")
 
     said, mask = predict("torch", quality="fast")
-    assert "inference" not in said and said["predict"]["scales"] == QUALITIES["fast"]["scales"]
+    assert "inference" not in said and said["predict"]["scales"] == "0.5" and said["predict"]["follow_edges"]
     assert said["predict"]["predict_size"] == 512  # the preset's, not the 65 of this run folder
     assert predict("torch", quality="best", scales="0.5")[0]["predict"] == {
         **said["predict"],
