@@ -25,11 +25,12 @@ from fastcomus.evaluation.matching import Matching, match_hungarian, score
 from fastcomus.evaluation.truth.truth import read_mask
 from fastcomus.networks.inference import has_openvino
 from fastcomus.run.contents import choose_trained_iteration
+from fastcomus.run.labelling_settings import choose_quality
 from fastcomus.run.run import Run
 from fastcomus.segmentation.files import load_segmenter
 from fastcomus.segmentation.labelling_network import prepare_segmenter
 from fastcomus.segmentation.prediction import label_images
-from fastcomus.settings import choose_quality, get_preset_config, with_settings
+from fastcomus.settings import get_preset_config, with_settings
 from fastcomus.store.masks import get_mask_file_name, read_class_map, write_class_map
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint

@@ -75,8 +75,6 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-QUALITIES = ("", "fast", "best")  # of `predict`
-
 
 def get_preset_config(preset: str) -> Config:
     """Return the configuration of a preset.
@@ -92,30 +90,6 @@ def get_preset_config(preset: str) -> Config:
             f"preset must be one of {', '.join(['auto', *PRESETS])}; got {preset!r}{suggest_names(preset, PRESETS)}"
         )
     return with_settings(Config(preset=preset), PRESETS[preset])
-
-
-def choose_quality(quality: str, preset: str) -> dict[str, Any]:
-    """Return what `predict` lays over the settings of a run when it is to be fast or at its best.
-
-    Sizes are shares of the preset's, since a run folder of an earlier version remembers others.
-
-    Args:
-        quality: "fast": the smallest of the preset's sizes, or three quarters of a single one; "best": all of them, or
-            one on each side of a single one, and their mirror images; "": nothing.
-        preset: 'voc', 'coco', 'dino' or 'offline'.
-    """
-    if not quality:
-        return {}
-    usual = get_preset_config(preset).predict
-    sizes = parse_scales(usual)
-    smaller, larger = (f"{share * sizes[0]:g}" for share in (0.75, 1.125))
-    has_several = len(sizes) > 1
-    scales = {
-        "fast": f"{min(sizes):g}" if has_several else smaller,
-        "best": usual.scales if has_several else f"{smaller}, {larger}",
-    }
-    size, edges = usual.predict_size, usual.follow_edges
-    return {"predict_size": size, "scales": scales[quality], "flip": quality == "best", "follow_edges": edges}
 
 
 def resolve(
@@ -210,14 +184,6 @@ def check(config: Config) -> None:
         for value in dataclasses.asdict(stage).values():
             if is_url(str(value)):  # all settings stand in run.json and in the report
                 check_no_secrets(value)
-
-
-def describe_prediction(config: PredictConfig) -> dict[str, Any]:
-    """Return the settings that labels depend on, as fingerprints hold them."""
-    settings = dataclasses.asdict(config)
-    if not config.follow_edges:  # which versions before did not know
-        del settings["follow_edges"]
-    return settings
 
 
 def parse_scales(config: PredictConfig) -> list[float]:

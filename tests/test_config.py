@@ -26,12 +26,12 @@ from fastcomus.backends.choose import select
 from fastcomus.clusters.cluster import suggest_counts
 from fastcomus.config import STAGES, ClusterConfig, Config
 from fastcomus.networks.schedules import choose_epochs
+from fastcomus.run.labelling_settings import choose_quality
 from fastcomus.segmentation import samples
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.prediction import label_images
 from fastcomus.settings import (
     PRESETS,
-    choose_quality,
     from_dict,
     get_preset_config,
     parse_scales,

@@ -17,6 +17,7 @@ from fastcomus.networks.augmentation import ReadSample
 from fastcomus.networks.schedules import choose_epochs
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import ImageSource
+from fastcomus.run.labelling_settings import describe_prediction
 from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.files import (
@@ -34,7 +35,6 @@ from fastcomus.segmentation.prediction import label_images
 from fastcomus.segmentation.samples import Sample, check_samples, make_sample_reader
 from fastcomus.segmentation.segmenter import Segmenter
 from fastcomus.segmentation.training import SelfTraining
-from fastcomus.settings import describe_prediction
 from fastcomus.store.masks import get_mask_file_name, get_mask_path, read_class_map, write_class_map, write_grey
 from fastcomus.store.sealed_json import compute_fingerprint
 

@@ -20,10 +20,11 @@ from fastcomus.interruption import reach_safe_point
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import choose_trained_iteration, read_clusters_manifest
 from fastcomus.run.engines.work import Engine, Loaded, Stored
+from fastcomus.run.labelling_settings import QUALITIES, choose_quality, describe_prediction
 from fastcomus.run.predicted_folder import PredictedFolder, check_target
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import QUALITIES, choose_quality, describe_prediction, with_settings
+from fastcomus.settings import with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:

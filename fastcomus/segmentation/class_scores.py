@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fastcomus.images.found import UnreadableImage
-from fastcomus.segmentation.edges import choose_grid, follow_edges
+from fastcomus.segmentation.edges import choose_grid, fit_to_edges
 
 _BAND_VALUES = 2**20  # logits held at once while enlarging: 4 MiB of float32, whatever the image's size
 _BAND_VALUES_ON_GPU = 2**26  # 256 MiB: most images in one pass, as each has to be waited for
@@ -109,7 +109,7 @@ class Prediction:
         grid = choose_grid(*self.guide.shape[1:])
         scores = torch.cat(list(_enlarge_in_bands(self.logits, *grid, self.output_stride)), dim=1)
         coarse = scores.softmax(0)[0] if len(self.logits) == 1 else scores[0] / len(self.logits)
-        return follow_edges(coarse, self.guide)
+        return fit_to_edges(coarse, self.guide)
 
 
 def compute_enlarged_argmax(

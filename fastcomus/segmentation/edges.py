@@ -21,7 +21,7 @@ def choose_grid(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * share)), max(1, round(width * share))
 
 
-def follow_edges(coarse: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def fit_to_edges(coarse: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """Enlarge a map so that it changes where the image does.
 
     Args:
