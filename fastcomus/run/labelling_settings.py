@@ -31,8 +31,7 @@ def choose_quality(quality: str, preset: str) -> dict[str, Any]:
         "fast": f"{min(sizes):g}" if has_several else smaller,
         "best": usual.scales if has_several else f"{smaller}, {larger}",
     }
-    size, edges = usual.predict_size, usual.follow_edges
-    return {"predict_size": size, "scales": scales[quality], "flip": quality == "best", "follow_edges": edges}
+    return {"predict_size": usual.predict_size, "scales": scales[quality], "flip": quality == "best"}
 
 
 def describe_prediction(config: PredictConfig) -> dict[str, Any]:
