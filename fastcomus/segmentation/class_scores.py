@@ -95,7 +95,7 @@ class Prediction:
             )
         row = 0
         for scores in _enlarge_in_bands(self.logits, height, width, self.output_stride):
-            probabilities = scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)
+            probabilities = self._normalise(scores)
             if background is not None:
                 rows = down[row : row + scores.shape[1]]
                 _set_background(probabilities, rows @ background @ across.T)
@@ -107,9 +107,12 @@ class Prediction:
         if self.guide is None:
             return None
         grid = choose_grid(*self.guide.shape[1:])
-        scores = torch.cat(list(_enlarge_in_bands(self.logits, *grid, self.output_stride)), dim=1)
-        coarse = scores.softmax(0)[0] if len(self.logits) == 1 else scores[0] / len(self.logits)
-        return fit_to_edges(coarse, self.guide)
+        coarse = [self._normalise(one)[0] for one in _enlarge_in_bands(self.logits, *grid, self.output_stride)]
+        return fit_to_edges(torch.cat(coarse), self.guide)
+
+    def _normalise(self, scores: torch.Tensor) -> torch.Tensor:
+        """Turn a band of `_enlarge_in_bands` (C, rows, width) into probabilities."""
+        return scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)
 
 
 def compute_enlarged_argmax(
