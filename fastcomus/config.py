@@ -55,9 +55,10 @@ class EmbedConfig:
     saliency: str = define_setting(
         "auto",
         "How objects are found: auto (the photographs first teach a network of their own, as train-saliency does; "
-        "fewer than least_images of them: three-priors), background-prior, minimum-barrier, absorbing-markov-chain, "
-        "three-priors (their mean; no weights needed), basnet-unsupervised, basnet-supervised, dinoseg, lost, "
-        "tokencut, maskcut, found, or a checkpoint file of train-saliency.",
+        "fewer than least_images of them: three-priors, with common_features weighed), background-prior, "
+        "minimum-barrier, absorbing-markov-chain, three-priors (their mean; no weights needed), "
+        "basnet-unsupervised, basnet-supervised, dinoseg, lost, tokencut, maskcut, found, or a checkpoint file of "
+        "train-saliency.",
     )
     every_seconds: float = define_setting(
         1.0, "Of a video, seconds from one frame that is taken to the next; 0 takes all.", within="[0, inf)"
@@ -141,7 +142,8 @@ class SaliencyConfig:
     )
     least_images: int = define_setting(
         80,
-        "Fewest images with which --saliency auto makes such a network; of fewer it would learn too little.",
+        "Fewest images with which --saliency auto makes such a network; of fewer it would learn too little, and the "
+        "priors are only weighed, with common_features.",
         least=2,
     )
     refine_backbone: str = define_setting(
@@ -158,6 +160,11 @@ class SaliencyConfig:
     moving_average: float = define_setting(0.5, "Weight of the epochs before in that average; [0, 1).", within="[0, 1)")
     frozen_stride: int = define_setting(
         0, "As for train, of the backbones of both networks; BASNet, which has none, learns whole.", least=0
+    )
+    common_features: bool = define_setting(
+        False,
+        "Multiply the priors' maps by how much each place looks like what they find in all images together, by "
+        "features of refine_backbone; before they are learnt, and where they find objects beside the network.",
     )
     network: str = define_setting("basnet", "What learns the refined maps: basnet, or a backbone for a small network.")
     epochs: int = define_setting(

@@ -51,8 +51,16 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "train_size": 192,  # half the time of 256, and outlines as good
             "network": "efficientnet-lite0",
             "learning_rate": 5e-4,
+            "common_features": True,
         },
-        "embed": {"encoder": "efficientnet-lite0", "crop_size": 224, "normalize": True},
+        "embed": {
+            "encoder": "efficientnet-lite0",
+            "crop_size": 224,
+            "normalize": True,
+            # What priors find is better outlined than what the network finds, once it is weighed by what is common.
+            "prior_weight": 0.7,
+            "map_power": 1.0,
+        },
         "train": {
             "backbone": "efficientnet-lite0",
             "output_stride": 16,

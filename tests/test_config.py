@@ -55,6 +55,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "refine_epochs": 2,
         "moving_average": 0.9,  # with refine_epochs = 3
         "frozen_stride": 2,
+        "common_features": False,
         "network": "mobilenetv3_small_050",
         "epochs": 2,
         "size": 97,

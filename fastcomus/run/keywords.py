@@ -20,6 +20,7 @@ class SaliencySettings(TypedDict, total=False):
     refine_epochs: int
     moving_average: float
     frozen_stride: int
+    common_features: bool
     network: str
     epochs: int
     size: int

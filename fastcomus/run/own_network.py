@@ -19,31 +19,34 @@ log = logging.getLogger("fastcomus")
 PRIOR = "three-priors"  # what finds the objects of few photographs
 FASTEST_PRIOR = "background-prior"
 OWN = "own:"  # what a mark begins with that stands for a network of the folder's own
-_PRIOR_S, _PASS_S = 0.07, 0.3  # of one core: a prior on an image; efficientnet-lite0 on one of 256 px in a step
+# Of one core: a prior on an image; efficientnet-lite0 on one of 256 px in a step; its first layers on one.
+_PRIOR_S, _PASS_S, _FEATURES_S = 0.07, 0.3, 0.05
 
 
 def mark_saliency(found: ImageList, config: Config) -> str:
     """Return what stands for the way of finding objects in fingerprints.
 
-    It is `config.embed.saliency`; for "auto" what that means for these images: PRIOR, or the fingerprint of the network
-    that they teach.
+    It is `config.embed.saliency`; for "auto" what that means for these images: the fingerprint of the network that they
+    teach, of few that of what their objects have in common, or PRIOR.
     """
     if config.embed.saliency != AUTO or config.embed.masks:
         return config.embed.saliency
-    if len(found.names) < config.saliency.least_images:
+    if not _has_enough_images(found, config) and not (config.saliency.common_features and len(found.names) > 1):
         return PRIOR
     # Only now, since what this imports takes seconds.
     from fastcomus.run.saliency_network import check_backbones, fingerprint_network
 
     check_backbones(config)
-    return f"{OWN}{fingerprint_network(found, config)}"
+    return f"{OWN}{fingerprint_network(found, config, _has_enough_images(found, config))}"
 
 
 def obtain_saliency(mark: str, found: ImageList, config: Config, at: Workplace) -> str:
     """Return the method or the file that `mark` stands for; train the network that the folder teaches, if need be."""
     embed = config.embed
-    if mark == PRIOR and embed.saliency == AUTO:
-        told = (len(found.names), config.saliency.least_images, PRIOR)
+    has_network = _has_enough_images(found, config)
+    if embed.saliency == AUTO and not embed.masks and not has_network:
+        instead = PRIOR if mark == PRIOR else f"{PRIOR}, weighed by what their objects have in common"
+        told = (len(found.names), config.saliency.least_images, instead)
         log.info("saliency auto: %d photographs are too few to teach a network (%d would do): %s", *told)
     if not mark.startswith(OWN):
         return mark
@@ -53,10 +56,11 @@ def obtain_saliency(mark: str, found: ImageList, config: Config, at: Workplace) 
     # Missing weights of the encoder are told before minutes of training.
     load_encoder(embed.encoder, embed.encoder_weights, embed.crop_size, embed.precision, at.backend.device)
     at.remember(config)
-    _tell_plan(mark, found, at)
+    if has_network:
+        _tell_plan(mark, found, at)
     try:
         with collect_counts():  # images that teach are not counted as those of embed
-            return str(obtain_network(found, at).absolute())
+            return str(obtain_network(found, at, has_network).absolute())
     except NothingToLearn as error:
         log.warning("saliency auto: %s Until then: %s", error, PRIOR)
         return PRIOR
@@ -98,12 +102,21 @@ def estimate_teaching(mark: str, found: ImageList, at: Workplace) -> tuple[int, 
 
     chosen, cores = at.config.saliency, at.workers
     images = len(select_teachers(found, at.config).names)
+    seconds = images * len(parse_priors(chosen)) * _PRIOR_S / cores
+    if chosen.common_features and str(at.backend.device) == "cpu":
+        seconds += images * 2 * _FEATURES_S / cores
+    if not _has_enough_images(found, at.config):
+        return images, seconds
     clear = max(2, round(images * chosen.confident_share))
     epochs = choose_epochs(chosen.epochs, clear, chosen.batch_size, SALIENCY_STEPS) + chosen.refine_epochs
-    seconds = images * len(parse_priors(chosen)) * _PRIOR_S / cores
     if str(at.backend.device) == "cpu":
         seconds += clear * epochs * _PASS_S * (min(chosen.train_size or chosen.size, chosen.size) / 256) ** 2 / cores
     return images, seconds
+
+
+def _has_enough_images(found: ImageList, config: Config) -> bool:
+    """Tell whether these are enough images for a network, if one is to be taught."""
+    return len(found.names) >= config.saliency.least_images
 
 
 def _tell_plan(mark: str, found: ImageList, at: Workplace) -> None:

@@ -20,6 +20,7 @@ from fastcomus.images.stamps import stamp_images
 from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.registry import check_name
 from fastcomus.networks.schedules import choose_epochs
+from fastcomus.objects.saliency.common_features import CommonFeatures
 from fastcomus.objects.saliency.network_map import SaliencyNetwork, check_network, save_network
 from fastcomus.objects.saliency.training import (
     MAP_SIDE,
@@ -32,6 +33,7 @@ from fastcomus.objects.saliency.training import (
 )
 from fastcomus.progress import count, show_progress
 from fastcomus.run.saliency_maps import FOLDER, Photographs, compute_prior_maps
+from fastcomus.run.weighed_maps import weigh_maps
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import parse_priors
 from fastcomus.store.folder import build_write_error
@@ -54,13 +56,18 @@ def check_backbones(config: Config) -> None:
     check_name(config.saliency.refine_backbone)
 
 
-def fingerprint_network(found: ImageList, config: Config) -> str:
-    """Return the fingerprint of the network that these images teach: of its settings and of the images it sees."""
+def fingerprint_network(found: ImageList, config: Config, has_network: bool = True) -> str:
+    """Return the fingerprint of the network that these images teach: of its settings and of the images it sees.
+
+    Without `has_network` it is that of what their objects have in common alone.
+    """
     chosen = asdict(config.saliency)
     del chosen["least_images"]  # it says when a network is made, not which
-    for setting in ("frozen_stride", "train_size"):  # which versions before did not know
+    for setting in ("frozen_stride", "train_size", "common_features"):  # which versions before did not know
         if not chosen[setting]:
             del chosen[setting]
+    if not has_network:
+        chosen["network"] = ""
     taught_by = select_teachers(found, config)
     stamp = compute_fingerprint(images=stamp_images(taught_by, taught_by.names, None))
     return compute_fingerprint(config=chosen, seed=config.seed, images=stamp)
@@ -80,28 +87,36 @@ def select_teachers(found: ImageList, config: Config) -> ImageList:
     return replace(found, names=tuple(sorted(drawn[:most])))
 
 
-def obtain_network(found: ImageList, at: Workplace) -> Path:
+def obtain_network(found: ImageList, at: Workplace, has_network: bool = True) -> Path:
     """Return the file of the network that these images teach; train it unless the run folder has it.
 
     A network stays in the run folder when other settings or images ask for another one.
+
+    Args:
+        found: The images.
+        at: The run folder, the settings and the device.
+        has_network: Whether a network is trained; otherwise the file holds what the objects have in common alone.
+
+    Returns:
+        The file.
 
     Raises:
         NothingToLearn: Fewer than two images can be read, or no prior finds anything in any of them.
     """
     config, folder = at.config, at.folder
-    chosen, whole = config.saliency, fingerprint_network(found, config)
+    chosen, whole = config.saliency, fingerprint_network(found, config, has_network)
     made = locate_network(whole, folder)
     if made.exists():
         log.info("train-saliency: up to date, %s", made)
         return made
     if not folder.is_current(FOLDER, whole):  # else an attempt was killed before the network got its name
         folder.begin(FOLDER, whole, kept={one.name for one in folder.path.glob(_NETWORKS)})
-        network, trained_on = _train_from_priors(select_teachers(found, config), at)
-        refined_by = chosen.refine_backbone if _is_refining(config) else ""
-        folder.write_tensors(_NEW, lambda path: save_network(network, parse_priors(chosen), refined_by, path))
+        network, common, trained_on = _train_from_priors(select_teachers(found, config), at, has_network)
+        refined_by = chosen.refine_backbone if has_network and _is_refining(config) else ""
+        folder.write_tensors(_NEW, lambda path: save_network(network, parse_priors(chosen), refined_by, path, common))
         _remove_intermediate_files(folder, chosen.refine_epochs)
         folder.finish(FOLDER, whole, images=trained_on, config=asdict(chosen))
-        log.info("train-saliency: trained on %d images", trained_on)
+        log.info("train-saliency: %s %d images", "trained on" if has_network else "found what is common to", trained_on)
     folder.writer.claim()
     try:
         folder.resolve_file(_NEW).replace(made)
@@ -110,8 +125,10 @@ def obtain_network(found: ImageList, at: Workplace) -> Path:
     return made
 
 
-def _train_from_priors(found: ImageList, at: Workplace) -> tuple[SaliencyNetwork, int]:
-    """Return the network, and the number of images that it was trained on.
+def _train_from_priors(
+    found: ImageList, at: Workplace, has_network: bool
+) -> tuple[SaliencyNetwork | None, CommonFeatures | None, int]:
+    """Return the network, what the objects have in common, and the number of images that taught both.
 
     No file of maps is open when this returns, since Windows does not remove open files.
     """
@@ -124,13 +141,17 @@ def _train_from_priors(found: ImageList, at: Workplace) -> tuple[SaliencyNetwork
             "photographs of objects, or masks of your own with --masks."
         )
     labels = photographs.priors
-    if _is_refining(at.config):
+    if has_network and _is_refining(at.config):
         refined = _refine_maps(photographs, at)
 
         def labels(index: int) -> np.ndarray:
             return np.concatenate([refined(index), photographs.priors(index)])
 
-    return _fit_network(photographs, labels, at), photographs.count
+    common = None
+    if at.config.saliency.common_features:
+        common, labels = weigh_maps(photographs, labels, at, has_network)
+    network = _fit_network(photographs, labels, at) if has_network else None
+    return network, common, photographs.count
 
 
 def _is_refining(config: Config) -> bool:

@@ -87,12 +87,36 @@ def test_few_photographs_are_left_to_the_prior(
     few: Photographs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    run = make_run(tmp_path / "few", least_images=13)
+    run = make_run(tmp_path / "few", least_images=13, common_features=False)
     run.embed(few.images)
-    assert "12 photographs are too few to teach a network (13 would do): three-priors" in caplog.text
+    assert "12 photographs are too few to teach a network (13 would do): three-priors\n" in caplog.text
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "few/objects").iterdir()}
     run.embed(few.images, saliency="three-priors")
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "few/objects").iterdir()} == stamps
+
+
+def test_few_photographs_teach_what_their_objects_have_in_common(
+    few: Photographs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    run = make_run(tmp_path / "few", least_images=13)
+    embedded = run.embed(few.images)
+    assert "(13 would do): three-priors, weighed by what their objects have in common" in caplog.text
+    (file,) = list_networks(run)
+    assert embedded.objects == 12 and read_method(run) == f"saliency/{file}"
+    found = run.objects()
+
+    run.embed(few.images, saliency="three-priors")
+    assert not run.objects()["mask"].equals(found["mask"])
+    run.embed(few.images, saliency="auto", prior_weight=0.1)  # there is no network that could have the rest
+    assert run.objects()["mask"].equals(found["mask"]) and list_networks(run) == [file]
+
+    others = make_photographs(tmp_path / "others", 1)
+    copied = Run(tmp_path / "copy", preset="offline", device="cpu", settings=SETTINGS)
+    assert copied.embed(others.images, saliency=str(tmp_path / "few/saliency" / file)).objects == 1
+    alone = make_run(tmp_path / "alone")
+    alone.embed(others.images)
+    assert read_method(alone) == "three-priors"  # one photograph has nothing in common with others
 
 
 def test_photographs_of_nothing_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

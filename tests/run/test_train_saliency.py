@@ -26,6 +26,7 @@ SHORT = {
     "epochs": 2,
     "size": 65,
     "batch_size": 6,
+    "common_features": False,  # tests/objects/saliency/test_common_features.py
 }
 
 

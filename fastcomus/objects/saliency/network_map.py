@@ -25,12 +25,14 @@ from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.objects.saliency.basnet import BASNet
 from fastcomus.objects.saliency.batched_prior import BatchedPriors
+from fastcomus.objects.saliency.common_features import SIDE, CommonFeatures, FeatureGrid
 from fastcomus.objects.saliency.proposer import Proposer, choose_images_per_pass, resize_to_square
 from fastcomus.objects.saliency.pyramid import PyramidNetwork
 from fastcomus.store.integrity import TENSOR_SEAL, compute_tensor_digest
 
 BASNET = "basnet"
 _METADATA = "fastcomus_saliency"  # key of the description in a checkpoint's metadata
+_DIRECTION = "common_features"  # key of their direction among a checkpoint's tensors
 _FLAT = 1e-3  # a map with a smaller range of values shows nothing
 _WIDTH, _WIDTH_BEFORE = 64, 96  # of pyramids now, and of those whose files do not say; 96 found objects no better
 _COARSEST = 32  # stride of a backbone's last layer
@@ -91,7 +93,7 @@ class NetworkMap:
     makes a map depend on the other images; for a batch of one image both are the same.
 
     Args:
-        network: The network; images are stretched to a square of its side.
+        network: The network; images are stretched to a square of its side. None: the priors alone, weighed by `common`.
         precision: Of its computations.
         priors: Methods without weights that the network learnt from, for one image each, or `BatchedPriors`. They know
             the outlines in this image, the network what the images have in common, and they err in different places.
@@ -99,53 +101,72 @@ class NetworkMap:
         power: To which the stretched maps are raised. The network saw labels and images on coarse grids and is blurred
             around objects, and Otsu's threshold, which takes both sides to vary alike, falls onto the blur.
         is_compiled: Whether the network is compiled, for batches of one size.
+        common: Weighs the priors' mean map by what objects have in common, if not None.
     """
 
     def __init__(
         self,
-        network: SaliencyNetwork,
+        network: SaliencyNetwork | None,
         precision: str,
         priors: Sequence[Proposer] | BatchedPriors = (),
         prior_weight: float = 0.0,
         power: float = 1.0,
         is_compiled: bool = False,
+        common: CommonFeatures | None = None,
     ) -> None:
-        self.network = with_folded_batch_norms(network.eval(), torch.uint8)
+        self.network = None if network is None else with_folded_batch_norms(network.eval(), torch.uint8)
+        if network is None:
+            assert common is not None
+            self.side, self.device, prior_weight = SIDE, common.grid.device, 1.0
+        else:
+            self.side, self.device = network.side, network.device
+        self.common = common
         self.precision = precision
         self.batched = priors if isinstance(priors, BatchedPriors) and prior_weight else None
         self.priors = tuple(priors) if prior_weight and not isinstance(priors, BatchedPriors) else ()
         self.prior_weight = prior_weight if self.priors or self.batched else 0.0
         self.power = power
         self.needs_host_pixels = bool(self.priors)
-        self.batch = choose_images_per_pass(network.device)
+        self.batch = choose_images_per_pass(self.device)
         self.run: Callable[[torch.Tensor], torch.Tensor] = self._run_network
-        if is_compiled:
-            self.run = FixedBatches(self._run_network, self.batch, network.device)
+        if is_compiled and network is not None:
+            self.run = FixedBatches(self._run_network, self.batch, self.device)
 
     def prepare(self, pixels: Image) -> torch.Tensor:
         """Make an image's input: (3, S, S) uint8, or (4, S, S) with the priors' mean map last, 255 for 1."""
-        image = resize_to_square(pixels, self.network.side)
+        image = resize_to_square(pixels, self.side)
         if not self.priors:
             return image
         assert isinstance(pixels, np.ndarray)
         mean = sum(prior("", pixels)[0] for prior in self.priors) / len(self.priors)
-        return torch.cat([image, resize_to_square((mean[..., None] * 255).round().astype(np.uint8), self.network.side)])
+        return torch.cat([image, resize_to_square((mean[..., None] * 255).round().astype(np.uint8), self.side)])
 
     @torch.inference_mode()
     def propose(self, prepared: torch.Tensor) -> list[torch.Tensor]:
         """See `NetworkProposer.propose`."""
-        given = move_to_device(prepared, self.network.device)
+        given = move_to_device(prepared, self.device)
+        mean = self._compute_prior_maps(given)
+        if self.network is None:
+            assert mean is not None
+            return list(self._stretch(mean))
         maps = self.run(given[:, :3])
+        return list(self._stretch(maps if mean is None else torch.lerp(maps, mean, self.prior_weight)))
+
+    def _compute_prior_maps(self, given: torch.Tensor) -> torch.Tensor | None:
+        """The priors' mean maps (N, 1, S, S) float32, weighed by what is common; None if they do not count."""
         if self.batched:
-            mean = functional.interpolate(self.batched.compute_mean_maps(given), maps.shape[2:], mode="bilinear")
-            maps = torch.lerp(maps, mean, self.prior_weight)
+            mean = self.batched.compute_mean_maps(given)
+            mean = functional.interpolate(mean, (self.side, self.side), mode="bilinear")
         elif self.priors:
-            maps = torch.lerp(maps, given[:, 3:].float() / 255, self.prior_weight)
-        return list(self._stretch(maps))
+            mean = given[:, 3:].float() / 255
+        else:
+            return None
+        return mean if self.common is None else self.common.weigh(given[:, :3], mean)
 
     def _run_network(self, images: torch.Tensor) -> torch.Tensor:
         """Maps (N, 1, S, S) float32 of a batch on the network's device."""
-        with use_precision(self.network.device, self.precision):
+        assert self.network is not None
+        with use_precision(self.device, self.precision):
             logits = self.network(images)
         return torch.sigmoid(logits.float())
 
@@ -167,11 +188,22 @@ def load_network_map(
     precision = choose_precision(config.saliency_precision, device)
     priors: list[Proposer] | BatchedPriors = []
     power = 1.0
+    common = None
+    network: SaliencyNetwork | None = None
     if Path(name).is_file() and (described := _read_description(Path(name))):
-        network = SaliencyNetwork(described["network"], described["size"], width=described.get("width", _WIDTH_BEFORE))
-        weights.load_exactly(network, weights.read_checkpoint(Path(name)), name)
+        tensors = dict(weights.read_checkpoint(Path(name)))
+        direction = tensors.pop(_DIRECTION, None)
+        if described["network"]:
+            width = described.get("width", _WIDTH_BEFORE)
+            network = SaliencyNetwork(described["network"], described["size"], width=width)
+            weights.load_exactly(network, tensors, name)
         power = config.map_power
-        names = described.get("priors", []) if config.prior_weight else []
+        names = described.get("priors", []) if config.prior_weight or network is None else []
+        if names and (direction is not None or network is None):
+            grid = FeatureGrid(described.get("features", ""), device, config.saliency_precision)
+            if direction is None or direction.shape != (grid.channels,):
+                raise InputError(f"{name} lacks the direction of its features; run fastcomus train-saliency again.")
+            common = CommonFeatures(grid, direction)
         if device.type == "cuda" and names and set(names) <= set(SALIENCY_PRIORS):
             priors = BatchedPriors(device, names)
         else:
@@ -180,8 +212,9 @@ def load_network_map(
         file = Path(name) if Path(name).is_file() else weights.obtain_checkpoint_file(name)
         network = SaliencyNetwork(BASNET, config.saliency_size)
         weights.load_exactly(network.body, weights.read_checkpoint(file), name)
-    network = network.to(device).to(memory_format=torch.channels_last)
-    return NetworkMap(network, precision, priors, config.prior_weight, power, config.compile)
+    if network is not None:
+        network = network.to(device).to(memory_format=torch.channels_last)
+    return NetworkMap(network, precision, priors, config.prior_weight, power, config.compile, common)
 
 
 def find_networks_behind(saliency: str) -> set[str]:
@@ -193,7 +226,9 @@ def find_networks_behind(saliency: str) -> set[str]:
     if saliency.startswith(BASNET):
         return {saliency}
     described = _read_description(Path(saliency)) if Path(saliency).is_file() else None
-    return set() if described is None else {described["network"], *described.get("refined_by", [])} - {BASNET}
+    if described is None:
+        return set()
+    return {described["network"], described.get("features", ""), *described.get("refined_by", [])} - {BASNET, ""}
 
 
 def check_network(name: str) -> None:
@@ -202,14 +237,30 @@ def check_network(name: str) -> None:
         weights.check_name(name)
 
 
-def save_network(network: SaliencyNetwork, priors: Sequence[str], refined_by: str, path: Path) -> None:
+def save_network(
+    network: SaliencyNetwork | None,
+    priors: Sequence[str],
+    refined_by: str,
+    path: Path,
+    common: CommonFeatures | None = None,
+) -> None:
     """Write a safetensors file that `load_network_map` takes.
 
-    `priors`: the methods that it learnt from. `refined_by`: the backbone that refined its labels, or "".
+    Args:
+        network: The network, or None for `common` alone.
+        priors: The methods that it learnt from.
+        refined_by: The backbone that refined its labels, or "".
+        path: The file.
+        common: What the objects of the images that it learnt from have in common, or None.
     """
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    learnt = {"priors": list(priors), "refined_by": [refined_by] if refined_by else []}
-    described = {**network.description, **learnt, TENSOR_SEAL: compute_tensor_digest(tensors)}
+    state = {} if network is None else network.state_dict()
+    described: dict[str, Any] = {"network": "", "size": SIDE} if network is None else network.description
+    learnt: dict[str, Any] = {"priors": list(priors), "refined_by": [refined_by] if refined_by else []}
+    if common is not None:
+        state = {**state, _DIRECTION: common.direction}
+        learnt["features"] = common.grid.backbone
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    described = {**described, **learnt, TENSOR_SEAL: compute_tensor_digest(tensors)}
     save_file(tensors, path, metadata={_METADATA: json.dumps(described)})
 
 
@@ -224,6 +275,8 @@ def _read_description(file: Path) -> dict[str, Any] | None:
     if found is None:
         return None
     is_known = isinstance(found, dict) and isinstance(found.get("network"), str) and type(found.get("size")) is int
+    is_known = is_known and isinstance(found.get("features", ""), str)
+    is_known = is_known and bool(found["network"] or (found.get("features") and found.get("priors")))
     if not is_known or found.get("width", _WIDTH_BEFORE) not in (_WIDTH, _WIDTH_BEFORE):
         raise InputError(f"{file} does not say which saliency network it holds; run fastcomus train-saliency again.")
     return found
