@@ -6,7 +6,8 @@
 `--masks`: PNG files named like the images, above 0 object. Foreground IoU is the mean over images after Otsu's
 threshold (masks are taken as they are); F-max (beta^2 0.3) and the mean absolute error are PySODMetrics's. A method
 whose weights are not here is told as such. `--cross` splits the images in two by a fixed seed, trains on each half
-without any mask, and scores what that network says of the other half; the priors it learnt from stand beside it.
+without any mask, and scores what that network says of the other half: with the priors, weighed by what their objects
+have in common, beside it; alone; and without any network, the priors so weighed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from fastcomus.errors import InputError
 from fastcomus.images.reading import read_image
 from fastcomus.objects.saliency.methods import METHODS, load_proposer
 from fastcomus.run.run import Run
+from fastcomus.run.saliency_network import obtain_network
 from fastcomus.settings import get_preset_config
 
 MAX_PIXELS = 100_000_000
@@ -118,16 +120,21 @@ def cross_validate(
     device: torch.device,
     folder: Path,
 ) -> list[harness.Row]:
-    """Networks of train-saliency on each half of the images, scored on the other; with their priors, and without."""
+    """What each half of the images teaches, scored on the other half: a network and weighed priors, and each alone."""
     order = np.random.default_rng(0).permutation(len(images))
     halves = [order[: len(order) // 2], order[len(order) // 2 :]]
     found_by: dict[str, list[tuple[float, dict[str, float]]]] = {}
     for number, half in enumerate(halves):
         links = harness.link_images([images[index] for index in half], folder / f"half-{number}-images")
-        checkpoint = Run(folder / f"half-{number}", preset=preset, device=str(device)).train_saliency(links)
+        run = Run(folder / f"half-{number}", preset=preset, device=str(device))
+        trained = run.train_saliency(links)
+        rows = [("train-saliency", trained, config.prior_weight), ("train-saliency, network alone", trained, 0.0)]
+        if run.config.saliency.common_features:
+            few = Run(folder / f"few-{number}", preset=preset, device=str(device)).workplace
+            rows.append(("three-priors, weighed", obtain_network(few.list_images(links), few, has_network=False), 1.0))
         other = halves[1 - number]
         there = [images[i] for i in other], [masks[i] for i in other]
-        for name, weight in (("train-saliency", config.prior_weight), ("train-saliency, network alone", 0.0)):
+        for name, checkpoint, weight in rows:
             found = measure_method(*there, replace(config, saliency=str(checkpoint), prior_weight=weight), device)
             found_by.setdefault(name, []).append((len(other) / len(images), found))
             harness.print_progress(name, found)

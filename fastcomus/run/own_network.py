@@ -31,19 +31,19 @@ def mark_saliency(found: ImageList, config: Config) -> str:
     """
     if config.embed.saliency != AUTO or config.embed.masks:
         return config.embed.saliency
-    if not _has_enough_images(found, config) and not (config.saliency.common_features and len(found.names) > 1):
+    if not has_enough_images(found, config) and not (config.saliency.common_features and len(found.names) > 1):
         return PRIOR
     # Only now, since what this imports takes seconds.
     from fastcomus.run.saliency_network import check_backbones, fingerprint_network
 
     check_backbones(config)
-    return f"{OWN}{fingerprint_network(found, config, _has_enough_images(found, config))}"
+    return f"{OWN}{fingerprint_network(found, config, has_enough_images(found, config))}"
 
 
 def obtain_saliency(mark: str, found: ImageList, config: Config, at: Workplace) -> str:
     """Return the method or the file that `mark` stands for; train the network that the folder teaches, if need be."""
     embed = config.embed
-    has_network = _has_enough_images(found, config)
+    has_network = has_enough_images(found, config)
     if embed.saliency == AUTO and not embed.masks and not has_network:
         instead = PRIOR if mark == PRIOR else f"{PRIOR}, weighed by what their objects have in common"
         told = (len(found.names), config.saliency.least_images, instead)
@@ -105,7 +105,7 @@ def estimate_teaching(mark: str, found: ImageList, at: Workplace) -> tuple[int, 
     seconds = images * len(parse_priors(chosen)) * _PRIOR_S / cores
     if chosen.common_features and str(at.backend.device) == "cpu":
         seconds += images * 2 * _FEATURES_S / cores
-    if not _has_enough_images(found, at.config):
+    if not has_enough_images(found, at.config):
         return images, seconds
     clear = max(2, round(images * chosen.confident_share))
     epochs = choose_epochs(chosen.epochs, clear, chosen.batch_size, SALIENCY_STEPS) + chosen.refine_epochs
@@ -114,7 +114,7 @@ def estimate_teaching(mark: str, found: ImageList, at: Workplace) -> tuple[int, 
     return images, seconds
 
 
-def _has_enough_images(found: ImageList, config: Config) -> bool:
+def has_enough_images(found: ImageList, config: Config) -> bool:
     """Tell whether these are enough images for a network, if one is to be taught."""
     return len(found.names) >= config.saliency.least_images
 

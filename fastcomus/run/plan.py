@@ -10,7 +10,7 @@ from fastcomus.images.listing import Images
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations, read_objects_fingerprint
 from fastcomus.run.embed import count_missing_images
-from fastcomus.run.own_network import estimate_teaching, mark_saliency
+from fastcomus.run.own_network import estimate_teaching, has_enough_images, mark_saliency
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.sealed_json import compute_fingerprint
 
@@ -52,7 +52,8 @@ def plan_run(at: Workplace, images: Images, truth: Path | str, classes: Path | s
     found = check_run(at, images, truth, classes)
     count, missing = len(found.names), count_missing_images(at, found)
     teachers, taught_in = estimate_teaching(mark_saliency(found, at.config), found, at) if missing else (0, 0.0)
-    work = f"{missing} photographs" + (f", of which {teachers} first teach a network" if teachers else "")
+    lesson = "a network" if has_enough_images(found, at.config) else "what they have in common"
+    work = f"{missing} photographs" + (f", of which {teachers} first teach {lesson}" if teachers else "")
     embedding = PlannedStage(
         "embed", work if missing else "", f"{count - missing} of {count} photographs",
         taught_in + missing / _EMBEDDED_PER_S,

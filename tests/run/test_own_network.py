@@ -14,6 +14,7 @@ from PIL import Image
 
 from fastcomus import Run
 from fastcomus.images.found import ImageList
+from fastcomus.run.plan import plan_run
 from fastcomus.run.saliency_network import select_teachers
 from fastcomus.settings import get_preset_config, with_settings
 
@@ -100,6 +101,7 @@ def test_few_photographs_teach_what_their_objects_have_in_common(
 ) -> None:
     caplog.set_level(logging.INFO)
     run = make_run(tmp_path / "few", least_images=13)
+    assert "of which 12 first teach what they have in common" in str(plan_run(run.workplace, few.images, "", ""))
     embedded = run.embed(few.images)
     assert "(13 would do): three-priors, weighed by what their objects have in common" in caplog.text
     (file,) = list_networks(run)
