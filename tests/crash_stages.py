@@ -31,6 +31,7 @@ SMALL = {
         "refine_epochs": 2,
         "epochs": 2,
         "size": 33,
+        "common_features": False,  # else where the folder lies would be in what `assign` writes
     },
     "embed": {**ENCODER, "crop_size": 32, "shard_images": 3, "min_area": 100, "embed_batch": 2},
     "cluster": {"k": 3, "n_neighbors": 5, "n_init": 2},
@@ -57,7 +58,7 @@ def embed(place: Path) -> None:
 def embed_by_own_network(place: Path) -> None:
     """The photographs teach a network first."""
     run = _run(place)
-    run.configure({"saliency": {"least_images": 5, "refine_epochs": 0}})
+    run.configure({"saliency": {"least_images": 5, "refine_epochs": 0, "common_features": True}})
     run.embed(place.parent / "images")
 
 
