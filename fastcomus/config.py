@@ -55,7 +55,7 @@ class EmbedConfig:
     saliency: str = define_setting(
         "auto",
         "How objects are found: auto (the photographs first teach a network of their own, as train-saliency does; "
-        "fewer than least_images of them: three-priors, with common_features weighed), background-prior, "
+        "fewer than least_images of them: three-priors, which common_features weighs), background-prior, "
         "minimum-barrier, absorbing-markov-chain, three-priors (their mean; no weights needed), "
         "basnet-unsupervised, basnet-supervised, dinoseg, lost, tokencut, maskcut, found, or a checkpoint file of "
         "train-saliency.",
@@ -77,7 +77,7 @@ class EmbedConfig:
     prior_weight: float = define_setting(
         0.5,
         "Share, in maps of a network of train-saliency, of the priors it learnt from, which know outlines better; "
-        "[0, 1], 0: the network alone.",
+        "[0, 1], 0: the network alone. What too few images for a network taught has the priors alone.",
         within="[0, 1]",
     )
     map_power: float = define_setting(
@@ -142,8 +142,8 @@ class SaliencyConfig:
     )
     least_images: int = define_setting(
         80,
-        "Fewest images with which --saliency auto makes such a network; of fewer it would learn too little, and the "
-        "priors are only weighed, with common_features.",
+        "Fewest images with which --saliency auto makes such a network; of fewer it would learn too little; "
+        "with common_features these still teach how to weigh the priors.",
         least=2,
     )
     refine_backbone: str = define_setting(
@@ -163,8 +163,8 @@ class SaliencyConfig:
     )
     common_features: bool = define_setting(
         False,
-        "Multiply the priors' maps by how much each place looks like what they find in all images together, by "
-        "features of refine_backbone; before they are learnt, and where they find objects beside the network.",
+        "Lower the priors' maps where a place does not look like what they find in all images together, judged by "
+        "features of refine_backbone. The network learns the lowered maps, and embed joins its own with them.",
     )
     network: str = define_setting("basnet", "What learns the refined maps: basnet, or a backbone for a small network.")
     epochs: int = define_setting(

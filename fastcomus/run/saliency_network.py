@@ -20,7 +20,7 @@ from fastcomus.images.stamps import stamp_images
 from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.registry import check_name
 from fastcomus.networks.schedules import choose_epochs
-from fastcomus.objects.saliency.common_features import CommonFeatures
+from fastcomus.objects.saliency.common_features import CommonFeatures, FeatureGrid
 from fastcomus.objects.saliency.network_map import SaliencyNetwork, check_network, save_network
 from fastcomus.objects.saliency.training import (
     MAP_SIDE,
@@ -132,6 +132,10 @@ def _train_from_priors(
 
     No file of maps is open when this returns, since Windows does not remove open files.
     """
+    chosen = at.config.saliency
+    grid = None  # made now, since a backbone that cannot be used is told before minutes of priors
+    if chosen.common_features:
+        grid = FeatureGrid(chosen.refine_backbone, at.backend.device, chosen.precision)
     photographs = compute_prior_maps(found, at)
     if photographs.count < 2:
         raise NothingToLearn(f"training needs at least 2 images that can be read; got {photographs.count}.")
@@ -148,10 +152,9 @@ def _train_from_priors(
             return np.concatenate([refined(index), photographs.priors(index)])
 
     common = None
-    if at.config.saliency.common_features:
-        common, labels = weigh_maps(photographs, labels, at, has_network)
-    network = _fit_network(photographs, labels, at) if has_network else None
-    return network, common, photographs.count
+    if grid is not None:
+        common, labels = weigh_maps(grid, photographs, labels, at, has_network)
+    return _fit_network(photographs, labels, at) if has_network else None, common, photographs.count
 
 
 def _is_refining(config: Config) -> bool:

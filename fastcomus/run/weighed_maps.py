@@ -21,11 +21,16 @@ from fastcomus.run.workplace import Workplace
 
 
 def weigh_maps(
-    photographs: Photographs, labels: Callable[[int], np.ndarray], at: Workplace, has_network: bool
+    grid: FeatureGrid,
+    photographs: Photographs,
+    labels: Callable[[int], np.ndarray],
+    at: Workplace,
+    has_network: bool,
 ) -> tuple[CommonFeatures, Callable[[int], np.ndarray]]:
     """Find what the objects have in common, and weigh the maps that a network is to learn by it.
 
     Args:
+        grid: Computes the features.
         photographs: The images, and the maps of their priors.
         labels: Returns the maps (P, L, L) uint8 to learn, of an image by its index.
         at: The run folder, the settings and the device.
@@ -33,12 +38,8 @@ def weigh_maps(
 
     Returns:
         What is common, and what returns the fused map (1, L, L) uint8, weighed by it.
-
-    Raises:
-        InputError: As `FeatureGrid` does.
     """
     read, number = photographs.read, photographs.count
-    grid = FeatureGrid(at.config.saliency.refine_backbone, at.backend.device, at.config.saliency.precision)
     with show_progress("common features", number * (1 + has_network), "images") as advance:
         common = fit_common_features(
             grid, read, lambda index: fuse_maps(photographs.priors(index)), number, at.workers, advance

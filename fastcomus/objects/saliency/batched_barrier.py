@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from fastcomus.objects.saliency.batched_regions import stretch_maps
 from fastcomus.objects.saliency.minimum_barrier import MinimumBarrier
+from fastcomus.objects.saliency.proposer import stretch_maps
 
 _ROUNDS = 2  # in each of the four directions
 _STEPS = 32  # to neighbours, between looks at whether anything changed

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from fastcomus.objects.saliency.proposer import stretch_maps
+
 _CELLS = 17  # superpixels along a side: 289
 _CELL_PX = 16
 SIDE = _CELLS * _CELL_PX  # of the square, in pixels
@@ -92,12 +94,6 @@ def draw_maps(saliency: torch.Tensor, regions: BatchedRegions, smoothing: float)
     """
     maps = saliency.gather(1, regions.labels.flatten(1)).view(len(saliency), 1, SIDE, SIDE)
     return stretch_maps(_smooth(maps.float(), smoothing * SIDE))
-
-
-def stretch_maps(maps: torch.Tensor) -> torch.Tensor:
-    """Stretch maps (B, 1, S, S) to [0, 1]; of one value: zeros."""
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return torch.where(high - low >= 1e-4, (maps - low) / (high - low).clamp(min=1e-4), 0)
 
 
 def _assign_superpixels(features: torch.Tensor) -> torch.Tensor:

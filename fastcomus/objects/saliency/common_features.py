@@ -23,7 +23,7 @@ from fastcomus.networks.cpu_shortcuts import use_cpu_shortcuts
 from fastcomus.networks.encoders import get_pixel_statistics
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.precision import choose_precision, use_precision
-from fastcomus.objects.saliency.proposer import choose_images_per_pass, resize_to_square
+from fastcomus.objects.saliency.proposer import choose_images_per_pass, resize_to_square, stretch_maps
 
 SIDE = 256  # pixels of the squares in which features are computed; 320 finds no better
 _STRIDE = 16  # pixels a feature; those of deeper layers know less of where things are
@@ -111,9 +111,10 @@ def multiply_maps(maps: torch.Tensor, likeness: torch.Tensor) -> torch.Tensor:
 
     A likeness or a map that is flat everywhere changes nothing.
     """
-    small = _stretch(likeness[:, None], flat=1.0)
+    small = stretch_maps(likeness[:, None], _FLAT)
+    small = torch.where(small.amax((2, 3), keepdim=True) > 0, small, 1)
     wide = functional.interpolate(small, maps.shape[2:], mode="bilinear")
-    return _stretch(_stretch(maps) * wide)
+    return stretch_maps(stretch_maps(maps, _FLAT) * wide, _FLAT)
 
 
 def fit_common_features(
@@ -136,7 +137,7 @@ def fit_common_features(
     places = 0
     for features, indices in _iterate_features(grid, read, count, workers):
         maps = torch.from_numpy(np.stack([read_map(index) for index in indices])).to(grid.device).float()
-        small = functional.interpolate(_stretch(maps), features.shape[1:3], mode="area")[:, 0]
+        small = functional.interpolate(stretch_maps(maps, _FLAT), features.shape[1:3], mode="area")[:, 0]
         # Not what one image has more of than another, but what its objects have more of than their surroundings.
         small = (small - small.mean((1, 2), keepdim=True)).double()
         rows = features.double()
@@ -170,9 +171,3 @@ def _iterate_features(
     for start in range(0, count, batch):
         indices = range(start, min(start + batch, count))
         yield grid.compute(torch.stack([next(images) for _ in indices]).to(grid.device)), indices
-
-
-def _stretch(maps: torch.Tensor, flat: float = 0.0) -> torch.Tensor:
-    """Stretch each of (N, 1, h, w) to [0, 1]; one that is flat becomes `flat`."""
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return torch.where(high - low < _FLAT, flat, (maps - low) / (high - low).clamp(min=_FLAT))

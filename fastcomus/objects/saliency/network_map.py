@@ -26,7 +26,7 @@ from fastcomus.networks.precision import choose_precision, use_precision
 from fastcomus.objects.saliency.basnet import BASNet
 from fastcomus.objects.saliency.batched_prior import BatchedPriors
 from fastcomus.objects.saliency.common_features import SIDE, CommonFeatures, FeatureGrid
-from fastcomus.objects.saliency.proposer import Proposer, choose_images_per_pass, resize_to_square
+from fastcomus.objects.saliency.proposer import Proposer, choose_images_per_pass, resize_to_square, stretch_maps
 from fastcomus.objects.saliency.pyramid import PyramidNetwork
 from fastcomus.store.integrity import TENSOR_SEAL, compute_tensor_digest
 
@@ -171,8 +171,7 @@ class NetworkMap:
         return torch.sigmoid(logits.float())
 
     def _stretch(self, maps: torch.Tensor) -> torch.Tensor:
-        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-        return torch.where(high - low < _FLAT, 0, (maps - low) / (high - low).clamp(min=_FLAT)).pow(self.power)
+        return stretch_maps(maps, _FLAT).pow(self.power)
 
 
 def load_network_map(

@@ -51,3 +51,9 @@ def choose_images_per_pass(device: torch.device) -> int:
 def resize_to_square(pixels: Image, side: int) -> torch.Tensor:
     """Stretch an image (H, W, 3) uint8 to the square (3, side, side) that a network sees, on the same device."""
     return resize_planes(pixels, [side, side]).contiguous()
+
+
+def stretch_maps(maps: torch.Tensor, least: float = 1e-4) -> torch.Tensor:
+    """Stretch each map of (N, 1, H, W) to [0, 1]; one whose values range over less than `least` becomes zeros."""
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return torch.where(high - low < least, 0, (maps - low) / (high - low).clamp(min=least))
