@@ -1,15 +1,15 @@
-"""What five minutes of a person's time are worth: the most doubtful objects of msrc14 put right by their true labels.
+"""What five minutes of a person's time are worth: some objects of msrc14 put right by their true labels.
 
     python -m bench.corrections --data ../shared/data/msrc14
-    python -m bench.corrections --data ../shared/data/msrc14 --clusters-only
+    python -m bench.corrections --data ../shared/data/msrc14 --look doubtful --clusters-only
 
 `--data`: JPEGImages/, SegmentationClassBG/, classes.txt and objects.txt, as for bench.paper. Objects are found and
 clustered with the preset offline, as `fastcomus run` does it. Each cluster is given to the class that most of its
-objects have. The `--count` objects with the smallest margin between two clusters, which the page of `fastcomus view`
-shows first under "Most doubtful", are looked at: those whose class is not that of their cluster are moved to the
-largest cluster of their class, and those whose mask is mostly background are no objects. Prints the share of objects in
-a cluster of their class, and mIoU (Hungarian, background included, in percent) of the clusters' masks and, without
-`--clusters-only`, of a network trained on them, before and after.
+objects have. The `--count` objects that the page of `fastcomus view` shows first under "Poor masks" (or, by `--look`,
+"Most doubtful") are looked at: those whose mask is mostly background are no objects, and those whose class is not that
+of their cluster are moved to the largest cluster of their class. Prints the share of objects in a cluster of their
+class, and mIoU (Hungarian, background included, in percent) of the clusters' masks and, without `--clusters-only`, of
+a network trained on them, before and after.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from fastcomus.store.embeddings import extract_embeddings
 from fastcomus.store.objects_table import decode_mask
 
 _VOID = 255
+LOOKS = ("poor", "doubtful")
 
 
 def main() -> None:
     parser = harness.make_parser(__doc__, "corrections", data=None, count=30, seed=0)
     parser.add_argument("--k", type=int, default=14, help="clusters")
+    parser.add_argument("--look", choices=LOOKS, default=LOOKS[0], help="at what the page lists so")
     parser.add_argument("--clusters-only", action="store_true", help="train nothing")
     parser.add_argument("--run", type=Path, default=Path("corrections-run"), help="run folder, made where it is not")
     arguments = parser.parse_args()
@@ -41,14 +43,15 @@ def main() -> None:
     classes = find_true_classes(run, arguments.data)
     labels = read_clusters(run.folder).labels
     before = score(run, arguments)
-    doubtful = choose_doubtful(run, arguments.count)
-    targets = find_targets(classes, labels, doubtful)
+    looked_at = choose_objects(run, arguments.look, arguments.count)
+    targets = find_targets(classes, labels, looked_at)
     moved = {row: to for row, to in targets.items() if to != labels[row]}
     for to in sorted(set(moved.values())):
         run.correct([row for row in moved if moved[row] == to], "-" if to < 0 else to)
     after = score(run, arguments)
     right = [compute_accuracy(classes, one, labels) for one in (labels, read_clusters(run.folder).labels)]
-    numbers: dict[str, float] = {"looked_at": len(doubtful), "corrected": len(moved)}
+    numbers: dict[str, float] = {"looked_at": len(looked_at), "corrected": len(moved)}
+    numbers["no_objects"] = sum(to < 0 for to in moved.values())
     numbers |= {"object_accuracy": right[0], "object_accuracy_corrected": right[1]}
     for name, value in before.items():
         numbers |= {name: value, f"{name}_corrected": after[name]}
@@ -87,13 +90,19 @@ def find_true_classes(run: Run, data: Path) -> np.ndarray:
     return np.array(classes)
 
 
-def choose_doubtful(run: Run, count: int) -> np.ndarray:
-    """The rows with the smallest margin, as the page orders them."""
+def choose_objects(run: Run, look: str, count: int) -> np.ndarray:
+    """The rows that the page lists first."""
     objects = run.objects()
     likeness = compare_objects(
-        extract_embeddings(objects), read_clusters(run.folder), objects["image"].to_pylist(), 0, run.workplace.backend
+        extract_embeddings(objects),
+        read_clusters(run.folder),
+        objects["image"].to_pylist(),
+        objects["score"].to_numpy(),
+        0,
+        run.workplace.backend,
     )
-    return np.argsort(likeness.margin, kind="stable")[:count]
+    order = likeness.soundness if look == "poor" else likeness.margin
+    return np.argsort(order, kind="stable")[:count]
 
 
 def find_targets(classes: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> dict[int, int]:

@@ -27,7 +27,8 @@ class ShownObjects:
         root: Where the images lie.
         images: (N,) image of each object.
         boxes: (N, 4) int32 x0, y0, x1, y1 of each object in pixels, half-open.
-        masks: A row per object with the columns `mask` (COCO run lengths), `height` and `width`.
+        masks: A row per object with the columns `mask` (COCO run lengths), `height`, `width` and `score` (the mean
+            saliency in it, in [0, 1]).
     """
 
     root: ImageRoot

@@ -38,6 +38,7 @@ class Likeness:
         unlike: (N,) float32 in [0, 2], mean cosine distance to its likest objects; to its cluster's mean where none
             were sought.
         near: (N, n) int32, the likest objects, likest first; n is 0 where there are too many to seek.
+        soundness: (N,) float32 in [0, 1], see `measure_soundness`; empty where all scores are equal.
         duplicates: (M, 2) int32, pairs of objects of different images that are nearly the same, likest first.
     """
 
@@ -45,11 +46,12 @@ class Likeness:
     margin: np.ndarray
     unlike: np.ndarray
     near: np.ndarray
+    soundness: np.ndarray
     duplicates: np.ndarray
 
 
 def compare_objects(
-    rows: np.ndarray, clusters: Clusters, images: Collection[str], seed: int, backend: Backend
+    rows: np.ndarray, clusters: Clusters, images: Collection[str], scores: np.ndarray, seed: int, backend: Backend
 ) -> Likeness:
     """Compare the objects of a run with the means of the clusters and with one another.
 
@@ -57,6 +59,7 @@ def compare_objects(
         rows: (N, D) float32 embeddings.
         clusters: Their clusters; those without one are compared, too.
         images: The image of each object.
+        scores: (N,) float, the mean saliency in the mask of each.
         seed: Of the search for neighbours.
         backend: Searches for neighbours.
     """
@@ -78,11 +81,38 @@ def compare_objects(
     count = min(_NEIGHBOURS + 1, len(rows) - 1)
     if count > 1 and len(rows) <= _MOST_COMPARED:
         near = fetch(backend.find_neighbors(unit, count, _RECALL, seed).indices)[:, 1:].astype(np.int32)
+    soundness = measure_soundness(scores, labels, near)
     if not near.shape[1]:
-        return Likeness(second, own - other, 1 - own, near, np.empty((0, 2), np.int32))
+        return Likeness(second, own - other, 1 - own, near, soundness, np.empty((0, 2), np.int32))
     likeness = np.stack([np.einsum("nd,nd->n", unit, unit[near[:, i]]) for i in range(near.shape[1])], axis=1)
     unlike = 1 - likeness[:, : min(5, near.shape[1])].mean(axis=1)
-    return Likeness(second, own - other, unlike, near, _pair_duplicates(near, likeness, list(images)))
+    return Likeness(second, own - other, unlike, near, soundness, _pair_duplicates(near, likeness, list(images)))
+
+
+def measure_soundness(scores: np.ndarray, labels: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Rate how likely masks show objects, not background: by saliency in them and in those of what is most like them.
+
+    The score of an object is ranked within its cluster, since kinds of objects differ in saliency, and ranks are
+    averaged over the object and its likest ones, since background looks alike. What a person said is no object ranks
+    lowest, so that what is like it is looked at next.
+
+    Args:
+        scores: (N,) float, the mean saliency in the mask of each object.
+        labels: (N,) integers, their clusters; -1 for none.
+        near: (N, n) integers, the likest objects of each.
+
+    Returns:
+        (N,) float32 in [0, 1], low for masks that should be looked at; empty where all scores are equal, which
+        says nothing.
+    """
+    if not len(scores) or scores.min() == scores.max():
+        return np.empty(0, np.float32)
+    ranks = np.zeros(len(scores))
+    for cluster in range(labels.max() + 1):
+        own = np.flatnonzero(labels == cluster)
+        _, place, counts = np.unique(scores[own], return_inverse=True, return_counts=True)
+        ranks[own] = ((counts.cumsum() - counts / 2) / max(1, len(own)))[place]  # equal scores share the middle
+    return ((ranks + ranks[near].sum(axis=1)) / (1 + near.shape[1])).astype(np.float32)
 
 
 def _pair_duplicates(near: np.ndarray, likeness: np.ndarray, images: list[str]) -> np.ndarray:
@@ -125,6 +155,7 @@ def write_gallery(target: RunFolder, found: Findings, likeness: Likeness, thumbn
             "second": likeness.second.tolist(),
             "margin": [round(value, 3) for value in likeness.margin.tolist()],
             "unlike": [round(value, 3) for value in likeness.unlike.tolist()],
+            "soundness": [round(value, 3) for value in likeness.soundness.tolist()],
             "corrected": sorted(found.corrected),
             "duplicates": likeness.duplicates.tolist(),
             "outliers": unlikest.tolist(),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fastcomus")
 
-_LOOK = 4  # to be raised when the files of the report change, so that older reports are written again
+_LOOK = 5  # to be raised when the files of the report change, so that older reports are written again
 
 
 def write_report(
@@ -90,7 +90,8 @@ def _write_pages(found: Findings, stage: str, target: PageFolder, backend: Backe
         )
     }
     if found.objects is not None:
-        likeness = compare_objects(found.rows, clusters, found.objects.images, found.config.seed, backend)
+        scores = found.objects.masks["score"].to_numpy()
+        likeness = compare_objects(found.rows, clusters, found.objects.images, scores, found.config.seed, backend)
         write_gallery(target, found, likeness, has_thumbnail)
     evaluations, curves = found.read_evaluations(), found.read_training_curves()
     if curves:

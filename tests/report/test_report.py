@@ -22,6 +22,7 @@ from fastcomus.clusters.labels import build_clusters
 from fastcomus.clusters.names import name_clusters
 from fastcomus.report.cluster_cards import make_cluster_cards
 from fastcomus.report.colours import choose_cluster_colours, parse_rgb
+from fastcomus.report.gallery import measure_soundness
 from fastcomus.report.samples import choose_shown_images, sample_core, sample_every_cluster, sample_filtered
 from fastcomus.report.script_data import format_script
 from fastcomus.report.shown_names import ShownNames
@@ -204,6 +205,32 @@ def test_samples_run_from_the_centre_outwards() -> None:
     assert len(core) == 5 and (np.diff(clusters.distances[core]) >= 0).all() and clusters.is_core[core].all()
     left_out = sample_filtered(clusters, 0, 2)
     assert not clusters.is_core[left_out].any() and clusters.distances[left_out[-1]] == clusters.distances.max()
+
+
+def test_masks_of_background_come_first_though_kinds_differ_in_saliency() -> None:
+    """Half of a pale kind is less salient than background in a bright kind's cluster."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 50)
+    is_background = np.arange(100) % 50 < 8  # of each cluster
+    scores = np.where(labels == 0, 0.9, 0.5) - 0.1 * is_background + rng.normal(0, 0.06, 100)
+    kind = labels + 2 * is_background
+    near = np.stack(
+        [rng.choice(np.flatnonzero((kind == kind[row]) & (np.arange(100) != row)), 7) for row in range(100)]
+    )
+    soundness = measure_soundness(scores, labels, near)
+    assert is_background[np.argsort(soundness)[:16]].sum() >= 15 > is_background[np.argsort(scores)[:16]].sum()
+    stretched = np.where(labels == 0, scores**3, 0.1 * scores)  # ranks within a cluster are what counts
+    np.testing.assert_array_equal(measure_soundness(stretched, labels, near), soundness)
+    assert soundness.min() > 0 and soundness.max() < 1
+
+
+def test_what_is_like_no_object_is_looked_at_next_and_equal_scores_say_nothing() -> None:
+    labels, scores = np.array([0, 0, 0, 0, -1]), np.array([0.5, 0.5, 0.5, 0.5, 0.9])
+    near = np.array([[1], [0], [4], [1], [2]])
+    assert measure_soundness(scores, labels, near).argsort(kind="stable").tolist() == [2, 4, 0, 1, 3]
+    assert not len(measure_soundness(np.ones(5), labels, near)) and not len(
+        measure_soundness(np.empty(0), np.empty(0), near[:0])
+    )
 
 
 def test_images_of_the_cards_come_first() -> None:

@@ -251,6 +251,9 @@ def test_all_objects_in_pages_orders_and_by_example(opened: Any) -> None:
     show(opened, "#objects-order").send_keys("unlike")
     unlike = opened.execute_script(f"return {script}.map((row) => fastcomus.objects.unlike[row])")
     assert unlike == sorted(unlike, reverse=True)
+    opened.find_element("css selector", "#objects-order option[value=poor]").click()
+    sound = opened.execute_script(f"return {script}.map((row) => fastcomus.objects.soundness[row])")
+    assert sound == sorted(sound) and sound[0] < sound[-1]
     first = opened.find_element("css selector", "#objects-list .object")
     row = int(first.get_attribute("data-row"))
     first.click()
@@ -264,6 +267,10 @@ def test_all_objects_in_pages_orders_and_by_example(opened: Any) -> None:
     assert int(opened.switch_to.active_element.get_attribute("data-row")) == rows[1]
     opened.switch_to.active_element.send_keys("\ue00c")  # escape
     assert not opened.find_element("id", "objects").is_displayed()
+    show(opened, "#look-poor").click()
+    sound = opened.execute_script(f"return {script}.map((row) => fastcomus.objects.soundness[row])")
+    assert sound == sorted(sound) and len(sound) > 10
+    opened.find_element("id", "objects-close").click()
     opened.execute_script("fastcomus.openObjects([3, 1, 2])")
     assert sorted(opened.execute_script(f"return {script}")) == [1, 2, 3]
     assert not opened.find_element("id", "objects-actions").is_displayed()  # nothing can be saved from disk

@@ -31,6 +31,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const ORDERS = {
     typical: (row) => objects.distance[row] + (objects.core[row] || corrected.has(row) ? 0 : 10),
     doubtful: (row) => objects.margin[row],
+    poor: (row) => objects.soundness[row],
     unlike: (row) => -objects.unlike[row],
   };
   const order = () => {
@@ -177,12 +178,18 @@ document.addEventListener("DOMContentLoaded", () => {
   const first = (value) => inClusters().sort((a, b) => value(a) - value(b)).slice(0, 300);
   const looks = {
     doubtful: () => ({ title: "Most doubtful", about: "Nearer to another cluster, or nearly so.", rows: first(ORDERS.doubtful) }),
+    poor: () => ({ title: "Poor masks", about: "Saliency is low in these masks and in those of what is most like them: many show background.", rows: first(ORDERS.poor) }),
     unlike: () => ({ title: "Unlike anything", about: "Farthest from what is most like them.", rows: objects.outliers }),
     duplicates: () => ({ title: "Near-duplicates", about: "Pairs from different photographs, the likest first.", rows: objects.duplicates.flat() }),
     corrected: () => ({ title: "Corrected", about: "What a person said something about.", rows: [...corrected].sort((a, b) => a - b) }),
   };
   for (const [name, list] of Object.entries(looks)) {
     byId(`look-${name}`).addEventListener("click", () => fastcomus.openList(list()));
+  }
+
+  if (!objects.soundness.length) {
+    byId("look-poor").hidden = true;
+    dialog.querySelector("option[value=poor]").remove();
   }
 
   // -- corrections, where the page is live -----------------------------------------------------------------------
