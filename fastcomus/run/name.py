@@ -1,4 +1,4 @@
-"""`name`: give clusters names, merge them by equal names, drop them."""
+"""`name`: give clusters names, merge them by equal names, drop them; also while another process trains."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ def name(at: Workplace, names: Mapping[int, str | None] | Path | str | None = No
     clusters = read_clusters_manifest(at.folder)
     if not names:
         return read_names(at.folder, clusters)  # also while another process writes to the folder
-    with at.folder.writer.hold():
+    with at.folder.writer.hold_names() as is_sole:
         if isinstance(names, Mapping):
             laid = {**dict(read_names(at.folder, clusters).given), **names}
             given = {cluster: name for cluster, name in laid.items() if name is not None}
         else:
             given = dict(read_names_file(Path(names), clusters).given)
         written = write_names(at.folder, clusters, given)
-        write_shown_tables(at.folder, written)
+        if is_sole:  # else the process that trains does so at its end
+            write_shown_tables(at.folder, written)
         return written

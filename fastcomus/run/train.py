@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from fastcomus.clusters.files import read_clusters
+from fastcomus.clusters.files import read_clusters, read_names
+from fastcomus.clusters.shown_tables import write_shown_tables
 from fastcomus.config import STAGES, TrainConfig
 from fastcomus.images.listing import find_listed_images
 from fastcomus.images.names import check_names
@@ -64,7 +65,7 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     follows = str((folder.read_manifest("iteration-0") or {})["fingerprint"])
     samples = _select_samples(folder, source)
     count(images=0, masks=0)  # those of iterations that are up to date do not count
-    with at.processes.connect(at.backend.device):
+    with at.processes.connect(at.backend.device), folder.writer.leave_names():
         for iteration in range(1, (config.train.iterations or (2 if config.train.extend else 1)) + 1):
             if iteration > 1 and then is not None and at.processes.is_first:
                 then()
@@ -75,6 +76,8 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
                 log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
                 if agreement >= config.train.stop_agreement:
                     break
+    if at.processes.is_first:
+        write_shown_tables(folder, read_names(folder, clusters))  # with what was named meanwhile
     return folder.path / f"iteration-{iteration}"
 
 

@@ -1,7 +1,8 @@
 """One writer per run folder: a second process gets an error that names the first.
 
 The operating system holds the lock, so that a killed process leaves none behind. The holder is described in a second
-file, because some systems cannot read a locked one. Both are removed when the writer ends.
+file, because some systems cannot read a locked one. A third is the lock of the names of clusters, which the writer lets
+go while it trains for minutes, so that a person may write names meanwhile. All are removed when the writer ends.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,7 +22,9 @@ from fastcomus.errors import InputError
 
 _LOCK = ".writer.lock"
 _HOLDER = ".writer.json"
-LOCK_FILES = (_LOCK, _HOLDER)
+_NAMES = ".names.lock"
+LOCK_FILES = (_LOCK, _HOLDER, _NAMES)
+_NAMING_S = 10  # in which another process has written names long since
 
 
 class SoleWriter:
@@ -31,6 +34,7 @@ class SoleWriter:
         self.folder = folder
         self._depth = 0
         self._lock: FileLock | None = None
+        self._names: FileLock | None = None
         self._guard = threading.Lock()
 
     @contextmanager
@@ -74,10 +78,56 @@ class SoleWriter:
                 return
             self._lock = lock
             _write_holder(self.folder)
+            self._claim_names()
+
+    @contextmanager
+    def leave_names(self) -> Iterator[None]:
+        """Let other processes write names of clusters in the block; this one writes none there."""
+        if self._names is None:
+            yield
+            return
+        self._names.release()
+        try:
+            yield
+        finally:
+            self._claim_names()
+
+    @contextmanager
+    def hold_names(self) -> Iterator[bool]:
+        """Keep other processes from writing names in the block, and from writing anything if that is possible.
+
+        Yields:
+            Whether all may be written; False where another process writes the rest of the folder and left the names.
+
+        Raises:
+            InputError: Another process holds the lock of the names, too.
+        """
+        with ExitStack() as held:
+            is_sole = True
+            try:
+                held.enter_context(self.hold())
+            except InputError as in_use:
+                is_sole, lock = False, FileLock(self.folder / _NAMES, thread_local=False)
+                try:
+                    held.enter_context(lock.acquire(timeout=0))
+                except Timeout:
+                    raise in_use from None
+            yield is_sole
+
+    def _claim_names(self) -> None:
+        lock = FileLock(self.folder / _NAMES, thread_local=False)
+        with suppress(Timeout):  # whoever writes names so long has been stopped in the middle, and is done
+            lock.acquire(timeout=_NAMING_S)
+        self._names = lock
 
     def _release(self) -> None:
         if self._lock is None:
             return
+        if self._names is not None:
+            with suppress(OSError):
+                (self.folder / _NAMES).unlink(missing_ok=True)
+            self._names.release()
+            self._names = None
         for name in (_HOLDER, _LOCK):  # while it is held, so that no other's is removed
             with suppress(OSError):  # Windows does not remove open files; an empty lock file is harmless
                 (self.folder / name).unlink(missing_ok=True)

@@ -148,6 +148,15 @@ def test_bad_saves_are_refused_with_a_sentence(page: Page, run_copy: Path) -> No
     assert tree_bytes(run_copy) == before
 
 
+def test_names_are_saved_while_another_process_trains(page: Page, run_copy: Path) -> None:
+    writer = RunFolder(run_copy).writer
+    with writer.hold(), writer.leave_names():
+        code, reply = page.save(do="name", names={"0": "cat"})
+        assert code == 200 and reply["names"] == {"0": "cat"}
+        assert page.save(do="move", objects=[0], to="-")[0] == 409
+    assert page.run.name().get_name(0) == "cat"
+
+
 def test_a_page_left_open_over_new_clusters_overwrites_nothing(page: Page, run_copy: Path) -> None:
     Run(run_copy).cluster(k=2)
     before = tree_bytes(run_copy)

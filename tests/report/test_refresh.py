@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import TINY, Photographs
 
 from fastcomus import InputError, Run
+from fastcomus.clusters.shown_tables import TABLE
 from fastcomus.run import iteration as training
 from fastcomus.store.run_folder import RunFolder
 
@@ -28,6 +30,31 @@ def test_pages_scores_and_exports_are_made_while_another_process_writes(
         with RunFolder(run_copy / "report").writer.hold(), pytest.raises(InputError, match="report is in use by"):
             run.report()
     assert Run(run_copy).config.report.samples != 4
+
+
+def test_clusters_are_named_while_another_process_trains(
+    few: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names alone, and what is shown of them follows at the end of the training."""
+    run = Run(tmp_path / "run", preset="offline", settings=TINY)
+
+    def iterate(iteration: int, *rest: object) -> object:
+        other = Run(run.folder.path)
+        with pytest.raises(InputError, match="in use by process"):
+            other.correct([0], "-")
+        other.name({0: "cat"})
+        assert other.name().get_name(0) == "cat"
+        assert "cat" not in pq.read_table(run.folder.path / TABLE)["name"].to_pylist()
+        with pytest.raises(InputError, match="in use by process"):
+            other.cluster(k=2)
+        return original(iteration, *rest)
+
+    original = training.run_iteration
+    monkeypatch.setattr(training, "run_iteration", iterate)
+    run.run(few.images)
+    shown = pq.read_table(run.folder.path / TABLE)
+    assert {row["name"] for row in shown.to_pylist() if row["cluster"] == 0} == {"cat"}
+    assert run.name({1: "dog"}).get_name(0) == "cat" and not list(run.folder.path.glob(".*.lock"))
 
 
 def test_the_report_is_there_before_training_and_again_after_each_iteration(
