@@ -25,6 +25,7 @@ import numpy as np
 
 from bench import harness
 from bench.processes_cpu import watch_cpu
+from fastcomus.config import ClusterConfig
 
 WIDTH, K, SEPARATION = 384, 80, 0.408  # as the set of 118,000 rows of the tests' reference
 BLOCK = 65_536
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--fit-on", type=int, default=40_000)
     parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=list(SIDES), metavar="SIDE")
+    parser.add_argument("--recall", type=float, default=ClusterConfig.recall, help="of the searches for neighbours")
     parser.add_argument("--limit", type=float, default=3600, help="seconds after which a side is given up")
     parser.add_argument("--scratch", type=Path, help="folder for the rows, which stay there")
     parser.add_argument("--page", type=Path, help="only write the table of this page anew")
@@ -55,7 +57,7 @@ def main() -> None:
             kept = numbers.setdefault("rows", [])
             if any(key.items() <= row.items() for row in kept):
                 continue
-            given = side, file, scratch / f"{side}-{arguments.rows}", key["fit_on"], arguments.seed
+            given = side, file, scratch / f"{side}-{arguments.rows}", key["fit_on"], arguments.seed, arguments.recall
             found = harness.run_apart(measure_side, *given, threads=arguments.threads, limit_s=arguments.limit)
             about = harness.describe_run("cpu", "scikit-learn", "faiss-cpu", "ray")
             kept.append({**key, **found, "threads": arguments.threads, "machine": about["hardware"]})
@@ -104,12 +106,12 @@ def iterate_blocks(count: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + BLOCK, count)
 
 
-def measure_side(side: str, file: Path, folder: Path, fit_on: int, seed: int) -> harness.Row:
+def measure_side(side: str, file: Path, folder: Path, fit_on: int, seed: int, recall: float) -> harness.Row:
     from sklearn.metrics import adjusted_rand_score
 
     facts: harness.Row = {}
     with watch_cpu() as watched:
-        times = harness.time_once(SIDES[side], file, folder, fit_on, seed, facts)
+        times = harness.time_once(SIDES[side], file, folder, fit_on, seed, recall, facts)
     classes = np.load(file.with_name(file.name.replace("rows", "classes")))
     labels, is_fitted = times.result
     found = {"wall_s": times.wall_s[0], "cpu_s": watched.seconds, "peak_mib": watched.peak_mib, **facts}
@@ -122,33 +124,37 @@ def measure_side(side: str, file: Path, folder: Path, fit_on: int, seed: int) ->
 Labels = tuple[np.ndarray, np.ndarray | None]
 
 
-def cluster_whole(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
-    return _cluster(file, folder, len(np.load(file, mmap_mode="r")), seed, facts)
+def cluster_whole(file: Path, folder: Path, fit_on: int, seed: int, recall: float, facts: harness.Row) -> Labels:
+    return _cluster(file, folder, len(np.load(file, mmap_mode="r")), seed, recall, facts)
 
 
-def cluster_sample(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
-    return _cluster(file, folder, fit_on, seed, facts)
+def cluster_sample(file: Path, folder: Path, fit_on: int, seed: int, recall: float, facts: harness.Row) -> Labels:
+    return _cluster(file, folder, fit_on, seed, recall, facts)
 
 
-def cluster_on_ray(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
-    return _cluster(file, folder, fit_on, seed, facts, engine="ray")
+def cluster_on_ray(file: Path, folder: Path, fit_on: int, seed: int, recall: float, facts: harness.Row) -> Labels:
+    return _cluster(file, folder, fit_on, seed, recall, facts, engine="ray")
 
 
-def _cluster(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row, **where: Any) -> Labels:
+def _cluster(
+    file: Path, folder: Path, fit_on: int, seed: int, recall: float, facts: harness.Row, **where: Any
+) -> Labels:
     import shutil
+
+    import torch
 
     from fastcomus import Run
 
     shutil.rmtree(folder, ignore_errors=True)
-    run = Run(folder, preset="offline", seed=seed, device="cpu", workers=1)
-    found = run.cluster(file, k=K, fit_on=fit_on, **where)
+    run = Run(folder, preset="offline", seed=seed, device="cpu", workers=torch.get_num_threads())
+    found = run.cluster(file, k=K, fit_on=fit_on, recall=recall, **where)
     manifest = run.folder.read_manifest("clusters") or {}
     facts.update(recall=manifest["recall"], search_recall=manifest.get("search_recall", 1.0))
     shutil.rmtree(folder)
     return found.labels, found.is_fitted
 
 
-def run_minibatch(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
+def run_minibatch(file: Path, folder: Path, fit_on: int, seed: int, recall: float, facts: harness.Row) -> Labels:
     from sklearn.cluster import MiniBatchKMeans
 
     rows, model = np.load(file, mmap_mode="r"), MiniBatchKMeans(K, random_state=seed, n_init=10)
@@ -158,7 +164,7 @@ def run_minibatch(file: Path, folder: Path, fit_on: int, seed: int, facts: harne
     return np.concatenate([model.predict(rows[start:stop].astype(np.float32)) for start, stop in blocks]), None
 
 
-def run_faiss(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
+def run_faiss(file: Path, folder: Path, fit_on: int, seed: int, recall: float, facts: harness.Row) -> Labels:
     import faiss
 
     rows = np.load(file, mmap_mode="r")
@@ -170,7 +176,7 @@ def run_faiss(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.R
     return np.concatenate(found), None
 
 
-def run_recipe(file: Path, folder: Path, fit_on: int, seed: int, facts: harness.Row) -> Labels:
+def run_recipe(file: Path, folder: Path, fit_on: int, seed: int, recall: float, facts: harness.Row) -> Labels:
     from sklearn.cluster import SpectralClustering
 
     model = SpectralClustering(K, affinity="nearest_neighbors", n_neighbors=30, random_state=seed, n_jobs=1)
@@ -198,6 +204,7 @@ def format_page_table(rows: list[harness.Row]) -> str:
     lines = [("objects", "side", "CPU s", "peak, GB", "recall", "ARI"), ("---",) * 6]
     for row in rows:
         side = f"{row['side']}, {row['fit_on']:,} fitted" if row["fit_on"] else row["side"]
+        side += f", {row['threads']} threads" if row["threads"] > 1 else ""
         if "gave_up" in row:
             lines.append((f"{row['objects']:,}", side, row["gave_up"], "", "", ""))
             continue

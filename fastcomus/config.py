@@ -233,8 +233,8 @@ class ClusterConfig:
     n_init: int = define_setting(10, "Restarts of kmeans; the best is kept.", least=1)
     fit_on: int = define_setting(
         0,
-        "Fit on a random sample of so many objects and put the others into its clusters; auto fits on all that memory "
-        "bears.",
+        "Make the graph of a random sample of so many objects, which all others link, and put these into its clusters; "
+        "auto takes as many as memory bears.",
         zero="auto",
         least=2,
     )

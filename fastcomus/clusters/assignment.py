@@ -71,33 +71,30 @@ def assign_embeddings(
     """
     if not len(new):
         return Assigned(*(np.empty(0, kind) for kind in (np.int32, np.float32, np.float32, bool)))
-    labeller = make_labeller(rows, clusters, maps, config, seed, backend, new, len(new))
-    labels, distances, novelty = labeller.label(new, backend, torch.get_num_threads())
+    linker = make_linker(rows, config, seed, backend, new, len(new))
+    near, novelty = linker.link(new, backend, torch.get_num_threads())
+    labels, distances = label_by_neighbours(new, near, clusters, maps, config)
     return Assigned(labels, distances, novelty, novelty > 1 - outliers)
 
 
 @dataclass(frozen=True)
-class Labeller:
-    """Puts new objects into clusters by their neighbours among the clustered ones.
+class Linker:
+    """Finds the nearest of fixed rows for any others, and how far they are from them.
 
     Attributes:
-        near: The clustered rows, of unit length where the metric is "cosine".
+        near: The fixed rows, of unit length where the metric is "cosine".
         count: Neighbours that are looked for.
-        clusters: Of the clustered objects.
-        maps: Their eigenmaps, or None for a method without them.
-        config: The settings of the clustering.
-        usual: (S,) float32, ascending: mean distances of some clustered objects to their neighbours.
+        metric: "euclidean" or "cosine".
+        usual: (S,) float32, ascending: mean distances of some of the fixed rows to their neighbours.
     """
 
     near: NearRows
     count: int
-    clusters: Clusters
-    maps: Eigenmaps | None
-    config: ClusterConfig
+    metric: str
     usual: np.ndarray
 
-    def label(self, new: np.ndarray, backend: Backend, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Label objects.
+    def link(self, new: np.ndarray, backend: Backend, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the nearest fixed rows.
 
         Args:
             new: (M, D) float32.
@@ -105,53 +102,51 @@ class Labeller:
             threads: That search, too.
 
         Returns:
-            Labels (M,) int32, cosine distances to the centres (M,) float32, and novelty (M,) float32 in [0, 1].
+            Their numbers (M, count) int32, nearest first, and novelty (M,) float32 in [0, 1]; see `Assigned`.
         """
-        queries = normalise_rows(new) if self.config.metric == "cosine" else new
+        queries = normalise_rows(new) if self.metric == "cosine" else new
         near, lengths = self.near.search(queries, self.count, backend, threads)
-        labels, distances = label_by_neighbours(new, near, self.clusters, self.maps, self.config)
-        novelty = (np.searchsorted(self.usual, lengths.mean(axis=1)) / len(self.usual)).astype(np.float32)
-        return labels, distances, novelty
+        novelty = np.searchsorted(self.usual, lengths.mean(axis=1)) / len(self.usual)
+        return near.astype(np.int32), novelty.astype(np.float32)
 
 
-def make_labeller(
+def make_linker(
     rows: np.ndarray,
-    clusters: Clusters,
-    maps: Eigenmaps | None,
     config: ClusterConfig,
     seed: int,
     backend: Backend,
     some: np.ndarray,
     expected: int,
-) -> Labeller:
-    """Prepare for labelling many objects, block by block.
+    count: int = 0,
+) -> Linker:
+    """Prepare for finding the neighbours of many objects, block by block.
 
     Args:
         rows: (N, D) float32 embeddings that were clustered.
-        clusters: What `config` made of them.
-        maps: Their eigenmaps, or None for a method without them.
         config: The settings of the clustering.
         seed: For the samples on which distances and recall are measured.
         backend: Searches for neighbours.
         some: (S, D) float32, some of the objects to come; at most 400 of them are looked at.
         expected: How many objects are to come. Of few, all pairs are compared; else the search is approximate, to the
             share `config.recall` of the true neighbours.
+        count: Neighbours to look for; 0 for as many as label an object.
 
     Returns:
-        The labeller.
+        What finds them.
     """
     # The metric concerns the search alone: the centres are means of the rows as given.
     rng, queries = np.random.default_rng(seed), some[:: max(1, len(some) // _PROBED)]
     rows, queries = (normalise_rows(one) if config.metric == "cosine" else one for one in (rows, queries))
-    # In the graph a row is its own first neighbour; a new object is not among the rows.
-    count = min(max(config.n_neighbors - 1, 1), len(rows) - 1)
-    if not is_searched_exactly(expected, len(rows), config.recall, backend):
-        count = min(count, _FEW_NEIGHBORS)
+    if not count:  # in the graph a row is its own first neighbour; a new object is not among the rows
+        count = max(config.n_neighbors - 1, 1)
+        if not is_searched_exactly(expected, len(rows), config.recall, backend):
+            count = min(count, _FEW_NEIGHBORS)
+    count = min(count, len(rows) - 1)
     # The usual distances are those of clustered objects to their neighbours, themselves left out.
     sample = rng.choice(len(rows), min(_SAMPLE, len(rows)), replace=False)
     usual = np.sort(backend.find_nearest(rows[sample], rows, count + 1)[1][:, 1:].mean(axis=1))
     near = divide_rows(rows, queries, expected, count, config.recall, seed, backend)
-    return Labeller(near, count, clusters, maps, config, usual)
+    return Linker(near, count, config.metric, usual)
 
 
 def label_by_neighbours(

@@ -27,7 +27,8 @@ class KnnGraph:
     """The kNN graph of N rows.
 
     Attributes:
-        placed: W, (N, N) float32 CSR, symmetric, entries 0.5 or 1, or of the user's own in [0, 1]; on the host or on
+        placed: W, (N, N) float32 CSR, symmetric, entries 0.5 or 1, or in (0, 1] where it is the user's own
+            or joined by rows (`clusters.landmarks`); on the host or on
             the device where it was made.
         component_sizes: Sizes of the connected components, descending; they sum to N.
         recall: Share of the true neighbours that the search found, in [0, 1]; 1 for an exact search.
@@ -99,15 +100,19 @@ def build_knn_graph(
     del neighbors  # to save memory: as large as the graph
     affinity = backend.join_neighbors(indices)
     del indices
-    sizes = _measure_components(backend.find_components(affinity))
+    sizes = _sort_sizes(backend.find_components(affinity))
     return KnnGraph(affinity, sizes, reached, order, n_neighbors, groups is not None, nearest)
 
 
 def take_graph(affinity: csr_array) -> KnnGraph:
     """Take a graph of the user's own, (N, N) as `store.graphs.check_graph` returns it."""
     order = reverse_cuthill_mckee(csr_matrix(affinity), symmetric_mode=True).astype(np.int64)
-    component = connected_components(affinity, connection="strong")[1]
-    return KnnGraph(affinity, _measure_components(component), 1.0, order, 0, False)
+    return KnnGraph(affinity, measure_components(affinity), 1.0, order, 0, False)
+
+
+def measure_components(affinity: csr_array) -> tuple[int, ...]:
+    """Return the sizes of the components of a graph (N, N), descending."""
+    return _sort_sizes(connected_components(affinity, connection="strong")[1])
 
 
 def drop_loops(affinity: csr_array) -> csr_array:
@@ -117,7 +122,7 @@ def drop_loops(affinity: csr_array) -> csr_array:
     return bare
 
 
-def _measure_components(component: Rows) -> tuple[int, ...]:
+def _sort_sizes(component: Rows) -> tuple[int, ...]:
     """Return the sizes of the components, descending; `component`: that of each node, (N,) from 0."""
     there = torch.from_numpy(component) if isinstance(component, np.ndarray) else component
     return tuple(np.sort(torch.bincount(there).cpu().numpy())[::-1].tolist())

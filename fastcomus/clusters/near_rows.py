@@ -20,6 +20,7 @@ from fastcomus.backends.placed import Rows
 from fastcomus.backends.threads import start_threads
 
 _ALL_PAIRS = 4e9  # up to so many all pairs are compared
+_LISTS = 4  # times the root of the number of rows: many, so that few rows beyond the nearest are looked at
 _TRAINING_ROWS = 40  # of the k-means, for each list
 _ITERATIONS = 8  # of it
 _AT_ONCE = 65_536
@@ -132,7 +133,7 @@ def divide_rows(
     if is_searched_exactly(expected, len(rows), recall, backend):
         bounds, centres = np.array([0, len(rows)]), np.zeros((1, rows.shape[1]), np.float32)
         return NearRows(rows, np.arange(len(rows)), bounds, centres, centres[0], 1, 1.0)
-    mean, lists = rows.mean(axis=0, dtype=np.float64).astype(np.float32), round(math.sqrt(len(rows)))
+    mean, lists = rows.mean(axis=0, dtype=np.float64).astype(np.float32), round(_LISTS * math.sqrt(len(rows)))
     faiss = import_faiss()
     chosen = np.random.default_rng(seed).permutation(len(rows))[: lists * _TRAINING_ROWS]
     means = faiss.Kmeans(rows.shape[1], lists, niter=_ITERATIONS, seed=seed, max_points_per_centroid=_TRAINING_ROWS)

@@ -1,32 +1,40 @@
-"""Clusters of a sample of the rows, and all other rows put into them: for more rows than memory or patience bear.
+"""Clusters of all rows by the graph of a sample of them: for more rows than memory or patience bear.
 
-The sample is clustered as any rows are. Every other row goes to a cluster by its neighbours in the sample (Nystroem's
-extension, as in `assign`), block by block; nothing of the size of all rows is held but labels and distances. Then the
-filter's quantiles are taken over all members of each cluster.
+Every row is linked to its neighbours in the sample, block by block. By these links all rows have a say in the graph of
+the sample (`landmarks`), and each goes to a cluster by its neighbours' eigenmaps (Nystroem's extension, as in
+`assign`). Nothing of the size of all rows is held but a few links, labels and distances. Then the filter's quantiles
+are taken over all members of each cluster.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from fastcomus.backends.interface import Backend
-from fastcomus.clusters.assignment import Labeller, make_labeller
+from fastcomus.clusters.assignment import Linker, label_by_neighbours, make_linker
 from fastcomus.clusters.checks import check_count
-from fastcomus.clusters.cluster import Clustered, cluster_embeddings
-from fastcomus.clusters.eigenmaps import step_up
-from fastcomus.clusters.kept_graph import GraphKeeper
+from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_graph
+from fastcomus.clusters.eigenmaps import Eigenmaps
+from fastcomus.clusters.few_objects import limit_neighbors
+from fastcomus.clusters.graph import FEW_ROWS, KnnGraph
 from fastcomus.clusters.labels import Clusters
+from fastcomus.clusters.landmarks import (
+    LABELLING,
+    MOST_ROWS,
+    build_landmark_graph,
+    count_direct_neighbors,
+    count_landmarks,
+)
 from fastcomus.clusters.row_geometry import select_core
-from fastcomus.config import ClusterConfig
+from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.errors import InputError
+from fastcomus.store.embeddings import normalise_rows
 from fastcomus.store.row_blocks import RowBlocks
 
 log = logging.getLogger("fastcomus")
@@ -34,32 +42,33 @@ log = logging.getLogger("fastcomus")
 BLOCK_ROWS = 65_536  # read and labelled together
 _PROBED = 400  # rows beyond the sample on which the search for neighbours is tuned
 _LEAST_FOUND = 10  # objects of a group that a sample must hold, so that the graph shows it
-_GRAPH_BYTES, _BYTES_PER_MAP = 5_600, 33  # of a whole fit, for each row and eigenvector (docs/scale.md)
-_BEARABLE = 0.8  # of the memory
-_STEP = 100_000  # to which a sample is rounded that memory bounds
 _FAR = 0.999  # novelty of rows that lie farther from the sample than all but a thousandth of it from itself
 
 
 @dataclass(frozen=True)
-class FittedSample:
-    """A clustered sample and what labels the other rows.
+class Sample:
+    """Rows on which clusters are fitted.
 
-    `chosen`: (n,) int64, ascending, the rows of the sample. `found`: its clusters. `labeller`: labels other rows.
+    Attributes:
+        chosen: (n,) int64, ascending, which rows these are.
+        rows: (n, D) float32.
+        linker: Finds them for others.
+        total: Number of all rows.
     """
 
     chosen: np.ndarray
-    found: Clustered
-    labeller: Labeller
+    rows: np.ndarray
+    linker: Linker
+    total: int
 
 
 @dataclass(frozen=True)
-class LabelledRows:
-    """Rows [start, stop) with labels (int32), distances to centres (float32) and novelty (float32)."""
+class LinkedRows:
+    """Rows [start, stop): their nearest rows of a sample (M, s), int32, nearest first, and novelty (M,) float32."""
 
     start: int
     stop: int
-    labels: np.ndarray
-    distances: np.ndarray
+    near: np.ndarray
     novelty: np.ndarray
 
     @property
@@ -68,105 +77,123 @@ class LabelledRows:
         return self.stop - self.start
 
 
-def choose_sample_size(config: ClusterConfig, rows: int, memory_bytes: int | None = None) -> int:
-    """Choose on how many rows to fit: `fit_on`, or for 0 as many as memory bears.
-
-    Args:
-        config: Has `fit_on`, `k` and `method`.
-        rows: N.
-        memory_bytes: Of this machine, or None to look.
-
-    Returns:
-        A number in [2, N]; N fits on all.
-
-    Raises:
-        InputError: If `fit_on` does not suit N or k.
-    """
-    if config.fit_on > rows:
-        raise InputError(f"--fit-on must be at most the number of objects; got {config.fit_on} with N={rows}.")
-    if config.fit_on and config.fit_on < config.k:
-        raise InputError(f"--fit-on must be at least the number of clusters; got {config.fit_on} with k={config.k}.")
-    if config.fit_on:
-        return config.fit_on
-    each = _GRAPH_BYTES + _BYTES_PER_MAP * step_up(config.n_components or config.k or config.max_k)
-    most = int(_BEARABLE * (memory_bytes or measure_memory()) / each)
-    if rows <= most:
-        return rows
-    most = max(most // _STEP * _STEP, min(rows, 2 * _STEP))
-    log.info(
-        "cluster: fitted on %d of %d objects, since all would take about %.0f GB; --fit-on sets another number",
-        min(most, rows),
-        rows,
-        rows * each / 1e9,
-    )
-    return min(most, rows)
-
-
-def fit_sample(
-    rows: RowBlocks, size: int, config: ClusterConfig, seed: int, backend: Backend, keeper: GraphKeeper | None = None
-) -> FittedSample:
-    """Draw a sample, cluster it and prepare what labels all other rows.
+def draw_sample(rows: RowBlocks, size: int, config: ClusterConfig, seed: int, backend: Backend) -> Sample:
+    """Draw a sample, and prepare for linking all rows to it.
 
     Args:
         rows: N rows.
         size: Rows to draw, in [2, N).
         config: The settings.
         seed: Seed of everything random.
-        backend: Does the heavy computations.
-        keeper: Keeps the sample's graph, or None.
+        backend: Searches for neighbours.
 
     Returns:
-        The fitted sample.
+        The sample.
 
     Raises:
-        InputError: If a row is not finite, or the eigensolver does not converge.
+        InputError: If a row is not finite, or the sample does not suit the settings.
     """
     # Rows beyond the sample, on which the search is tuned, are drawn with it.
     drawn = np.random.default_rng(seed).permutation(rows.count)[: size + _PROBED]
-    chosen, probes = np.sort(drawn[:size]), np.sort(drawn[size:])
-    sample, others = gather_rows(rows, chosen), gather_rows(rows, probes)
+    order = np.argsort(drawn)
+    taken, is_sample = gather_rows(rows, drawn[order]), order < size
+    chosen, sample, others = drawn[order][is_sample], taken[is_sample], taken[~is_sample]
+    del taken  # to save memory: as large as the sample
     check_count(config, sample)
-    found = cluster_embeddings(sample, config, seed, backend, keeper)
-    rarest = math.ceil(_LEAST_FOUND * rows.count / size)
+    count = LABELLING * count_landmarks(config.n_neighbors) if _has_landmarks(size, config) else 0
+    return Sample(chosen, sample, make_linker(sample, config, seed, backend, others, rows.count, count), rows.count)
+
+
+def link_block(rows: RowBlocks, start: int, stop: int, linker: Linker, backend: Backend, threads: int) -> LinkedRows:
+    """Link the rows [start, stop); see `Linker.link`."""
+    return LinkedRows(start, stop, *linker.link(rows.read(start, stop), backend, threads))
+
+
+def fit_sample(
+    sample: Sample, links: Iterable[LinkedRows], config: ClusterConfig, seed: int, backend: Backend
+) -> Clustered:
+    """Cluster a sample, by the links of all rows where it has enough rows for a sparse graph.
+
+    Args:
+        sample: Its rows.
+        links: Of all rows, block by block.
+        config: The settings.
+        seed: Seed of everything random.
+        backend: Does the heavy computations.
+
+    Returns:
+        The clusters of the sample.
+
+    Raises:
+        InputError: If the eigensolver does not converge.
+    """
+    size = len(sample.rows)
+    if _has_landmarks(size, config):
+        graph = _build_graph(sample, links, config, backend)
+        found = cluster_graph(graph, sample.rows, config, seed, backend)
+    else:
+        found = cluster_embeddings(sample.rows, config, seed, backend)
     log.warning(
         "cluster: fitted on %d of %d objects; groups of fewer than about %d objects may be missed, since too few of "
         "them were drawn",
         size,
-        rows.count,
-        rarest,
+        sample.total,
+        math.ceil(_LEAST_FOUND * sample.total / size),
     )
-    neighbors = config.n_neighbors if found.graph is None else found.graph.n_neighbors
-    asked = replace(config, n_neighbors=neighbors)
-    labeller = make_labeller(sample, found.clusters, found.maps, asked, seed, backend, others, rows.count - size)
-    return FittedSample(chosen, found, labeller)
+    return found
 
 
-def label_block(
-    rows: RowBlocks, start: int, stop: int, labeller: Labeller, backend: Backend, threads: int
-) -> LabelledRows:
-    """Label the rows [start, stop); see `Labeller.label`."""
-    return LabelledRows(start, stop, *labeller.label(rows.read(start, stop), backend, threads))
-
-
-def join_labels(fitted: FittedSample, parts: Iterator[LabelledRows], count: int, filter: float) -> Clusters:
-    """Join the labels of all rows to clusters, numbered by their sizes, and filter them.
+def label_rows(
+    rows: RowBlocks,
+    links: Iterable[LinkedRows],
+    clusters: Clusters,
+    maps: Eigenmaps | None,
+    config: ClusterConfig,
+    most: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put rows into the clusters of those that they are linked to.
 
     Args:
-        fitted: The sample, whose labels and distances stay those of its own clustering.
-        parts: Labels of all blocks, in any order.
-        count: N.
-        filter: Share of each cluster, farthest from its centre, that is not core.
+        rows: N rows.
+        links: Of all of them, block by block.
+        clusters: Of the rows that they are linked to.
+        maps: Their eigenmaps, or None for a method without them.
+        config: The settings of the clustering.
+        most: How many links of each row count, the nearest; None for all.
+
+    Returns:
+        Labels (N,) int32 and cosine distances to the centres (N,) float32.
+    """
+    labels, distances = np.empty(rows.count, np.int32), np.empty(rows.count, np.float32)
+    for part in links:
+        block = slice(part.start, part.stop)
+        new = rows.read(part.start, part.stop) if maps is None else np.empty((len(part.near), 0), np.float32)
+        labels[block], distances[block] = label_by_neighbours(new, part.near[:, :most], clusters, maps, config)
+    return labels, distances
+
+
+def join_labels(
+    sample: Sample, found: Clustered, rows: RowBlocks, links: Iterable[LinkedRows], config: ClusterConfig
+) -> Clusters:
+    """Label all rows, number clusters by their sizes, and filter them.
+
+    Args:
+        sample: The rows that were fitted, whose labels and distances stay those of their own clustering.
+        found: Its clusters.
+        rows: All N rows.
+        links: Of all of them.
+        config: The settings.
 
     Returns:
         The clusters of N objects.
     """
-    labels, distances = np.empty(count, np.int32), np.empty(count, np.float32)
-    far = 0
-    for part in parts:
-        labels[part.start : part.stop], distances[part.start : part.stop] = part.labels, part.distances
-        far += int((part.novelty > _FAR).sum())
-    of_sample = fitted.found.clusters
-    labels[fitted.chosen], distances[fitted.chosen] = of_sample.labels, of_sample.distances
+    of_sample, count = found.clusters, rows.count
+    most = None
+    if found.graph is not None and not _has_landmarks(len(sample.rows), config):
+        most = max(found.graph.n_neighbors - 1, 1)  # which may be fewer than were looked for, as objects are few
+    labels, distances = label_rows(rows, links, of_sample, found.maps, config, most)
+    labels[sample.chosen], distances[sample.chosen] = of_sample.labels, of_sample.distances
+    far = sum(int((part.novelty > _FAR).sum()) for part in links)
     if far > 3 * (1 - _FAR) * count:
         log.warning(
             "cluster: %d objects lie farther from the sample than nearly all of it from itself; it may lack their "
@@ -180,18 +207,34 @@ def join_labels(fitted: FittedSample, parts: Iterator[LabelledRows], count: int,
     labels = rank[labels]
     sizes = np.bincount(labels, minlength=k)
     is_fitted = np.zeros(count, bool)
-    is_fitted[fitted.chosen] = True
-    is_core = select_core(labels, distances, sizes, filter)
+    is_fitted[sample.chosen] = True
+    is_core = select_core(labels, distances, sizes, config.filter)
     return Clusters(labels, distances, is_core, of_sample.centres[by_size], sizes, is_fitted)
 
 
 def cluster_sample(rows: RowBlocks, size: int, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
     """Fit on a sample and label all others in this process; see `fit_sample`."""
-    fitted = fit_sample(rows, size, config, seed, backend)
-    threads = torch.get_num_threads()
+    sample, threads = draw_sample(rows, size, config, seed, backend), torch.get_num_threads()
     blocks = iterate_blocks(rows.count)
-    parts = (label_block(rows, start, stop, fitted.labeller, backend, threads) for start, stop in blocks)
-    return join_labels(fitted, parts, rows.count, config.filter)
+    links = [link_block(rows, start, stop, sample.linker, backend, threads) for start, stop in blocks]
+    return join_labels(sample, fit_sample(sample, links, config, seed, backend), rows, links, config)
+
+
+def _build_graph(sample: Sample, links: Iterable[LinkedRows], config: ClusterConfig, backend: Backend) -> KnnGraph:
+    """Build the graph of landmarks; neighbours are no more than an average cluster has, as in any graph."""
+    size, near, asked = len(sample.rows), sample.linker.near, config.n_neighbors
+    most = count_direct_neighbors(asked)
+    direct = limit_neighbors(size / config.k, most) if config.k else most
+    queries = normalise_rows(sample.rows) if config.metric == "cosine" else sample.rows
+    neighbors, _ = near.search(queries, min(direct, size), backend, torch.get_num_threads())
+    step = math.ceil(sample.total / (MOST_ROWS * size))
+    linked = [part.near[-part.start % step :: step, : count_landmarks(asked)] for part in links]
+    return build_landmark_graph(neighbors, np.concatenate(linked), near.recall, near.order)
+
+
+def _has_landmarks(size: int, config: ClusterConfig) -> bool:
+    """Whether a sample is clustered by a graph in which all rows count; the graph of few rows is made in other ways."""
+    return size > FEW_ROWS and config.method not in GRAPHLESS_METHODS
 
 
 def iterate_blocks(count: int) -> Iterator[tuple[int, int]]:
@@ -219,14 +262,3 @@ def gather_rows(rows: RowBlocks, chosen: np.ndarray) -> np.ndarray:
         taken[filled : filled + last - first] = block[chosen[first:last] - start]
         filled += last - first
     return taken
-
-
-def measure_memory() -> int:
-    """Return how many bytes of memory this process may use: the machine's, or what its control group allows."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [2**33]
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            found.append(int(Path(file).read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue
-    return min(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,10 +32,11 @@ from fastcomus.store.sealed_json import compute_fingerprint
 
 if TYPE_CHECKING:
     from fastcomus.clusters.labels import Clusters
+    from fastcomus.clusters.sampled import LinkedRows
 
 log = logging.getLogger("fastcomus")
 
-_STAGE = "labels"  # parts of many rows, gone when all are labelled
+_STAGE = "links-of-new"  # parts of many rows, gone when all are labelled
 
 
 @stage()
@@ -71,9 +72,9 @@ def assign(
         table = pa.table({"row": np.arange(new.count)})
     _check_width(new, known)
     at.remember(config)
-    from fastcomus.clusters.assignment import make_labeller
-    from fastcomus.clusters.sampled import draw_probes, gather_rows
-    from fastcomus.run.labelling import label_rows
+    from fastcomus.clusters.assignment import make_linker
+    from fastcomus.clusters.sampled import draw_probes, gather_rows, label_rows
+    from fastcomus.run.linking import link_rows
 
     clustered_by = ClusterConfig(**rewrite_cluster_settings(manifest["config"]))
     clustered_by = replace(clustered_by, n_neighbors=manifest.get("neighbors", clustered_by.n_neighbors))
@@ -85,18 +86,15 @@ def assign(
         kept = np.flatnonzero(clusters.labels >= 0)
         rows, clusters = rows[kept], _take_rows(clusters, kept)
         maps = None if maps is None else replace(maps, placed=maps.rows[kept])
-    parts = []
+    whole = compute_fingerprint(clusters=manifest["corrected"], new=source, seed=config.seed)
+    links: Iterable[LinkedRows] = []
     if new.count:
-        whole = compute_fingerprint(clusters=manifest["corrected"], new=source, seed=config.seed)
-        at.folder.begin(_STAGE, whole)
         some = gather_rows(new, draw_probes(new.count, config.seed))
-        labeller = make_labeller(rows, clusters, maps, clustered_by, config.seed, at.backend, some, new.count)
-        parts = list(label_rows(at.folder, _STAGE, new, labeller, chosen_engine, whole))
-    found = {
-        "cluster": np.concatenate([part.labels for part in parts] or [np.empty(0, np.int32)]),
-        "distance": np.concatenate([part.distances for part in parts] or [np.empty(0, np.float32)]),
-        "novelty": np.concatenate([part.novelty for part in parts] or [np.empty(0, np.float32)]),
-    }
+        linker = make_linker(rows, clustered_by, config.seed, at.backend, some, new.count)
+        links = link_rows(at.folder, _STAGE, new, linker, chosen_engine, whole)
+    labels, distances = label_rows(new, links, clusters, maps, clustered_by)
+    novelty = np.concatenate([np.empty(0, np.float32), *(part.novelty for part in links)])
+    found = {"cluster": labels, "distance": distances, "novelty": novelty}
     found["is_outlier"] = found["novelty"] > 1 - config.assign.outliers
     for name, column in found.items():
         table = table.append_column(name, pa.array(column))

@@ -70,7 +70,7 @@ def cluster(
             log.info("cluster: found again, %d objects in %d clusters", manifest["objects"], manifest["k"])
             return _finish(at, given, config, levels)
         folder.begin("clusters", whole)
-        found, facts = given.cluster(config, at.backend, folder, chosen_engine, whole)
+        found, facts = given.cluster(config, at.backend, folder, chosen_engine)
         clusters = found.clusters
         images = read_shards(folder, ["image"])["image"] if given.has_images else None
         write_clusters(folder, clusters, found.maps, images)

@@ -60,16 +60,14 @@ class GivenRows:
         backend: Backend,
         folder: RunFolder | None = None,
         engine: Engine | None = None,
-        fingerprint: str = "",
     ) -> tuple[Clustered, dict[str, Any]]:
         """Cluster.
 
         Args:
             config: The settings.
             backend: Does the heavy computations.
-            folder: The run folder, whose stage "clusters" was begun, or None; there the graph and parts are kept.
-            engine: Where rows beyond a sample are labelled; None for this process.
-            fingerprint: Of the clusters.
+            folder: The run folder, whose stage "clusters" was begun, or None; there graph and links are kept.
+            engine: Where rows are linked to a sample; None for this process.
 
         Returns:
             The clusters with graph and eigenmaps (of the sample), and what the manifest holds of the sample.
@@ -78,28 +76,29 @@ class GivenRows:
         from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_graph
         from fastcomus.clusters.graph import take_graph
         from fastcomus.clusters.kept_graph import GraphKeeper
-        from fastcomus.clusters.sampled import cluster_sample, fit_sample, join_labels
-        from fastcomus.run.labelling import check_rows, label_rows
+        from fastcomus.clusters.sampled import cluster_sample, draw_sample, fit_sample, join_labels
+        from fastcomus.run.linking import check_rows, link_rows
 
         if self.graph is not None:
             return cluster_graph(take_graph(self.graph), self.rows, config.cluster, config.seed, backend), {}
-        source = compute_fingerprint(source=self.source, sample=self.sample) if self.sample else self.source
-        keeper = GraphKeeper(folder, source, config.cluster, config.seed) if folder else None
         if self.rows is not None:
+            keeper = GraphKeeper(folder, self.source, config.cluster, config.seed) if folder else None
             return cluster_embeddings(self.rows, config.cluster, config.seed, backend, keeper), {}
         assert self.blocks is not None
         if folder is None or engine is None:
             clusters = cluster_sample(self.blocks, self.sample, config.cluster, config.seed, backend)
             return Clustered(clusters), {}
         check_rows(self.blocks, engine)
-        fitted = fit_sample(self.blocks, self.sample, config.cluster, config.seed, backend, keeper)
-        parts = label_rows(folder, "clusters", self.blocks, fitted.labeller, engine, fingerprint)
-        clusters = join_labels(fitted, parts, self.blocks.count, config.cluster.filter)
-        for part in folder.path.glob("clusters/part-*.parquet"):
-            folder.remove(f"clusters/{part.name}")
-        near = fitted.labeller.near
+        asked, seed = config.cluster, config.seed
+        sample = draw_sample(self.blocks, self.sample, asked, seed, backend)
+        linker, made_by = sample.linker, {"source": self.source, "sample": self.sample, "seed": seed}
+        mark = compute_fingerprint(metric=linker.metric, recall=asked.recall, count=linker.count, **made_by)
+        links = link_rows(folder, "links", self.blocks, linker, engine, mark)
+        found = fit_sample(sample, links, asked, seed, backend)
+        clusters = join_labels(sample, found, self.blocks, links, asked)
+        near = linker.near
         facts = {"fitted": self.sample, "search_recall": near.recall, "lists": len(near.centres), "probes": near.probes}
-        return replace(fitted.found, clusters=clusters), facts
+        return replace(found, clusters=clusters), facts
 
     def find_levels(self, labels: np.ndarray, config: Config, backend: Backend, folder: RunFolder | None) -> Levels:
         """Find coarser and finer clusters around clusters (N,) of these rows or nodes.
@@ -209,7 +208,7 @@ def _take_rows(
         rows, source = read()
         check_graph_count(config, own.shape[0], rows)
         return GivenRows(rows, own, source=source, digest=digest)
-    from fastcomus.clusters.sampled import choose_sample_size
+    from fastcomus.clusters.sample_size import choose_sample_size
 
     size = choose_sample_size(config, blocks.count) if blocks.count >= 2 else blocks.count
     if size < blocks.count:

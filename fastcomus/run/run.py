@@ -139,7 +139,7 @@ class Run(Looking):
             embeddings: Rows to cluster instead: (N, D), an .npy file, or Parquet with a column `embedding`.
             graph: Links between the objects: an .npz file of SciPy's or a matrix, see `fastcomus.cluster`.
             levels: Whether to write coarser and finer clusters beside them (`Clusters.coarse`, `.fine`).
-            engine: As for `embed`, with `address`; objects beyond a sample (`fit_on`) are shared.
+            engine: As for `embed`, with `address`; the search in a sample (`fit_on`) is shared.
             address: See `engine`.
             **settings: See `config.ClusterConfig`; k = 0 estimates the number of clusters.
         """

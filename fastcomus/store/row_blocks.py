@@ -44,7 +44,7 @@ class ArrayRows:
 
 @dataclass(frozen=True)
 class NpyRows:
-    """Rows of an .npy file, which is mapped into memory by every process that reads it."""
+    """Rows of an .npy file, which every process reads for itself: pages of a mapped file would count as its memory."""
 
     file: Path
 
@@ -65,7 +65,12 @@ class NpyRows:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """See `RowBlocks`."""
-        return check_embeddings(self._mapped[start:stop])
+        mapped = self._mapped
+        if not mapped.flags.c_contiguous or not isinstance(mapped, np.memmap):
+            return check_embeddings(mapped[start:stop])
+        width, offset = mapped.shape[1], mapped.offset + start * mapped.strides[0]
+        block = np.fromfile(self.file, mapped.dtype, (stop - start) * width, offset=offset)
+        return check_embeddings(block.reshape(-1, width))
 
 
 @dataclass(frozen=True)

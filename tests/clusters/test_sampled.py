@@ -21,6 +21,7 @@ from fastcomus.backends.choose import select
 from fastcomus.clusters import near_rows, sampled
 from fastcomus.clusters.files import read_clusters
 from fastcomus.clusters.near_rows import divide_rows
+from fastcomus.clusters.sample_size import choose_sample_size, measure_memory
 from fastcomus.config import ASSIGNMENTS, ClusterConfig
 from fastcomus.store.row_blocks import ArrayRows, open_rows
 
@@ -32,10 +33,14 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
     return planted.gaussian(3000, spread=1.5)
 
 
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["few", "landmarks"])
+def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 512 rows, for a sample of few rows and for one that all rows, or every second one, link."""
+    if request.param == "landmarks":
+        monkeypatch.setattr(sampled, "FEW_ROWS", 100)
+        monkeypatch.setattr(sampled, "MOST_ROWS", 3)
     monkeypatch.setattr(sampled, "BLOCK_ROWS", 512)
-    monkeypatch.setattr("fastcomus.run.labelling.BLOCK_ROWS", 512)
+    monkeypatch.setattr("fastcomus.run.linking.BLOCK_ROWS", 512)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,13 @@ def test_a_sample_finds_what_the_whole_finds(blobs: tuple[np.ndarray, np.ndarray
     assert adjusted_rand_score(truth, part.labels) > adjusted_rand_score(truth, whole.labels) - 0.01
     assert part.is_fitted.sum() == 600 and whole.is_fitted.all()
     assert (np.diff(part.sizes) <= 0).all() and part.sizes.sum() == 3000
+
+
+def test_small_clusters_of_a_small_sample_keep_their_rows() -> None:
+    """Ten rows of each in the sample: as many neighbours as in larger ones would mix them."""
+    rows, truth = planted.gaussian(1200, k=40, spread=0.7)
+    found = cluster(rows, 40, fit_on=400, device="cpu")
+    assert adjusted_rand_score(truth[~found.is_fitted], found.labels[~found.is_fitted]) > 0.97
 
 
 def test_the_filter_is_by_quantiles_of_all_members(blobs: tuple[np.ndarray, np.ndarray]) -> None:
@@ -96,20 +108,27 @@ def test_parts_of_a_killed_command_are_used(
     whole, run = (Run(tmp_path / name, preset="offline", device="cpu") for name in ("whole", "run"))
     whole.cluster(tmp_path / "rows.npy", k=5, fit_on=600)
     made: list[int] = []
-    label_block = sampled.label_block
+    link_block = sampled.link_block
 
     def stop_at_third(rows: Any, start: int, *rest: Any) -> Any:
         made.append(start)
         if len(made) == 3:
             raise KeyboardInterrupt
-        return label_block(rows, start, *rest)
+        return link_block(rows, start, *rest)
 
-    monkeypatch.setattr("fastcomus.run.labelling.label_block", stop_at_third)
+    monkeypatch.setattr("fastcomus.run.linking.link_block", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         run.cluster(tmp_path / "rows.npy", k=5, fit_on=600)
     run.cluster(tmp_path / "rows.npy", k=5, fit_on=600)
     assert made == [0, 512, 1024, 1024, 1536, 2048, 2560]
     assert tree_bytes(run.folder.path / "clusters") == tree_bytes(whole.folder.path / "clusters")
+    run.cluster(tmp_path / "rows.npy", k=7, fit_on=600)  # links do not depend on k
+    assert len(made) == 7
+    run.folder.resolve_file("links/part-00002.parquet").write_bytes(b"damaged")
+    run.cluster(tmp_path / "rows.npy", k=8, fit_on=600)
+    assert made[7:] == [1024]
+    run.cluster(tmp_path / "rows.npy", k=8, fit_on=700)
+    assert made[8:] == [0, 512, 1024, 1536, 2048, 2560]
 
 
 def test_many_rows_are_searched_in_lists_to_the_recall(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +146,7 @@ def test_many_rows_are_searched_in_lists_to_the_recall(monkeypatch: pytest.Monke
         distances = np.linalg.norm(known[found] - new[:, None], axis=2)
         assert np.allclose(distances, lengths, atol=1e-2) and (np.diff(lengths) >= 0).all()
         probes.append(near.probes)
-    assert len(near.centres) == 63 and probes[0] < probes[1] < 63
+    assert len(near.centres) == 253 and probes[0] < probes[1] < 253
     assert divide_rows(known, new, 2000, 20, 1.0, 0, CPU).probes == 1  # exact: one list
 
 
@@ -144,12 +163,12 @@ def test_what_a_sample_may_miss_is_said(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_without_a_number_memory_decides(caplog: pytest.LogCaptureFixture) -> None:
     config = ClusterConfig(k=80)
-    assert sampled.choose_sample_size(config, 118_000, 8 * 10**9) == 118_000
+    assert choose_sample_size(config, 118_000, 8 * 10**9) == 118_000
     with caplog.at_level(logging.INFO, "fastcomus"):
-        assert sampled.choose_sample_size(config, 10**7, 8 * 10**9) == 700_000
+        assert choose_sample_size(config, 10**7, 8 * 10**9) == 700_000
     assert "fitted on 700000 of 10000000 objects, since all would take about 88 GB" in caplog.text
-    assert sampled.choose_sample_size(replace(config, fit_on=5000), 10**7, 8 * 10**9) == 5000
-    assert 2**28 < sampled.measure_memory() < 2**50
+    assert choose_sample_size(replace(config, fit_on=5000), 10**7, 8 * 10**9) == 5000
+    assert 2**28 < measure_memory() < 2**50
 
 
 def test_bad_sizes_and_rows_are_told(blobs: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:

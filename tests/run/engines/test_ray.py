@@ -71,7 +71,8 @@ def test_objects_beyond_a_sample_are_labelled_as_in_one_process(
     own_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampled, "BLOCK_ROWS", 600)
-    monkeypatch.setattr("fastcomus.run.labelling.BLOCK_ROWS", 600)
+    monkeypatch.setattr(sampled, "FEW_ROWS", 100)
+    monkeypatch.setattr("fastcomus.run.linking.BLOCK_ROWS", 600)
     file = tmp_path / "rows.npy"
     np.save(file, planted.gaussian(2000)[0].astype(np.float16))
     made: dict[str, tuple[dict[str, bytes], bytes]] = {}
@@ -79,7 +80,7 @@ def test_objects_beyond_a_sample_are_labelled_as_in_one_process(
         run = Run(tmp_path / engine, preset="offline", device="cpu", workers=1)
         run.cluster(file, k=5, fit_on=300, engine=engine)
         made[engine] = tree_bytes(run.folder.path / "clusters"), run.assign(embeddings=file, engine=engine).read_bytes()
-        assert not (run.folder.path / "fit").exists() and not (run.folder.path / "labels").exists()
+        assert not (run.folder.path / "fit").exists() and not (run.folder.path / "links-of-new").exists()
     assert made["ray"] == made["local"]
     with pytest.raises(InputError, match="give a file"):
         run.cluster(np.load(file), k=4, fit_on=300, engine="ray")
