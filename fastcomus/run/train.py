@@ -65,7 +65,7 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     follows = str((folder.read_manifest("iteration-0") or {})["fingerprint"])
     samples = _select_samples(folder, source)
     count(images=0, masks=0)  # those of iterations that are up to date do not count
-    with at.processes.connect(at.backend.device), folder.writer.leave_names():
+    with at.processes.connect(at.backend.device), folder.writer.release_names():
         for iteration in range(1, (config.train.iterations or (2 if config.train.extend else 1)) + 1):
             if iteration > 1 and then is not None and at.processes.is_first:
                 then()

@@ -81,7 +81,7 @@ class SoleWriter:
             self._claim_names()
 
     @contextmanager
-    def leave_names(self) -> Iterator[None]:
+    def release_names(self) -> Iterator[None]:
         """Let other processes write names of clusters in the block; this one writes none there."""
         if self._names is None:
             yield

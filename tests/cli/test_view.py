@@ -150,7 +150,7 @@ def test_bad_saves_are_refused_with_a_sentence(page: Page, run_copy: Path) -> No
 
 def test_names_are_saved_while_another_process_trains(page: Page, run_copy: Path) -> None:
     writer = RunFolder(run_copy).writer
-    with writer.hold(), writer.leave_names():
+    with writer.hold(), writer.release_names():
         code, reply = page.save(do="name", names={"0": "cat"})
         assert code == 200 and reply["names"] == {"0": "cat"}
         assert page.save(do="move", objects=[0], to="-")[0] == 409
