@@ -75,14 +75,14 @@ def as_word(value: float) -> str:
 NUMBERS = [
     Number(
         "docs/correcting.md",
-        r"the (\d+) most doubtful of msrc14's 494 objects, (\d+) were",
+        r"of the (\d+) objects that the page lists first .* of msrc14's 494, (\d+) were wrong, (\d+) of them",
         "corrections",
-        lambda numbers: [numbers["looked_at"], numbers["corrected"]],
+        lambda numbers: [numbers["looked_at"], numbers["corrected"], numbers["no_objects"]],
         "{:.0f}",
     ),
     Number(
         "docs/correcting.md",
-        r"from ([\d.]+) to ([\d.]+) %, and the mIoU of the clusters' masks from ([\d.]+) to ([\d.]+)",
+        r"from ([\d.]+) to ([\d.]+) %, and the mIoU of\s+the clusters' masks from ([\d.]+) to ([\d.]+)",
         "corrections",
         lambda numbers: [
             numbers[f"{name}{end}"] for name in ("object_accuracy", "miou_clusters") for end in ("", "_corrected")
