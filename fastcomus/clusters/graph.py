@@ -27,9 +27,8 @@ class KnnGraph:
     """The kNN graph of N rows.
 
     Attributes:
-        placed: W, (N, N) float32 CSR, symmetric, entries 0.5 or 1, or in (0, 1] where it is the user's own
-            or joined by rows (`clusters.landmarks`); on the host or on
-            the device where it was made.
+        placed: W, (N, N) float32 CSR, symmetric, on the host or on the device where it was made. Its entries are 0.5 or
+            1, or in (0, 1] where it is the user's own or one of landmarks.
         component_sizes: Sizes of the connected components, descending; they sum to N.
         recall: Share of the true neighbours that the search found, in [0, 1]; 1 for an exact search.
         order: (N,) int64, the rows in an order that keeps linked ones close together, in which products with the graph
