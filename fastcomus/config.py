@@ -368,7 +368,7 @@ class PredictConfig:
     predict_batch: int = define_setting(
         0,
         "Images of equal size per pass of the network (with flip, and their mirror images); fewer where memory is "
-        "short. 0: 4 on a CPU, up to 64 that fit on a GPU.",
+        "short. 0: 1 on each core of a CPU, up to 64 that fit on a GPU.",
         least=0,
     )
 

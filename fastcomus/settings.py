@@ -79,7 +79,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "mask_weight": 0.2,
         },
         # The coarse size knows the object, the fine one its outline, the more so the farther they lie apart.
-        "predict": {"scales": "0.5, 0.875", "follow_edges": True},
+        "predict": {"scales": "0.5, 0.75", "follow_edges": True},
     },
 }
 

@@ -137,7 +137,7 @@ def predict_command(
         bool,
         typer.Option(
             "--fast",
-            help="One small size: with the preset offline more than three times as fast as without; outlines in large "
+            help="One small size: with the preset offline about three times as fast as without; outlines in large "
             "photographs are coarser.",
         ),
     ] = False,
@@ -145,7 +145,7 @@ def predict_command(
         bool,
         typer.Option(
             "--best",
-            help="All sizes mirrored, too: nearly twice as slow with the preset offline, 0.4 points of mIoU better.",
+            help="All sizes mirrored, too: nearly twice as slow with the preset offline, 0.1 points of mIoU better.",
         ),
     ] = False,
     engine: Engine = "local",

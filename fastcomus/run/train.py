@@ -65,19 +65,21 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     follows = str((folder.read_manifest("iteration-0") or {})["fingerprint"])
     samples = _select_samples(folder, source)
     count(images=0, masks=0)  # those of iterations that are up to date do not count
-    with at.processes.connect(at.backend.device), folder.writer.release_names():
-        for iteration in range(1, (config.train.iterations or (2 if config.train.extend else 1)) + 1):
-            if iteration > 1 and then is not None and at.processes.is_first:
-                then()
-            follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
-            count(iterations=1)
-            if iteration > 1 and config.train.stop_agreement:
-                agreement = measure_agreement(iteration, sources, at)
-                log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
-                if agreement >= config.train.stop_agreement:
-                    break
-    if at.processes.is_first:
-        write_shown_tables(folder, read_names(folder, clusters))  # with what was named meanwhile
+    try:
+        with at.processes.connect(at.backend.device), folder.writer.release_names():
+            for iteration in range(1, (config.train.iterations or (2 if config.train.extend else 1)) + 1):
+                if iteration > 1 and then is not None and at.processes.is_first:
+                    then()
+                follows, samples = run_iteration(iteration, samples, sources, clusters["k"], follows, at)
+                count(iterations=1)
+                if iteration > 1 and config.train.stop_agreement:
+                    agreement = measure_agreement(iteration, sources, at)
+                    log.info("iteration-%d: masks agree with those before on %.3f", iteration, agreement)
+                    if agreement >= config.train.stop_agreement:
+                        break
+    finally:  # also when it is interrupted
+        if at.processes.is_first:
+            write_shown_tables(folder, read_names(folder, clusters))  # with what was named meanwhile
     return folder.path / f"iteration-{iteration}"
 
 

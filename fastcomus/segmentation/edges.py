@@ -48,6 +48,12 @@ def fit_to_edges(coarse: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
 
 def _average(maps: torch.Tensor, reach: int) -> torch.Tensor:
     """Average maps (C, h, w) over the part of a window around each cell that lies in the image."""
-    side = 2 * reach + 1
-    down = functional.avg_pool2d(maps[None], (side, 1), 1, (reach, 0), count_include_pad=False)
-    return functional.avg_pool2d(down, (1, side), 1, (0, reach), count_include_pad=False)[0]
+    down, across = (_build_window(side, reach, maps.device) for side in maps.shape[1:])
+    return down @ maps @ across.T
+
+
+def _build_window(side: int, reach: int, device: torch.device) -> torch.Tensor:
+    """Weights of the cells in each cell's window, (side, side): all within `reach` count the same."""
+    cells = torch.arange(side, device=device)
+    near = ((cells[:, None] - cells).abs() <= reach).float()
+    return near / near.sum(1, keepdim=True)

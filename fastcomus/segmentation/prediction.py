@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -117,7 +118,8 @@ def predict(
 
     Images that the network sees at the same size share a batch, within windows of WINDOW names. The size of a batch can
     change the last bits of a result, so batches depend on `names` alone: a batch with one image to do is computed
-    whole, and an interrupted prediction continues to the same bytes.
+    whole, and an interrupted prediction continues to the same bytes. On a CPU, each core computes a batch by itself:
+    cores that share an operation wait for each other after each.
 
     Args:
         segmenter: The network; it is put into eval mode and onto the backend's device.
@@ -136,10 +138,31 @@ def predict(
     """
     segmenter.eval().to(backend.device)
     fitting = FittingBatches(backend.device)
+
+    def label(batch: list[_Waiting] | DecodedImage) -> list[Prediction]:
+        if isinstance(batch, DecodedImage):
+            return [Prediction(batch.name, error=batch.error)]
+        return _predict_batch(segmenter, batch, config, precision, backend, fitting, done)
+
+    batches = _fill_batches(segmenter, names, decoded, config, backend, done, keep_pixels)
+    on_gpu = backend.device.type == "cuda"
+    labelled = map(label, batches) if on_gpu else read_ahead(label, batches, torch.get_num_threads(), ahead=0)
+    return chain.from_iterable(labelled)
+
+
+def _fill_batches(
+    segmenter: Network,
+    names: Sequence[str],
+    decoded: Callable[[Sequence[Sequence[str]], Callable[[DecodedImage], Any]], Iterator[Any]],
+    config: PredictConfig,
+    backend: Backend,
+    done: Collection[str],
+    keep_pixels: bool,
+) -> Iterator[list[_Waiting] | DecodedImage]:
+    """Yield the batches of `predict`, and unreadable images as they are."""
     most = choose_batch_size(config, backend.device)
     windows = [names[start : start + WINDOW] for start in range(0, len(names), WINDOW)]
     todo = [window for window in windows if any(name not in done for name in window)]
-
     sizes = [scale * config.predict_size for scale in parse_scales(config)]
 
     def prepare(image: DecodedImage) -> _Waiting | DecodedImage:
@@ -156,20 +179,18 @@ def predict(
             image = next(prepared)
             if isinstance(image, DecodedImage):
                 if image.name not in done:
-                    yield Prediction(image.name, error=image.error)
+                    yield image
                 continue
-            batch = batches[tuple(one.shape for one in image.images)]
-            batch.append(image)
-            if len(batch) == most:
-                yield from _predict_batch(segmenter, batch, config, precision, backend, fitting, done)
-                batch.clear()
-        for batch in batches.values():
-            yield from _predict_batch(segmenter, batch, config, precision, backend, fitting, done)
+            shapes = tuple(one.shape for one in image.images)
+            batches[shapes].append(image)
+            if len(batches[shapes]) == most:
+                yield batches.pop(shapes)
+        yield from batches.values()
 
 
 def choose_batch_size(config: PredictConfig, device: torch.device) -> int:
     """Return how many images of equal size share a batch, before memory is looked at."""
-    return choose_batch_limit(config.predict_batch, device, on_gpu=WINDOW, on_cpu=4)
+    return choose_batch_limit(config.predict_batch, device, on_gpu=WINDOW, on_cpu=1)
 
 
 def resize_shorter_side(pixels: Image, shorter_side: float, output_stride: int) -> torch.Tensor:

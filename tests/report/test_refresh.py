@@ -57,6 +57,23 @@ def test_clusters_are_named_while_another_process_trains(
     assert run.name({1: "dog"}).get_name(0) == "cat" and not list(run.folder.path.glob(".*.lock"))
 
 
+def test_names_given_while_another_process_trained_are_shown_when_it_was_interrupted(
+    few: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run", preset="offline", settings=TINY)
+
+    def interrupt(*_: object) -> None:
+        Run(run.folder.path).name({0: "cat"})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "run_iteration", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(few.images)
+    shown = pq.read_table(run.folder.path / TABLE)
+    assert {row["name"] for row in shown.to_pylist() if row["cluster"] == 0} == {"cat"}
+    assert "cat" in (run.folder.path / TABLE).with_suffix(".csv").read_text()
+
+
 def test_the_report_is_there_before_training_and_again_after_each_iteration(
     few: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
