@@ -1,4 +1,4 @@
-"""What the report costs: seconds and megabytes, and how soon the page is there.
+"""What the report costs: seconds and megabytes, how soon the page is there, and how long the app takes to save.
 
     python -m bench.report --data ../shared/data/msrc14/JPEGImages --k 14
     python -m bench.report --data ../shared/data/msrc14/JPEGImages --k 14 --objects 100000
@@ -6,14 +6,21 @@
 Embeds and clusters the images with the preset offline unless --run holds that already, then writes the report anew.
 `--objects` repeats the images until they are so many, and gives each a box and a planted embedding.
 Where chromium and selenium are here, the page is opened as well: the seconds until it is loaded, and until the map is
-drawn.
+drawn. Where uvicorn is, `fastcomus view` serves the run: the seconds that a request takes which moves five objects to
+another cluster, and one that names a cluster, the median of several each.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import logging
 import shutil
+import threading
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +32,7 @@ from fastcomus.images.folder import find_images
 from fastcomus.run.run import Run
 
 _WIDTH = 384  # of planted embeddings
+_SAVES = 7
 
 
 def main() -> None:
@@ -46,7 +54,7 @@ def main() -> None:
     files = [file for file in times.result.parent.rglob("*") if file.is_file()]
     numbers = {"images": embedded.images, "objects": embedded.objects, "s to write": times.median_s}
     numbers |= {"files": len(files), "MB": sum(file.stat().st_size for file in files) / 1e6}
-    numbers |= time_opening(times.result)
+    numbers |= time_opening(times.result) | time_saving(run)
     harness.finish(arguments, "Report", numbers)
 
 
@@ -72,6 +80,40 @@ def time_opening(page: Path) -> dict[str, float]:
         return numbers | {"s until the map is drawn": wait.until(lambda one: one.execute_script(drawn))}
     finally:
         driver.quit()
+
+
+def time_saving(run: Run) -> dict[str, float]:
+    """Seconds that the app takes to move objects and to name a cluster; nothing where no server is installed."""
+    if not importlib.util.find_spec("uvicorn"):
+        return {}
+    from fastcomus.cli.view.server import prepare_view
+
+    view = prepare_view(run, 0, ["--run", str(run.folder.path)])
+    serving = threading.Thread(target=view.serve)
+    serving.start()
+    wanted = {
+        "s to move": [{"do": "move", "objects": list(range(i, i + 5)), "to": i % 2} for i in range(_SAVES)],
+        "s to name": [{"do": "name", "names": {"0": f"name {i}"}} for i in range(_SAVES)],
+    }
+    clusters = (run.folder.read_manifest("clusters") or {})["fingerprint"]
+    try:
+        return {
+            key: float(np.median([_time_save(view.address, {"clusters": clusters, **one}) for one in saves]))
+            for key, saves in wanted.items()
+        }
+    finally:
+        view.server.should_exit = True
+        serving.join()
+
+
+def _time_save(address: str, wanted: dict[str, object]) -> float:
+    page = urlsplit(address)
+    sent = {"Origin": f"http://{page.netloc}", "Content-Type": "application/json"}
+    request = Request(f"{address}api/save", json.dumps(wanted).encode(), sent)
+    started = time.perf_counter()
+    with urlopen(request) as reply:
+        reply.read()
+    return time.perf_counter() - started
 
 
 def repeat_images(images: Path, count: int, folder: Path) -> Path:

@@ -5,7 +5,6 @@ Images are decoded one by one in CPU threads, or in batches by a device that can
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +13,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from fastcomus.backends.threads import limit_to_one_thread
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.roots import ImageRoot
 
@@ -48,7 +47,7 @@ def read_ahead(
         The results, in order.
     """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="read-ahead", initializer=_work_alone) as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="read-ahead", initializer=limit_to_one_thread) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -59,12 +58,6 @@ def read_ahead(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _work_alone() -> None:
-    if "torch" in sys.modules:  # it sets a new thread's number when it is first asked for, and would undo the next line
-        sys.modules["torch"].get_num_threads()
-    threadpool_limits(1, user_api="openmp")  # OpenMP keeps the number for each thread that starts work
 
 
 @dataclass(frozen=True)

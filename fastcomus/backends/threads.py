@@ -1,14 +1,16 @@
-"""Threads that each do whole matrix products, instead of sharing every product among all."""
+"""Threads that each compute alone, instead of splitting every operation among all."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import torch
+from threadpoolctl import threadpool_limits
 
 
 class Threads:
@@ -25,19 +27,23 @@ class Threads:
 
 @contextmanager
 def start_threads(count: int) -> Iterator[Threads]:
-    """Start `count` threads, in each of which torch and FAISS use one thread."""
+    """Start `count` threads that compute alone."""
     if count == 1:
         yield Threads(1, None)
         return
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(count, initializer=_work_alone) as pool:
-            yield Threads(count, pool)
-    finally:
-        torch.set_num_threads(before)
+    with ThreadPoolExecutor(count, initializer=limit_to_one_thread) as pool:
+        yield Threads(count, pool)
 
 
-def _work_alone() -> None:
-    torch.set_num_threads(1)
-    if faiss := sys.modules.get("faiss"):  # which has an OpenMP of its own
-        faiss.omp_set_num_threads(1)
+def limit_to_one_thread() -> None:
+    """Let the calling thread, and no other, compute alone in torch, MKL, FAISS and all else that uses OpenMP."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.get_num_threads()  # sets a new thread's number when it is first asked for, and would undo the next line
+    threadpool_limits(1, user_api="openmp")  # OpenMP keeps the number for each thread that starts work
+    if torch is not None and sys.platform == "linux":
+        # MKL goes by OpenMP's number until somebody calls torch.set_num_threads, and by that one from then on.
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        set_own_number = getattr(library, "MKL_Set_Num_Threads_Local", None)
+        if set_own_number is not None:  # there is no MKL on ARM
+            set_own_number(1)

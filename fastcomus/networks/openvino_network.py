@@ -56,21 +56,20 @@ class OpenVinoNetwork:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Run the network on images (N, 3, H, W) uint8; float32."""
-        import openvino
-
         if not hasattr(self._own, "requests"):
-            self._own.requests = openvino.AsyncInferQueue(self._compiled, self._at_once)
-            self._own.requests.set_callback(_keep_output)
-        made: dict[int, torch.Tensor] = {}
-        for place, image in enumerate(images.split(1)):
-            self._own.requests.start_async([image.numpy()], (made, place))
-        self._own.requests.wait_all()
-        return torch.cat([made[place] for place in range(len(images))]).float()
-
-
-def _keep_output(request: Any, where: tuple[dict[int, torch.Tensor], int]) -> None:
-    made, place = where
-    made[place] = torch.from_numpy(request.get_output_tensor(0).data.copy())
+            self._own.requests = []
+        made = []
+        for group in images.split(self._at_once):
+            while len(self._own.requests) < len(group):
+                self._own.requests.append(self._compiled.create_infer_request())
+            started = list(zip(self._own.requests, group.split(1), strict=False))
+            # Without callbacks, which may end in a thread that waits for the interpreter while this one waits for it.
+            for request, image in started:
+                request.start_async([image.numpy()])
+            for request, _ in started:
+                request.wait()
+                made.append(torch.from_numpy(request.get_output_tensor(0).data.copy()))
+        return torch.cat(made).float()
 
 
 def _trace(network: nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,6 +42,18 @@ def test_logits_are_torchs_at_every_size_and_do_not_depend_on_the_batch() -> Non
         assert made.shape == expected.shape and made.dtype == torch.float32
         assert (made - expected).abs().max() < 1e-4 * expected.abs().max()
         assert torch.equal(fast(images[1:2]), made[1:2])
+
+
+@needs_openvino
+def test_threads_that_label_at_once_get_what_one_gets() -> None:
+    torch.manual_seed(0)
+    fast = prepare_segmenter(build_segmenter(BACKBONE, "", 3, 16, pretrained=False), "float32", CPU, "openvino")
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (40, 3, 65, 97), generator=generator).to(torch.uint8)
+    expected = fast(images)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(fast, images.split(3)))
+    assert torch.equal(torch.cat(made), expected)
 
 
 @needs_openvino
