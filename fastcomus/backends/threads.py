@@ -43,7 +43,7 @@ def limit_to_one_thread() -> None:
     threadpool_limits(1, user_api="openmp")  # OpenMP keeps the number for each thread that starts work
     if torch is not None and sys.platform == "linux":
         # MKL goes by OpenMP's number until somebody calls torch.set_num_threads, and by that one from then on.
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        library = ctypes.CDLL(str(Path(torch.__path__[0], "lib", "libtorch_cpu.so")))
         set_own_number = getattr(library, "MKL_Set_Num_Threads_Local", None)
         if set_own_number is not None:  # there is no MKL on ARM
             set_own_number(1)
