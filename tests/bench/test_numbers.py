@@ -201,6 +201,15 @@ NUMBERS = [
         as_word,
     ),
     Number(
+        "docs/benchmarks.md",
+        r"IoU of ([\d.]+) in (\d+) s, [^(]*\(`bench/plain_recipe.py`\) reached ([\d.]+) in (\d+) s",
+        "end_to_end",
+        lambda n: [
+            value for side in n["sides"].values() for value in (side["mean_iou"], side["stages"]["in all"]["wall_s"])
+        ],
+        lambda value: f"{value:.0f}" if value > 100 else f"{value:.1f}",
+    ),
+    Number(
         "docs/scale.md",
         r"([\d.]+) GB of memory in the graph and ([\d.]+) GB in the eigenvectors",
         "scale",
