@@ -15,7 +15,7 @@ _RESOLUTIONS = (4.0, 6.0)
 _MIXED = (0.8 * MIXED, MIXED, 1.25 * MIXED)  # from which on two parts may be thought one
 _ALIKE = 0.1  # relative difference of numbers that agree
 FINE_RESOLUTION = 24.0
-_SURE = 0.5
+_SURE = 0.6
 _FAR = 4  # times the number, up to which others are shown
 
 

@@ -23,7 +23,7 @@ from fastcomus.clusters.graph import KnnGraph, drop_loops
 
 MIXED = 0.25  # from which on two parts are one cluster
 _LEAST_NEAREST = 5  # neighbours, itself included, with which a walker still meets all of a cluster
-_SHARE = 0.6  # of an average cluster's objects: with more neighbours, small clusters mix
+_SHARE = 0.55  # of an average cluster's objects: with more neighbours, small clusters mix
 _MOST_CLUSTERS = 200  # that few objects are expected to have, so that the first neighbours are few enough
 _GROWTH = 1.15  # neighbours are raised where they would grow by more
 # More neighbours reach into other classes where they leave less than this share of the clusters, although the larger
