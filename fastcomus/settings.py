@@ -57,8 +57,6 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "encoder": "efficientnet-lite0",
             "crop_size": 224,
             "normalize": True,
-            # What priors find is better outlined than what the network finds, once it is weighed by what is common.
-            "prior_weight": 0.7,
             "map_power": 1.0,
         },
         "train": {

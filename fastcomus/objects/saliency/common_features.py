@@ -9,7 +9,7 @@ photographs are enough.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -93,17 +93,18 @@ class CommonFeatures:
     def __init__(self, grid: FeatureGrid, direction: torch.Tensor) -> None:
         self.grid, self.direction = grid, direction.to(grid.device)
 
-    def weigh(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    def weigh(self, images: torch.Tensor, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Multiply maps by what is common, and stretch them.
 
         Args:
             images: (N, 3, s, s) uint8, on the device.
-            maps: (N, 1, S, S) float32, at least 0.
+            maps: One or several of each image, (N, 1, S, S) float32, at least 0.
 
         Returns:
-            (N, 1, S, S) float32 in [0, 1].
+            As many, (N, 1, S, S) float32 in [0, 1].
         """
-        return multiply_maps(maps, self.grid.compute(images) @ self.direction)
+        likeness = self.grid.compute(images) @ self.direction
+        return [multiply_maps(one, likeness) for one in maps]
 
 
 def multiply_maps(maps: torch.Tensor, likeness: torch.Tensor) -> torch.Tensor:

@@ -101,7 +101,7 @@ class NetworkMap:
         power: To which the stretched maps are raised. The network saw labels and images on coarse grids and is blurred
             around objects, and Otsu's threshold, which takes both sides to vary alike, falls onto the blur.
         is_compiled: Whether the network is compiled, for batches of one size.
-        common: Weighs the priors' mean map by what objects have in common, if not None.
+        common: Weighs the network's map and the priors' by what objects have in common, if not None.
     """
 
     def __init__(
@@ -146,22 +146,18 @@ class NetworkMap:
         """See `NetworkProposer.propose`."""
         given = move_to_device(prepared, self.device)
         mean = self._compute_prior_maps(given)
-        if self.network is None:
-            assert mean is not None
-            return list(self._stretch(mean))
-        maps = self.run(given[:, :3])
-        return list(self._stretch(maps if mean is None else torch.lerp(maps, mean, self.prior_weight)))
+        maps = [] if self.network is None else [self.run(given[:, :3])]
+        maps += [] if mean is None else [mean]
+        if self.common is not None:
+            maps = self.common.weigh(given[:, :3], maps)
+        return list(self._stretch(torch.lerp(*maps, self.prior_weight) if len(maps) > 1 else maps[0]))
 
     def _compute_prior_maps(self, given: torch.Tensor) -> torch.Tensor | None:
-        """The priors' mean maps (N, 1, S, S) float32, weighed by what is common; None if they do not count."""
+        """The priors' mean maps (N, 1, S, S) float32; None if they do not count."""
         if self.batched:
             mean = self.batched.compute_mean_maps(given)
-            mean = functional.interpolate(mean, (self.side, self.side), mode="bilinear")
-        elif self.priors:
-            mean = given[:, 3:].float() / 255
-        else:
-            return None
-        return mean if self.common is None else self.common.weigh(given[:, :3], mean)
+            return functional.interpolate(mean, (self.side, self.side), mode="bilinear")
+        return given[:, 3:].float() / 255 if self.priors else None
 
     def _run_network(self, images: torch.Tensor) -> torch.Tensor:
         """Maps (N, 1, S, S) float32 of a batch on the network's device."""
@@ -198,7 +194,7 @@ def load_network_map(
             weights.load_exactly(network, tensors, name)
         power = config.map_power
         names = described.get("priors", []) if config.prior_weight or network is None else []
-        if names and (direction is not None or network is None):
+        if direction is not None or network is None:
             grid = FeatureGrid(described.get("features", ""), device, config.saliency_precision)
             if direction is None or direction.shape != (grid.channels,):
                 raise InputError(f"{name} lacks the direction of its features; run fastcomus train-saliency again.")

@@ -21,7 +21,8 @@ from fastcomus.objects.saliency.common_features import (
     multiply_maps,
 )
 from fastcomus.objects.saliency.methods import load_proposer
-from fastcomus.objects.saliency.network_map import SaliencyNetwork, find_networks_behind, save_network
+from fastcomus.objects.saliency.network_map import NetworkMap, SaliencyNetwork, find_networks_behind, save_network
+from fastcomus.objects.saliency.proposer import stretch_maps
 
 CPU = torch.device("cpu")
 OBJECT, STRAY = (slice(96, 160), slice(32, 96)), (slice(96, 160), slice(176, 240))  # rows and columns
@@ -57,7 +58,7 @@ def test_what_one_prior_took_for_an_object_fades(grid: FeatureGrid) -> None:
     common = fit_common_features(grid, draw_image, draw_map, 10, 2, lambda _: None)
     for seed in (0, 3, 57):  # the last one taught nothing
         images = torch.from_numpy(draw_image(seed)).permute(2, 0, 1)[None]
-        weighed = common.weigh(images, torch.from_numpy(draw_map(seed))[None] / 255)[0, 0]
+        weighed = common.weigh(images, [torch.from_numpy(draw_map(seed))[None] / 255])[0][0, 0]
         half = [tuple(slice(part.start // 2, part.stop // 2) for part in place) for place in (OBJECT, STRAY)]
         kept, stray = (float(weighed[place].mean()) for place in half)
         assert weighed.min() == 0 and weighed.max() == 1
@@ -110,7 +111,26 @@ def test_maps_of_nothing_give_no_direction(grid: FeatureGrid) -> None:
     maps = torch.rand(1, 1, 32, 32)
     images = torch.from_numpy(draw_image(0)).permute(2, 0, 1)[None]
     low, high = maps.min(), maps.max()
-    assert torch.allclose(common.weigh(images, maps), (maps - low) / (high - low), atol=1e-5)
+    assert torch.allclose(common.weigh(images, [maps])[0], (maps - low) / (high - low), atol=1e-5)
+
+
+def test_the_maps_of_network_and_priors_are_weighed_alike(grid: FeatureGrid, tmp_path: Path) -> None:
+    common = fit_common_features(grid, draw_image, draw_map, 10, 2, lambda _: None)
+    torch.manual_seed(0)
+    file = tmp_path / "own.safetensors"
+    save_network(SaliencyNetwork("efficientnet-lite0", SIDE), ["background-prior"], "", file, common)
+    for weight in (0.0, 0.3, 1.0):
+        config = EmbedConfig(saliency=str(file), prior_weight=weight, map_power=1.0, saliency_precision="float32")
+        proposer = load_proposer(config, CPU)
+        assert isinstance(proposer, NetworkMap)
+        given = proposer.prepare(draw_image(3))[None]
+        (of_network,) = common.weigh(given[:, :3], [proposer.run(given[:, :3])])
+        expected = of_network
+        if weight:
+            (of_priors,) = common.weigh(given[:, :3], [given[:, 3:].float() / 255])
+            expected = (1 - weight) * of_network + weight * of_priors
+        assert torch.allclose(proposer.propose(given)[0], stretch_maps(expected)[0], atol=1e-5)
+    assert not torch.allclose(of_network, of_priors, atol=0.1)
 
 
 def test_files_are_read_back_or_refused(grid: FeatureGrid, tmp_path: Path) -> None:
@@ -122,7 +142,7 @@ def test_files_are_read_back_or_refused(grid: FeatureGrid, tmp_path: Path) -> No
     image = draw_image(1)
     given = proposer.prepare(image)[None]
     (found,) = proposer.propose(given)
-    expected = common.weigh(given[:, :3], given[:, 3:].float() / 255)[0]
+    expected = common.weigh(given[:, :3], [given[:, 3:].float() / 255])[0][0]
     assert torch.allclose(found, expected, atol=1e-5)
 
     save_network(None, ["background-prior"], "", file)
