@@ -150,7 +150,8 @@ class NetworkMap:
         maps += [] if mean is None else [mean]
         if self.common is not None:
             maps = self.common.weigh(given[:, :3], maps)
-        return list(self._stretch(torch.lerp(*maps, self.prior_weight) if len(maps) > 1 else maps[0]))
+        joined = torch.lerp(maps[0], maps[1], self.prior_weight) if len(maps) > 1 else maps[0]
+        return list(self._stretch(joined))
 
     def _compute_prior_maps(self, given: torch.Tensor) -> torch.Tensor | None:
         """The priors' mean maps (N, 1, S, S) float32; None if they do not count."""
