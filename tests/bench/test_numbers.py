@@ -101,7 +101,7 @@ NUMBERS = [
         lambda numbers: [numbers["miou_network"], numbers["miou_network_corrected"]],
     ),
     *saliency_row("own network with its priors, weighed", "train-saliency"),
-    *saliency_row("own network alone", "train-saliency, network alone"),
+    *saliency_row("own network without its priors, weighed", "train-saliency, network alone"),
     *saliency_row("`three-priors`, weighed", WEIGHED),
     *saliency_row("`three-priors`", "three-priors"),
     *saliency_row("`background-prior`", "background-prior"),
