@@ -6,6 +6,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +53,12 @@ def option_row(start: str, option: str, other: str, iteration: int) -> Number:
         return [numbers[option]["seeds"]["0"][iteration] - numbers[other]["seeds"]["0"][iteration]]
 
     return Number("docs/training.md", rf"\| `{start}[^|]*\|[^|]*\| (-?[\d.]+) \|", "training_options-float32", read)
+
+
+def summarise_epochs(numbers: Any, epochs: int) -> list[float]:
+    cells = [one for one in numbers["cells"] if one["epochs"] == epochs]
+    scores = [one["mean_iou"][1] for one in cells]
+    return [statistics.fmean(one["cpu_s"] for one in cells), statistics.fmean(scores), statistics.pstdev(scores)]
 
 
 def iou(numbers: Any, method: str) -> float:
@@ -208,6 +215,22 @@ NUMBERS = [
             value for side in n["sides"].values() for value in (side["mean_iou"], side["stages"]["in all"]["wall_s"])
         ],
         lambda value: f"{value:.0f}" if value > 100 else f"{value:.1f}",
+    ),
+    Number(
+        "docs/training.md",
+        r"whose clusters' masks have ([\d.]+)\)",
+        "time_to_quality",
+        lambda n: [statistics.fmean(one["mean_iou"][0] for one in n["cells"])],
+    ),
+    *(
+        Number(
+            "docs/training.md",
+            rf"\| {epochs}[^|]*\| (\d+) \| ([\d.]+) ± ([\d.]+) \|",
+            "time_to_quality",
+            partial(summarise_epochs, epochs=epochs),
+            lambda value: f"{value:.0f}" if value > 100 else f"{value:.1f}",
+        )
+        for epochs in (1, 2, 3)
     ),
     Number(
         "docs/scale.md",
