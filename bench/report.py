@@ -7,7 +7,7 @@ Embeds and clusters the images with the preset offline unless --run holds that a
 `--objects` repeats the images until they are so many, and gives each a box and a planted embedding.
 Where chromium and selenium are here, the page is opened as well: the seconds until it is loaded, and until the map is
 drawn. Where uvicorn is, `fastcomus view` serves the run: the seconds that a request takes which moves five objects to
-another cluster, and one that names a cluster, the median of several each.
+another cluster, and one that names a cluster, the median of several each; these corrections stay in the run.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ def limit_to_one_thread() -> None:
     if torch is not None:
         torch.get_num_threads()  # sets a new thread's number when it is first asked for, and would undo the next line
     threadpool_limits(1, user_api="openmp")  # OpenMP keeps the number for each thread that starts work
-    if torch is not None and sys.platform == "linux":
+    library = None if torch is None else Path(torch.__path__[0], "lib", "libtorch_cpu.so")
+    if library is not None and library.exists():  # elsewhere on other systems and in builds of one's own
         # MKL goes by OpenMP's number until somebody calls torch.set_num_threads, and by that one from then on.
-        library = ctypes.CDLL(str(Path(torch.__path__[0], "lib", "libtorch_cpu.so")))
-        set_own_number = getattr(library, "MKL_Set_Num_Threads_Local", None)
+        set_own_number = getattr(ctypes.CDLL(str(library)), "MKL_Set_Num_Threads_Local", None)
         if set_own_number is not None:  # there is no MKL on ARM
             set_own_number(1)

@@ -14,6 +14,7 @@ import pytest
 from places import ROOT
 
 from bench.scale_out import format_page, put_table
+from bench.time_to_quality import summarise
 
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 WEIGHED = "three-priors, weighed"
@@ -55,10 +56,9 @@ def option_row(start: str, option: str, other: str, iteration: int) -> Number:
     return Number("docs/training.md", rf"\| `{start}[^|]*\|[^|]*\| (-?[\d.]+) \|", "training_options-float32", read)
 
 
-def summarise_epochs(numbers: Any, epochs: int) -> list[float]:
-    cells = [one for one in numbers["cells"] if one["epochs"] == epochs]
-    scores = [one["mean_iou"][1] for one in cells]
-    return [statistics.fmean(one["cpu_s"] for one in cells), statistics.fmean(scores), statistics.pstdev(scores)]
+def epochs_row(numbers: Any, epochs: int) -> list[float]:
+    row = next(row for row in summarise(numbers["cells"]) if row["epochs"] == epochs)
+    return [row["CPU s"], row["network"], row["network, ±"]]
 
 
 def iou(numbers: Any, method: str) -> float:
@@ -83,6 +83,10 @@ def compare_ways(numbers: Any, way: str, other: str) -> float:
 
 def as_word(value: float) -> str:
     return WORDS[round(value)]
+
+
+def as_seconds_or_points(value: float) -> str:
+    return f"{value:.0f}" if value > 100 else f"{value:.1f}"
 
 
 NUMBERS = [
@@ -214,7 +218,7 @@ NUMBERS = [
         lambda n: [
             value for side in n["sides"].values() for value in (side["mean_iou"], side["stages"]["in all"]["wall_s"])
         ],
-        lambda value: f"{value:.0f}" if value > 100 else f"{value:.1f}",
+        as_seconds_or_points,
     ),
     Number(
         "docs/training.md",
@@ -227,8 +231,8 @@ NUMBERS = [
             "docs/training.md",
             rf"\| {epochs}[^|]*\| (\d+) \| ([\d.]+) ± ([\d.]+) \|",
             "time_to_quality",
-            partial(summarise_epochs, epochs=epochs),
-            lambda value: f"{value:.0f}" if value > 100 else f"{value:.1f}",
+            partial(epochs_row, epochs=epochs),
+            as_seconds_or_points,
         )
         for epochs in (1, 2, 3)
     ),
