@@ -12,8 +12,12 @@ from fastcomus.errors import InputError
 
 # OpenMP reads it when the first library that uses it is loaded, so for Python callers it holds where fastcomus comes
 # before torch and scikit-learn. Threads that spin while they wait would take the time of those they wait for where
-# other processes are busy: k-means took 25 times as long beside one.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# other processes are busy: k-means took 25 times as long beside one. Threads that never spin are woken by the system at
+# each of thousands of small steps: eigenvectors of small matrices took five times as long. So they spin for about a
+# microsecond.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # of GCC's library, which those of Python's packages are
 
 if TYPE_CHECKING:
     from fastcomus.clusters.estimator import SpectralClusterer

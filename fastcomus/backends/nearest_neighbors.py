@@ -10,7 +10,7 @@ from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.interface import Neighbors
 from fastcomus.errors import InputError
 
-ALL_PAIRS_ROWS = 30_000  # beyond, the search among likely pairs takes less time than that of all pairs
+ALL_PAIRS_ROWS = 40_000  # beyond, the search among likely pairs takes less time than that of all pairs
 _EXACT_ROWS = 5_000  # beyond, products of all pairs may be taken in bfloat16
 _LEAST_OF_ALL_PAIRS = 0.999  # recall of these; below it, they are taken in float32
 _SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
@@ -44,20 +44,21 @@ def search_neighbors(
     others, order = count - 1, np.arange(len(rows))
     if not others:
         return Neighbors(order[:, None].astype(np.int32), 1.0, order)
+    is_many, may_miss = len(rows) > all_pairs_rows, recall < 1
     with start_threads(threads) as workers:
         found = None
-        if recall < 1 and len(rows) > min(_EXACT_ROWS, all_pairs_rows):
-            size = min(_SAMPLE if len(rows) > all_pairs_rows else _SAMPLE_OF_ALL_PAIRS, len(rows))
+        if may_miss and (is_many or (len(rows) > _EXACT_ROWS and has_bfloat16())):
+            size = min(_SAMPLE if is_many else _SAMPLE_OF_ALL_PAIRS, len(rows))
             sample = np.sort(np.random.default_rng(seed).choice(len(rows), size, replace=False))
             farthest = search_by_blocks(import_faiss().knn, rows[sample], rows, count)[0][:, -1]
 
             def recall_of(candidates: np.ndarray) -> float:
                 return measure_recall(rows, sample, candidates, farthest, others)
 
-            if len(rows) > all_pairs_rows:
+            if is_many:
                 found, order = search_likely_pairs(rows, others, recall, sample, recall_of, seed, workers)
                 reached = recall_of(found[sample])
-            elif has_bfloat16():
+            else:
                 found = search_all_pairs(rows, others, torch.bfloat16, workers)
                 reached = recall_of(found[sample])
                 found = found if reached >= _LEAST_OF_ALL_PAIRS else None

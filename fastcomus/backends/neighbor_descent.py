@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
+from threading import Lock, local
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from fastcomus.backends.machine import has_bfloat16
 from fastcomus.backends.neighbor_lists import NeighborLists, Offer
 from fastcomus.backends.threads import Threads
 
-_TILE = 256  # rows of a block of all pairs
+_TILE = 512  # rows of a block of all pairs
 _CHUNK = 128  # rows that are searched together
 _PROBES = 24  # chunks whose rows are looked at first
 _BATCH = 64  # rows whose surroundings are compared at once
@@ -45,18 +47,19 @@ def search_all_pairs(rows: CentredRows, count: int, precision: torch.dtype, thre
     n = len(rows)
     lists = NeighborLists(n, count if precision == torch.float32 else math.ceil(4 / 3 * count))
     vectors, squared = _pad_rows(rows, np.arange(n), _TILE, precision)
-    numbers = _number_rows(n, len(vectors))
+    starts = range(0, len(vectors), _TILE)
+    locks, own = [Lock() for _ in starts], local()
 
-    def compare(one: slice, other: slice) -> list[Offer]:
-        products = (vectors[one] @ vectors[other].T).float()
-        offers = [Offer(products.numpy()[None], numbers[None, one], numbers[None, other], squared[None, other])]
-        if other != one:
-            turned = products.T.contiguous().numpy()[None]
-            offers.append(Offer(turned, numbers[None, other], numbers[None, one], squared[None, one]))
-        return offers
+    def compare(pair: tuple[int, int]) -> None:
+        if not hasattr(own, "products"):  # new memory for each tile takes as long as a fifth of its products
+            own.products = torch.empty((_TILE, _TILE), dtype=precision)
+        one, other = (vectors[starts[place] : starts[place] + _TILE] for place in pair)
+        products = torch.mm(one, other.T, out=own.products).float().numpy()
+        with locks[pair[0]], locks[pair[1]] if pair[0] != pair[1] else nullcontext():
+            lists.take_tile(products, starts[pair[0]], starts[pair[1]], squared)
 
-    tiles = [slice(start, start + _TILE) for start in range(0, len(vectors), _TILE)]
-    lists.take((partial(compare, one, other) for i, one in enumerate(tiles) for other in tiles[i:]), threads)
+    # By diagonals: two tiles that follow one another have no rows in common.
+    threads.map(compare, [(i, i + apart) for apart in range(len(starts)) for i in range(len(starts) - apart)])
     return lists.rank_nearest(rows, np.arange(n), count, threads)
 
 

@@ -14,6 +14,7 @@ from fastcomus.backends.threads import Threads
 
 _GROUP = 8  # jobs whose offers are held at once; another number gives other lists
 _STEP = 16  # candidates compared at once
+_TWO = np.float32(2)  # numba would compute with a plain 2 in float64
 # The place of the one set bit of a 32-bit number: its product with a de Bruijn sequence has another top for each.
 _DE_BRUIJN = np.uint32(0x077CB531)
 _PLACE_OF_BIT = np.array([((0x077CB531 << i) & 0xFFFFFFFF) >> 27 for i in range(32)]).argsort()
@@ -45,7 +46,9 @@ class NeighborLists:
         self.ids = np.full((rows, length), -1, np.int32)
         self.scores = np.full((rows, length), np.inf, np.float32)
         self.fresh = np.zeros((rows, length), bool)
-        self._bounds = np.full(rows, np.inf, np.float32)  # each list's last score, packed: read for every offer
+        # Each list's last score, packed: read for every offer. Nothing is near to rows beyond the last.
+        self._bounds = np.full(-(-rows // _STEP) * _STEP, -np.inf, np.float32)
+        self._bounds[:rows] = np.inf
 
     def take(self, jobs: Iterable[Callable[[], Sequence[Offer]]], threads: Threads) -> None:
         """Insert the offers that all jobs compute into the lists.
@@ -64,6 +67,23 @@ class NeighborLists:
                     _offer(offer.products, offer.targets, offer.candidates, offer.squared, *state, owner, threads.count)
 
             threads.map(take, range(threads.count))
+
+    def take_tile(self, products: np.ndarray, first: int, other: int, squared: np.ndarray) -> None:
+        """Offer each other all pairs of two runs of rows, which may be the same one, in one thread.
+
+        Of equally near rows the first is kept, so that the lists do not depend on the order of the tiles. Threads may
+        call it at once where their tiles have no rows in common.
+
+        Args:
+            products: (R, C) float32, scalar products; C is a multiple of 16.
+            first: Number of the first of R rows.
+            other: Number of the first of C rows.
+            squared: (P,) float32, squared norms of all rows, infinite for those beyond the last one.
+        """
+        state = self.ids, self.scores, self._bounds
+        _offer_to_rows(products, first, other, squared, *state)
+        if first != other:
+            _offer_to_columns(products, first, other, squared, *state)
 
     def find_linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find for each row up to `count` others that list it and are not in its own list.
@@ -106,13 +126,13 @@ def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, o
             for start in range(0, products.shape[2], _STEP):
                 better = np.uint32(0)  # a bit for each, without a branch: all at once
                 for step in range(_STEP):
-                    score = squared[block, start + step] - 2 * products[block, row, start + step]
+                    score = squared[block, start + step] - _TWO * products[block, row, start + step]
                     better |= np.uint32(score < bound) << np.uint32(step)
                 while better:
                     bit = better & (~better + np.uint32(1))
                     better ^= bit
                     column = start + _PLACE_OF_BIT[((bit * _DE_BRUIJN) & np.uint32(0xFFFFFFFF)) >> np.uint32(27)]
-                    score = squared[block, column] - 2 * products[block, row, column]
+                    score = squared[block, column] - _TWO * products[block, row, column]
                     if not score < bound:
                         continue
                     candidate = candidates[block, column]
@@ -134,6 +154,56 @@ def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, o
                     fresh[target, place] = True
                     bound = scores[target, length - 1]
                     bounds[target] = bound
+
+
+@compile_function
+def _offer_to_rows(products, first, other, squared, ids, scores, bounds):  # type: ignore[no-untyped-def]
+    for row in range(min(products.shape[0], ids.shape[0] - first)):
+        target, bound = first + row, bounds[first + row]
+        for start in range(0, products.shape[1], _STEP):
+            near, own = products[row, start : start + _STEP], squared[other + start : other + start + _STEP]
+            better = np.uint32(0)
+            for step in range(_STEP):
+                better |= np.uint32(own[step] - _TWO * near[step] <= bound) << np.uint32(step)
+            if better:
+                for step in range(_STEP):
+                    if other + start + step != target:
+                        score = own[step] - _TWO * near[step]
+                        _insert(target, other + start + step, score, ids, scores, bounds)
+                bound = bounds[target]
+
+
+@compile_function
+def _offer_to_columns(products, first, other, squared, ids, scores, bounds):  # type: ignore[no-untyped-def]
+    for row in range(min(products.shape[0], ids.shape[0] - first)):
+        own = squared[first + row]
+        for start in range(0, min(products.shape[1], ids.shape[0] - other), _STEP):
+            near, bound = products[row, start : start + _STEP], bounds[other + start : other + start + _STEP]
+            better = np.uint32(0)
+            for step in range(_STEP):
+                better |= np.uint32(own - _TWO * near[step] <= bound[step]) << np.uint32(step)
+            if better:
+                for step in range(_STEP):
+                    score = own - _TWO * near[step]
+                    if score <= bound[step]:
+                        _insert(other + start + step, first + row, score, ids, scores, bounds)
+
+
+@compile_function
+def _insert(target, candidate, score, ids, scores, bounds):  # type: ignore[no-untyped-def]
+    place = ids.shape[1] - 1
+    if score > scores[target, place] or score == np.inf:
+        return
+    if score == scores[target, place] and candidate > ids[target, place] >= 0:
+        return
+    while place > 0 and (
+        scores[target, place - 1] > score or (scores[target, place - 1] == score and ids[target, place - 1] > candidate)
+    ):
+        scores[target, place] = scores[target, place - 1]
+        ids[target, place] = ids[target, place - 1]
+        place -= 1
+    scores[target, place], ids[target, place] = score, candidate
+    bounds[target] = scores[target, ids.shape[1] - 1]
 
 
 @compile_function

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
-from sklearn.metrics import pairwise_distances_argmin
 
 from fastcomus.backends.interface import Backend
 from fastcomus.clusters.eigenmaps import Eigenmaps, extend_eigenmaps
@@ -169,7 +167,11 @@ def label_by_neighbours(
         places = extend_eigenmaps(maps.rows, maps.eigenvalues, near)
         places = places if config.assign == "kmeans" else normalise_rows(places)
     if maps is not None or config.method in GRAPHLESS_METHODS:
+        from sklearn.metrics import pairwise_distances_argmin
+
         labels = pairwise_distances_argmin(places, clusters.centres)
     else:
+        from scipy import stats
+
         labels = stats.mode(clusters.labels[near], axis=1).mode
     return labels.astype(np.int32), compute_cosine_distances(places, clusters.centres, labels)

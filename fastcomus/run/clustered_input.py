@@ -76,14 +76,15 @@ class GivenRows:
         from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_graph
         from fastcomus.clusters.graph import take_graph
         from fastcomus.clusters.kept_graph import GraphKeeper
-        from fastcomus.clusters.sampled import cluster_sample, draw_sample, fit_sample, join_labels
-        from fastcomus.run.linking import check_rows, link_rows
 
         if self.graph is not None:
             return cluster_graph(take_graph(self.graph), self.rows, config.cluster, config.seed, backend), {}
         if self.rows is not None:
             keeper = GraphKeeper(folder, self.source, config.cluster, config.seed) if folder else None
             return cluster_embeddings(self.rows, config.cluster, config.seed, backend, keeper), {}
+        from fastcomus.clusters.sampled import cluster_sample, draw_sample, fit_sample, join_labels
+        from fastcomus.run.linking import check_rows, link_rows
+
         assert self.blocks is not None
         if folder is None or engine is None:
             clusters = cluster_sample(self.blocks, self.sample, config.cluster, config.seed, backend)

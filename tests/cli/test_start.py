@@ -35,15 +35,15 @@ VISION = {"torchvision", "torch._dynamo"}
 
 @pytest.fixture(scope="module")
 def loaded(photographs: Photographs, finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set]:
-    """The modules that each command of LIGHT, REFUSED and MIDDLE has loaded when it ends, by its line."""
+    """The modules that each command has loaded when it ends, by its line."""
     folder = tmp_path_factory.mktemp("start")
-    np.save(folder / "rows.npy", np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32))
+    np.save(folder / "rows.npy", np.random.default_rng(0).normal(size=(2_500, 8)).astype(np.float32))
     run = shutil.copytree(finished_run, folder / "finished")
     places = {"run": run, "new": folder / "run", "truth": photographs.truth, "rows": folder / "rows.npy"}
     places |= {"out": folder / "out", "here": photographs.images, "gone": folder / "gone"}
     environment = {**os.environ, "FASTCOMUS_OFFLINE": "1", "FASTCOMUS_WEIGHTS": str(folder / "weights")}
     ends = {}
-    for lines in ([*LIGHT, *REFUSED], MIDDLE):
+    for lines in ([*LIGHT, *REFUSED], MIDDLE, [CLUSTERS]):
         filled = json.dumps([[word.format(**places) for word in line.split()] for line in lines])
         reply = subprocess.run(
             [sys.executable, "-c", PROGRAM, filled], env=environment, stdout=subprocess.PIPE, check=True
@@ -77,8 +77,8 @@ MIDDLE = (
     "export coco --output {out} --run {run}",
     "report --run {run}",
     "evaluate --truth {truth} --run {run}",
-    "cluster --embeddings {rows} --k 3 --run {new}",
 )
+CLUSTERS = "cluster --embeddings {rows} --k 3 --run {new}"
 
 
 @pytest.mark.parametrize("line", [*LIGHT, *REFUSED])
@@ -90,9 +90,13 @@ def test_help_loads_nothing_that_takes_long(loaded: dict[str, set]) -> None:
     assert not loaded["--help"] & {"numpy", "pyarrow", "PIL"}
 
 
-@pytest.mark.parametrize("line", MIDDLE)
+@pytest.mark.parametrize("line", [*MIDDLE, CLUSTERS])
 def test_work_without_networks_waits_for_no_torchvision(line: str, loaded: dict[str, set]) -> None:
     assert not loaded[line] & VISION
+
+
+def test_embeddings_are_clustered_without_scikit_learn(loaded: dict[str, set]) -> None:
+    assert not loaded[CLUSTERS] & {"sklearn", "scipy.stats", "faiss"}
 
 
 def test_masks_are_exported_without_torch(loaded: dict[str, set]) -> None:

@@ -150,6 +150,16 @@ def test_search_does_not_depend_on_the_number_of_threads() -> None:
         assert sorted(one.order.tolist()) == list(range(1500)) and (one.order == three.order).all()
 
 
+def test_of_equally_near_rows_the_first_are_found_whatever_thread_saw_them() -> None:
+    half = np.random.default_rng(0).integers(-1, 2, (850, 6)).astype(np.float32)
+    rows = np.concatenate([half, -half])  # in 729 places, most of them shared; around 0, so that nothing is rounded
+    distances = ((rows[:, None] - rows[None]) ** 2).sum(2)
+    np.fill_diagonal(distances, -1)
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :9]
+    for threads in (1, 2, 3):
+        assert (nearest_neighbors.search_neighbors(rows, 9, 1.0, 0, threads).indices == nearest).all()
+
+
 def test_blocks_of_rows_find_what_all_rows_at_once_find(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, _ = planted.gaussian(2_000, 9)
     rows = 40 + 1e3 * rows  # far from 0, large: only centred rows tell the neighbours
