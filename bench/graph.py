@@ -46,14 +46,14 @@ def measure_side(side: str, given: harness.Input, count: int, recall: float, dev
 
 def measure_graph_recall(embeddings: np.ndarray, found: np.ndarray, count: int, seed: int) -> float:
     """Share of the true neighbours of a sample, the rows themselves left out, among `found` (N, count)."""
-    import faiss
-
     from fastcomus.backends.centred_rows import CentredRows
-    from fastcomus.backends.nearest_neighbors import measure_recall, search_by_blocks
+    from fastcomus.backends.nearest_neighbors import measure_recall, search_by_products
+    from fastcomus.backends.threads import start_threads
 
     rows = CentredRows(embeddings)
     sample = np.sort(np.random.default_rng(seed + 1).choice(len(rows), min(SAMPLE, len(rows)), replace=False))
-    farthest = search_by_blocks(faiss.knn, rows[sample], rows, count)[0][:, -1]
+    with start_threads(1) as workers:
+        farthest = search_by_products(rows[sample], rows, count, workers)[0][:, -1]
     others = np.where(found[sample] == sample[:, None], -1, found[sample])
     return float(measure_recall(rows, sample, others, farthest, count - 1))
 

@@ -142,7 +142,7 @@ class CpuBackend:
 
     def find_nearest(self, queries: np.ndarray, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Backend.find_nearest`."""
-        return search_nearest_rows(queries, fetch(rows), count)
+        return search_nearest_rows(queries, fetch(rows), count, torch.get_num_threads())
 
     def find_eigenvectors(self, affinity: Graph, n_components: int, seed: int) -> tuple[np.ndarray, Rows]:
         """See `Backend.find_eigenvectors`."""

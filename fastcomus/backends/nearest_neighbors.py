@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
+from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.interface import Neighbors
 from fastcomus.errors import InputError
+
+if TYPE_CHECKING:
+    from fastcomus.backends.threads import Threads
 
 ALL_PAIRS_ROWS = 40_000  # beyond, the search among likely pairs takes less time than that of all pairs
 _EXACT_ROWS = 5_000  # beyond, products of all pairs may be taken in bfloat16
 _LEAST_OF_ALL_PAIRS = 0.999  # recall of these; below it, they are taken in float32
 _SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
 _SAMPLE_OF_ALL_PAIRS = 100  # the same, to see whether bfloat16 tells rows apart
+_QUERIES_AT_ONCE = 512  # compared by a thread
+_ROWS_AT_ONCE = 2_048  # with so many rows
 
 
 def search_neighbors(
@@ -50,7 +55,7 @@ def search_neighbors(
         if may_miss and (is_many or (len(rows) > _EXACT_ROWS and has_bfloat16())):
             size = min(_SAMPLE if is_many else _SAMPLE_OF_ALL_PAIRS, len(rows))
             sample = np.sort(np.random.default_rng(seed).choice(len(rows), size, replace=False))
-            farthest = search_by_blocks(import_faiss().knn, rows[sample], rows, count)[0][:, -1]
+            farthest = search_by_products(rows[sample], rows, count, workers)[0][:, -1]
 
             def recall_of(candidates: np.ndarray) -> float:
                 return measure_recall(rows, sample, candidates, farthest, others)
@@ -72,39 +77,60 @@ def search_neighbors(
 
 
 def search_nearest_rows(
-    queries: np.ndarray, rows: np.ndarray, count: int, knn: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
+    queries: np.ndarray, rows: np.ndarray, count: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See `Backend.find_nearest`. `knn` searches in place of `faiss.knn`."""
+    """See `Backend.find_nearest`; `threads` search."""
+    from fastcomus.backends.threads import start_threads
+
     centred = CentredRows(rows)
-    queries = centred.transform(queries)
-    _, found = search_by_blocks(knn or import_faiss().knn, queries, centred, count)
-    # Again by differences: a difference of squares has too few digits for rows that lie close together.
-    distances = np.empty(found.shape, np.float32)
-    for query, neighbours, out in zip(queries, found, distances, strict=True):
-        out[:] = np.linalg.norm(centred[neighbours] - query, axis=1)
-    order = np.argsort(distances, axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1), np.take_along_axis(distances, order, axis=1) / np.float32(
-        centred.scale
-    )
+    with start_threads(threads) as workers:
+        squared, found = search_by_products(centred.transform(queries), centred, count, workers)
+    return found, np.sqrt(squared) / np.float32(centred.scale)
 
 
-def search_by_blocks(
-    knn: Callable[..., tuple[np.ndarray, np.ndarray]], queries: np.ndarray, rows: CentredRows, count: int
+def search_by_products(
+    queries: np.ndarray, rows: CentredRows, count: int, threads: Threads
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest rows of queries (M, D) float32 by `knn`, a function like `faiss.knn`, block by block.
+    """Find the nearest rows of queries among all pairs, by matrix products.
+
+    Args:
+        queries: (M, D) float32, centred as the rows are.
+        rows: N rows.
+        count: Rows to find for each, at most N.
+        threads: Share the queries.
 
     Returns:
-        Squared distances (M, count) float32 and indices (M, count) int64, nearest first.
+        Squared distances (M, count) float32, computed from differences, and indices (M, count) int64, nearest first.
     """
-    distances, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    for start, block in rows.iterate_blocks():
-        near, places = knn(queries, block, min(count, len(block)))
-        distances, found = np.hstack([distances, near]), np.hstack([found, places + start])
-        if len(rows) > BLOCK_ROWS:
-            best = np.argsort(distances, axis=1, kind="stable")[:, :count]
-            distances = np.take_along_axis(distances, best, axis=1)
-            found = np.take_along_axis(found, best, axis=1)
-    return distances, found
+    import torch
+
+    from fastcomus.backends.neighbor_lists import NeighborLists
+
+    lists = NeighborLists(len(queries), count)
+    step = max(1, min(_QUERIES_AT_ONCE, -(-len(queries) // threads.count)))
+    parts = [np.arange(start, min(start + step, len(queries))) for start in range(0, len(queries), step)]
+    for first, block in rows.iterate_blocks():
+        vectors, norms = torch.from_numpy(block), np.einsum("ij,ij->i", block, block)
+
+        def compare(part: np.ndarray, first: int = first, vectors: Any = vectors, norms: np.ndarray = norms) -> None:
+            some = torch.from_numpy(queries[part])
+            for start in range(0, len(vectors), _ROWS_AT_ONCE):
+                run = slice(start, start + _ROWS_AT_ONCE)
+                lists.take_run((some @ vectors[run].T).numpy(), part, first + start, norms[run])
+
+        threads.map(compare, parts)
+    squared, found = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)
+
+    def measure(part: np.ndarray) -> None:
+        # Again by differences: a difference of squares has too few digits for rows that lie close together.
+        near = np.sort(lists.ids[part], axis=1)  # of equally near rows the first one comes first
+        differences = rows[near.ravel()].reshape(len(part), count, -1) - queries[part, None]
+        lengths = np.einsum("ijk,ijk->ij", differences, differences)
+        order = np.argsort(lengths, axis=1, kind="stable")
+        squared[part], found[part] = (np.take_along_axis(one, order, axis=1) for one in (lengths, near))
+
+    threads.map(measure, parts)
+    return squared, found
 
 
 def import_faiss():  # type: ignore[no-untyped-def]

@@ -80,10 +80,24 @@ class NeighborLists:
             other: Number of the first of C rows.
             squared: (P,) float32, squared norms of all rows, infinite for those beyond the last one.
         """
+        rows = np.arange(first, min(first + len(products), len(self.ids)))
         state = self.ids, self.scores, self._bounds
-        _offer_to_rows(products, first, other, squared, *state)
+        _offer_to_rows(products, rows, other, squared[other : other + products.shape[1]], first == other, *state)
         if first != other:
             _offer_to_columns(products, first, other, squared, *state)
+
+    def take_run(self, products: np.ndarray, targets: np.ndarray, first: int, squared: np.ndarray) -> None:
+        """Offer a run of other rows to some of those that have lists, in one thread.
+
+        Of equally near rows the first is kept. Threads may call it at once for targets of their own.
+
+        Args:
+            products: (R, C) float32, scalar products.
+            targets: (R,) int64, numbers of the lists.
+            first: Number of the first of C rows.
+            squared: (C,) float32, their squared norms.
+        """
+        _offer_to_rows(products, targets, first, squared, False, self.ids, self.scores, self._bounds)
 
     def find_linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find for each row up to `count` others that list it and are not in its own list.
@@ -157,20 +171,24 @@ def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, o
 
 
 @compile_function
-def _offer_to_rows(products, first, other, squared, ids, scores, bounds):  # type: ignore[no-untyped-def]
-    for row in range(min(products.shape[0], ids.shape[0] - first)):
-        target, bound = first + row, bounds[first + row]
-        for start in range(0, products.shape[1], _STEP):
-            near, own = products[row, start : start + _STEP], squared[other + start : other + start + _STEP]
-            better = np.uint32(0)
-            for step in range(_STEP):
-                better |= np.uint32(own[step] - _TWO * near[step] <= bound) << np.uint32(step)
-            if better:
+def _offer_to_rows(products, targets, first, squared, may_be_own, ids, scores, bounds):  # type: ignore[no-untyped-def]
+    columns = products.shape[1]
+    for row in range(targets.shape[0]):
+        target, bound = targets[row], bounds[targets[row]]
+        for start in range(0, columns, _STEP):
+            stop = min(start + _STEP, columns)
+            better = np.uint32(1)
+            if stop == start + _STEP:
+                near, own = products[row, start:stop], squared[start:stop]
+                better = np.uint32(0)
                 for step in range(_STEP):
-                    if other + start + step != target:
-                        score = own[step] - _TWO * near[step]
-                        _insert(target, other + start + step, score, ids, scores, bounds)
-                bound = bounds[target]
+                    better |= np.uint32(own[step] - _TWO * near[step] <= bound) << np.uint32(step)
+            if better:
+                for column in range(start, stop):
+                    score = squared[column] - _TWO * products[row, column]
+                    if score <= bound and not (may_be_own and first + column == target):
+                        _insert(target, first + column, score, ids, scores, bounds)
+                        bound = bounds[target]
 
 
 @compile_function

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from fastcomus.backends.interface import Backend
 from fastcomus.backends.nearest_neighbors import import_faiss
+from fastcomus.backends.neighbor_lists import NeighborLists
 from fastcomus.backends.placed import Rows
 from fastcomus.backends.threads import start_threads
 
@@ -69,6 +72,11 @@ class NearRows:
         ]
         return np.concatenate([near for near, _ in parts]), np.concatenate([lengths for _, lengths in parts])
 
+    @cached_property
+    def squared(self) -> np.ndarray:
+        """Squared norms (N,) float32 of the rows."""
+        return np.einsum("ij,ij->i", self.rows, self.rows)
+
     def _place_rows(self, backend: Backend) -> Rows:
         """Rows on the backend's device, where they are put once."""
         if "placed" not in self.__dict__:
@@ -81,31 +89,26 @@ class NearRows:
         return {name: value for name, value in self.__dict__.items() if name != "placed"}
 
     def _search_block(self, queries: np.ndarray, count: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
-        faiss = import_faiss()
-        wanted = faiss.knn(queries, self.centres, self.probes)[1].ravel()
-        by_list = np.argsort(wanted, kind="stable")  # places in the (M, probes) table, list by list
-        starts = np.searchsorted(wanted[by_list], np.arange(len(self.centres) + 1))
-        squared = np.full((len(wanted), count), np.inf, np.float32)
-        found = np.full((len(wanted), count), -1, np.int64)
+        wanted = import_faiss().knn(queries, self.centres, self.probes)[1]
+        lists, squared = NeighborLists(len(queries), count), self.squared
 
-        def look(number: int) -> None:
-            places = by_list[starts[number] : starts[number + 1]]
-            first, last = self.bounds[number : number + 2]
-            if len(places) and last > first:
-                some = min(count, last - first)
-                near = faiss.knn(queries[places // self.probes], self.rows[first:last], int(some))
-                squared[places, :some], found[places, :some] = near[0], near[1] + first
+        def look(part: np.ndarray) -> None:
+            asked = wanted[part].ravel()
+            by_list = np.argsort(asked, kind="stable")  # places in the (P, probes) table, list by list
+            starts = np.searchsorted(asked[by_list], np.arange(len(self.centres) + 1))
+            for number in np.flatnonzero(np.diff(starts)):
+                own = slice(*self.bounds[number : number + 2])
+                targets = part[by_list[starts[number] : starts[number + 1]] // self.probes]
+                products = torch.from_numpy(queries[targets]) @ torch.from_numpy(self.rows[own]).T
+                lists.take_run(products.numpy(), targets, own.start, squared[own])
 
         with start_threads(threads) as workers:
-            workers.map(look, range(len(self.centres)))
-        lengths, ids = squared.reshape(len(queries), -1), found.reshape(len(queries), -1)
-        best = np.argpartition(lengths, count - 1, axis=1)[:, :count]
-        lengths, ids = np.take_along_axis(lengths, best, axis=1), np.take_along_axis(ids, best, axis=1)
-        by_length = np.argsort(lengths, axis=1, kind="stable")
-        lengths, ids = np.take_along_axis(lengths, by_length, axis=1), np.take_along_axis(ids, by_length, axis=1)
-        ids = np.where(ids < 0, ids[:, :1], ids)  # lists with too few rows: the nearest counts again
-        lengths = np.where(np.isinf(lengths), lengths[:, :1], lengths)
-        return self.order[ids], np.sqrt(np.maximum(lengths, 0))
+            workers.map(look, np.array_split(np.arange(len(queries)), threads))
+        near, scores = lists.ids, lists.scores
+        # Lists with too few rows: the nearest counts again.
+        near, scores = np.where(near < 0, near[:, :1], near), np.where(near < 0, scores[:, :1], scores)
+        own = np.einsum("ij,ij->i", queries, queries)[:, None]
+        return self.order[near], np.sqrt(np.maximum(own + scores, 0))
 
 
 def is_searched_exactly(expected: int, rows: int, recall: float, backend: Backend) -> bool:

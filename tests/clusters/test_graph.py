@@ -116,7 +116,7 @@ def test_a_recall_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbor_descent, "_compare_surroundings", lambda *_: [])
     rows = np.random.default_rng(0).standard_normal((2000, 30)).astype(np.float32)
     neighbors = nearest_neighbors.search_neighbors(rows, 10, 0.95, 0, 1, all_pairs_rows=100)
-    _, exact = nearest_neighbors.search_nearest_rows(rows, rows, 10)
+    _, exact = nearest_neighbors.search_nearest_rows(rows, rows, 10, 1)
     reached = np.linalg.norm(rows[neighbors.indices] - rows[:, None], axis=2) <= exact[:, -1:] * 1.0001
     assert neighbors.recall < 0.7 and abs(reached[:, 1:].mean() - neighbors.recall) < 0.03
     assert (neighbors.indices[:, 0] == np.arange(2000)).all()
@@ -166,10 +166,9 @@ def test_blocks_of_rows_find_what_all_rows_at_once_find(monkeypatch: pytest.Monk
 
     def found() -> list[np.ndarray]:
         searched = nearest_neighbors.search_neighbors(rows, 12, 0.95, 0, 1, all_pairs_rows=100)
-        return [searched.indices, searched.order, *nearest_neighbors.search_nearest_rows(rows[:50] + 1, rows, 12)]
+        return [searched.indices, searched.order, *nearest_neighbors.search_nearest_rows(rows[:50] + 1, rows, 12, 1)]
 
     at_once = found()
-    for module in (centred_rows, nearest_neighbors):
-        monkeypatch.setattr(module, "BLOCK_ROWS", 300)
+    monkeypatch.setattr(centred_rows, "BLOCK_ROWS", 300)
     assert all((one == other).all() for one, other in zip(at_once, found(), strict=True))
     assert rows.min() < -1e3 and rows.mean() != 0  # they are left as they were
