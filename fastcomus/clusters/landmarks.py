@@ -16,7 +16,7 @@ from fastcomus.backends.joined_neighbors import join_neighbors
 from fastcomus.clusters.graph import NEAREST, KnnGraph, drop_loops, measure_components
 
 MOST_ROWS = 50  # for each landmark, that link; more say little more, and links take memory
-LABELLING = 2  # times as many landmarks label a row as it links
+LABELLING = 3  # times as many landmarks label a row as it links
 _PER_LINK = 10  # neighbours of the graph of all rows for each landmark of a row: few, so that it links what is alike
 _DIRECT = 0.4  # of these neighbours, for each landmark among the landmarks
 _WEIGHT = 0.25  # of such a neighbour, beside a row that is near to both
