@@ -154,7 +154,7 @@ def label_by_neighbours(
 
     Args:
         new: (M, D) float32 embeddings.
-        near: (M, n) integers, the clustered objects nearest to each.
+        near: (M, n) integers, the clustered objects nearest to each, nearest first.
         clusters: The clusters of the clustered objects.
         maps: Their eigenmaps, or None for a method without them.
         config: The settings of the clustering.
@@ -164,7 +164,8 @@ def label_by_neighbours(
     """
     places = new
     if maps is not None:
-        places = extend_eigenmaps(maps.rows, maps.eigenvalues, near)
+        weights = 1 / np.sqrt(np.arange(1, near.shape[1] + 1))  # nearer ones say more: better than equal ones
+        places = extend_eigenmaps(maps.rows, maps.eigenvalues, near, weights)
         places = places if config.assign == "kmeans" else normalise_rows(places)
     if maps is not None or config.method in GRAPHLESS_METHODS:
         from sklearn.metrics import pairwise_distances_argmin

@@ -120,25 +120,27 @@ def step_up(count: int) -> int:
     return step
 
 
-def extend_eigenmaps(rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+def extend_eigenmaps(
+    rows: np.ndarray, eigenvalues: np.ndarray, neighbours: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Compute the eigenmaps of new objects by Nystroem's extension (Bengio et al., "Out-of-sample extensions", 2003).
 
-    A new row is the mean of its neighbours' rows, each column divided by mu = 1 - eigenvalue; for the rows of the graph
-    itself, W y = mu D y says the same. Nearer neighbours say more: the r-th has the weight 1 / sqrt(r).
+    A new row is the weighted mean of its neighbours' rows, each column divided by mu = 1 - eigenvalue; for the rows of
+    the graph itself, with its own weights, W y = mu D y says the same.
 
     Args:
         rows: (N, C) float32 eigenmaps.
         eigenvalues: (C,) of the normalised Laplacian; those near 1 say nothing of clusters and should not occur.
         neighbours: (M, n) integers, the rows nearest to each new object, nearest first.
+        weights: (n,) positive, of the nearest, the second, and so on.
 
     Returns:
         (M, C) float32.
     """
     count = neighbours.shape[1]
     indptr = np.arange(0, neighbours.size + 1, count)
-    weights = 1 / np.sqrt(np.arange(1, count + 1, dtype=np.float32))
-    weights = np.tile(weights / weights.sum(), len(neighbours))
-    means = csr_array((weights, neighbours.ravel(), indptr), shape=(len(neighbours), len(rows))) @ rows
+    shares = np.tile((weights / weights.sum()).astype(np.float32), len(neighbours))
+    means = csr_array((shares, neighbours.ravel(), indptr), shape=(len(neighbours), len(rows))) @ rows
     extended: np.ndarray = means / np.maximum(1 - eigenvalues, 1e-3)
     return extended.astype(np.float32)
 

@@ -23,13 +23,14 @@ from fastcomus.run.run import Run
 CPU = select("cpu")
 
 
-def test_extension_of_rows_that_were_there_gives_their_eigenmaps() -> None:
+@pytest.mark.parametrize("weights", [(1, 1, 1, 1), (1, 3, 3, 1)])
+def test_extension_of_rows_that_were_there_gives_their_eigenmaps(weights: tuple[int, ...]) -> None:
     """On a circle of 60, each linked to two on both sides, W y = mu D y holds exactly."""
-    steps = np.array([-2, -1, 1, 2])
+    steps, shares = np.array([-2, -1, 1, 2]), np.array(weights, np.float32)
     near = (np.arange(60)[:, None] + steps) % 60
-    ring = csr_array((np.ones(240, np.float32), near.ravel(), np.arange(0, 241, 4)), shape=(60, 60))
+    ring = csr_array((np.tile(shares, 60), near.ravel(), np.arange(0, 241, 4)), shape=(60, 60))
     maps = compute_eigenmaps(ring, 7, 0, CPU)
-    assert np.allclose(extend_eigenmaps(maps.rows, maps.eigenvalues, near), maps.rows, atol=1e-5)
+    assert np.allclose(extend_eigenmaps(maps.rows, maps.eigenvalues, near, shares), maps.rows, atol=1e-5)
 
 
 def assigned(rows: np.ndarray, new: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, Assigned]:
