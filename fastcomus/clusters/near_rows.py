@@ -22,7 +22,7 @@ from fastcomus.backends.neighbor_lists import NeighborLists
 from fastcomus.backends.placed import Rows
 from fastcomus.backends.threads import start_threads
 
-_ALL_PAIRS = 4e9  # up to so many all pairs are compared
+_ALL_PAIRS = 1e9  # up to so many all pairs are compared
 _LISTS = 4  # times the root of the number of rows: many, so that few rows beyond the nearest are looked at
 _TRAINING_ROWS = 40  # of the k-means, for each list
 _ITERATIONS = 8  # of it

@@ -228,7 +228,8 @@ def _build_graph(sample: Sample, links: Iterable[LinkedRows], config: ClusterCon
     queries = normalise_rows(sample.rows) if config.metric == "cosine" else sample.rows
     neighbors, _ = near.search(queries, min(direct, size), backend, torch.get_num_threads())
     step = math.ceil(sample.total / (MOST_ROWS * size))
-    linked = [part.near[-part.start % step :: step, : count_landmarks(asked)] for part in links]
+    # Copies: views would hold all links of their parts.
+    linked = [part.near[-part.start % step :: step, : count_landmarks(asked)].astype(np.int32) for part in links]
     return build_landmark_graph(neighbors, np.concatenate(linked), near.recall, near.order)
 
 
