@@ -143,6 +143,13 @@ NUMBERS = [
         lambda n: [statistics.pstdev(scores[-1] for scores in n["preset"]["seeds"].values())],
     ),
     Number(
+        "docs/scale.md",
+        r"to 0\.9; they took ([\d,]+) s\.",
+        "scale_out",
+        lambda n: [next(row["wall_s"] for row in n["rows"] if row["objects"] == 10_000_000)],
+        "{:,.0f}",
+    ),
+    Number(
         "docs/choices.md",
         r"of 14 classes they found (\d+), (\d+) and (\d+)",
         "cluster_count",
