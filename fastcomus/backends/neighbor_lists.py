@@ -71,8 +71,8 @@ class NeighborLists:
     def take_tile(self, products: np.ndarray, first: int, other: int, squared: np.ndarray) -> None:
         """Offer each other all pairs of two runs of rows, which may be the same one, in one thread.
 
-        Of equally near rows the first is kept, so that the lists do not depend on the order of the tiles. Threads may
-        call it at once where their tiles have no rows in common.
+        Of equally near rows the first is kept, so that the lists do not depend on the order of the tiles; none is
+        offered twice. Threads may call it at once where their tiles have no rows in common.
 
         Args:
             products: (R, C) float32, scalar products; C is a multiple of 16.
@@ -89,7 +89,8 @@ class NeighborLists:
     def take_run(self, products: np.ndarray, targets: np.ndarray, first: int, squared: np.ndarray) -> None:
         """Offer a run of other rows to some of those that have lists, in one thread.
 
-        Of equally near rows the first is kept. Threads may call it at once for targets of their own.
+        Of equally near rows the first is kept; none is offered twice to the same. Threads may call it at once for
+        targets of their own.
 
         Args:
             products: (R, C) float32, scalar products.
