@@ -17,7 +17,7 @@ from fastcomus.backends.machine import has_bfloat16
 from fastcomus.backends.neighbor_lists import NeighborLists, Offer
 from fastcomus.backends.threads import Threads
 
-_TILE = 512  # rows of a block of all pairs
+_TILE = 768  # rows of a block of all pairs
 _CHUNK = 128  # rows that are searched together
 _PROBES = 24  # chunks whose rows are looked at first
 _BATCH = 64  # rows whose surroundings are compared at once
