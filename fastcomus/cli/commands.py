@@ -63,7 +63,7 @@ def main() -> None:
 
     Exit codes: 2 for bad input or a file that cannot be used, 3 when memory ran out, 130 when stopped by ctrl-C.
     """
-    gc.set_threshold(10_000)  # libraries make so many objects at once that looking for cycles is a tenth of loading them
+    gc.set_threshold(10_000)  # while libraries load, looking for cycles takes a tenth of the time
     atexit.register(gc.freeze)  # at the end nothing of torch and numba is looked through once more, which takes seconds
     start_log()
     try:
