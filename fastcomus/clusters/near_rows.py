@@ -146,6 +146,8 @@ def divide_rows(
     for start in range(0, len(rows), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         owner[part] = faiss.knn(rows[part] - mean, centres, 1)[1][:, 0]
+    filled, owner = np.unique(owner, return_inverse=True)  # a query whose lists are all empty would find nothing
+    centres, lists = centres[filled], len(filled)
     order = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[order], np.arange(lists + 1))
     placed = np.empty_like(rows, order="C")

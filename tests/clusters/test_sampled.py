@@ -150,6 +150,19 @@ def test_many_rows_are_searched_in_lists_to_the_recall(monkeypatch: pytest.Monke
     assert divide_rows(known, new, 2000, 20, 1.0, 0, CPU).probes == 1  # exact: one list
 
 
+def test_lists_without_rows_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_rows, "_ALL_PAIRS", 1)
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(5, 12)).astype(np.float32)
+    rows, new = (places[rng.integers(0, 5, count)] for count in (2_000, 300))
+    new = new + np.float32(0.1)
+    near = divide_rows(rows, new[:50], 300, 3, 0.9, 0, CPU)
+    assert (np.diff(near.bounds) > 0).all() and len(near.centres) == len(near.bounds) - 1 < 178
+    found, lengths = near.search(new, 3, CPU, 2)
+    assert np.allclose(lengths, np.linalg.norm(rows[found] - new[:, None], axis=2), atol=1e-3)
+    assert np.allclose(lengths, 0.1 * np.sqrt(12), atol=1e-2)
+
+
 def test_what_a_sample_may_miss_is_said(caplog: pytest.LogCaptureFixture) -> None:
     rows, _ = planted.gaussian(3000)
     rows = np.concatenate([rows, 30 + np.random.default_rng(1).standard_normal((20, 12), np.float32)])
