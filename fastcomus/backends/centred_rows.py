@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-BLOCK_ROWS = 65_536  # looked at together; a multiple of what FAISS takes at once, so that blocks change no digit
+BLOCK_ROWS = 65_536  # looked at together; a multiple of what products take at once, so that blocks change no digit
 
 
 class CentredRows:
     """(rows - mean) * scale of (N, D) float32 `rows`, with mean 0 and largest absolute value near 1.
 
-    FAISS computes distances as |x|^2 + |y|^2 - 2 x.y, where a large common mean cancels all significant digits, and
+    Products give distances as |x|^2 + |y|^2 - 2 x.y, where a large common mean cancels all significant digits, and
     numbers above 1e19 overflow. The scale is a power of two, which keeps every digit. Rounding of the mean shifts all
     rows alike, so their differences stay accurate. Indexing gives float32 copies; the rows themselves are not changed.
 

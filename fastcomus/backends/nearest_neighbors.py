@@ -50,6 +50,8 @@ def search_neighbors(
     if not others:
         return Neighbors(order[:, None].astype(np.int32), 1.0, order)
     is_many, may_miss = len(rows) > all_pairs_rows, recall < 1
+    if is_many and may_miss:
+        import_faiss()  # it orders the rows; where it is missing, that is said before anything is computed
     with start_threads(threads) as workers:
         found = None
         if may_miss and (is_many or (len(rows) > _EXACT_ROWS and has_bfloat16())):

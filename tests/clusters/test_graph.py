@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import planted
 import pytest
@@ -17,6 +19,7 @@ from fastcomus.backends.choose import select
 from fastcomus.backends.cpu import CpuBackend
 from fastcomus.backends.machine import has_bfloat16
 from fastcomus.clusters.graph import KnnGraph, build_knn_graph
+from fastcomus.errors import InputError
 
 CPU = select("cpu")
 
@@ -148,6 +151,14 @@ def test_search_does_not_depend_on_the_number_of_threads() -> None:
         one, three = (nearest_neighbors.search_neighbors(rows, 12, 0.99, 0, n, all_pairs_rows) for n in (1, 3))
         assert (one.indices == three.indices).all() and one.recall == three.recall
         assert sorted(one.order.tolist()) == list(range(1500)) and (one.order == three.order).all()
+
+
+def test_many_rows_without_faiss_are_refused_in_a_sentence_and_few_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = planted.gaussian(1500)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(InputError, match="pip install faiss-cpu"):
+        nearest_neighbors.search_neighbors(rows, 12, 0.95, 0, 1, all_pairs_rows=100)
+    assert nearest_neighbors.search_neighbors(rows, 12, 0.95, 0, 1).recall == 1
 
 
 def test_of_equally_near_rows_the_first_are_found_whatever_thread_saw_them() -> None:
