@@ -7,15 +7,17 @@
 Planted rows: 80 classes, unequal, on the unit sphere, made in parts on disk as float16 and never held whole. Sides:
 `whole` fits on all rows; `sample` on `--fit-on` of them; `sample, Ray` shares the others among two actors;
 `MiniBatchKMeans` (scikit-learn, `partial_fit` by blocks), `FAISS k-means` (its own sample, labels by blocks) and
-`recipe` (scikit-learn's SpectralClustering by neighbours) get the same rows and k. Each side runs in a process of its
-own. CPU-seconds are of all its processes; memory is the peak of the largest, pages of mapped files included. Recall is
-that of the neighbours' graph and of the search among the fitted; the adjusted Rand index is to the planted classes, of
-all rows and of those that were fitted. What was measured is kept in the JSON, by rows, sample and side: a run that was
-stopped goes on.
+`recipe` (scikit-learn's SpectralClustering by neighbours) get the same rows and k. `EVoC` is told to find about k
+clusters; `fast_hdbscan` finds their number itself, on ten principal components; these two run where they are installed
+(`pip install evoc fast-hdbscan`). Each side runs in a process of its own. CPU-seconds are of all its processes; memory
+is the peak of the largest, pages of mapped files included. Recall is that of the neighbours' graph and of the search
+among the fitted; the adjusted Rand index is to the planted classes, of all rows and of those that were fitted. What was
+measured is kept in the JSON, by rows, sample and side: a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +40,8 @@ def main() -> None:
     parser = harness.make_parser(__doc__, "scale_out", threads=1, seed=0)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--fit-on", type=int, default=40_000)
-    parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=list(SIDES), metavar="SIDE")
+    installed = [side for side in SIDES if side not in OPTIONAL or importlib.util.find_spec(OPTIONAL[side])]
+    parser.add_argument("--sides", nargs="*", default=installed, choices=list(SIDES), metavar="SIDE")
     parser.add_argument("--recall", type=float, default=ClusterConfig.recall, help="of the searches for neighbours")
     parser.add_argument("--limit", type=float, default=3600, help="seconds after which a side is given up")
     parser.add_argument("--scratch", type=Path, help="folder for the rows, which stay there")
@@ -183,6 +186,21 @@ def run_recipe(file: Path, folder: Path, fit_on: int, seed: int, recall: float, 
     return model.fit_predict(np.load(file).astype(np.float32)), None
 
 
+def run_evoc(file: Path, folder: Path, fit_on: int, seed: int, recall: float, facts: harness.Row) -> Labels:
+    from evoc import EVoC
+
+    model = EVoC(approx_n_clusters=K, random_state=seed)
+    return model.fit_predict(np.load(file).astype(np.float32)), None
+
+
+def run_hdbscan(file: Path, folder: Path, fit_on: int, seed: int, recall: float, facts: harness.Row) -> Labels:
+    from fast_hdbscan import HDBSCAN
+    from sklearn.decomposition import PCA
+
+    rows = PCA(10, random_state=seed).fit_transform(np.load(file).astype(np.float32))
+    return HDBSCAN(min_cluster_size=max(5, len(rows) // (20 * K))).fit_predict(rows), None
+
+
 SIDES: dict[str, Callable[..., Labels]] = {
     "sample": cluster_sample,
     "whole": cluster_whole,
@@ -190,8 +208,11 @@ SIDES: dict[str, Callable[..., Labels]] = {
     "MiniBatchKMeans": run_minibatch,
     "FAISS k-means": run_faiss,
     "recipe": run_recipe,
+    "EVoC": run_evoc,
+    "fast_hdbscan": run_hdbscan,
 }
-WHOLE = ("whole", "MiniBatchKMeans", "FAISS k-means", "recipe")
+WHOLE = ("whole", "MiniBatchKMeans", "FAISS k-means", "recipe", "EVoC", "fast_hdbscan")
+OPTIONAL = {"EVoC": "evoc", "fast_hdbscan": "fast_hdbscan"}  # the package that a side needs
 
 
 def format_page(rows: list[harness.Row]) -> str:

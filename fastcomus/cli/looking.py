@@ -57,6 +57,10 @@ def correct_command(
             show_default=False,
         ),
     ] = None,
+    alike: Annotated[
+        bool,
+        typer.Option("--alike", help="Move also what is more like these objects than like its own cluster."),
+    ] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Take back the last correction.")] = False,
 ) -> None:
     """Move objects to the cluster where they belong, which train and export then go by; without arguments, list all."""
@@ -64,7 +68,7 @@ def correct_command(
 
     from fastcomus.cli.tables import build_correction_table
 
-    Console().print(build_correction_table(run.correct(objects or [], to, undo=undo), run.name()))
+    Console().print(build_correction_table(run.correct(objects or [], to, alike=alike, undo=undo), run.name()))
 
 
 @register_command(looking_app)

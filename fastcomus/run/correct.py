@@ -9,13 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fastcomus.clusters.alike import find_alike
 from fastcomus.clusters.corrections import count_clusters, settle_corrections
-from fastcomus.clusters.files import read_names, write_names
+from fastcomus.clusters.files import read_clusters, read_names, write_names
 from fastcomus.clusters.names import DROPPED, ClusterNames
 from fastcomus.clusters.shown_tables import write_shown_tables
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.run.cluster_masks import write_cluster_masks
-from fastcomus.run.contents import check_source, read_clusters_manifest, read_objects_fingerprint
+from fastcomus.run.contents import (
+    check_source,
+    read_clusters_manifest,
+    read_embedding_rows,
+    read_objects_fingerprint,
+)
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.corrections import NO_CLUSTER, make_corrections, read_corrections, write_corrections
 from fastcomus.store.objects_table import count_shard_rows
@@ -23,25 +29,57 @@ from fastcomus.store.run_folder import RunFolder
 
 log = logging.getLogger("fastcomus")
 NEW, FOUND = "new", "found"
+_SHOWN_ROWS = 20
 
 
-def correct(at: Workplace, objects: Sequence[int] = (), to: int | str | None = None, *, undo: bool = False) -> pa.Table:
+def correct(
+    at: Workplace,
+    objects: Sequence[int] = (),
+    to: int | str | None = None,
+    *,
+    alike: bool = False,
+    undo: bool = False,
+) -> pa.Table:
     """Say where objects belong, and return all corrections; see `Run.correct`."""
     folder = at.folder
     clusters = read_clusters_manifest(folder)
     spoken = read_corrections(folder)
     if not undo and to is None and not len(objects):
         return spoken  # also while another process writes to the folder
-    if undo and (len(objects) or to is not None):
-        raise InputError("undo takes back the last correction; give no objects with it.")
+    if undo and (len(objects) or to is not None or alike):
+        raise InputError("undo takes back the last correction; give nothing else with it.")
+    if alike and to == FOUND:
+        raise InputError("alike goes with a cluster, new or -; to take corrections back, name their objects.")
     if not clusters["images"]:
         raise InputError("these clusters are of embeddings without images; correct the rows themselves.")
     check_source(folder, clusters, read_objects_fingerprint(folder))
     with folder.writer.hold():
         spoken = read_corrections(folder)
-        now = _take_back(spoken) if undo else _add_step(folder, spoken, _check_objects(folder, objects), to)
+        if undo:
+            now = _take_back(spoken)
+        else:
+            rows = _check_objects(folder, objects)
+            found = find_alike_objects(folder, objects, read_embedding_rows(folder)) if alike else rows[:0]
+            now = _add_step(folder, spoken, np.concatenate([rows, found]), to)
+            if alike:
+                log.info("correct: %d more objects are like these%s", len(found), _list_rows(found))
         _write(at, now)
     return now
+
+
+def find_alike_objects(folder: RunFolder, objects: Sequence[int], embeddings: np.ndarray) -> np.ndarray:
+    """Find objects that are more like those given than like their own cluster; none of which a person spoke.
+
+    Args:
+        folder: The run folder.
+        objects: Rows of the examples.
+        embeddings: (N, D) float32, of all objects.
+
+    Returns:
+        Rows, (M,) int64, the surest first; see `find_alike`.
+    """
+    found = find_alike(embeddings, read_clusters(folder).labels, _check_objects(folder, objects))
+    return found[~np.isin(found, list(settle_corrections(read_corrections(folder))))]
 
 
 def put_back(at: Workplace, corrections: pa.Table, names: Mapping[int, str]) -> None:
@@ -103,6 +141,11 @@ def _check_objects(folder: RunFolder, objects: Sequence[int]) -> np.ndarray:
         if not isinstance(one, int | np.integer) or isinstance(one, bool) or not 0 <= one < count:
             raise InputError(f"there is no object {one!r}; the objects of this run are the rows 0 to {count - 1}.")
     return np.array(list(dict.fromkeys(int(one) for one in objects)), np.int64)
+
+
+def _list_rows(rows: np.ndarray) -> str:
+    shown = ", ".join(map(str, rows[:_SHOWN_ROWS].tolist()))
+    return f": {shown}{', ...' if len(rows) > _SHOWN_ROWS else ''}" if len(rows) else ""
 
 
 def _write(at: Workplace, now: pa.Table) -> None:

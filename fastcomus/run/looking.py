@@ -44,13 +44,17 @@ class Looking:
 
         return name(self.workplace, names)
 
-    def correct(self, objects: Sequence[int] = (), to: int | str | None = None, *, undo: bool = False) -> pa.Table:
+    def correct(
+        self, objects: Sequence[int] = (), to: int | str | None = None, *, alike: bool = False, undo: bool = False
+    ) -> pa.Table:
         """Say where objects belong; `train`, `predict`, `export`, `evaluate` and clusters made later go by it.
 
         Args:
             objects: Rows of `objects()`, which clusters.csv has in its column `object`.
             to: A cluster by number or name, "new" for a cluster of their own, "-" for what is no object, "found" to
                 take back all that was said about them.
+            alike: Move also what is more like these objects than like its own cluster (see `clusters.alike`), unless
+                something was said about it before.
             undo: Take back the last correction instead.
 
         Returns:
@@ -59,7 +63,7 @@ class Looking:
         """
         from fastcomus.run.correct import correct
 
-        return correct(self.workplace, objects, to, undo=undo)
+        return correct(self.workplace, objects, to, alike=alike, undo=undo)
 
     def report(self, **settings: Unpack[keywords.ReportSettings]) -> Path:
         """Write pages for a browser and return the first; takes the settings of `config.ReportConfig`.

@@ -100,6 +100,12 @@ def test_pages_pictures_and_the_likest_objects(page: Page) -> None:
     assert near[0] == 4 and len(set(near)) == 24
     labels = page.ask("api/state")[1]["cluster"]
     assert all(labels[row] == labels[4] for row in near[:6])
+    code, alike = page.ask("api/alike", {"objects": near[:2]})
+    assert code == 200 and {labels[row] for row in alike} <= {labels[4]} and not {*near[:2]} & {*alike}
+    for wrong, sentence in (({"objects": 3}, "a list of rows"), ({"objects": [24]}, "there is no object 24"), ({}, "")):
+        code, told = page.ask("api/alike", wrong)
+        assert code == 409 and sentence in told["error"]
+    assert page.ask("api/alike", {"objects": [1]}, origin="http://evil.example")[0] == 403
     given = page.ask("thumbnail/3")
     shutil.rmtree(page.run.folder.path / "report/thumbnails")
     assert page.ask("thumbnail/3") == given and given[1][:2] == b"\xff\xd8"  # made anew, the same

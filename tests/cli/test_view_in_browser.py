@@ -139,6 +139,28 @@ def test_names_and_moved_objects_are_saved_and_another_page_follows(shown: tuple
     assert asked and all(url.startswith((address.rpartition("/")[0], "data:", "blob:")) for url in asked)
 
 
+def test_what_is_like_the_chosen_ones_is_moved_with_them(shown: tuple[Run, Any, str]) -> None:
+    run, driver, _ = shown
+    click(driver, '[data-all="0"]')
+    wait(driver, "document.querySelectorAll('#objects-list input').length > 3")
+    boxes = driver.find_elements("css selector", "#objects-list input")
+    rows = [int(box.get_attribute("data-choose")) for box in boxes]
+    for box in boxes[:2]:
+        box.click()
+    click(driver, "#objects-alike")
+    wait(driver, "document.getElementById('objects-title').textContent === 'Like the chosen ones'")
+    script = "return [...document.querySelectorAll('#objects-list input')].map((one) => +one.dataset.choose)"
+    listed = driver.execute_script(script)
+    assert listed[:2] == rows[:2] and set(listed) <= set(rows)
+    assert driver.find_element("id", "objects-chosen").text == f"{len(listed)} chosen"
+    driver.find_elements("css selector", "#objects-list input")[1].click()  # not this one
+    choose_target(driver, "new")
+    click(driver, "#objects-move")
+    wait(driver, "document.getElementById('cluster-3') !== null")
+    moved = {row["object"] for row in run.correct().to_pylist()}
+    assert moved == {*listed} - {listed[1]}
+
+
 # Where the points of the map are on the screen, from Bokeh's own view of them.
 POINTS = """
 const plot = (function find(one) {

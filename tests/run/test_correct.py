@@ -121,6 +121,28 @@ def test_corrections_are_kept_when_clusters_or_objects_are_made_anew(
     assert read_table(run_copy)["cluster"][none - 1] == -1
 
 
+def test_a_kind_that_has_no_cluster_follows_some_of_its_objects(
+    run_copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(run_copy)
+    kinds = run.cluster(k=3).labels.copy()
+    mixed = run.cluster(k=2).labels
+    shared = int(np.bincount(mixed).argmax())
+    kind = int(np.unique(kinds[mixed == shared])[1])
+    own = np.flatnonzero(kinds == kind)
+    assert len(own) == 8 and (mixed[own] == shared).all()
+    run.correct([int(own[7])], shared)  # this one is right there, a person says
+    with caplog.at_level(logging.INFO):
+        run.correct(own[:3].tolist(), "new", alike=True)
+    assert np.flatnonzero(np.array(read_table(run_copy)["cluster"]) == 2).tolist() == own[:7].tolist()
+    assert "4 more objects are like these: " in caplog.text
+    run.correct(undo=True)  # one step
+    assert len(run.correct()) == 1
+    for wrong in ({"objects": [0], "to": "found"}, {"undo": True}):
+        with pytest.raises(InputError, match=r"alike goes with a cluster|give nothing else"):
+            run.correct(**wrong, alike=True)
+
+
 @pytest.mark.parametrize("step", ["write_corrections", "write_shown_tables", "write_cluster_masks"])
 def test_what_is_interrupted_between_its_files_is_made_up_for(
     run_copy: Path, step: str, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ from fastcomus.errors import InputError
 from fastcomus.report.colours import choose_cluster_colours
 from fastcomus.report.shown_names import ShownNames
 from fastcomus.run.contents import read_clusters_manifest, read_embedding_rows
-from fastcomus.run.correct import put_back
+from fastcomus.run.correct import find_alike_objects, put_back
 from fastcomus.run.run import Run
 from fastcomus.store.embeddings import normalise_rows
 from fastcomus.store.sealed_json import compute_fingerprint
@@ -131,11 +131,7 @@ class Desk:
 
     def find_nearest(self, row: int, count: int) -> list[int]:
         """Return the rows of the objects most like one, itself first."""
-        with self._lock:
-            source = str((self.run.folder.read_manifest("objects") or {}).get("fingerprint"))
-            if self._rows is None or self._rows[0] != source:
-                self._rows = source, normalise_rows(read_embedding_rows(self.run.folder))
-            rows = self._rows[1]
+        rows = self._read_rows()
         if not 0 <= row < len(rows):
             raise InputError(f"there is no object {row}; the objects of this run are the rows 0 to {len(rows) - 1}.")
         likeness = rows @ rows[row]
@@ -143,6 +139,21 @@ class Desk:
         best = np.argpartition(-likeness, min(count, len(rows) - 1))[:count]
         nearest: list[int] = best[np.argsort(-likeness[best], kind="stable")].tolist()
         return nearest
+
+    def find_alike(self, objects: Any) -> list[int]:
+        """Return the rows of the objects that are more like those given than like their own cluster."""
+        if not isinstance(objects, list):
+            raise InputError("what is like some objects needs objects, a list of rows.")
+        found: list[int] = find_alike_objects(self.run.folder, objects, self._read_rows()).tolist()
+        return found
+
+    def _read_rows(self) -> np.ndarray:
+        """Return the embeddings, (N, D) float32 of length 1, which are read once."""
+        with self._lock:
+            source = str((self.run.folder.read_manifest("objects") or {}).get("fingerprint"))
+            if self._rows is None or self._rows[0] != source:
+                self._rows = source, normalise_rows(read_embedding_rows(self.run.folder))
+            return self._rows[1]
 
     def _remember_words(self, save: Any) -> None:
         """Save, and keep what was said before, for undo."""

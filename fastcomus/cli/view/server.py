@@ -96,7 +96,7 @@ def create_app(run: Run, desk: Desk, token: str, port: int) -> ASGIApp:
     async def give_nearest(request: Request) -> Response:
         return await answer(lambda: desk.find_nearest(request.path_params["row"], 60))
 
-    async def save(request: Request) -> Response:
+    async def answer_page(request: Request, work: Callable[[dict[str, Any]], Any]) -> Response:
         body = bytearray()
         async for part in request.stream():
             body += part
@@ -108,7 +108,13 @@ def create_app(run: Run, desk: Desk, token: str, port: int) -> ASGIApp:
             wanted = None
         if not isinstance(wanted, dict):
             return JSONResponse({"error": "no JSON object."}, 400)
-        return await answer(lambda: desk.save(wanted))
+        return await answer(lambda: work(wanted))
+
+    async def save(request: Request) -> Response:
+        return await answer_page(request, desk.save)
+
+    async def give_alike(request: Request) -> Response:
+        return await answer_page(request, lambda wanted: desk.find_alike(wanted.get("objects")))
 
     async def give_thumbnail(request: Request) -> Response:
         try:
@@ -133,6 +139,7 @@ def create_app(run: Run, desk: Desk, token: str, port: int) -> ASGIApp:
         Route("/api/state", give_state),
         Route("/api/version", give_version),
         Route("/api/nearest/{row:int}", give_nearest),
+        Route("/api/alike", give_alike, methods=["POST"]),
         Route("/api/save", save, methods=["POST"]),
         Route("/thumbnail/{row:int}", give_thumbnail),
         Mount("/report", StaticFiles(directory=report, check_dir=False)),

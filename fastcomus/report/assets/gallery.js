@@ -124,7 +124,7 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   fastcomus.openExample = async (row) => {
     let rows = [row];
-    if (fastcomus.live) rows = await fastcomus.live.findNearest(row);
+    if (fastcomus.live) rows = [...new Set([row, ...(await fastcomus.live.findNearest(row))])];
     else if (objects.near) {
       await loadNear();
       rows = [row, ...fastcomus.near[row]];
@@ -205,6 +205,16 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   byId("objects-none").addEventListener("click", () => move("-"));
   byId("objects-back").addEventListener("click", () => move("found"));
+  byId("objects-alike").addEventListener("click", async () => {
+    const examples = [...chosen];
+    const found = await fastcomus.live.findAlike(examples);
+    const about = found.length
+      ? `All are chosen: yours first, then ${found.length} more that are nearer to these than to their own cluster. Take out what does not belong, then move them.`
+      : "Nothing else is nearer to these than to its own cluster.";
+    fastcomus.openList({ title: "Like the chosen ones", about, rows: [...examples, ...found] });
+    for (const row of shown.rows) chosen.add(row);
+    showChosen();
+  });
   byId("objects-keep").addEventListener("click", async () => {
     for (const cluster of new Set([...chosen].map((row) => objects.cluster[row]))) {
       if (cluster < 0) continue;

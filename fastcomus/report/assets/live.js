@@ -24,6 +24,14 @@ document.addEventListener("DOMContentLoaded", async () => {
   const SILENT = "The server does not answer; is fastcomus view still running?";
   const read = (answer) => answer.json().catch(() => ({ error: `the server failed (${answer.status}); its terminal says why.` }));
 
+  const askRows = async (name, options) => {
+    const answer = await ask(name, options).catch(() => null);
+    if (answer?.ok) return answer.json();
+    news(answer ? (await read(answer)).error : SILENT, false);
+    return [];
+  };
+  const sending = (what) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(what) });
+
   const tools = {
     saved: element("span", { role: "status", id: "live-saved" }),
     undo: element("button", { type: "button", id: "live-undo" }, "Undo"),
@@ -69,10 +77,7 @@ document.addEventListener("DOMContentLoaded", async () => {
       saving += 1;
       tools.saved.textContent = "Saving…";
       try {
-        const answer = await ask("api/save", {
-          method: "POST", headers: { "Content-Type": "application/json" },
-          body: JSON.stringify({ ...what, clusters: run.fingerprint }),
-        });
+        const answer = await ask("api/save", sending({ ...what, clusters: run.fingerprint }));
         const told = await read(answer);
         if (told.outdated) {
           tools.saved.textContent = "Not saved.";
@@ -105,12 +110,8 @@ document.addEventListener("DOMContentLoaded", async () => {
   };
   fastcomus.live = {
     save,
-    findNearest: async (row) => {
-      const answer = await ask(`api/nearest/${row}`).catch(() => null);
-      if (answer?.ok) return answer.json();
-      news(answer ? (await read(answer)).error : SILENT, false);
-      return [row];
-    },
+    findNearest: (row) => askRows(`api/nearest/${row}`),
+    findAlike: (objects) => askRows("api/alike", sending({ objects })),
     get state() { return state; },
   };
   tools.undo.addEventListener("click", () => save({ do: "undo" }));
