@@ -340,6 +340,12 @@ class TrainConfig:
         "network labels it; [0, 1), 0: the network alone. predict has no such masks.",
         within="[0, 1)",
     )
+    cluster_weight: float = define_setting(
+        0.0,
+        "Share that the clusters of an image's own objects have in which cluster its pixels belong to when a network "
+        "labels it; [0, 1), 0: the network alone. predict has no such objects.",
+        within="[0, 1)",
+    )
     stop_agreement: float = define_setting(
         0.0,
         "No further iteration once the masks of two agree on this share of their object pixels; [0, 1], 0: never.",
@@ -364,6 +370,15 @@ class PredictConfig:
         False,
         "Let outlines follow the edges of the image (a guided filter on the probability of the background), which the "
         "network knows to some 16 pixels.",
+    )
+    region_weight: float = define_setting(
+        0.0,
+        "Share of a mask's connected part in which cluster its pixels belong to; 0: each pixel for itself, 1: one "
+        "cluster for each part.",
+        within="[0, 1]",
+    )
+    least_part: float = define_setting(
+        0.0, "Close parts and holes of masks below this share of the image; 0: none.", within="[0, 1)"
     )
     predict_batch: int = define_setting(
         0,

@@ -75,9 +75,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "batch_size": 8,  # with 16 and as many passes half the steps, and worse
             "weight_average": 0.98,
             "mask_weight": 0.2,
+            "cluster_weight": 0.1,
         },
         # The coarse size knows the object, the fine one its outline, the more so the farther they lie apart.
-        "predict": {"scales": "0.5, 0.75", "follow_edges": True},
+        # Whole parts know their cluster better than pixels; with a half, pixels that are sure stay what they are.
+        "predict": {"scales": "0.5, 0.75", "follow_edges": True, "region_weight": 0.5, "least_part": 0.001},
     },
 }
 

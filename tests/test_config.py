@@ -125,9 +125,18 @@ CHANGES: dict[str, dict[str, Any]] = {
         "weight_average": 0.5,
         "min_confidence": 0.9,  # on the second iteration
         "mask_weight": 0.9,
+        "cluster_weight": 0.9,
         "stop_agreement": 0.01,  # no third iteration
     },
-    "predict": {"predict_size": 97, "scales": "0.5, 1", "flip": True, "follow_edges": False, "predict_batch": 2},
+    "predict": {
+        "predict_size": 97,
+        "scales": "0.5, 1",
+        "flip": True,
+        "follow_edges": False,
+        "region_weight": 1.0,
+        "least_part": 0.01,
+        "predict_batch": 2,
+    },
     "assign": {"outliers": 0.5},
     "report": {"map_objects": 8, "shown_images": 4, "gallery_objects": 4, "samples": 2},
 }
@@ -331,7 +340,7 @@ def test_every_setting_of_train_has_an_effect(
         changed[name] = random_checkpoint("test_efficientnet", tmp_path)
     if name == "scale_max":
         changed["scale_min"] = 0.4
-    iterations = 2 if name in ("next_epochs", "min_confidence", "mask_weight") else 1
+    iterations = 2 if name in ("next_epochs", "min_confidence", "mask_weight", "cluster_weight") else 1
     if name == "cache_gb":
         every_epoch = reads(clustered, tmp_path / "run", {"epochs": 2, **changed})
         assert len(every_epoch) == (1 + 2) * len(reads(clustered, tmp_path / "kept", {"epochs": 2}))
@@ -492,7 +501,7 @@ def reads(clustered: Path, folder: Path, settings: dict[str, Any]) -> list[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(samples, "read_class_map", noted)
-        trained(clustered, folder, {"iterations": 1, "mask_weight": 0.0, **settings})
+        trained(clustered, folder, {"iterations": 1, "mask_weight": 0.0, "cluster_weight": 0.0, **settings})
     return names
 
 

@@ -32,6 +32,7 @@ from fastcomus.segmentation.files import (
 )
 from fastcomus.segmentation.labelling_network import WORTH_IT_FROM, prepare_segmenter
 from fastcomus.segmentation.prediction import label_images
+from fastcomus.segmentation.regions import OwnObjects
 from fastcomus.segmentation.samples import Sample, check_samples, make_sample_reader
 from fastcomus.segmentation.segmenter import Segmenter
 from fastcomus.segmentation.training import SelfTraining
@@ -213,12 +214,13 @@ def _write_labels(prediction: Prediction, name: str, source: ImageSource, at: Wo
         log.warning("%s: skipped %s: %s", name, image, error)
         return None
     mask, first = _make_mask_name(name, source, image), get_mask_path("iteration-0", image)
-    has_first = train.mask_weight > 0 and not source.folder and at.folder.resolve_file(first).exists()
-    if has_first or train.min_confidence:
-        is_object = read_class_map(at.folder, first) > 0 if has_first else None
-        labels, confidence = prediction.compute_labels_and_confidence(is_object, train.mask_weight)
+    own, weights = None, (train.mask_weight, train.cluster_weight)
+    if any(weights) and not source.folder and at.folder.resolve_file(first).exists():
+        own = OwnObjects(read_class_map(at.folder, first), *weights)
+    if train.min_confidence:
+        labels, confidence = prediction.compute_labels_and_confidence(own)
     else:
-        labels = prediction.compute_labels()
+        labels = prediction.compute_labels(own)
     if train.min_confidence:
         write_grey(at.folder, _make_confidence_name(name, source, image), confidence)
     write_class_map(at.folder, mask, labels)
@@ -254,7 +256,7 @@ def _make_folder_name(name: str, source: ImageSource) -> str:
 def _select_settings(config: Config, iteration: int) -> dict[str, Any]:
     """Return the settings of training that the iteration depends on; the number of iterations is none of them."""
     settings = asdict(config.train)
-    for setting in ("frozen_stride", "start_size"):  # which versions before did not know
+    for setting in ("frozen_stride", "start_size", "cluster_weight"):  # which versions before did not know
         if not settings[setting]:
             del settings[setting]
     for setting in ("iterations", "stop_agreement", "cache_gb", "next_epochs" if iteration == 1 else "epochs"):
@@ -268,5 +270,5 @@ def _select_settings(config: Config, iteration: int) -> dict[str, Any]:
 
 def _select_training_settings(settings: dict[str, Any], iteration: int) -> dict[str, Any]:
     """Return those of `_select_settings` that change the network, and not only how images are labelled with it."""
-    labelling = {"mask_weight", "min_confidence"} if iteration == 1 else {"mask_weight"}
+    labelling = {"mask_weight", "cluster_weight"} | ({"min_confidence"} if iteration == 1 else set())
     return {name: value for name, value in settings.items() if name not in labelling}

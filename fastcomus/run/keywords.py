@@ -104,6 +104,7 @@ class TrainSettings(TypedDict, total=False):
     weight_average: float
     min_confidence: float
     mask_weight: float
+    cluster_weight: float
     stop_agreement: float
 
 
@@ -114,6 +115,8 @@ class PredictSettings(TypedDict, total=False):
     scales: str
     flip: bool
     follow_edges: bool
+    region_weight: float
+    least_part: float
     predict_batch: int
 
 

@@ -37,6 +37,7 @@ def choose_quality(quality: str, preset: str) -> dict[str, Any]:
 def describe_prediction(config: PredictConfig) -> dict[str, Any]:
     """Return the settings that labels depend on, as fingerprints hold them."""
     settings = asdict(config)
-    if not config.follow_edges:  # which versions before did not know
-        del settings["follow_edges"]
+    for setting in ("follow_edges", "region_weight", "least_part"):  # which versions before did not know
+        if not settings[setting]:
+            del settings[setting]
     return settings

@@ -10,6 +10,7 @@ import torch
 
 from fastcomus.images.found import UnreadableImage
 from fastcomus.segmentation.edges import choose_grid, fit_to_edges
+from fastcomus.segmentation.regions import OwnObjects, find_regions, remove_small_parts
 
 _BAND_VALUES = 2**20  # logits held at once while enlarging: 4 MiB of float32, whatever the image's size
 _BAND_VALUES_ON_GPU = 2**26  # 256 MiB: most images in one pass, as each has to be waited for
@@ -30,6 +31,8 @@ class Prediction:
         pixels: The decoded image (H, W, 3) uint8, in host memory; None unless `predict` was asked to keep it.
         guide: The image as the network saw it, (3, H, W) uint8 on its device, whose edges objects follow; None where
             they do not.
+        region_weight: Share of the connected part of the mask in which cluster a pixel belongs to, in [0, 1].
+        least_part: Smaller parts and holes of the mask are closed, as a share of the image.
     """
 
     image: str
@@ -40,36 +43,61 @@ class Prediction:
     error: UnreadableImage | None = None
     pixels: np.ndarray | None = None
     guide: torch.Tensor | None = None
+    region_weight: float = 0.0
+    least_part: float = 0.0
 
-    def compute_labels(self) -> np.ndarray:
-        """Compute the label of every pixel: (height, width) uint16, 0 for background, c + 1 for cluster c."""
-        if self.guide is None:
-            return compute_enlarged_argmax(self.logits, self.height, self.width, self.output_stride).numpy()
-        bands = [one.max(0).indices.int().cpu() for one in self._enlarge_probabilities(self.height, self.width)]
-        return torch.cat(bands).to(torch.uint16).numpy()
-
-    def compute_labels_and_confidence(
-        self, is_object: np.ndarray | None = None, weight: float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the label of every pixel and its probability.
+    def compute_labels(self, own: OwnObjects | None = None) -> np.ndarray:
+        """Compute the label of every pixel: (height, width) uint16, 0 for background, c + 1 for cluster c.
 
         Args:
-            is_object: (height, width) bool, a second opinion on where objects are.
-            weight: Of the second opinion, in [0, 1); the network counts the rest (`with_second_opinion`).
+            own: What is known of the image's objects.
+        """
+        if self.guide is None and not (own and own.mask_weight):
+            labels = compute_enlarged_argmax(self.logits, self.height, self.width, self.output_stride).numpy()
+            return self._settle_parts(labels, own)
+        return self.compute_labels_and_confidence(own)[0]
+
+    def compute_labels_and_confidence(self, own: OwnObjects | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the label of every pixel, and the highest of its own probabilities.
+
+        Args:
+            own: What is known of the image's objects.
 
         Returns:
             (height, width) uint16 labels, and (height, width) uint8 probabilities, 255 for 1.
         """
         labels, confidence, row = [], [], 0
         for probabilities in self._enlarge_probabilities(self.height, self.width):
-            if is_object is not None and weight:
-                rows = torch.from_numpy(is_object[row : row + probabilities.shape[1]])
-                probabilities = with_second_opinion(probabilities, rows.to(probabilities.device), weight)
+            if own and own.mask_weight:
+                rows = torch.from_numpy(own.class_map[row : row + probabilities.shape[1]] > 0)
+                probabilities = with_second_opinion(probabilities, rows.to(probabilities.device), own.mask_weight)
             highest = probabilities.max(0)
             labels.append(highest.indices.int().cpu())
             confidence.append((255 * highest.values).round().to(torch.uint8).cpu())
             row += probabilities.shape[1]
-        return torch.cat(labels).to(torch.uint16).numpy(), torch.cat(confidence).numpy()
+        settled = self._settle_parts(torch.cat(labels).to(torch.uint16).numpy(), own)
+        return settled, torch.cat(confidence).numpy()
+
+    def _settle_parts(self, labels: np.ndarray, own: OwnObjects | None) -> np.ndarray:
+        """Drop small parts of the mask, and decide by whole parts which cluster their pixels belong to."""
+        if not (self.region_weight or self.least_part or (own and own.cluster_weight)):
+            return labels
+        is_object = remove_small_parts(labels > 0, self.least_part)
+        coarse = torch.cat([one.cpu() for one in self._share_among_clusters(*self._choose_coarse_size())], dim=1)
+        regions = find_regions(is_object, coarse.numpy(), self.region_weight, own)
+        settled, is_open = regions.label_whole_parts()
+        if not is_open.any():
+            return settled
+        row = 0
+        for shares in self._share_among_clusters(self.height, self.width):
+            numbers = regions.numbers[row : row + shares.shape[1]]
+            asked = is_open[numbers]
+            if asked.any():
+                own_scores = shares.permute(1, 2, 0)[torch.from_numpy(asked).to(shares.device)].cpu().numpy()
+                scores = regions.pixel_weight * own_scores + regions.scores[numbers[asked] - 1]
+                settled[row : row + shares.shape[1]][asked] = scores.argmax(axis=1) + 1
+            row += shares.shape[1]
+        return settled
 
     def compute_probabilities(self) -> np.ndarray:
         """Compute the probability of every cluster at a quarter of the network's largest input.
@@ -77,12 +105,23 @@ class Prediction:
         Returns:
             (k + 1, h, w) float16 in [0, 1], background first. Enlarged to the image with half-pixel centres
             (`interpolate(..., align_corners=False)`), the most probable class of a pixel is its label, except at
-            edges between two labels.
+            edges between two labels, and where whole parts decide (`region_weight`, `least_part`).
         """
+        bands = [one.cpu() for one in self._enlarge_probabilities(*self._choose_coarse_size())]
+        return torch.cat(bands, dim=1).half().numpy()
+
+    def _choose_coarse_size(self) -> tuple[int, int]:
+        """Return rows and columns: a quarter of the network's largest input."""
         finest = max(self.logits, key=lambda one: one[0].numel())
         height, width = (((side - 1) * self.output_stride + 1) // 4 for side in finest.shape[1:])
-        bands = [one.cpu() for one in self._enlarge_probabilities(height, width)]
-        return torch.cat(bands, dim=1).half().numpy()
+        return height, width
+
+    @torch.inference_mode()
+    def _share_among_clusters(self, height: int, width: int) -> Iterator[torch.Tensor]:
+        """Yield the probabilities of the clusters (k, rows, width), were all object, a band at a time."""
+        for scores in _enlarge_in_bands(self.logits, height, width, self.output_stride):
+            objects = self._normalise(scores)[1:]
+            yield objects / objects.sum(0).clamp(min=torch.finfo(objects.dtype).tiny)
 
     @torch.inference_mode()
     def _enlarge_probabilities(self, height: int, width: int) -> Iterator[torch.Tensor]:

@@ -260,6 +260,8 @@ def _predict_batch(
             stride,
             pixels=batch[i].pixels,
             guide=choose_guide(batch[i].images),
+            region_weight=config.region_weight,
+            least_part=config.least_part,
         )
         for i in wanted
     ]

@@ -20,6 +20,7 @@ from fastcomus.images.found import UnreadableImage
 from fastcomus.segmentation import class_scores
 from fastcomus.segmentation.class_scores import Prediction, compute_enlarged_argmax, with_second_opinion
 from fastcomus.segmentation.prediction import WINDOW, predict
+from fastcomus.segmentation.regions import OwnObjects
 from fastcomus.segmentation.segmenter import Segmenter, enlarge_logits
 
 CPU = select("cpu")
@@ -88,7 +89,9 @@ def test_a_second_opinion_counts_its_weight(sizes: int, weight: float, monkeypat
     logits = tuple(3 * torch.randn(5, *size, generator=random) for size in ((6, 7), (12, 13))[:sizes])
     is_object = (torch.rand(40, 50, generator=random) < 0.5).numpy()
     one = Prediction("image", logits, 40, 50, 1)
-    labels, confidence = one.compute_labels_and_confidence(is_object, weight)
+    own = OwnObjects(is_object.astype(np.uint8), weight)
+    labels, confidence = one.compute_labels_and_confidence(own)
+    assert (labels == one.compute_labels(own)).all()
     enlarged = [functional.interpolate(each[None], (40, 50), mode="bilinear")[0] for each in logits]
     network = torch.stack([each.softmax(0) for each in enlarged]).mean(0).double()
     opinion = torch.from_numpy(is_object).double()
