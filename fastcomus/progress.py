@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from fastcomus.processes import detect_process_group
 
 log = logging.getLogger("fastcomus")
-LINE_EVERY_S = 60.0  # between lines of progress in a log
+FIRST_LINE_S, LINE_EVERY_S = 10.0, 60.0  # until the first line of progress in a log, and at most between two
 _silent = False
 
 
@@ -75,11 +75,12 @@ def silence_progress() -> None:
 
 
 class _ProgressLines:
-    """Progress as lines of the log, at most one a minute, so that a log file says that work goes on."""
+    """Progress as lines of the log, fewer as time goes on, so that a log file says that work goes on."""
 
     def __init__(self, task: str, total: int, unit: str, done: int) -> None:
         self._told, self._total, self._unit, self._done, self._first = task, total, unit, done, done
-        self._started = self._last = time.monotonic()
+        self._started = time.monotonic()
+        self._next = self._started + FIRST_LINE_S
         self._lock = threading.Lock()
 
     def advance(self, count: int) -> None:
@@ -87,13 +88,13 @@ class _ProgressLines:
         with self._lock:
             self._done += count
             now = time.monotonic()
-            if now - self._last < LINE_EVERY_S or self._done >= self._total:
+            if now < self._next or self._done >= self._total:
                 return
-            self._last = now
+            self._next = now + min(now - self._started, LINE_EVERY_S)
             rate = (self._done - self._first) / (now - self._started)
-            minutes = (self._total - self._done) / rate / 60 if rate else 0.0
-        told = self._told, self._done, self._total, self._unit, rate, minutes
-        log.info("%s: %d of %d %s, %.1f/s, about %.0f min left", *told)
+            left_s = (self._total - self._done) / rate if rate else 0.0
+        left = f"{left_s:.0f} s" if left_s < 90 else f"{left_s / 60:.0f} min"
+        log.info("%s: %d of %d %s, %.1f/s, about %s left", self._told, self._done, self._total, self._unit, rate, left)
 
 
 def _is_in_notebook() -> bool:

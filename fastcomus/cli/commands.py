@@ -112,7 +112,7 @@ def train_saliency_command(
 def train_command(run: "Run", given: dict[str, dict[str, Any]]) -> None:
     """Train the segmentation network on the class maps, iteration by iteration."""
     run.train(**given["train"], **given["predict"])
-    suggest_next(run.folder.path, "report", "predict MORE-PHOTOS", "export coco")
+    suggest_next(run.folder.path, "view", "predict MORE-PHOTOS", "export coco")
 
 
 @register_command(app, "predict")

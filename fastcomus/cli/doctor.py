@@ -13,7 +13,6 @@ from rich.table import Table
 
 from fastcomus.backends.machine import has_bfloat16
 from fastcomus.backends.operations import list_operations
-from fastcomus.cli.tables import build_weight_table
 from fastcomus.networks.cache import is_present
 from fastcomus.networks.registry import SOURCES
 from fastcomus.objects.saliency.methods import METHODS
@@ -33,7 +32,8 @@ def examine() -> None:
     console.print(_tabulate_devices())
     console.print(_tabulate_operations())
     console.print(_tabulate_packages())
-    console.print(build_weight_table())
+    here = [name for name in SOURCES if is_present(name)]
+    console.print(f"Weights here: {', '.join(here) or 'none'}; fastcomus weights list shows all that are known.")
     console.print(f"Saliency: {', '.join(METHODS)}, or your own masks with --masks.")
     preset = choose_preset()
     config = get_preset_config(preset)

@@ -37,7 +37,7 @@ class ShortHelpCommand(TyperCommand):
         for parameter in left_out:
             parameter.hidden = True
         if left_out:
-            self.epilog = f"{len(left_out)} more options: fastcomus {self.name} --help-all"
+            self.epilog = f"{len(left_out)} more options: {ctx.command_path} --help-all"
         try:
             super().format_help(ctx, formatter)
         finally:

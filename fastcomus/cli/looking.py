@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcomus.cli.log import list_missing_for_view, print_json
+from fastcomus.cli.log import list_missing_for_view, print_json, suggest_next
 from fastcomus.cli.options import Json, register_command
 from fastcomus.errors import InputError
 
@@ -69,6 +69,8 @@ def correct_command(
     from fastcomus.cli.tables import build_correction_table
 
     Console().print(build_correction_table(run.correct(objects or [], to, alike=alike, undo=undo), run.name()))
+    if objects or undo:
+        suggest_next(run.folder.path, "train", "report")
 
 
 @register_command(looking_app)
@@ -111,6 +113,8 @@ def name_command(
         )
     else:
         Console().print(build_name_table(named, sizes))
+        if names or file:
+            suggest_next(run.folder.path, "report", "export coco")
 
 
 @register_command(looking_app)

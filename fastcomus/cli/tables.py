@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from fastcomus.run.plan import PlannedStage
 
 
+_WIDE = 120  # characters, from which tables of five columns read well
+
+
 def build_name_table(names: ClusterNames, sizes: Sequence[int]) -> Table:
     """Return a table with a row per cluster: its number, number of objects, name and label.
 
@@ -86,18 +89,26 @@ def _format_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
-def build_weight_table() -> Table:
-    """Return a table with a row per network of `SOURCES`, then per other network whose weights were added."""
-    table = Table(title="Weights", title_justify="left")
-    table.add_column("name", no_wrap=True)  # so that it can be copied into a command
-    for title in ("what", "licence", "human labels", "here"):
-        table.add_column(title, overflow="fold")
-    for name in [*SOURCES, *(name for name in list_added_names() if name not in SOURCES)]:
+def build_weight_table(width: int) -> Table:
+    """Return a table with a row per network of `SOURCES`, then per other network whose weights were added.
+
+    Args:
+        width: Of the terminal, in characters; in a narrow one, what a network is stands below its name.
+    """
+    is_narrow = width < _WIDE
+    names = [*SOURCES, *(name for name in list_added_names() if name not in SOURCES)]
+    table = Table(title="Weights", title_justify="left", show_lines=is_narrow)
+    table.add_column("name", min_width=max(map(len, names)))  # so that it can be copied into a command
+    for title in ("licence", "human labels", "here") if is_narrow else ("what", "licence", "human labels", "here"):
+        table.add_column(title, overflow="fold", max_width=14 if is_narrow else None)
+    for name in names:
         source = SOURCES.get(name)
         about = source.about if source else "a timm network, added by hand"
         labels, here = ("yes" if answer else "no" for answer in (is_supervised(name), is_present(name)))
-        table.add_row(name, about, get_licence(name) or "not known", labels, here)
+        called = (f"{name}\n  {about}",) if is_narrow else (name, about)
+        table.add_row(*called, get_licence(name) or "not known", labels, here)
     table.caption = (
         f"Files lie in {get_cache_folder()} and the Hugging Face cache. Any other timm name can be fetched too."
     )
+    table.caption_justify = "left"
     return table

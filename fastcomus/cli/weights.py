@@ -16,7 +16,8 @@ def weights_list() -> None:
 
     from fastcomus.cli.tables import build_weight_table
 
-    Console().print(build_weight_table())
+    console = Console()
+    console.print(build_weight_table(console.width))
 
 
 @weights_app.command("fetch")

@@ -28,7 +28,7 @@ log = logging.getLogger("fastcomus")
 _LAST = 0.8  # share of the numbers looked at, from which on the best may lie beyond them
 _APART = 0.1  # eigenvalues up to which are of clusters that keep apart
 _FEW = 4  # below this many objects the number of clusters is 2, whatever the criterion
-_MANY = 20  # objects that most often are of more than two kinds
+MANY = 20  # objects that most often are of more than two kinds
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _choose_k(graph: KnnGraph, config: ClusterConfig, seed: int, backend: Backen
             return _pick_highest(_compute_modularities(graph, maps, config, seed, backend))
 
         k, maps = _look_while_it_gains(graph, config, seed, backend, count)
-    few = k == 2 and graph.size >= _MANY
+    few = k == 2 and graph.size >= MANY
     hint = "; few kinds were told apart: if you expect more, stop with ctrl-C and give --k" if few else ""
     log.info("cluster: %d clusters, by %s; --k sets another number%s", k, config.choose_k, hint)
     return k, maps

@@ -143,15 +143,20 @@ def read_names(folder: RunFolder, clusters: Mapping[str, Any]) -> ClusterNames:
         InputError: If the file cannot be read, or its names were given to other clusters.
     """
     file = folder.resolve_file(NAMES_FILE)
-    return read_names_file(file, clusters) if file.exists() else name_clusters({}, clusters["k"])
+    if not file.exists():
+        return name_clusters({}, clusters["k"])
+    return read_names_file(file, clusters, "mend it, or delete it and name the clusters anew")
 
 
-def read_names_file(file: Path, clusters: Mapping[str, Any]) -> ClusterNames:
+def read_names_file(
+    file: Path, clusters: Mapping[str, Any], remedy: str = "mend it, or give another file"
+) -> ClusterNames:
     """Read a file like names.toml from anywhere.
 
     Args:
         file: The file.
         clusters: The manifest of the clusters.
+        remedy: What an error advises where the file is damaged.
 
     Returns:
         The classes that the names make.
@@ -162,14 +167,12 @@ def read_names_file(file: Path, clusters: Mapping[str, Any]) -> ClusterNames:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        remedy = suggest_path(file) or "; give a names.toml, such as the report saves."
-        raise InputError(f"there is no file {file}{remedy}") from error
+        found = suggest_path(file) or "; give a names.toml, such as the report saves."
+        raise InputError(f"there is no file {file}{found}") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); give a names.toml that can.") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(
-            f"{file} cannot be read ({error}); mend it, or delete it and name the clusters anew."
-        ) from error
+        raise InputError(f"{file} cannot be read ({error}); {remedy}.") from error
     table = content.get("names")
     if (
         not isinstance(table, dict)
@@ -177,8 +180,8 @@ def read_names_file(file: Path, clusters: Mapping[str, Any]) -> ClusterNames:
         or not isinstance(content.get("clusters"), str)
     ):
         raise InputError(
-            f"{file} holds no names: it needs a line clusters = FINGERPRINT and a table [names] of texts; "
-            "delete it and run fastcomus name CLUSTER=NAME."
+            f"{file} holds no names: it needs a line clusters = FINGERPRINT and a table [names] of texts, such as the "
+            f"report saves; {remedy}."
         )
     if content["clusters"] != clusters["fingerprint"]:
         raise InputError(

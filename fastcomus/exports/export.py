@@ -103,7 +103,7 @@ def export_masks(format_name: str, masks: ClassMaps, transfer: Transfer, target:
 
 def _check_export(format_name: str, masks: ClassMaps, transfer: Transfer, target: Path) -> ExportFormat:
     if format_name not in FORMATS:
-        known = ", ".join(FORMATS)
+        known = ", ".join([*FORMATS, "onnx"])
         raise InputError(f"the format must be one of {known}; got {format_name!r}{suggest_names(format_name, FORMATS)}")
     if transfer.how not in IMAGE_TRANSFERS:
         raise InputError(f"images must come by {' or '.join(IMAGE_TRANSFERS)}; got {transfer.how!r}.")

@@ -151,7 +151,7 @@ def write_gallery(target: RunFolder, found: Findings, likeness: Likeness, thumbn
             "image": [places[name] for name in found.objects.images],
             "cluster": found.clusters.labels.tolist(),
             "core": found.clusters.is_core.astype(int).tolist(),
-            "distance": [round(value, 3) for value in found.clusters.distances.tolist()],
+            "distance": [float(f"{value:.5g}") for value in found.clusters.distances.tolist()],
             "second": likeness.second.tolist(),
             "margin": [round(value, 3) for value in likeness.margin.tolist()],
             "unlike": [round(value, 3) for value in likeness.unlike.tolist()],

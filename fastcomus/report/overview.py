@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fastcomus.clusters.cluster import MANY
 from fastcomus.config import STAGES
 from fastcomus.report.findings import Findings
 from fastcomus.settings import get_preset_config, to_toml
@@ -50,6 +51,7 @@ class Overview:
         skipped: The first of the images left out.
         changed: Settings that differ from the preset.
         toml: All settings.
+        few_kinds: Whether many objects fell into two clusters that nobody asked for.
     """
 
     images: int
@@ -66,6 +68,7 @@ class Overview:
     skipped: tuple[dict[str, Any], ...]
     changed: tuple[Setting, ...]
     toml: str
+    few_kinds: bool
 
 
 def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, float]]]) -> Overview:
@@ -102,6 +105,7 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
         skipped=found.skipped[:_SKIPPED_SHOWN],
         changed=_list_changed_settings(found),
         toml=escape_invalid_utf8(to_toml(config)),
+        few_kinds=not config.cluster.k and len(found.clusters.sizes) == 2 and len(found.rows) >= MANY,
     )
 
 

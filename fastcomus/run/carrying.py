@@ -7,6 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fastcomus.clusters.corrections import carry_corrections, correct_clusters, settle_corrections
 from fastcomus.clusters.files import NAMES_FILE, read_clusters, read_found_clusters, read_names, write_names
@@ -19,6 +20,7 @@ from fastcomus.store.sealed_json import read_json
 from fastcomus.store.shelf import list_kept, make_id
 
 log = logging.getLogger("fastcomus")
+_SHOWN_IMAGES = 5
 _NOTE = "carry.json"  # whose words are to be taken over; it outlasts a kill
 
 
@@ -90,6 +92,9 @@ def _take_over_corrections(folder: RunFolder, spoken: pa.Table, corrected: dict[
     table = table.set_column(places[1], "step", pa.array([first + steps[row] for row in rows], pa.int32()))
     write_corrections(folder, pa.concat_tables([own, table]))
     log.info("cluster: corrections of %d objects hold on", len({*known, *rows}))
+    if gone := sorted(set(spoken.filter(pc.less(spoken["object"], 0))["image"].to_pylist())):
+        shown = ", ".join(gone[:_SHOWN_IMAGES]) + (", ..." if len(gone) > _SHOWN_IMAGES else "")
+        log.warning("cluster: corrections of objects that are no longer found are set aside: %s", shown)
 
 
 def _take_over_names(folder: RunFolder, given: dict[int, str], before: np.ndarray) -> None:

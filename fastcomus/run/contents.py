@@ -73,7 +73,8 @@ def read_clusters_manifest(folder: RunFolder) -> dict[str, Any]:
     if manifest is None and not folder.path.exists():
         raise InputError(f"there is no run folder {folder.path}; run fastcomus run FOLDER, or check --run.")
     if manifest is None:
-        raise InputError(f"there are no clusters in {folder.path}; run fastcomus cluster --k K first.")
+        remedy = "cluster" if folder.read_manifest("objects") else "run FOLDER, which goes on where it was stopped"
+        raise InputError(f"there are no clusters in {folder.path} yet; run fastcomus {remedy}.")
     return manifest
 
 

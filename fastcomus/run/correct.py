@@ -162,4 +162,5 @@ def _write(at: Workplace, now: pa.Table) -> None:
     write_shown_tables(folder, read_names(folder, manifest))
     write_cluster_masks(at)
     told = settle_corrections(now)
-    log.info("correct: %d objects corrected, %d clusters", len(told), manifest["k"])
+    objects = "1 object" if len(told) == 1 else f"{len(told)} objects"
+    log.info("correct: %s corrected in all, %d clusters", objects, manifest["k"])

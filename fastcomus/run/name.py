@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from fastcomus.clusters.names import ClusterNames
 from fastcomus.clusters.shown_tables import write_shown_tables
 from fastcomus.run.contents import read_clusters_manifest
 from fastcomus.run.workplace import Workplace
+
+log = logging.getLogger("fastcomus")
 
 
 def name(at: Workplace, names: Mapping[int, str | None] | Path | str | None = None) -> ClusterNames:
@@ -23,7 +27,18 @@ def name(at: Workplace, names: Mapping[int, str | None] | Path | str | None = No
             given = {cluster: name for cluster, name in laid.items() if name is not None}
         else:
             given = dict(read_names_file(Path(names), clusters).given)
+            _tell_lost_names(dict(read_names(at.folder, clusters).given), given)
         written = write_names(at.folder, clusters, given)
         if is_sole:  # else the process that trains does so at its end
             write_shown_tables(at.folder, written)
         return written
+
+
+def _tell_lost_names(before: Mapping[int, str], now: Mapping[int, str]) -> None:
+    lost = [shlex.quote(f"{cluster}={name}") for cluster, name in before.items() if cluster not in now]
+    if lost:
+        log.warning(
+            "name: %s no name in this file and none any more; fastcomus name %s gives back what was there",
+            "1 cluster has" if len(lost) == 1 else f"{len(lost)} clusters have",
+            " ".join(lost),
+        )

@@ -1,6 +1,6 @@
 """corrections.parquet: what a person said about single objects, a row for each word about one, in order.
 
-An object is known by its image and box, so that corrections hold when objects are found anew.
+An object is known by its image and box, so that corrections hold when objects are found anew, if a little differently.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fastcomus.store.objects_table import read_shards
 from fastcomus.store.run_folder import RunFolder
 
 CORRECTIONS_FILE = "corrections.parquet"
+_SAME_OBJECT = 0.5  # IoU of boxes
 MOVED, NOT_AN_OBJECT = "moved", "not an object"
 NO_CLUSTER = -1  # of what is not an object
 
@@ -90,13 +91,31 @@ def _get_objects_fingerprint(folder: RunFolder) -> str:
 
 
 def _find_objects(folder: RunFolder, corrections: pa.Table) -> pa.Array:
-    """Return the rows of the corrected objects among those that are there now, -1 for those that are not."""
+    """Return the rows of the corrected objects among those that are there now, -1 for those that are not.
+
+    An object that was found anew is the one of its image whose box overlaps most, if it does by half (IoU).
+    """
     if folder.read_manifest("objects") is None:
         return pa.array([-1] * len(corrections), pa.int64())
     present = read_shards(folder, ["image", *BOX])
-    keys = list(zip(*(corrections[name].to_pylist() for name in ("image", *BOX)), strict=True))
-    wanted, found = set(keys), dict[tuple[object, ...], int]()
-    for row, key in enumerate(zip(*(present[name].to_pylist() for name in ("image", *BOX)), strict=True)):
-        if key in wanted:
-            found.setdefault(key, row)
-    return pa.array([found.get(key, -1) for key in keys], pa.int64())
+    images = corrections["image"].to_pylist()
+    wanted, rows_of = set(images), dict[str, list[int]]()
+    for row, image in enumerate(present["image"].to_pylist()):
+        if image in wanted:
+            rows_of.setdefault(image, []).append(row)
+    boxes, theirs = (np.stack([table[side].to_numpy() for side in BOX], axis=1) for table in (present, corrections))
+    found = []
+    for image, box in zip(images, theirs, strict=True):
+        rows = np.array(rows_of.get(image, []), np.int64)
+        overlaps = _compute_overlaps(boxes[rows], box)
+        found.append(int(rows[overlaps.argmax()]) if len(rows) and overlaps.max() >= _SAME_OBJECT else -1)
+    return pa.array(found, pa.int64())
+
+
+def _compute_overlaps(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Compute the IoU, (N,), of boxes (N, 4) with one: x0, y0, x1, y1, the end exclusive."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    shared = sides.clip(min=0).astype(np.int64).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).astype(np.int64).prod(axis=1) + np.int64((box[2:] - box[:2]).prod())
+    overlaps: np.ndarray = shared / np.maximum(areas - shared, 1)
+    return overlaps

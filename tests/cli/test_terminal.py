@@ -110,15 +110,28 @@ def test_progress_in_a_log_file_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())  # no terminal
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.0)
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     with caplog.at_level("INFO", "fastcomus"), progress.show_progress("masks", 6, "images", done=1) as advance:
         for _ in range(5):
             advance(1)
     told = [record.getMessage() for record in caplog.records]
     assert [line.split(",")[0] for line in told] == [f"masks: {done} of 6 images" for done in (2, 3, 4, 5)]
-    assert all("/s, about" in line and line.endswith("min left") for line in told)
+    assert all("/s, about" in line and line.endswith(" s left") for line in told)
     caplog.clear()
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 10.0)
     monkeypatch.setattr(progress, "LINE_EVERY_S", 60.0)
+    with caplog.at_level("INFO", "fastcomus"), progress.show_progress("masks", 1_000, "images") as advance:
+        for now[0] in range(101, 301):
+            advance(1)
+    told = [record.getMessage() for record in caplog.records]
+    assert [int(line.split()[1]) for line in told] == [10, 20, 40, 80, 140, 200]  # seconds, an image each
+    assert told[0] == "masks: 10 of 1000 images, 1.0/s, about 16 min left"
+    caplog.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     with progress.show_progress("masks", 6, "images") as advance:
         advance(3)
     assert not caplog.records

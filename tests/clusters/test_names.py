@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -101,14 +102,18 @@ def test_strange_names_are_stored_and_shown_as_they_are(run_copy: Path, name: st
     assert Run(run_copy).name().given == ((1, name),)
 
 
-def test_names_are_laid_over_earlier_ones_and_a_file_replaces_them(run_copy: Path, tmp_path: Path) -> None:
+def test_names_are_laid_over_earlier_ones_and_a_file_replaces_them(
+    run_copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = Run(run_copy)
     run.name({0: "cat"})
     shutil.copy(run_copy / "names.toml", tmp_path / "saved.toml")
     assert run.name({2: "-", 1: "dog"}).given == ((0, "cat"), (1, "dog"), (2, "-"))
     assert run.name({1: "cat"}).classes == ("background", "cat")
     line = ["name", "--run", str(run_copy), "--file", str(tmp_path / "saved.toml")]
-    assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0
+    with caplog.at_level(logging.INFO):
+        assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0
+    assert "2 clusters have no name in this file and none any more; fastcomus name 1=cat 2=- gives back" in caplog.text
     assert run.name().given == ((0, "cat"),)
     sizes = pq.read_table(run_copy / "clusters/clusters.parquet")["cluster"].value_counts().to_pylist()
     shown = CliRunner().invoke(app, ["name", "--run", str(run_copy)], catch_exceptions=False).stdout

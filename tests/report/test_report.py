@@ -62,11 +62,11 @@ def test_the_page_tells_what_was_found_and_how(report: Path) -> None:
     words = " ".join(page.text.split())
     assert (
         "3 clusters in images" in words
-        and "name them" in words
+        and "Type a name on each card." in words
         and "Human labels: efficientnet-lite0 was trained with human labels" in words
     )
     assert "images looked at 24" in words and "objects found 24" in words
-    assert words.count("all 8 objects , 7 typical ones here") == 3
+    assert words.count("all 8 objects , 7 typical ones here") == 3 and "Only two kinds" not in words
     assert "time of training, iteration 2" in words and "cluster.n_neighbors 6 30" in words
     assert len(page.all("article")) == 3
     assert "mIoU" in words and "Where the pixels of each cluster lie" in words

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import TINY, Photographs, make_photographs, tree_bytes
@@ -188,6 +189,29 @@ def test_new_objects_are_not_put_where_a_person_saw_none(run_copy: Path, photogr
     run.correct([int(row) for row in np.flatnonzero(labels == 1)], "new")
     assigned = np.array(pq.read_table(run.assign(photographs.images))["cluster"])
     assert set(assigned.tolist()) <= {0, 1, 2, 3} and (assigned[labels == 1] == 3).mean() > 0.7
+
+
+def test_corrections_find_objects_whose_boxes_changed_a_little(
+    run_copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(run_copy)
+    run.correct([3, 4], "-")
+    run.correct([9], "new")
+    file = run_copy / "corrections.parquet"
+    table = pq.read_table(file)
+    assert table["object"].to_pylist() == [3, 4, 9]
+    sides = {name: table[name].to_numpy().copy() for name in ("y1", "x0", "x1")}
+    sides["y1"][0] += 1
+    sides["x0"][1] += 0.9 * (sides["x1"][1] - sides["x0"][1])  # this one is another object
+    for name, values in sides.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values.astype(np.int32)))
+    pq.write_table(table.replace_schema_metadata({"fastcomus.objects": "others"}), file)
+    assert run.correct()["object"].to_pylist() == [3, -1, 9]
+    image = table["image"].to_pylist()[1]
+    with caplog.at_level(logging.INFO):
+        run.cluster(k=2)
+    assert "corrections of 2 objects hold on" in caplog.text
+    assert f"no longer found are set aside: {image}" in caplog.text
 
 
 @given(st.integers(0, 10**6))
