@@ -83,20 +83,19 @@ class Prediction:
         if not (self.region_weight or self.least_part or (own and own.cluster_weight)):
             return labels
         is_object = remove_small_parts(labels > 0, self.least_part)
-        coarse = torch.cat([one.cpu() for one in self._share_among_clusters(*self._choose_coarse_size())], dim=1)
+        bands = _enlarge_in_bands(self.logits, *self._choose_coarse_size(), self.output_stride)
+        coarse = torch.cat([self._share_among_clusters(one).cpu() for one in bands], dim=1)
         regions = find_regions(is_object, coarse.numpy(), self.region_weight, own)
-        settled, is_open = regions.label_whole_parts()
-        if not is_open.any():
-            return settled
-        row = 0
-        for shares in self._share_among_clusters(self.height, self.width):
-            numbers = regions.numbers[row : row + shares.shape[1]]
-            asked = is_open[numbers]
-            if asked.any():
-                own_scores = shares.permute(1, 2, 0)[torch.from_numpy(asked).to(shares.device)].cpu().numpy()
-                scores = regions.pixel_weight * own_scores + regions.scores[numbers[asked] - 1]
-                settled[row : row + shares.shape[1]][asked] = scores.argmax(axis=1) + 1
-            row += shares.shape[1]
+        settled = regions.label_whole_parts()
+        rows, columns = np.nonzero((settled != labels) & is_object)  # the others agree with their part
+        at_once = max(1, _BAND_VALUES // len(self.logits[0]))
+        for start in range(0, len(rows), at_once) if regions.pixel_weight else ():
+            some = rows[start : start + at_once], columns[start : start + at_once]
+            places = [torch.from_numpy(one).to(self.logits[0].device) for one in some]
+            enlarged = _enlarge_at(self.logits, self.height, self.width, self.output_stride, *places)
+            shares = self._share_among_clusters(enlarged[..., None])[..., 0].T.cpu().numpy()
+            scores = regions.pixel_weight * shares + regions.scores[regions.numbers[some] - 1]
+            settled[some] = scores.argmax(axis=1) + 1
         return settled
 
     def compute_probabilities(self) -> np.ndarray:
@@ -115,13 +114,6 @@ class Prediction:
         finest = max(self.logits, key=lambda one: one[0].numel())
         height, width = (((side - 1) * self.output_stride + 1) // 4 for side in finest.shape[1:])
         return height, width
-
-    @torch.inference_mode()
-    def _share_among_clusters(self, height: int, width: int) -> Iterator[torch.Tensor]:
-        """Yield the probabilities of the clusters (k, rows, width), were all object, a band at a time."""
-        for scores in _enlarge_in_bands(self.logits, height, width, self.output_stride):
-            objects = self._normalise(scores)[1:]
-            yield objects / objects.sum(0).clamp(min=torch.finfo(objects.dtype).tiny)
 
     @torch.inference_mode()
     def _enlarge_probabilities(self, height: int, width: int) -> Iterator[torch.Tensor]:
@@ -152,6 +144,11 @@ class Prediction:
     def _normalise(self, scores: torch.Tensor) -> torch.Tensor:
         """Turn a band of `_enlarge_in_bands` (C, rows, width) into probabilities."""
         return scores.softmax(0) if len(self.logits) == 1 else scores / len(self.logits)
+
+    def _share_among_clusters(self, scores: torch.Tensor) -> torch.Tensor:
+        """Turn a band of `_enlarge_in_bands` into the probabilities (k, rows, width) of clusters, were all object."""
+        objects = self._normalise(scores)[1:]
+        return objects / objects.sum(0).clamp(min=torch.finfo(objects.dtype).tiny)
 
 
 def compute_enlarged_argmax(
@@ -220,13 +217,45 @@ def _enlarge_in_bands(
         yield enlarged[0] if len(logits) == 1 else sum((one.softmax(0) for one in enlarged[1:]), enlarged[0].softmax(0))
 
 
-def _build_interpolation(target: int, source: int, output_stride: int, device: torch.device) -> torch.Tensor:
-    """Weights of the logits in each pixel, (target, source) float32, at most two of them not 0 in a row."""
+@torch.inference_mode()
+def _enlarge_at(
+    logits: Sequence[torch.Tensor],
+    height: int,
+    width: int,
+    output_stride: int,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+) -> torch.Tensor:
+    """What `_enlarge_in_bands` yields for some pixels, (C, P), whose rows and columns (P,) are given."""
+    enlarged = []
+    for one in logits:
+        up, below = (part[rows] for part in _locate_pixels(height, one.shape[1], output_stride, one.device))
+        left, beside = (part[columns] for part in _locate_pixels(width, one.shape[2], output_stride, one.device))
+        below, beside = below.float(), beside.float()
+        down, right = ((first + 1).clamp(max=side - 1) for first, side in zip((up, left), one.shape[1:], strict=True))
+        above = one[:, up, left] * (1 - beside) + one[:, up, right] * beside
+        enlarged.append(
+            above * (1 - below) + (one[:, down, left] * (1 - beside) + one[:, down, right] * beside) * below
+        )
+    return enlarged[0] if len(logits) == 1 else sum((one.softmax(0) for one in enlarged[1:]), enlarged[0].softmax(0))
+
+
+def _locate_pixels(
+    target: int, source: int, output_stride: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the logit before each of `target` pixels, (target,) int64, and the weight of the next, float64 in [0, 1)."""
     input_side = (source - 1) * output_stride + 1
     pixels = torch.arange(target, device=device)
     position = (((pixels.double() + 0.5) * (input_side / target) - 0.5) / output_stride).clamp(0, source - 1)
     first = position.long()
+    return first, position - first
+
+
+def _build_interpolation(target: int, source: int, output_stride: int, device: torch.device) -> torch.Tensor:
+    """Weights of the logits in each pixel, (target, source) float32, at most two of them not 0 in a row."""
+    first, weight = _locate_pixels(target, source, output_stride, device)
+    pixels = torch.arange(target, device=device)
     matrix = torch.zeros(target, source, dtype=torch.float64, device=device)
-    matrix[pixels, first] = 1 - (position - first)
-    matrix[pixels, (first + 1).clamp(max=source - 1)] += position - first
+    matrix[pixels, first] = 1 - weight
+    matrix[pixels, (first + 1).clamp(max=source - 1)] += weight
     return matrix.float()

@@ -42,18 +42,14 @@ class Regions:
     scores: np.ndarray
     pixel_weight: float
 
-    def label_whole_parts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Label parts that no opinion of their pixels can change.
+    def label_whole_parts(self) -> np.ndarray:
+        """Label every part by what its pixels have in common: (H, W) uint16, 0 for background, c + 1 for cluster c.
 
-        Returns:
-            Labels (H, W) uint16, 0 for background, c + 1 for cluster c; and (R + 1,) bool, whether the pixels of part
-            r - 1 must be asked, whose label is that of the part until then.
+        A pixel whose own most probable cluster is that of its part keeps it, whatever the weights.
         """
-        best = self.scores.argmax(axis=1)
-        highest = np.partition(self.scores, -2, axis=1)[:, -2:] if self.scores.shape[1] > 1 else self.scores
-        is_open = (highest[:, -1] - highest[:, 0] <= self.pixel_weight) & (self.scores.shape[1] > 1)
-        table = np.concatenate([[0], best + 1]).astype(np.uint16)
-        return table[self.numbers], np.concatenate([[False], is_open & (self.pixel_weight > 0)])
+        table = np.concatenate([[0], self.scores.argmax(axis=1) + 1]).astype(np.uint16)
+        labels: np.ndarray = table[self.numbers]
+        return labels
 
 
 def remove_small_parts(is_object: np.ndarray, least: float) -> np.ndarray:
