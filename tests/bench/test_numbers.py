@@ -49,6 +49,34 @@ def saliency_row(shown: str, method: str) -> list[Number]:
     ]
 
 
+LOOKS = {
+    "none": "nothing",
+    "poor": 'the first under "Poor masks"',
+    "doubtful": 'the first under "Most doubtful"',
+    "mixed": "of kinds without a cluster of their own",
+    "alike": "five of each such kind, and what is like them",
+}
+
+
+def correction_row(look: str) -> Number:
+    number = r"([\d.]+) \| "
+    return Number(
+        "docs/correcting.md",
+        rf"\| {LOOKS[look]} \| " + 5 * number,
+        "corrections",
+        lambda numbers: next(
+            [row[name] for name in ("looked_at", "corrected", "object_accuracy", "miou_clusters", "miou_network")]
+            for row in numbers["rows"]
+            if row["look"] == look
+        ),
+        as_count_or_percent,
+    )
+
+
+def as_count_or_percent(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.1f}"
+
+
 def option_row(start: str, option: str, other: str, iteration: int) -> Number:
     def read(numbers: Any) -> list[float]:
         return [numbers[option]["seeds"]["0"][iteration] - numbers[other]["seeds"]["0"][iteration]]
@@ -90,27 +118,7 @@ def as_seconds_or_points(value: float) -> str:
 
 
 NUMBERS = [
-    Number(
-        "docs/correcting.md",
-        r"of the (\d+) objects that the page lists first .* of msrc14's 494, (\d+) were wrong, (\d+) of them",
-        "corrections",
-        lambda numbers: [numbers["looked_at"], numbers["corrected"], numbers["no_objects"]],
-        "{:.0f}",
-    ),
-    Number(
-        "docs/correcting.md",
-        r"from ([\d.]+) to ([\d.]+) %, and the mIoU of\s+the clusters' masks from ([\d.]+) to ([\d.]+)",
-        "corrections",
-        lambda numbers: [
-            numbers[f"{name}{end}"] for name in ("object_accuracy", "miou_clusters") for end in ("", "_corrected")
-        ],
-    ),
-    Number(
-        "docs/correcting.md",
-        r"trained on them before and after had ([\d.]+) and ([\d.]+):",
-        "corrections",
-        lambda numbers: [numbers["miou_network"], numbers["miou_network_corrected"]],
-    ),
+    *(correction_row(look) for look in LOOKS),
     *saliency_row("own network with its priors, weighed", "train-saliency"),
     *saliency_row("own network without its priors, weighed", "train-saliency, network alone"),
     *saliency_row("`three-priors`, weighed", WEIGHED),
