@@ -62,7 +62,7 @@ def correction_row(look: str) -> Number:
     number = r"([\d.]+) \| "
     return Number(
         "docs/correcting.md",
-        rf"\| {LOOKS[look]} \| " + 5 * number,
+        rf"\| {LOOKS[look]} \| {5 * number}".removesuffix(" "),
         "corrections",
         lambda numbers: next(
             [row[name] for name in ("looked_at", "corrected", "object_accuracy", "miou_clusters", "miou_network")]
