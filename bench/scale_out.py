@@ -223,7 +223,7 @@ def format_page(rows: list[harness.Row]) -> str:
 def format_page_table(rows: list[harness.Row]) -> str:
     """The table of docs/scale.md in Markdown."""
     lines = [("objects", "side", "CPU s", "peak, GB", "recall", "ARI"), ("---",) * 6]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["objects"]):
         side = f"{row['side']}, {row['fit_on']:,} fitted" if row["fit_on"] else row["side"]
         side += f", {row['threads']} threads" if row["threads"] > 1 else ""
         if "gave_up" in row:

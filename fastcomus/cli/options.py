@@ -206,6 +206,8 @@ def _build_number_parser(zero: str) -> Callable[[str], int]:
 
     def number(text: str) -> int:
         try:
+            if zero == "auto" and text != zero and int(text) == 0:
+                raise typer.BadParameter("0 is too few; leave the option out, or say auto.")
             return 0 if text == zero else int(text)
         except ValueError as error:
             raise typer.BadParameter(f"{text!r} is neither a whole number nor {zero}.") from error

@@ -99,7 +99,11 @@ def _select_samples(folder: RunFolder, source: ImageSource) -> list[Sample]:
 
     images, clusters = read_shards(folder, ["image"])["image"], read_clusters(folder)
     kept = clusters.labels >= 0  # what a person said is no object counts for nothing
-    core = select_training_images(images.filter(pa.array(kept)).to_pylist(), clusters.is_core[kept])
+    shown = images.filter(pa.array(kept)).to_pylist()
+    core = select_training_images(shown, clusters.is_core[kept])
+    if len(core) < len(set(shown)):
+        told = "train: of %d images with an object, the filter lets %d through (cluster --filter); all get masks"
+        log.info(told, len(set(shown)), len(core))
     return [Sample(source.root / name, get_mask_path("iteration-0", name)) for name in core]
 
 

@@ -58,7 +58,7 @@ BAD = {
     "no images": (["embed", "{empty}", "--run", "{new}"], "no image"),
     "no folder": (["embed", "{empty}/absent", "--run", "{new}"], "absent"),
     "k below 2": (["cluster", "--run", "{run}", "--k", "1"], "k must be at least 2; got 1"),
-    "kmeans without k": (["cluster", "--run", "{run}", "--method", "kmeans", "--k", "0"], "give --k K"),
+    "kmeans without k": (["cluster", "--run", "{run}", "--method", "kmeans", "--k", "auto"], "give --k K"),
     "filter of 1": (["cluster", "--run", "{run}", "--filter", "1"], r"\[0, 1\).*got 1.0"),
     "filter below 0": (["cluster", "--run", "{run}", "--filter", "-0.1"], r"\[0, 1\).*got -0.1"),
     "another version": (["cluster", "--run", "{other}", "--k", "3"], "format 99"),
@@ -82,6 +82,13 @@ BAD = {
     "bad settings": (["embed", "{images}", "--run", "{new}", "--config", "{toml}"], "crop_size"),
     "unwritable": (["embed", "{images}", "--run", "/dev/null/run"], "/dev/null/run"),
 }
+
+
+@pytest.mark.parametrize(("number", "told"), [("0", "0 is too few"), ("five", "neither a whole number nor auto")])
+def test_a_number_of_clusters_that_is_none(number: str, told: str, run_copy: Path) -> None:
+    before = tree_bytes(run_copy)
+    result = CliRunner().invoke(app, ["cluster", "--run", str(run_copy), "--k", number])
+    assert result.exit_code == 2 and told in result.output and tree_bytes(run_copy) == before
 
 
 @pytest.mark.parametrize("case", BAD)
