@@ -25,7 +25,6 @@ from fastcomus.store.shelf import finish_moves
 log = logging.getLogger("fastcomus")
 
 TIMES = "times.json"
-_LEAST_S_OF_RATES = 0.2  # what takes less was there already
 _NOT_RATES = ("bytes",)  # of which so many a second would say nothing
 
 Given = ParamSpec("Given")
@@ -90,7 +89,7 @@ def log_stage(stage: str, seconds: float, counts: Mapping[str, int], device: str
     peak = get_peak_memory_bytes()
     fields: dict[str, Any] = {"stage": stage, "seconds": round(seconds, 3), **counts, "device": device}
     parts = [f"{count} {name}" for name, count in counts.items()]
-    if counts and seconds > _LEAST_S_OF_RATES and next(iter(counts)) not in _NOT_RATES:
+    if counts and seconds > 0 and next(iter(counts)) not in _NOT_RATES:
         fields["per_s"] = round(next(iter(counts.values())) / seconds, 2)
         parts[0] += f" ({fields['per_s']:.1f}/s)"
     if peak is not None:

@@ -220,7 +220,7 @@ def test_bad_input_is_one_sentence_and_changes_nothing(case: str, run_copy: Path
     reply = CliRunner().invoke(app, line)
     assert isinstance(reply.exception, InputError) and told in str(reply.exception)
     assert tree_bytes(tmp_path) == before
-    with pytest.raises(InputError, match=r"one of coco, voc, .*csv; got 'cocco'; did you mean coco or voc\?"):
+    with pytest.raises(InputError, match=r"one of coco, voc, .*csv, onnx; got 'cocco'; did you mean coco or voc\?"):
         Run(run_copy).export("cocco")
 
 
