@@ -29,7 +29,7 @@ class Clusters:
         labels: (N,) int32.
         distances: (N,) float32, cosine distance of each object to the centre of its cluster, in [0, 2].
         is_core: (N,) bool, False for the share that the filter drops.
-        centres: (k, C) float32.
+        centres: (k, C) float32, means in the rows that were clustered: the eigenmaps, C of them, or the embeddings.
         sizes: (k,) int64.
         is_fitted: (N,) bool, False for objects that were put into clusters of a sample (`fit_on`), not fitted.
         coarse: (N,) int32, coarser clusters, each of whole ones (`levels`); None where there are none.

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from fastcomus.clusters.corrections import carry_corrections, correct_clusters, settle_corrections
 from fastcomus.clusters.files import NAMES_FILE, read_clusters, read_found_clusters, read_names, write_names
-from fastcomus.clusters.names import carry_names
+from fastcomus.clusters.names import DROPPED, carry_names
 from fastcomus.errors import InputError
 from fastcomus.run.contents import read_clusters_manifest
 from fastcomus.store.corrections import read_corrections, write_corrections
@@ -108,4 +108,5 @@ def _take_over_names(folder: RunFolder, given: dict[int, str], before: np.ndarra
         names = {cluster: name for cluster, (name, _) in carried.items()}
         write_names(folder, read_clusters_manifest(folder), names)
     if lost := sorted(set(given.values()) - {name for name, _ in carried.values()}):
-        log.warning("cluster: no cluster is clearly %s any more; such names stay in the history", ", ".join(lost))
+        told = ", ".join("what was dropped (-)" if name == DROPPED else name for name in lost)
+        log.warning("cluster: no cluster is clearly %s any more; such names stay in the history", told)

@@ -39,6 +39,10 @@ class Folder:
         self.writer = SoleWriter(self.path)
         self.written = 0
 
+    def __repr__(self) -> str:
+        """Say which folder it is."""
+        return f"{type(self).__name__}({str(self.path)!r})"
+
     def resolve_file(self, name: str) -> Path:
         """Return the path of `name`. Raises InputError for a name that leads out of the folder."""
         if is_outside_folder(name):

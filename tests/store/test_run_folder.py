@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_making_the_object_touches_nothing(folder: RunFolder) -> None:
     assert folder.read_state() is None and not folder.path.exists()
+    assert repr(folder) == f"RunFolder({str(folder.path)!r})"
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(folder: RunFolder) -> None:
