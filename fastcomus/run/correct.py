@@ -44,7 +44,7 @@ def correct(
     folder = at.folder
     clusters = read_clusters_manifest(folder)
     spoken = read_corrections(folder)
-    if not undo and to is None and not len(objects):
+    if not (undo or alike) and to is None and not len(objects):
         return spoken  # also while another process writes to the folder
     if undo and (len(objects) or to is not None or alike):
         raise InputError("undo takes back the last correction; give nothing else with it.")

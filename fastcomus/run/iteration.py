@@ -219,10 +219,9 @@ def _write_labels(prediction: Prediction, name: str, source: ImageSource, at: Wo
         own = OwnObjects(read_class_map(at.folder, first), *weights)
     if train.min_confidence:
         labels, confidence = prediction.compute_labels_and_confidence(own)
+        write_grey(at.folder, _make_confidence_name(name, source, image), confidence)
     else:
         labels = prediction.compute_labels(own)
-    if train.min_confidence:
-        write_grey(at.folder, _make_confidence_name(name, source, image), confidence)
     write_class_map(at.folder, mask, labels)
     return None if labels.any() else mask
 

@@ -142,6 +142,8 @@ def test_a_kind_that_has_no_cluster_follows_some_of_its_objects(
     for wrong in ({"objects": [0], "to": "found"}, {"undo": True}):
         with pytest.raises(InputError, match=r"alike goes with a cluster|give nothing else"):
             run.correct(**wrong, alike=True)
+    with pytest.raises(InputError, match="no objects are given"):
+        run.correct(alike=True)
 
 
 @pytest.mark.parametrize("step", ["write_corrections", "write_shown_tables", "write_cluster_masks"])

@@ -124,7 +124,7 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   fastcomus.openExample = async (row) => {
     let rows = [row];
-    if (fastcomus.live) rows = [...new Set([row, ...(await fastcomus.live.findNearest(row))])];
+    if (fastcomus.live) rows = [...new Set([row, ...((await fastcomus.live.findNearest(row)) ?? [])])];
     else if (objects.near) {
       await loadNear();
       rows = [row, ...fastcomus.near[row]];
@@ -208,6 +208,7 @@ document.addEventListener("DOMContentLoaded", () => {
   byId("objects-alike").addEventListener("click", async () => {
     const examples = [...chosen];
     const found = await fastcomus.live.findAlike(examples);
+    if (!found) return;
     const about = found.length
       ? `All are chosen: yours first, then ${found.length} more that are nearer to these than to their own cluster. Take out what does not belong, then move them.`
       : "Nothing else is nearer to these than to its own cluster.";

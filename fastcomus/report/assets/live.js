@@ -24,11 +24,12 @@ document.addEventListener("DOMContentLoaded", async () => {
   const SILENT = "The server does not answer; is fastcomus view still running?";
   const read = (answer) => answer.json().catch(() => ({ error: `the server failed (${answer.status}); its terminal says why.` }));
 
+  // Rows, or null where the server does not say.
   const askRows = async (name, options) => {
     const answer = await ask(name, options).catch(() => null);
     if (answer?.ok) return answer.json();
     news(answer ? (await read(answer)).error : SILENT, false);
-    return [];
+    return null;
   };
   const sending = (what) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(what) });
 
