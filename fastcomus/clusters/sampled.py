@@ -45,21 +45,26 @@ _LEAST_FOUND = 10  # objects of a group that a sample must hold, so that the gra
 _FAR = 0.999  # novelty of rows that lie farther from the sample than all but a thousandth of it from itself
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sample:
     """Rows on which clusters are fitted.
 
     Attributes:
         chosen: (n,) int64, ascending, which rows these are.
-        rows: (n, D) float32.
-        linker: Finds them for others.
         total: Number of all rows.
+        rows: (n, D) float32; None once nothing needs them, since they are most of what is in memory.
+        linker: Finds them for others, and holds them, too; None likewise.
     """
 
     chosen: np.ndarray
-    rows: np.ndarray
-    linker: Linker
     total: int
+    rows: np.ndarray | None
+    linker: Linker | None
+
+    @property
+    def size(self) -> int:
+        """How many rows these are."""
+        return len(self.chosen)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def draw_sample(rows: RowBlocks, size: int, config: ClusterConfig, seed: int, ba
     del taken  # to save memory: as large as the sample
     check_count(config, sample)
     count = LABELLING * count_landmarks(config.n_neighbors) if _has_landmarks(size, config) else 0
-    return Sample(chosen, sample, make_linker(sample, config, seed, backend, others, rows.count, count), rows.count)
+    return Sample(chosen, rows.count, sample, make_linker(sample, config, seed, backend, others, rows.count, count))
 
 
 def link_block(rows: RowBlocks, start: int, stop: int, linker: Linker, backend: Backend, threads: int) -> LinkedRows:
@@ -115,7 +120,7 @@ def fit_sample(
     """Cluster a sample, by the links of all rows where it has enough rows for a sparse graph.
 
     Args:
-        sample: Its rows.
+        sample: Its rows, which it loses, with the search among them, as soon as they are not needed any more.
         links: Of all rows, block by block.
         config: The settings.
         seed: Seed of everything random.
@@ -127,7 +132,8 @@ def fit_sample(
     Raises:
         InputError: If the eigensolver does not converge.
     """
-    size = len(sample.rows)
+    size = sample.size
+    assert sample.rows is not None
     if _has_landmarks(size, config):
         graph = _build_graph(sample, links, config, backend)
         found = cluster_graph(graph, sample.rows, config, seed, backend)
@@ -189,7 +195,7 @@ def join_labels(
     """
     of_sample, count = found.clusters, rows.count
     most = None
-    if found.graph is not None and not _has_landmarks(len(sample.rows), config):
+    if found.graph is not None and not _has_landmarks(sample.size, config):
         most = max(found.graph.n_neighbors - 1, 1)  # which may be fewer than were looked for, as objects are few
     labels, distances = label_rows(rows, links, of_sample, found.maps, config, most)
     labels[sample.chosen], distances[sample.chosen] = of_sample.labels, of_sample.distances
@@ -216,21 +222,29 @@ def cluster_sample(rows: RowBlocks, size: int, config: ClusterConfig, seed: int,
     """Fit on a sample and label all others in this process; see `fit_sample`."""
     sample, threads = draw_sample(rows, size, config, seed, backend), torch.get_num_threads()
     blocks = iterate_blocks(rows.count)
+    assert sample.linker is not None
     links = [link_block(rows, start, stop, sample.linker, backend, threads) for start, stop in blocks]
     return join_labels(sample, fit_sample(sample, links, config, seed, backend), rows, links, config)
 
 
 def _build_graph(sample: Sample, links: Iterable[LinkedRows], config: ClusterConfig, backend: Backend) -> KnnGraph:
     """Build the graph of landmarks; neighbours are no more than an average cluster has, as in any graph."""
-    size, near, asked = len(sample.rows), sample.linker.near, config.n_neighbors
+    assert sample.rows is not None and sample.linker is not None
+    size, near, asked = sample.size, sample.linker.near, config.n_neighbors
     most = count_direct_neighbors(asked)
     direct = limit_neighbors(size / config.k, most) if config.k else most
     queries = normalise_rows(sample.rows) if config.metric == "cosine" else sample.rows
     neighbors, _ = near.search(queries, min(direct, size), backend, torch.get_num_threads())
+    recall, order = near.recall, near.order
+    # The graph and its eigenvectors come to as much memory as the rows and the search among them, which go first.
+    sample.linker = None
+    del near, queries
+    if config.method == "spectral":
+        sample.rows = None
     step = math.ceil(sample.total / (MOST_ROWS * size))
     # Copies: views would hold all links of their parts.
     linked = [part.near[-part.start % step :: step, : count_landmarks(asked)].astype(np.int32) for part in links]
-    return build_landmark_graph(neighbors, np.concatenate(linked), near.recall, near.order)
+    return build_landmark_graph(neighbors, np.concatenate(linked), recall, order)
 
 
 def _has_landmarks(size: int, config: ClusterConfig) -> bool:

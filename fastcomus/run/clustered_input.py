@@ -93,12 +93,14 @@ class GivenRows:
         asked, seed = config.cluster, config.seed
         sample = draw_sample(self.blocks, self.sample, asked, seed, backend)
         linker, made_by = sample.linker, {"source": self.source, "sample": self.sample, "seed": seed}
+        assert linker is not None
         mark = compute_fingerprint(metric=linker.metric, recall=asked.recall, count=linker.count, **made_by)
         links = link_rows(folder, "links", self.blocks, linker, engine, mark)
-        found = fit_sample(sample, links, asked, seed, backend)
-        clusters = join_labels(sample, found, self.blocks, links, asked)
         near = linker.near
         facts = {"fitted": self.sample, "search_recall": near.recall, "lists": len(near.centres), "probes": near.probes}
+        del near, linker  # to save memory: `sample` lets go of them, too
+        found = fit_sample(sample, links, asked, seed, backend)
+        clusters = join_labels(sample, found, self.blocks, links, asked)
         return replace(found, clusters=clusters), facts
 
     def find_levels(self, labels: np.ndarray, config: Config, backend: Backend, folder: RunFolder | None) -> Levels:
