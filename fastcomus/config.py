@@ -87,6 +87,11 @@ class EmbedConfig:
         within="(0, inf)",
         rule="be above 0",
     )
+    map_edges: bool = define_setting(
+        False,
+        "Let maps of a network of train-saliency follow the edges of the photograph (a guided filter); those of the "
+        "priors do by themselves.",
+    )
     objects: str = define_setting(
         "one",
         "one object per photograph, all that stands out; or several: what differs from its surroundings in colour and "

@@ -58,6 +58,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "crop_size": 224,
             "normalize": True,
             "map_power": 1.0,
+            "map_edges": True,
         },
         "train": {
             "backbone": "efficientnet-lite0",

@@ -73,6 +73,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "saliency_precision": "bf16",  # the same
         "prior_weight": 0.0,  # with a network of train-saliency
         "map_power": 3.0,  # the same
+        "map_edges": False,  # the same
         "objects": "several",
         "masks": None,
         "theta": "0.9",
@@ -190,7 +191,7 @@ def test_every_setting_of_embed_has_an_effect(
         changed["encoder_weights"] = mobilenet
     if name == "encoder_weights":
         changed[name] = random_checkpoint("test_efficientnet", tmp_path)
-    if name in ("prior_weight", "map_power"):
+    if name in ("prior_weight", "map_power", "map_edges"):
         network, found = request.getfixturevalue("found_by_own_network")
         assert embedded(small, tmp_path / "run", network | changed) != found
         return

@@ -245,6 +245,8 @@ def _cut_into_shards(found: ImageList, config: EmbedConfig) -> list[ShardOfImage
     size, shards = config.shard_images, []
     settings = asdict(config)
     del settings["every_seconds"]  # names say which frames of a video there are
+    if not settings["map_edges"]:  # which versions before did not know
+        del settings["map_edges"]
     for index, start in enumerate(range(0, len(found.names), size)):
         names = found.names[start : start + size]
         stamps = stamp_images(found, names, masks)

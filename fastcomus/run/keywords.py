@@ -41,6 +41,7 @@ class EmbedSettings(TypedDict, total=False):
     saliency_precision: str
     prior_weight: float
     map_power: float
+    map_edges: bool
     objects: str
     masks: str
     theta: str

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from fastcomus.images.found import UnreadableImage
-from fastcomus.segmentation.edges import choose_grid, fit_to_edges
+from fastcomus.networks.edges import choose_grid, fit_to_edges
 from fastcomus.segmentation.regions import OwnObjects, find_regions, remove_small_parts
 
+_REACH = 0.125  # half the side of the window in which outlines follow edges, as a share of the image's shorter side
 _BAND_VALUES = 2**20  # logits held at once while enlarging: 4 MiB of float32, whatever the image's size
 _BAND_VALUES_ON_GPU = 2**26  # 256 MiB: most images in one pass, as each has to be waited for
 
@@ -139,7 +140,7 @@ class Prediction:
             return None
         grid = choose_grid(*self.guide.shape[1:])
         coarse = [self._normalise(one)[0] for one in _enlarge_in_bands(self.logits, *grid, self.output_stride)]
-        return fit_to_edges(torch.cat(coarse), self.guide)
+        return fit_to_edges(torch.cat(coarse)[None], self.guide[None], _REACH)[0]
 
     def _normalise(self, scores: torch.Tensor) -> torch.Tensor:
         """Turn a band of `_enlarge_in_bands` (C, rows, width) into probabilities."""

@@ -12,6 +12,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity as scikit_image_similarity
 
 from fastcomus import Run
+from fastcomus.backends.cpu import compute_otsu_threshold
 from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError
 from fastcomus.objects.saliency.losses import compute_hybrid_loss, compute_structural_similarity
@@ -115,6 +116,34 @@ def test_maps_are_joined_with_those_of_the_priors(trained: Run, photographs: Pho
     terms = np.stack([alone.ravel(), mean.ravel(), np.ones(mean.size)], axis=1)
     weights, residual, *_ = np.linalg.lstsq(terms, joined.ravel(), rcond=None)
     assert residual[0] / mean.size < 1e-4 and (weights[:2] > 0.1).all()
+
+
+def test_the_map_of_the_network_follows_edges_and_that_of_the_priors_stays(
+    trained: Run, photographs: Photographs
+) -> None:
+    """Each pixel takes the side that its colour is on, so that masks are nearer to the planted ones."""
+    files = sorted(photographs.images.iterdir())
+    true = [np.asarray(Image.open(photographs.truth / f"{file.stem}.png")) > 0 for file in files]
+
+    def map_all(weight: float, follows: bool) -> list[np.ndarray]:
+        config = EmbedConfig(saliency=get_network(trained), prior_weight=weight, map_power=1.0, map_edges=follows)
+        proposer = load_proposer(config, torch.device("cpu"))
+        assert not callable(proposer)
+        given = [proposer.prepare(np.asarray(Image.open(file).convert("RGB"))) for file in files]
+        return [one[0].numpy() for one in proposer.propose(torch.stack(given))]
+
+    def score(maps: list[np.ndarray]) -> float:
+        ious = []
+        for one, mask in zip(maps, true, strict=True):
+            whole = np.asarray(Image.fromarray(one).resize(mask.shape[::-1], Image.Resampling.BILINEAR))
+            found = whole > compute_otsu_threshold(whole)
+            ious.append((found & mask).sum() / (found | mask).sum())
+        return float(np.mean(ious))
+
+    alone, following = (map_all(0.0, follows) for follows in (False, True))
+    assert score(following) > score(alone) + 0.08
+    for one, other in zip(*(map_all(1.0, follows) for follows in (False, True)), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_prior_that_is_not_known_is_told(trained: Run, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fastcomus.config import SALIENCY_PRIORS, EmbedConfig
 from fastcomus.errors import InputError
 from fastcomus.networks import weights
 from fastcomus.networks.compiled_batches import FixedBatches
+from fastcomus.networks.edges import choose_grid, fit_to_edges
 from fastcomus.networks.fixed_padding import align_side
 from fastcomus.networks.folded_batch_norm import with_folded_batch_norms
 from fastcomus.networks.precision import choose_precision, use_precision
@@ -33,6 +34,7 @@ from fastcomus.store.integrity import TENSOR_SEAL, compute_tensor_digest
 BASNET = "basnet"
 _METADATA = "fastcomus_saliency"  # key of the description in a checkpoint's metadata
 _DIRECTION = "common_features"  # key of their direction among a checkpoint's tensors
+_REACH = 0.08  # half the side of the window in which a map follows edges, as a share of the image's side
 _FLAT = 1e-3  # a map with a smaller range of values shows nothing
 _WIDTH, _WIDTH_BEFORE = 64, 96  # of pyramids now, and of those whose files do not say; 96 found objects no better
 _COARSEST = 32  # stride of a backbone's last layer
@@ -102,6 +104,8 @@ class NetworkMap:
             around objects, and Otsu's threshold, which takes both sides to vary alike, falls onto the blur.
         is_compiled: Whether the network is compiled, for batches of one size.
         common: Weighs the network's map and the priors' by what objects have in common, if not None.
+        follows_edges: Whether the network's map, weighed, changes where the image does. The priors' maps do by
+            themselves: they know superpixels and pixels.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class NetworkMap:
         power: float = 1.0,
         is_compiled: bool = False,
         common: CommonFeatures | None = None,
+        follows_edges: bool = False,
     ) -> None:
         self.network = None if network is None else with_folded_batch_norms(network.eval(), torch.uint8)
         if network is None:
@@ -126,6 +131,7 @@ class NetworkMap:
         self.priors = tuple(priors) if prior_weight and not isinstance(priors, BatchedPriors) else ()
         self.prior_weight = prior_weight if self.priors or self.batched else 0.0
         self.power = power
+        self.follows_edges = follows_edges and network is not None
         self.needs_host_pixels = bool(self.priors)
         self.batch = choose_images_per_pass(self.device)
         self.run: Callable[[torch.Tensor], torch.Tensor] = self._run_network
@@ -150,6 +156,9 @@ class NetworkMap:
         maps += [] if mean is None else [mean]
         if self.common is not None:
             maps = self.common.weigh(given[:, :3], maps)
+        if self.follows_edges:
+            coarse = functional.interpolate(maps[0], choose_grid(self.side, self.side), mode="area")
+            maps[0] = fit_to_edges(coarse[:, 0], given[:, :3], _REACH)[:, None]
         joined = torch.lerp(maps[0], maps[1], self.prior_weight) if len(maps) > 1 else maps[0]
         return list(self._stretch(joined))
 
@@ -183,7 +192,7 @@ def load_network_map(
     """
     precision = choose_precision(config.saliency_precision, device)
     priors: list[Proposer] | BatchedPriors = []
-    power = 1.0
+    power, follows_edges = 1.0, False
     common = None
     network: SaliencyNetwork | None = None
     if Path(name).is_file() and (described := _read_description(Path(name))):
@@ -193,7 +202,7 @@ def load_network_map(
             width = described.get("width", _WIDTH_BEFORE)
             network = SaliencyNetwork(described["network"], described["size"], width=width)
             weights.load_exactly(network, tensors, name)
-        power = config.map_power
+        power, follows_edges = config.map_power, config.map_edges
         names = described.get("priors", []) if config.prior_weight or network is None else []
         if direction is not None or network is None:
             grid = FeatureGrid(described.get("features", ""), device, config.saliency_precision)
@@ -210,7 +219,8 @@ def load_network_map(
         weights.load_exactly(network.body, weights.read_checkpoint(file), name)
     if network is not None:
         network = network.to(device).to(memory_format=torch.channels_last)
-    return NetworkMap(network, precision, priors, config.prior_weight, power, config.compile, common)
+    weight, is_compiled = config.prior_weight, config.compile
+    return NetworkMap(network, precision, priors, weight, power, is_compiled, common, follows_edges)
 
 
 def find_networks_behind(saliency: str) -> set[str]:

@@ -7,8 +7,14 @@ import pytest
 import torch
 from skimage import data
 
+from fastcomus.networks.edges import GRID, choose_grid, fit_to_edges
 from fastcomus.segmentation.class_scores import Prediction
-from fastcomus.segmentation.edges import GRID, choose_grid, fit_to_edges
+
+REACH = 0.125
+
+
+def fit_one(coarse: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    return fit_to_edges(coarse[None], image[None], REACH)[0]
 
 
 def measure_iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -36,7 +42,7 @@ def test_linear_functions_are_those_of_the_definition() -> None:
     for row, column in np.ndindex(12, 20):
         mean = functions[window(row, column)].reshape(-1, 4).mean(0)
         expected[row, column] = mean[:3] @ colours[row, column] + mean[3]
-    found = fit_to_edges(torch.from_numpy(coarse), torch.from_numpy(pixels).permute(2, 0, 1))
+    found = fit_one(torch.from_numpy(coarse), torch.from_numpy(pixels).permute(2, 0, 1))
     np.testing.assert_allclose(found.numpy(), expected.clip(0, 1), atol=2e-3)
 
 
@@ -49,7 +55,7 @@ def test_an_outline_known_to_sixteen_pixels_comes_to_lie_on_the_edge() -> None:
     grid = choose_grid(300, 400)
     assert min(grid) == GRID and grid[1] == round(400 * GRID / 300)
     coarse = torch.nn.functional.interpolate(torch.from_numpy(shifted)[None, None].float(), grid, mode="area")[0, 0]
-    found = fit_to_edges(coarse, torch.from_numpy(pixels).permute(2, 0, 1)).numpy()
+    found = fit_one(coarse, torch.from_numpy(pixels).permute(2, 0, 1)).numpy()
     assert found.shape == (300, 400)
     assert measure_iou(shifted, disc) < 0.82 and measure_iou(found > 0.5, disc) > 0.93
 
@@ -57,18 +63,18 @@ def test_an_outline_known_to_sixteen_pixels_comes_to_lie_on_the_edge() -> None:
 def test_where_the_image_shows_nothing_the_map_is_only_smoothed() -> None:
     flat = torch.full((3, 50, 90), 77, dtype=torch.uint8)
     coarse = torch.rand(choose_grid(50, 90), generator=torch.Generator().manual_seed(0))
-    found = fit_to_edges(coarse, flat)
+    found = fit_one(coarse, flat)
     assert found.shape == (50, 90) and coarse.min() < found.min() and found.max() < coarse.max()
     assert float(found.mean()) == pytest.approx(float(coarse.mean()), abs=0.02)
     noise = torch.randint(0, 256, (3, 50, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    same = fit_to_edges(torch.full(choose_grid(50, 90), 0.3), noise)
+    same = fit_one(torch.full(choose_grid(50, 90), 0.3), noise)
     torch.testing.assert_close(same, torch.full((50, 90), 0.3), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("side", [1, 2, 300])
 def test_any_shape_of_image(side: int) -> None:
     image = torch.randint(0, 256, (3, side, 300), dtype=torch.uint8)
-    found = fit_to_edges(torch.rand(choose_grid(side, 300)), image)
+    found = fit_one(torch.rand(choose_grid(side, 300)), image)
     assert found.shape == (side, 300) and 0 <= float(found.min()) <= float(found.max()) <= 1
 
 
