@@ -15,7 +15,10 @@ export_app = typer.Typer(help="Masks in the formats of other tools, or the train
 
 Given = dict[str, dict[str, Any]]
 Output = Annotated[
-    Path | None, typer.Option(help="New folder to write; by default exports/iteration-N-FORMAT in the run.")
+    Path | None,
+    typer.Option(
+        help="New folder to write; by default exports/iteration-N-FORMAT in the run, with -2 beside an earlier one."
+    ),
 ]
 Iteration = Annotated[int | None, typer.Option(help="Iteration whose masks to take; by default the last.")]
 Transfer = Annotated[

@@ -64,13 +64,15 @@ def build_correction_table(corrections: pa.Table, names: ClusterNames) -> Table:
 
 def build_history_table(history: Sequence[PastClusters]) -> Table:
     """Return a table with a row for each clustering of a run folder, the present one first."""
-    table = Table("id", "clusters", "objects", "trained", "names", "MB", "settings")
+    table = Table("id and time", "clusters", "objects", "trained", "names", "MB", "settings", show_lines=True)
+    table.columns[0].min_width = 16  # of a time
     for column in range(1, 6):
         table.columns[column].justify = "right"
     for one in history:
         settings = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in one.settings.items())
         counts = (one.k, one.objects, one.trained, one.names, f"{one.size_bytes / 1e6:.1f}")
-        table.add_row(one.id + (" (present)" if one.is_present else ""), *map(str, counts), Text(settings))
+        lines = [one.id, *(["(present)"] if one.is_present else []), one.made]
+        table.add_row("\n".join(lines), *map(str, counts), Text(settings or "--k auto"))
     table.caption = "--use ID goes back to clusters, their networks, masks, names and scores; --delete ID frees room."
     return table
 

@@ -23,7 +23,7 @@ def export(at: Workplace, format_name: str, output: Path | str, iteration: int |
     warn_of_changed_images(at.folder, source.root)
     from fastcomus.exports.export import Transfer, export_masks
 
-    target = Path(output or at.folder.path / f"exports/iteration-{masks.iteration}-{format_name}")
+    target = Path(output or _find_free(at.folder.path / f"exports/iteration-{masks.iteration}-{format_name}"))
     how = Transfer(source.root, transfer, at.config.embed.max_pixels)
     written = export_masks(format_name, masks, how, target)
     count(images=written, classes=masks.k)
@@ -49,3 +49,12 @@ def export_onnx(at: Workplace, output: Path | str, iteration: int | None) -> Pat
     count(bytes=target.stat().st_size, classes=len(names.classes))
     log.info("export: the network of iteration %d in %s", chosen, target)
     return target
+
+
+def _find_free(folder: Path) -> Path:
+    """Return the folder, or with -2, -3, ... at its end where exports of before are there: names may have changed."""
+    free, number = folder, 1
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free

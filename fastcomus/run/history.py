@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import Any
 
 import pyarrow.compute as pc
@@ -27,6 +28,7 @@ class PastClusters:
     Attributes:
         id: What `--use` and `--delete` call them.
         is_present: Whether commands work with them now.
+        made: When, in local time: YYYY-MM-DD HH:MM.
         settings: Those of the clustering that are not the defaults.
         k: Number of clusters.
         objects: Number of objects.
@@ -37,6 +39,7 @@ class PastClusters:
 
     id: str
     is_present: bool
+    made: str
     settings: dict[str, Any]
     k: int
     objects: int
@@ -77,9 +80,11 @@ def _describe(folder: RunFolder, is_present: bool) -> PastClusters:
     config, usual = manifest["config"], asdict(ClusterConfig())
     settings = {field.name: config[field.name] for field in fields(ClusterConfig) if field.name in config}
     files = (file for place in list_made_of_clusters(folder) for file in [place, *place.rglob("*")])
+    made = datetime.fromtimestamp(folder.resolve_file("clusters/manifest.json").stat().st_mtime)
     return PastClusters(
         make_id(manifest["fingerprint"]),
         is_present,
+        f"{made:%Y-%m-%d %H:%M}",
         {name: value for name, value in settings.items() if value != usual[name]},
         manifest["k"],
         manifest["objects"],

@@ -180,6 +180,16 @@ def test_a_run_is_exported_with_names_by_command_and_from_python(
         assert (first[name] == labels).all() and labels.any()
 
 
+def test_another_export_leaves_the_earlier_one_and_has_the_names_of_now(run_copy: Path) -> None:
+    run, written = Run(run_copy), []
+    for name in ("cat", "dog"):
+        run.name({0: name})
+        written.append(run.export("coco"))
+    assert [folder.name for folder in written] == ["iteration-2-coco", "iteration-2-coco-2"]
+    listed = [json.loads((folder / "annotations/instances_default.json").read_text()) for folder in written]
+    assert [one["categories"][0]["name"] for one in listed] == ["cat", "dog"]
+
+
 def test_a_run_can_be_read_while_another_process_writes_to_it(run_copy: Path, photographs: Photographs, tmp_path: Path):
     Run(run_copy).name({0: "cat"})
     with SoleWriter(run_copy).hold():

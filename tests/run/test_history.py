@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ def test_other_clusters_and_back_finds_network_masks_names_and_scores(
     assert (present.k, present.trained, present.is_present) == (2, 0, True)
     assert (kept.k, kept.trained, kept.names, kept.is_present) == (3, 2, 1, False)
     assert kept.size_bytes > sum(map(len, before.values()))
+    assert abs(datetime.now() - datetime.fromisoformat(present.made)) < timedelta(minutes=5)
     caplog.clear()
     Run(run_copy).cluster(k=3)
     assert "cluster: found again, 24 objects in 3 clusters" in caplog.text
