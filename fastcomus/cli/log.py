@@ -87,8 +87,13 @@ def print_json(value: object) -> None:
 
 
 def suggest_next(run: Path, *commands: str) -> None:
-    """Say at the end of a command what may come next, without `view` where what it needs is not installed."""
-    commands = tuple(one for one in commands if one != "view" or not list_missing_for_view())
+    """Say at the end of a command what may come next, without what needs packages or images that are not there."""
+    from fastcomus.store.run_folder import RunFolder
+
+    clusters = RunFolder(run).read_manifest("clusters") or {"images": True}
+    left_out = [] if clusters["images"] else ["train", "predict", "export"]
+    left_out += ["view"] if list_missing_for_view() else []
+    commands = tuple(one for one in commands if one.split()[0] not in left_out)
     where = "" if run == Path("comus-run") else f" --run {shlex.quote(str(run))}"
     logging.getLogger("fastcomus").info("next: %s", ", or ".join(f"fastcomus {one}{where}" for one in commands))
 

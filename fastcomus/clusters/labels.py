@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 65_536
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clusters:
     """N objects in k clusters, numbered from 0 in descending order of size.
 

@@ -60,6 +60,10 @@ def assign(
             "these clusters were made on a graph of your own, in which new objects have no links; cluster all objects "
             "together."
         )
+    if images and not manifest["images"]:
+        raise InputError(
+            "these clusters are of embeddings without images; give those of new objects with --embeddings FILE."
+        )
     clusters, names = read_clusters(at.folder), read_names(at.folder, manifest)
     known = open_clustered_rows(at.folder, manifest)
     target = RunFolder(output or at.folder.path / "assigned")
@@ -116,6 +120,9 @@ def _take_rows(clusters: Clusters, kept: np.ndarray) -> Clusters:
 
 
 def _check_input(config: Config, images: Images, embeddings: Path | str, masks: Path | str) -> None:
+    for given in (images, embeddings):
+        if isinstance(given, np.ndarray):
+            raise InputError("assign takes files; save the array by np.save, and give embeddings='FILE.npy'.")
     if bool(images) == bool(embeddings):
         raise InputError("give either a folder of images or --embeddings FILE.")
     if is_object_table(config.embed.masks) and images:

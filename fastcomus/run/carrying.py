@@ -46,10 +46,11 @@ def carry_words(folder: RunFolder) -> None:
 
 def _carry(folder: RunFolder, kept: RunFolder) -> None:
     manifest, before = read_clusters_manifest(folder), kept.read_manifest("clusters") or {}
-    is_same, spoken = before.get("source") == manifest["source"], read_corrections(kept, folder)
-    has_images = bool(before.get("images") and manifest["images"])
+    is_same = before.get("source") == manifest["source"]
+    if not is_same and not (before.get("images") and manifest["images"]):
+        return  # of photographs before and of rows now, or the reverse: nothing tells which object is which
+    spoken = read_corrections(kept, folder)
     has_names = kept.resolve_file(NAMES_FILE).exists() and not folder.resolve_file(NAMES_FILE).exists()
-    has_names = has_names and (is_same or has_images)
     if not has_names and not len(spoken):
         return
     labels = _read_earlier_labels(folder, kept, is_same)

@@ -34,7 +34,7 @@ _SHOWN_ROWS = 20
 
 def correct(
     at: Workplace,
-    objects: Sequence[int] = (),
+    objects: Sequence[int] | int = (),
     to: int | str | None = None,
     *,
     alike: bool = False,
@@ -42,6 +42,7 @@ def correct(
 ) -> pa.Table:
     """Say where objects belong, and return all corrections; see `Run.correct`."""
     folder = at.folder
+    objects = [objects] if isinstance(objects, int | np.integer) else objects
     clusters = read_clusters_manifest(folder)
     spoken = read_corrections(folder)
     if not (undo or alike) and to is None and not len(objects):
@@ -138,7 +139,9 @@ def _check_objects(folder: RunFolder, objects: Sequence[int]) -> np.ndarray:
     if not len(objects):
         raise InputError("no objects are given; give their rows, which clusters.csv has in its column object.")
     for one in objects:
-        if not isinstance(one, int | np.integer) or isinstance(one, bool) or not 0 <= one < count:
+        if isinstance(one, bool | np.bool_):
+            raise InputError("objects are given by their rows, not by a mask; np.flatnonzero(mask) makes rows of it.")
+        if not isinstance(one, int | np.integer) or not 0 <= one < count:
             raise InputError(f"there is no object {one!r}; the objects of this run are the rows 0 to {count - 1}.")
     return np.array(list(dict.fromkeys(int(one) for one in objects)), np.int64)
 

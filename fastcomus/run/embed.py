@@ -26,7 +26,7 @@ from fastcomus.networks.registry import check_name
 from fastcomus.objects.saliency.methods import METHODS, check_saliency, load_proposer
 from fastcomus.progress import count, show_progress
 from fastcomus.run.changed_images import fingerprint_sizes
-from fastcomus.run.contents import read_skipped
+from fastcomus.run.contents import read_objects_fingerprint, read_skipped
 from fastcomus.run.engines.work import Loaded, Stored
 from fastcomus.run.own_network import mark_saliency, obtain_saliency, shorten_saliency
 from fastcomus.run.own_objects import is_object_table, read_own_objects
@@ -134,6 +134,9 @@ def embed(
     embedded = _count_embedded(at, len(found.names))
     log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
     _log_skipped(at)
+    clusters = folder.read_manifest("clusters")
+    if clusters and clusters["images"] and clusters["source"] != read_objects_fingerprint(folder):
+        log.info("embed: the clusters are of the objects before; fastcomus cluster makes them anew")
     return embedded
 
 

@@ -60,6 +60,9 @@ def change_history(at: Workplace, use: str, delete: str) -> None:
     """Bring clusters back or delete some; see `Run.history`."""
     if bool(use) == bool(delete):
         raise InputError("give either --use ID or --delete ID; without them fastcomus history lists what there is.")
+    present = at.folder.read_manifest("clusters")
+    if present and make_id(present["fingerprint"]).startswith(use or delete):
+        raise InputError(f"{use or delete} are the clusters that commands work with now; give the id of others.")
     kept = find_kept(at.folder, use or delete)
     manifest = kept.read_manifest("clusters") or {}
     if delete:

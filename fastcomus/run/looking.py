@@ -45,12 +45,12 @@ class Looking:
         return name(self.workplace, names)
 
     def correct(
-        self, objects: Sequence[int] = (), to: int | str | None = None, *, alike: bool = False, undo: bool = False
+        self, objects: Sequence[int] | int = (), to: int | str | None = None, *, alike: bool = False, undo: bool = False
     ) -> pa.Table:
         """Say where objects belong; `train`, `predict`, `export`, `evaluate` and clusters made later go by it.
 
         Args:
-            objects: Rows of `objects()`, which clusters.csv has in its column `object`.
+            objects: Rows of `objects()`, or one of them, which clusters.csv has in its column `object`.
             to: A cluster by number or name, "new" for a cluster of their own, "-" for what is no object, "found" to
                 take back all that was said about them.
             alike: Move also what is more like these objects than like its own cluster (see `clusters.alike`), unless

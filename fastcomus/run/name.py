@@ -7,10 +7,13 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from fastcomus.clusters.files import read_names, read_names_file, write_names
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.clusters.shown_tables import write_shown_tables
-from fastcomus.run.contents import read_clusters_manifest
+from fastcomus.errors import InputError
+from fastcomus.run.contents import check_source, read_clusters_manifest, read_objects_fingerprint
 from fastcomus.run.workplace import Workplace
 
 log = logging.getLogger("fastcomus")
@@ -21,8 +24,11 @@ def name(at: Workplace, names: Mapping[int, str | None] | Path | str | None = No
     clusters = read_clusters_manifest(at.folder)
     if not names:
         return read_names(at.folder, clusters)  # also while another process writes to the folder
+    if clusters["images"]:  # else names would stand beside other objects
+        check_source(at.folder, clusters, read_objects_fingerprint(at.folder))
     with at.folder.writer.hold_names() as is_sole:
         if isinstance(names, Mapping):
+            _check_numbers(names)
             laid = {**dict(read_names(at.folder, clusters).given), **names}
             given = {cluster: name for cluster, name in laid.items() if name is not None}
         else:
@@ -32,6 +38,12 @@ def name(at: Workplace, names: Mapping[int, str | None] | Path | str | None = No
         if is_sole:  # else the process that trains does so at its end
             write_shown_tables(at.folder, written)
         return written
+
+
+def _check_numbers(names: Mapping[int, str | None]) -> None:
+    for cluster in names:
+        if not isinstance(cluster, int | np.integer) or isinstance(cluster, bool):
+            raise InputError(f"clusters are called by their numbers, as in {{3: 'cat'}}; got {cluster!r}.")
 
 
 def _tell_lost_names(before: Mapping[int, str], now: Mapping[int, str]) -> None:

@@ -260,8 +260,7 @@ class Run(Looking):
 
         Args:
             format: One of `exports.export.FORMATS` such as "coco"; "onnx" writes the network instead.
-            output: New folder, by default exports/iteration-N-FORMAT in the run folder, with -2, -3, ... at its end if
-                earlier ones are there; for "onnx" a file, which is replaced.
+            output: New folder, by default exports/iteration-N-FORMAT, with -2 beside an earlier one; for "onnx" a file.
             iteration: Iteration whose masks to take; by default the last.
             transfer: "link" shares disk space with the images where it can, "copy" does not.
         """

@@ -111,14 +111,19 @@ def read_embeddings(source: Any) -> tuple[np.ndarray, str]:
             rows = extract_embeddings(pq.read_table(file, columns=["embedding"]))
         return rows, compute_file_digest(file)
     except FileNotFoundError as error:
-        near = suggest_path(file) or "; give an .npy file or Parquet with a column embedding."
-        raise InputError(f"the embeddings {file} do not exist{near}") from error
+        raise build_missing_error(file) from error
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{file} is neither an .npy file nor Parquet that can be read ({get_first_line(error)})."
         ) from error
+
+
+def build_missing_error(file: Path) -> InputError:
+    """Return the error that a file of embeddings is not there, with near paths that are."""
+    near = suggest_path(file) or "; give an .npy file or Parquet with a column embedding."
+    return InputError(f"the embeddings {file} do not exist{near}")
 
 
 def fingerprint_embeddings(source: Any) -> str:

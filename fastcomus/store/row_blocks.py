@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from fastcomus.errors import InputError
-from fastcomus.store.embeddings import check_embeddings, extract_embeddings
+from fastcomus.store.embeddings import build_missing_error, check_embeddings, extract_embeddings
 from fastcomus.store.run_folder import RunFolder
 
 
@@ -133,6 +133,8 @@ def open_rows(source: Any) -> RowBlocks:
             assert rows.count >= 0
             return rows
         return ParquetRows(file.parent, (file.name,), ("",), (pq.read_metadata(file).num_rows,))
+    except FileNotFoundError as error:
+        raise build_missing_error(file) from error
     except (OSError, EOFError, ValueError) as error:
         if isinstance(error, InputError):
             raise
