@@ -91,8 +91,9 @@ def embed_command(
     address: Address = "",
 ) -> None:
     """Find the objects in every image and embed them."""
-    run.embed(images, replace=replace, engine=engine, address=address, **given["embed"])
-    suggest_next(run.folder.path, "cluster")
+    made = run.embed(images, replace=replace, engine=engine, address=address, **given["embed"])
+    if made.objects > 1:  # fewer are no clusters
+        suggest_next(run.folder.path, "cluster")
 
 
 @register_command(app, "saliency")

@@ -18,7 +18,7 @@ from fastcomus.errors import InputError
 from fastcomus.images.listing import Images
 from fastcomus.progress import count
 from fastcomus.run.contents import open_clustered_rows, read_clusters_manifest, read_objects_fingerprint
-from fastcomus.run.embed import embed
+from fastcomus.run.embed import embed, refuse_other_images
 from fastcomus.run.own_network import restore_saliency
 from fastcomus.run.own_objects import is_object_table
 from fastcomus.run.stage import stage
@@ -155,5 +155,6 @@ def _embed_new_images(
     found = at.list_images(images)
     device, config = str(at.backend.device), replace(at.config, embed=restore_saliency(at.config, at.folder))
     new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config), "", at.inference)
+    refuse_other_images(new, found, "another --output")
     embed(new, found, engine=engine, address=address, settings={"masks": str(masks)})
     return read_shards(target, ["image", "x0", "y0", "x1", "y1"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,26 @@ def open_image_source(at: Workplace) -> ImageSource:
     objects = read_shards(at.folder, ["image"])["image"].to_pylist()
     readable = [row["image"] for row in read_skipped(at.folder).to_pylist() if row["width"]]
     names = tuple(sorted({*objects, *readable}))
-    return ImageSource(open_root(at.images, names), names)
+    root = open_root(at.images, names)
+    if names and isinstance(root, Path) and not any((root / name).exists() for name in names):
+        raise InputError(
+            f"none of the {len(names)} photographs of this run lie in {root}, such as {names[0]}; give the folder "
+            "where they are now by --images."
+        )
+    return ImageSource(root, names)
+
+
+def check_images_are_there(sources: Sequence[ImageSource]) -> None:
+    """Raise InputError where images, which are about to be read, are gone; those in archives are not looked for."""
+    for source in sources:
+        if not isinstance(source.root, Path):
+            continue
+        gone = [name for name in source.names if not (source.root / name).exists()]
+        if gone:
+            raise InputError(
+                f"{len(gone)} of {len(source.names)} photographs are no longer in {source.root}, such as {gone[0]}; "
+                "put them back, or run fastcomus embed and cluster to go on without them."
+            )
 
 
 def read_clusters_manifest(folder: RunFolder) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def correct(
         raise InputError("undo takes back the last correction; give nothing else with it.")
     if alike and to == FOUND:
         raise InputError("alike goes with a cluster, new or -; to take corrections back, name their objects.")
+    if to in (NEW, FOUND) and to in read_names(folder, clusters).classes:
+        raise InputError(f"{to!r} is a word of this command and the name of a cluster; give the cluster's number.")
     if not clusters["images"]:
         raise InputError("these clusters are of embeddings without images; correct the rows themselves.")
     check_source(folder, clusters, read_objects_fingerprint(folder))
@@ -120,11 +122,12 @@ def _choose_cluster(to: int | str | None, k: int, names: ClusterNames) -> int:
         return NO_CLUSTER
     if to == NEW:
         return k
-    if isinstance(to, str) and to in names.classes[1:]:
-        return names.find_clusters(names.classes.index(to))[0]
+    # Numbers come before names that look like them: every cluster has a number, and tables show it.
     number = int(to) if isinstance(to, str) and to.isascii() and to.isdecimal() else to
     if isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= number < k:
         return int(number)
+    if isinstance(to, str) and to in names.classes[1:]:
+        return names.find_clusters(names.classes.index(to))[0]
     raise InputError(
         ("--to is missing" if to is None else f"there is no cluster {to!r}")
         + ("." if to is None else suggest_names(str(to), names.classes[1:]))

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from fastcomus.objects.embedding import ObjectShard
 
 log = logging.getLogger("fastcomus")
+_OTHER_FOLDER = "another --run, add --replace to drop those objects, or give the new images to fastcomus predict"
 _WORTH_IT_FROM = 300  # images whose gain makes up for translating the encoder for OpenVINO
 
 
@@ -82,7 +83,7 @@ def embed(
     if chosen.compile and at.inference == "openvino":
         raise InputError("--compile is torch's; leave it out, or leave out --inference openvino.")
     if not replace:
-        _refuse_other_images(at, found)
+        refuse_other_images(at, found)
 
     mark = mark_saliency(found, config)
     shards = _cut_into_shards(found, dataclasses.replace(chosen, saliency=mark))
@@ -142,7 +143,7 @@ def embed(
 
 def count_missing_images(at: Workplace, found: ImageList) -> int:
     """Return how many of the images `embed` would look at, with the settings of the run."""
-    _refuse_other_images(at, found)
+    refuse_other_images(at, found)
     marked = dataclasses.replace(at.config.embed, saliency=mark_saliency(found, at.config))
     parts = read_part_digests(at.folder)
     return sum(
@@ -218,16 +219,15 @@ def make_embed_work(root: ImageRoot, config: EmbedConfig, inference: str = "torc
     )
 
 
-def _refuse_other_images(at: Workplace, found: ImageList) -> None:
-    """Raise InputError if the run folder holds objects of other images, which would be lost."""
+def refuse_other_images(at: Workplace, found: ImageList, choice: str = _OTHER_FOLDER) -> None:
+    """Raise InputError if the run folder holds objects of other images, which would be lost; `choice`: what to do."""
     root = str(found.root.resolve() if isinstance(found.root, Path) else found.root)
     if at.images in ("", root) or not (parts := sorted((at.folder.path / "objects").glob("part-*.parquet"))):
         return
     held = {image for part in parts for image in at.folder.read_checked(f"objects/{part.name}", _read_image_names)}
     if not held <= set(found.names):  # else the same photographs, moved
         raise InputError(
-            f"{at.folder.path} holds the objects of {at.images}, and {root} has other images. Choose another --run, "
-            "add --replace to drop those objects, or give the new images to fastcomus predict or fastcomus assign."
+            f"{at.folder.path} holds the objects of {at.images}, and {root} has other images. Choose {choice}."
         )
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from fastcomus.clusters.files import read_names
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
+from fastcomus.run.contents import read_clusters_manifest, read_objects_fingerprint
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import rewrite_cluster_settings, with_settings
@@ -72,7 +73,13 @@ def change_history(at: Workplace, use: str, delete: str) -> None:
     settings = {"cluster": rewrite_cluster_settings(manifest["config"]), "seed": manifest.get("seed", at.config.seed)}
     exchange(at.folder, manifest["fingerprint"])
     at.remember(with_settings(at.config, settings))
+    manifest = read_clusters_manifest(at.folder)
     log.info("history: back at %s, %d clusters", kept.path.name, manifest["k"])
+    if manifest["images"] and manifest["source"] != read_objects_fingerprint(at.folder):
+        log.warning(
+            "history: these clusters are of objects that were found before, in other photographs or by other settings; "
+            "what needs the objects is refused until embed finds those again"
+        )
 
 
 def _describe(folder: RunFolder, is_present: bool) -> PastClusters:

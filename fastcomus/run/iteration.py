@@ -16,7 +16,7 @@ from fastcomus.interruption import is_asked, reach_safe_point
 from fastcomus.networks.augmentation import ReadSample
 from fastcomus.networks.schedules import choose_epochs
 from fastcomus.progress import count, show_progress
-from fastcomus.run.contents import ImageSource
+from fastcomus.run.contents import ImageSource, check_images_are_there
 from fastcomus.run.labelling_settings import describe_prediction
 from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.class_scores import Prediction
@@ -87,6 +87,7 @@ def run_iteration(
                 f"{name} needs at least 2 images with an object to train on; got {len(samples)}. Add images, or "
                 f"{remedy}."
             )
+        check_images_are_there(sources)
         if first:
             at.folder.begin(name, stage, kept=NETWORK_FILES)
         at.processes.wait()

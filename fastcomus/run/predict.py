@@ -73,6 +73,9 @@ def predict(
     check_target(target)
     with target.writer.hold():
         folder = PredictedFolder(target, found, *_describe(work, at.folder))
+        if others := folder.count_masks_of_other_networks():
+            told = "predict: %d masks in %s are of an earlier network and stay; delete them, or choose another --output"
+            log.warning(told, others, target.path)
         _fill(work, folder, target, chosen_engine)
     masks, skipped = len(found.names) - len(folder.skipped), len(folder.skipped) + len(found.skipped)
     count(images=masks, skipped=skipped)

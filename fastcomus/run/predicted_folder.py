@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fastcomus.errors import InputError
@@ -11,8 +13,11 @@ from fastcomus.images.found import LOST, ImageList, Skipped
 from fastcomus.images.stamps import stamp_images
 from fastcomus.segmentation.predicted_files import list_prediction_files
 from fastcomus.store.integrity import seal_json
+from fastcomus.store.masks import get_mask_file_name
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint, read_sealed
+
+log = logging.getLogger("fastcomus")
 
 
 class PredictedFolder:
@@ -42,6 +47,9 @@ class PredictedFolder:
         # A killed writer may have left this one; unfinished masks are overwritten later.
         folder.locate_unfinished("predictions.json").unlink(missing_ok=True)
         self._state = _read_state(folder)
+        root = str(found.root.resolve() if isinstance(found.root, Path) else found.root)
+        self._is_other_root = root not in self._state.get("images", [root])  # which versions before did not write
+        self._roots = sorted({*self._state.get("images", []), root})
         self._known = frozenset(self._state.get("windows", []))
         known = {name for window, mark in self._pair_marks() if mark in self._known for name in window}
         rows = [row for row in self._state.get("skipped", []) if row["image"] in known and row["reason"] != LOST]
@@ -52,6 +60,10 @@ class PredictedFolder:
         stale = [window for window, mark in self._pair_marks() if mark not in self._known]
         if not stale:
             return
+        masks = [get_mask_file_name(name) for window in stale for name in window] if self._is_other_root else []
+        if replaced := [name for name in masks if self._folder.resolve_file(name).exists()]:
+            told = "predict: masks of images in %s, such as %s (%d in all), make way for those of the same names"
+            log.warning(told, " and ".join(self._state["images"]), replaced[0], len(replaced))
         self._write_state(mark for mark in self._marks if mark in self._known)
         for name in (name for window in stale for name in window):
             for file in list_prediction_files(name, True, True):
@@ -74,6 +86,14 @@ class PredictedFolder:
             )
         }
 
+    def count_masks_of_other_networks(self) -> int:
+        """Count the masks that an earlier network made of images other than these, and that stay."""
+        if self._state.get("network", self._settings["network"]) == self._settings["network"]:
+            return 0
+        own = {get_mask_file_name(name) for name in self._found.names}
+        masks = (file.relative_to(self._folder.path).as_posix() for file in self._folder.path.rglob("*.png"))
+        return sum(name not in own for name in masks)
+
     def has_other_classes(self) -> bool:
         """Return whether the names of the classes differ from those in predictions.json."""
         return bool(self._state.get("classes") != self._classes.get("classes"))
@@ -88,7 +108,7 @@ class PredictedFolder:
     def _write_state(self, marks: Iterable[str]) -> None:
         rows = sorted([*self.skipped.values(), *self._found.skipped], key=lambda one: one.image)
         skipped = [asdict(one) for one in rows]
-        state = {**self._settings, "windows": list(marks), "skipped": skipped, **self._classes}
+        state = {**self._settings, "images": self._roots, "windows": list(marks), "skipped": skipped, **self._classes}
         if not self._folder.path.exists() or state != self._state:
             self._folder.write_json("predictions.json", seal_json(state))
 
@@ -96,6 +116,8 @@ class PredictedFolder:
 def check_target(folder: RunFolder) -> None:
     """Raise InputError where a folder that `predict` is to fill holds something else, such as its own images."""
     place = folder.path
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place} is a file; choose a new folder for --output.")
     holds_anything = place.is_dir() and any(not one.name.startswith(".") for one in place.iterdir())
     if holds_anything and not folder.resolve_file("predictions.json").exists():
         raise InputError(f"{place} is there already and holds no masks of predict; choose a new --output.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,70 @@ def test_rows_get_no_photographs_and_no_advice_about_them(
     assert not (folder / "assigned").exists()
     with pytest.raises(InputError, match=r"save the array by np\.save"):
         Run(folder).assign(embeddings=np.zeros((2, 8), np.float32))  # type: ignore[arg-type]
+
+
+def test_photographs_that_are_gone_are_told_before_training(run_copy: Path, photographs: Photographs, tmp_path: Path):
+    moved = Path(shutil.copytree(photographs.images, tmp_path / "images"))
+    run = Run(run_copy, images=moved)
+    run.cluster(k=2)
+    (moved / "07.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 24 photographs are no longer in .*, such as 07\.png; put them"):
+        run.train()
+    assert run.folder.read_manifest("iteration-1") is None and not (run_copy / "iteration-1").exists()
+
+
+def test_a_folder_without_the_photographs_is_not_remembered(run_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong").mkdir()
+    before = tree_bytes(run_copy)
+    for command in (lambda run: run.train(epochs=3), lambda run: run.report()):
+        with pytest.raises(InputError, match=r"none of the 24 photographs of this run lie in .*wrong, such as"):
+            command(Run(run_copy, images=tmp_path / "wrong"))
+    assert tree_bytes(run_copy) == before
+
+
+def test_masks_of_two_networks_or_of_two_folders_in_one_are_told(
+    run_copy: Path, photographs: Photographs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastcomus")
+    one, other, target = (tmp_path / name for name in ("one", "other", "masks"))
+    for folder, numbers in ((one, (0, 1, 2)), (other, (3, 4))):
+        folder.mkdir()
+        for number in numbers:
+            shutil.copy(photographs.images / f"{number:02d}.png", folder / f"{number:02d}.png")
+    shutil.copy(photographs.images / "05.png", other / "00.png")
+    run = Run(run_copy)
+    run.predict(one, target)
+    run.predict(other, target)
+    assert "such as 00.png.png (1 in all), make way for those of the same names" in caplog.text
+    (other / "00.png").unlink()
+    caplog.clear()
+    run.predict(other, target)
+    assert len(list(target.glob("*.png"))) == 5 and "earlier network" not in caplog.text
+    run.cluster(k=2)
+    run.train(epochs=1)
+    run.predict(other, target)
+    assert "predict: 3 masks in" in caplog.text and "of an earlier network and stay; delete them, or" in caplog.text
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(InputError, match=r"a\.txt is a file; choose a new folder for --output"):
+        run.predict(other, tmp_path / "a.txt")
+
+
+def test_numbers_are_numbers_whatever_clusters_are_called(run_copy: Path) -> None:
+    run = Run(run_copy)
+    run.name({0: "new", 2: "1"})
+    assert run.correct([5], "1")["cluster"].to_pylist() == [1]
+    with pytest.raises(InputError, match="'new' is a word of this command and the name of a cluster"):
+        run.correct([6], "new")
+
+
+def test_clusters_of_other_objects_come_back_with_a_word(
+    run_copy: Path, photographs: Photographs, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(run_copy)
+    run.embed(photographs.images, objects="several")
+    run.cluster(k=2)
+    run.history(use=next(one.id for one in run.history() if one.trained))
+    assert "history: these clusters are of objects that were found before" in caplog.text
 
 
 ODD: dict[str, tuple[Any, str]] = {
