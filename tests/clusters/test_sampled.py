@@ -196,7 +196,7 @@ def test_bad_sizes_and_rows_are_told(blobs: tuple[np.ndarray, np.ndarray], tmp_p
     np.save(tmp_path / "broken.npy", broken)
     np.save(tmp_path / "flat.npy", rows[:, 0])
     run = Run(tmp_path / "run", preset="offline", device="cpu")
-    for name, told in (("broken", "must be finite"), ("flat", r"shape \(N, D\)"), ("none", "neither an .npy")):
+    for name, told in (("broken", "must be finite"), ("flat", r"shape \(N, D\)"), ("none", "none.npy do not exist")):
         with pytest.raises(InputError, match=told):
             run.cluster(tmp_path / f"{name}.npy", k=5, fit_on=100)
 
