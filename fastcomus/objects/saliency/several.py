@@ -35,7 +35,7 @@ from fastcomus.objects.saliency.proposer import NetworkProposer, Proposer, choos
 from fastcomus.objects.saliency.slic import cut_superpixels
 
 _SIDE = 320  # pixels of the square on which all is done
-_SUPERPIXELS, _COMPACTNESS = 200, 20.0
+_SUPERPIXELS, _COMPACTNESS = 300, 20.0
 _COLOUR, _FEATURE = 20.0, 0.5  # differences that weigh alike when superpixels are joined
 _MOST = 8  # objects of a photograph
 _LEAST_SHARE = 0.2  # of the best object's worth
