@@ -36,6 +36,11 @@ ImageRoot = Path | StoredImages
 ImagePlace = Path | StoredImage
 
 
+def describe_root(root: ImageRoot) -> str:
+    """Return what run.json calls `root`, the same from any current folder."""
+    return str(root.resolve() if isinstance(root, Path) else root)
+
+
 def make_root_absolute(root: ImageRoot) -> ImageRoot:
     """Return `root` in a form that does not depend on the current folder."""
     return root.absolute() if isinstance(root, Path) else root

@@ -106,6 +106,11 @@ def check_source(folder: RunFolder, clusters: Mapping[str, Any], now: str) -> No
         )
 
 
+def has_other_objects(folder: RunFolder, clusters: Mapping[str, Any]) -> bool:
+    """Whether the clusters were made of objects of images, and not of those that are there now."""
+    return bool(clusters["images"]) and clusters["source"] != read_objects_fingerprint(folder)
+
+
 def read_clustered_rows(folder: RunFolder, clusters: Mapping[str, Any]) -> np.ndarray:
     """Return the embeddings that the clusters were made of, (N, D) float32; raise InputError if they changed since."""
     open_clustered_rows(folder, clusters)

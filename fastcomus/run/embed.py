@@ -19,14 +19,14 @@ from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images
 from fastcomus.images.mask_files import MaskFiles
 from fastcomus.images.names import check_names
-from fastcomus.images.roots import ImageRoot, make_root_absolute
+from fastcomus.images.roots import ImageRoot, describe_root, make_root_absolute
 from fastcomus.images.stamps import stamp_file, stamp_images
 from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.registry import check_name
 from fastcomus.objects.saliency.methods import METHODS, check_saliency, load_proposer
 from fastcomus.progress import count, show_progress
 from fastcomus.run.changed_images import fingerprint_sizes
-from fastcomus.run.contents import read_objects_fingerprint, read_skipped
+from fastcomus.run.contents import has_other_objects, read_skipped
 from fastcomus.run.engines.work import Loaded, Stored
 from fastcomus.run.own_network import mark_saliency, obtain_saliency, shorten_saliency
 from fastcomus.run.own_objects import is_object_table, read_own_objects
@@ -136,7 +136,7 @@ def embed(
     log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
     _log_skipped(at)
     clusters = folder.read_manifest("clusters")
-    if clusters and clusters["images"] and clusters["source"] != read_objects_fingerprint(folder):
+    if clusters and has_other_objects(folder, clusters):
         log.info("embed: the clusters are of the objects before; fastcomus cluster makes them anew")
     return embedded
 
@@ -221,7 +221,7 @@ def make_embed_work(root: ImageRoot, config: EmbedConfig, inference: str = "torc
 
 def refuse_other_images(at: Workplace, found: ImageList, choice: str = _OTHER_FOLDER) -> None:
     """Raise InputError if the run folder holds objects of other images, which would be lost; `choice`: what to do."""
-    root = str(found.root.resolve() if isinstance(found.root, Path) else found.root)
+    root = describe_root(found.root)
     if at.images in ("", root) or not (parts := sorted((at.folder.path / "objects").glob("part-*.parquet"))):
         return
     held = {image for part in parts for image in at.folder.read_checked(f"objects/{part.name}", _read_image_names)}

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from fastcomus.clusters.files import read_names
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
-from fastcomus.run.contents import read_clusters_manifest, read_objects_fingerprint
+from fastcomus.run.contents import has_other_objects, read_clusters_manifest
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import rewrite_cluster_settings, with_settings
@@ -75,7 +75,7 @@ def change_history(at: Workplace, use: str, delete: str) -> None:
     at.remember(with_settings(at.config, settings))
     manifest = read_clusters_manifest(at.folder)
     log.info("history: back at %s, %d clusters", kept.path.name, manifest["k"])
-    if manifest["images"] and manifest["source"] != read_objects_fingerprint(at.folder):
+    if has_other_objects(at.folder, manifest):
         log.warning(
             "history: these clusters are of objects that were found before, in other photographs or by other settings; "
             "what needs the objects is refused until embed finds those again"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from fastcomus.errors import InputError
 from fastcomus.images.found import LOST, ImageList, Skipped
+from fastcomus.images.roots import describe_root
 from fastcomus.images.stamps import stamp_images
 from fastcomus.segmentation.predicted_files import list_prediction_files
 from fastcomus.store.integrity import seal_json
@@ -47,7 +47,7 @@ class PredictedFolder:
         # A killed writer may have left this one; unfinished masks are overwritten later.
         folder.locate_unfinished("predictions.json").unlink(missing_ok=True)
         self._state = _read_state(folder)
-        root = str(found.root.resolve() if isinstance(found.root, Path) else found.root)
+        root = describe_root(found.root)
         self._is_other_root = root not in self._state.get("images", [root])  # which versions before did not write
         self._roots = sorted({*self._state.get("images", []), root})
         self._known = frozenset(self._state.get("windows", []))

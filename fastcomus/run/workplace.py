@@ -15,7 +15,7 @@ from fastcomus.errors import InputError, suggest_path
 from fastcomus.images.addresses import is_url
 from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images, find_listed_images
-from fastcomus.images.roots import ImageRoot
+from fastcomus.images.roots import ImageRoot, describe_root
 from fastcomus.networks.inference import check_inference, check_inference_device, choose_inference
 from fastcomus.networks.registry import is_supervised
 from fastcomus.objects.saliency.methods import AUTO, METHODS
@@ -176,7 +176,7 @@ class Workplace:
         """
         self.config = config
         if images is not None:
-            self.images = str(images.resolve() if isinstance(images, Path) else images)
+            self.images = describe_root(images)
         if not self.processes.is_first:
             return
         stored = self.folder.read_state() or {}

@@ -167,7 +167,7 @@ def test_an_image_that_is_lost_in_mid_run_is_taken_when_it_is_back(stage: str, w
         trial = Trial(undisturbed.work, place, watched=place, on_moment=partial(move_at, 4, image, elsewhere))
         assert elsewhere.exists()
         if stage == "train":
-            assert trial.code == 2 and "no longer" in trial.error, trial.error
+            assert trial.code == 2 and "1 of 10 photographs are no longer in" in trial.error, trial.error
         else:
             assert trial.exitcode == 0, trial.error
             assert tree_bytes(place) != undisturbed.after
