@@ -38,12 +38,13 @@ def loaded(photographs: Photographs, finished_run: Path, tmp_path_factory: pytes
     """The modules that each command has loaded when it ends, by its line."""
     folder = tmp_path_factory.mktemp("start")
     np.save(folder / "rows.npy", np.random.default_rng(0).normal(size=(2_500, 8)).astype(np.float32))
+    np.save(folder / "few.npy", np.random.default_rng(1).normal(size=(60, 8)).astype(np.float32))
     run = shutil.copytree(finished_run, folder / "finished")
     places = {"run": run, "new": folder / "run", "truth": photographs.truth, "rows": folder / "rows.npy"}
-    places |= {"out": folder / "out", "here": photographs.images, "gone": folder / "gone"}
+    places |= {"few": folder / "few.npy", "out": folder / "out", "here": photographs.images, "gone": folder / "gone"}
     environment = {**os.environ, "FASTCOMUS_OFFLINE": "1", "FASTCOMUS_WEIGHTS": str(folder / "weights")}
     ends = {}
-    for lines in ([*LIGHT, *REFUSED], MIDDLE, [CLUSTERS]):
+    for lines in ([*LIGHT, *REFUSED], MIDDLE, [CLUSTERS], [FEW]):
         filled = json.dumps([[word.format(**places) for word in line.split()] for line in lines])
         reply = subprocess.run(
             [sys.executable, "-c", PROGRAM, filled], env=environment, stdout=subprocess.PIPE, check=True
@@ -79,6 +80,7 @@ MIDDLE = (
     "evaluate --truth {truth} --run {run}",
 )
 CLUSTERS = "cluster --embeddings {rows} --k 3 --run {new}"
+FEW = "cluster --embeddings {few} --k 3 --run {new}"
 
 
 @pytest.mark.parametrize("line", [*LIGHT, *REFUSED])
@@ -90,13 +92,14 @@ def test_help_loads_nothing_that_takes_long(loaded: dict[str, set]) -> None:
     assert not loaded["--help"] & {"numpy", "pyarrow", "PIL"}
 
 
-@pytest.mark.parametrize("line", [*MIDDLE, CLUSTERS])
+@pytest.mark.parametrize("line", [*MIDDLE, CLUSTERS, FEW])
 def test_work_without_networks_waits_for_no_torchvision(line: str, loaded: dict[str, set]) -> None:
     assert not loaded[line] & VISION
 
 
-def test_embeddings_are_clustered_without_scikit_learn(loaded: dict[str, set]) -> None:
-    assert not loaded[CLUSTERS] & {"sklearn", "scipy.stats", "faiss"}
+@pytest.mark.parametrize("line", [CLUSTERS, FEW])
+def test_clusters_are_made_without_scikit_learn(line: str, loaded: dict[str, set]) -> None:
+    assert not loaded[line] & {"sklearn", "scipy.stats", "faiss"}
 
 
 def test_masks_are_exported_without_torch(loaded: dict[str, set]) -> None:

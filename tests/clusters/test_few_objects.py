@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.datasets import make_blobs as make_sklearn_blobs
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 import fastcomus
 from fastcomus.backends.choose import select
 from fastcomus.clusters.cluster import suggest_counts
-from fastcomus.clusters.few_objects import build_fitting_graph, find_groups_apart
+from fastcomus.clusters.few_objects import build_fitting_graph, find_groups_apart, measure_distances, measure_silhouette
 from fastcomus.config import ASSIGNMENTS, COUNT_CRITERIA, ClusterConfig
 
 CPU = select("cpu")
@@ -85,3 +85,17 @@ def test_what_scikit_learn_tests_of_spectral_clustering() -> None:
         assert adjusted_rand_score(classes, fastcomus.cluster(rows, 2, assign=assign, device="cpu").labels) == 1
     usual = fastcomus.cluster(rows, 2, device="cpu").labels
     assert (fastcomus.cluster(rows, 2, n_components=2, device="cpu").labels == usual).all()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("seed", range(4))
+def test_silhouettes_are_those_of_scikit_learn(metric: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = (random.normal(size=(60, 5)) + 100 * (metric == "euclidean")).astype(np.float32)
+    rows[3], rows[5], rows[7] = rows[2], 0, 0  # the same row twice, rows without a direction
+    distances = measure_distances(rows, metric)
+    for k in (2, 7, 40, 59):  # of 59 most are alone
+        labels = 3 * random.permutation(np.append(np.arange(k), random.integers(k, size=60 - k)))
+        expected = silhouette_score(rows, labels, metric=metric)
+        np.testing.assert_allclose(measure_silhouette(distances, labels), expected, atol=1e-5)
+    assert measure_silhouette(distances, np.zeros(60, int)) == measure_silhouette(distances, np.arange(60)) == -1
