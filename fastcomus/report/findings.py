@@ -62,6 +62,7 @@ class Findings:
         skipped: Rows of skipped.parquet.
         iterations: Those with class maps.
         names: Names of the clusters.
+        images_fingerprint: Of the image files as they are now; "" for a run on embeddings without images.
         first_look: What is shown before the run has clusters of its own; "" for these.
     """
 
@@ -80,15 +81,18 @@ class Findings:
     skipped: tuple[dict[str, Any], ...]
     iterations: tuple[int, ...]
     names: ShownNames
+    images_fingerprint: str = ""
     first_look: str = ""
 
     def read_evaluations(self) -> dict[int, dict[str, Any]]:
-        """Read the stored scores of every iteration that was evaluated."""
-        return {
-            iteration: read_json(file)
-            for iteration in self.iterations
-            if (file := self.folder.resolve_file(f"evaluation/iteration-{iteration}.json")).exists()
-        }
+        """Read the stored scores of every iteration whose masks were evaluated as they are now."""
+        scores = {}
+        for iteration in self.iterations:
+            file = self.folder.resolve_file(f"evaluation/iteration-{iteration}.json")
+            of_masks = (self.folder.read_manifest(f"iteration-{iteration}") or {}).get("fingerprint")
+            if file.exists() and (found := read_json(file)).get("fingerprint") == of_masks:
+                scores[iteration] = found
+        return scores
 
     def read_training_curves(self) -> dict[int, Sequence[dict[str, float]]]:
         """Read the lines of training.csv of every iteration that has any."""

@@ -154,4 +154,6 @@ def _compute_report_fingerprint(found: Findings) -> str:
         stages=[(found.folder.read_manifest(stage) or {}).get("fingerprint") for stage in stages],
         scores=[compute_file_digest(file) for file in scores if file.exists()],
         names=found.names.given,
+        images=found.images_fingerprint,
+        root=str(found.objects.root) if found.objects else "",
     )

@@ -23,7 +23,7 @@ from fastcomus.run.contents import (
     read_objects_fingerprint,
 )
 from fastcomus.run.workplace import Workplace
-from fastcomus.store.corrections import NO_CLUSTER, make_corrections, read_corrections, write_corrections
+from fastcomus.store.corrections import FOUND_CLUSTER, NO_CLUSTER, make_corrections, read_corrections, write_corrections
 from fastcomus.store.objects_table import count_shard_rows
 from fastcomus.store.run_folder import RunFolder
 
@@ -106,12 +106,14 @@ def _take_back(spoken: pa.Table) -> pa.Table:
 
 
 def _add_step(folder: RunFolder, spoken: pa.Table, rows: np.ndarray, to: int | str | None) -> pa.Table:
-    """Add a step to what was said, or with "found" take back all that was said about some objects."""
+    """Add a step to what was said; "found" concerns those of the objects that were corrected."""
     if to == FOUND:
-        about = pc.is_in(spoken["object"], pa.array(rows))
-        return spoken.filter(pc.invert(about))
-    manifest = read_clusters_manifest(folder)
-    target = _choose_cluster(to, manifest["k"], read_names(folder, manifest))
+        rows, target = rows[np.isin(rows, list(settle_corrections(spoken)))], FOUND_CLUSTER
+        if not len(rows):
+            return spoken
+    else:
+        manifest = read_clusters_manifest(folder)
+        target = _choose_cluster(to, manifest["k"], read_names(folder, manifest))
     step = 1 + max([0, *spoken["step"].to_pylist()])
     return pa.concat_tables([spoken, make_corrections(folder, step, rows, target)])
 

@@ -7,11 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastcomus.config import TRAINING_STEPS, Config
 from fastcomus.errors import InputError
 from fastcomus.images.found import LOST
+from fastcomus.images.stamps import stamp_file
 from fastcomus.interruption import is_asked, reach_safe_point
 from fastcomus.networks.augmentation import ReadSample
 from fastcomus.networks.schedules import choose_epochs
@@ -256,6 +258,8 @@ def _make_folder_name(name: str, source: ImageSource) -> str:
 def _select_settings(config: Config, iteration: int) -> dict[str, Any]:
     """Return the settings of training that the iteration depends on; the number of iterations is none of them."""
     settings = asdict(config.train)
+    if settings["backbone_weights"]:
+        settings["weights_file"] = stamp_file(Path(settings["backbone_weights"]))
     for setting in ("frozen_stride", "start_size", "cluster_weight"):  # which versions before did not know
         if not settings[setting]:
             del settings[setting]
