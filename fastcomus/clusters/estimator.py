@@ -32,7 +32,7 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     their neighbours among those of `fit` (Nystroem's extension).
 
     Args:
-        n_clusters: Number of clusters; 0 or "auto" estimates it, 1 puts all rows into one.
+        n_clusters: Number of clusters; 0 or "auto" estimates it, 1 puts all rows into one without looking at them.
         choose_k: See `ClusterConfig`, as for all that are not explained here.
         max_k: See `ClusterConfig`.
         method: See `ClusterConfig`.
@@ -44,7 +44,8 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         n_init: See `ClusterConfig`.
         fit_on: See `ClusterConfig`.
         filter: See `ClusterConfig`.
-        random_state: Seed of everything random, a generator of NumPy's to draw one from, or None for a new one.
+        random_state: Seed of everything random; a generator of NumPy's that gives one; or None: another one for each
+            `fit`, from NumPy's global generator.
         device: auto, cpu, cuda or cuda:N.
 
     Attributes:

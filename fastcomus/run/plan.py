@@ -14,7 +14,7 @@ from fastcomus.run.own_network import estimate_teaching, has_enough_images, mark
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.sealed_json import compute_fingerprint
 
-# Of two cores without a GPU, in preset offline; a GPU is far quicker.
+# Of two cores without a GPU, in preset offline.
 _EMBEDDED_PER_S, _TRAINED_PER_S, _LABELLED_PER_S = 17.0, 5.0, 5.0
 
 
