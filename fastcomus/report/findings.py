@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from fastcomus.clusters.labels import Clusters
 from fastcomus.config import Config
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.images.roots import ImageRoot
 from fastcomus.report.shown_names import ShownNames
 from fastcomus.store.objects_table import decode_mask
@@ -101,7 +102,12 @@ class Findings:
             file = self.folder.resolve_file(f"iteration-{iteration}/training.csv")
             if file.exists():
                 with file.open(encoding="utf-8", newline="") as stream:
-                    lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(stream)]
+                    try:
+                        lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(stream)]
+                    except (TypeError, ValueError) as error:  # a line that was cut off
+                        raise InputError(
+                            f"{file} is damaged ({get_first_line(error)}); delete it, and its curve is left out."
+                        ) from error
                 if lines:
                     curves[iteration] = lines
         return curves

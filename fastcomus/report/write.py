@@ -53,7 +53,7 @@ def write_report(
     """
     folder, stage = folder or found.folder, fingerprint or _compute_report_fingerprint(found)
     index = folder.resolve_file("report/index.html")
-    if folder.is_current("report", stage):
+    if folder.is_current("report", stage) and index.exists():
         log.info("report: up to date, %s", index)
         return index
     target = PageFolder(folder.resolve_file("report"))

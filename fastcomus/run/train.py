@@ -28,6 +28,7 @@ from fastcomus.run.contents import (
     read_clusters_manifest,
     read_objects_fingerprint,
 )
+from fastcomus.run.iteration_masks import measure_agreement
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.pseudo_masks import select_training_images
@@ -61,7 +62,7 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     check_name(config.train.backbone)
     sources = [source, *_find_more_images(folder, config)]
     at.remember(config)
-    from fastcomus.run.iteration import measure_agreement, run_iteration  # only now: it takes seconds
+    from fastcomus.run.iteration import run_iteration  # only now: it takes seconds
 
     follows = str((folder.read_manifest("iteration-0") or {})["fingerprint"])
     samples = _select_samples(folder, source)
