@@ -85,6 +85,17 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+def find_changed_settings(config: Config) -> dict[str, tuple[Any, Any]]:
+    """Find the settings, by STAGE.NAME, that differ from the preset's: what they are here, and what they are there."""
+    usual, changed = get_preset_config(config.preset), {}
+    for stage, kind in STAGES.items():
+        for one in dataclasses.fields(kind):
+            values = tuple(getattr(getattr(config_of, stage), one.name) for config_of in (config, usual))
+            if values[0] != values[1]:
+                changed[f"{stage}.{one.name}"] = (values[0], values[1])
+    return changed
+
+
 def get_preset_config(preset: str) -> Config:
     """Return the configuration of a preset.
 
@@ -123,10 +134,10 @@ def resolve(
     wanted = preset or settings.get("preset")
     if wanted is not None:
         _convert_value("preset", wanted, str)
-    if stored is not None and wanted in (None, stored.get("preset")):
-        config = from_dict(stored)
-    else:
-        config = get_preset_config(choose_preset() if wanted in (None, "auto") else wanted)
+    if wanted == "auto" or (wanted is None and stored is None):
+        wanted = choose_preset()
+    is_other = stored is None or wanted not in (None, stored.get("preset"))
+    config = get_preset_config(str(wanted)) if is_other else from_dict(stored or {})
     given = {name: value for name, value in settings.items() if name != "preset"}
     return with_settings(config, given if seed is None else {**given, "seed": seed})
 

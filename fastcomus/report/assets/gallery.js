@@ -175,7 +175,7 @@ document.addEventListener("DOMContentLoaded", () => {
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
   const inClusters = () => [...objects.cluster.keys()].filter((row) => objects.cluster[row] >= 0);
-  const first = (value) => inClusters().sort((a, b) => value(a) - value(b)).slice(0, 300);
+  const first = (value) => inClusters().sort((a, b) => value(a) - value(b)).slice(0, Math.min(300, Math.ceil(inClusters().length / 4)));
   const looks = {
     doubtful: () => ({ title: "Most doubtful", about: "Nearer to another cluster, or nearly so.", rows: first(ORDERS.doubtful) }),
     poor: () => ({ title: "Poor masks", about: "Saliency is low in these masks and in those of what is most like them: many show background.", rows: first(ORDERS.poor) }),
