@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import tomllib
 from collections.abc import Callable, Mapping
@@ -15,12 +14,10 @@ from fastcomus.config import SALIENCY_PRIORS, STAGES, Config, PredictConfig, Sal
 from fastcomus.errors import InputError, suggest_names, suggest_path
 from fastcomus.images.addresses import check_no_secrets, is_url
 
-log = logging.getLogger("fastcomus")
-
-_LEIDEN = "is no more, since its results differed by chance"
+LEIDEN_IS_GONE = "is no more, since its results differed by chance"
 _GONE = {
     "resolution": "; it was Leiden's, and suggest-k shows coarser and finer numbers of clusters.",
-    "leiden": f", which {_LEIDEN}; --method communities and --choose-k mixing took its place.",
+    "leiden": f", which {LEIDEN_IS_GONE}; --method communities and --choose-k mixing took its place.",
 }
 
 # What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
@@ -87,13 +84,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 def find_changed_settings(config: Config) -> dict[str, tuple[Any, Any]]:
     """Find the settings, by STAGE.NAME, that differ from the preset's: what they are here, and what they are there."""
-    usual, changed = get_preset_config(config.preset), {}
-    for stage, kind in STAGES.items():
-        for one in dataclasses.fields(kind):
-            values = tuple(getattr(getattr(config_of, stage), one.name) for config_of in (config, usual))
-            if values[0] != values[1]:
-                changed[f"{stage}.{one.name}"] = (values[0], values[1])
-    return changed
+    own, usual = to_dict(config), to_dict(get_preset_config(config.preset))
+    pairs = {f"{stage}.{name}": (value, usual[stage][name]) for stage in STAGES for name, value in own[stage].items()}
+    return {name: values for name, values in pairs.items() if values[0] != values[1]}
 
 
 def get_preset_config(preset: str) -> Config:
@@ -232,22 +225,6 @@ def parse_priors(config: SaliencyConfig) -> list[str]:
 def to_dict(config: Config) -> dict[str, Any]:
     """Return every setting as a plain nested dictionary (for run.json)."""
     return dataclasses.asdict(config)
-
-
-def rewrite_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace what an earlier version wrote into run.json and this one no longer has; said where it had an effect."""
-    cluster = stored.get("cluster")
-    return {**stored, "cluster": rewrite_cluster_settings(cluster)} if isinstance(cluster, Mapping) else dict(stored)
-
-
-def rewrite_cluster_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Do the same for the table of `cluster` alone."""
-    renewed = {name: value for name, value in stored.items() if name != "resolution"}
-    for name, now in (("method", "communities"), ("choose_k", "mixing")):
-        if renewed.get(name) == "leiden":
-            renewed[name] = now
-            log.warning("the %s leiden of this run folder %s; %s is taken in its place", name, _LEIDEN, now)
-    return renewed
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

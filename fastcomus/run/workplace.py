@@ -20,11 +20,12 @@ from fastcomus.networks.inference import check_inference, check_inference_device
 from fastcomus.networks.registry import is_supervised
 from fastcomus.objects.saliency.methods import AUTO, METHODS
 from fastcomus.processes import detect_process_group
+from fastcomus.run.earlier_settings import rewrite_settings
 from fastcomus.run.engines.choose import choose_engine
 from fastcomus.run.engines.several_devices import parse_devices
 from fastcomus.run.engines.work import Engine
 from fastcomus.run.preset import choose_preset
-from fastcomus.settings import find_changed_settings, from_dict, resolve, rewrite_settings, to_dict, with_settings
+from fastcomus.settings import find_changed_settings, from_dict, resolve, to_dict, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
