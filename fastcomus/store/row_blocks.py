@@ -97,10 +97,10 @@ class ParquetRows:
         found = []
         for number in range(first, last + 1):
             begin = self.ends[number - 1] if number else 0
-            table = RunFolder(self.folder).read_table(self.files[number], ["embedding"], self.digests[number])
-            rows = extract_embeddings(table.slice(max(start - begin, 0), stop - max(begin, start)))
-            if len(rows):
-                found.append(rows)
+            wanted = max(start - begin, 0), min(stop, self.ends[number]) - begin
+            if wanted[0] < wanted[1]:
+                folder, file = RunFolder(self.folder), self.files[number]
+                found.append(extract_embeddings(folder.read_table(file, ["embedding"], self.digests[number], wanted)))
         if len({one.shape[1] for one in found}) > 1:
             raise InputError("every row of the column embedding must hold the same number of values.")
         return check_embeddings(np.concatenate(found))
@@ -119,7 +119,7 @@ def open_object_rows(folder: RunFolder) -> ParquetRows:
 
 
 def open_rows(source: Any) -> RowBlocks:
-    """Open rows that `store.embeddings.read_embeddings` would read whole; a Parquet file is read once for each block.
+    """Open rows that `store.embeddings.read_embeddings` would read whole; of Parquet a block reads its row groups.
 
     Raises:
         InputError: The file cannot be read.

@@ -140,20 +140,24 @@ class RunFolder(Folder):
             files[name] = compute_file_digest(path)
             self.write_json(f"{stage}/manifest.json", seal_json({**manifest, "files": files, "before": before}))
 
-    def read_table(self, name: str, columns: list[str] | None = None, digest: str = "") -> pa.Table:
+    def read_table(
+        self, name: str, columns: list[str] | None = None, digest: str = "", rows: tuple[int, int] | None = None
+    ) -> pa.Table:
         """Read a Parquet file after checking its digest.
 
         Args:
             name: The file.
             columns: The columns to read; None reads all.
             digest: The SHA-256 (hex) that the file must have; by default the one in its stage's manifest.
+            rows: The first row to read and the one after the last, at least one; only their row groups are read. None
+                reads all.
         """
         self._check_digest(name, digest)
 
         def read(file: Path) -> pa.Table:
             # Not by read_table, which imports pyarrow.dataset, and pandas where that is installed.
             with pq.ParquetFile(file, page_checksum_verification=True) as opened:
-                return opened.read(columns)
+                return opened.read(columns) if rows is None else _read_rows(opened, columns, *rows)
 
         return self.read_checked(name, read)
 
@@ -194,6 +198,13 @@ class RunFolder(Folder):
         if name.startswith("objects/part-"):
             return "delete it and run fastcomus embed again"
         return f"delete the folder {self.path / PurePosixPath(name).parts[0]} and run what made it again"
+
+
+def _read_rows(opened: pq.ParquetFile, columns: list[str] | None, start: int, stop: int) -> pa.Table:
+    ends = np.cumsum([opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)])
+    first, last = np.searchsorted(ends, [start, stop - 1], side="right")
+    begin = int(ends[first - 1]) if first else 0
+    return opened.read_row_groups(range(first, last + 1), columns).slice(start - begin, stop - start)
 
 
 def _list_visible(folder: Path) -> Iterator[Path]:

@@ -209,3 +209,27 @@ def test_parts_of_different_widths_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="same number of values"):
         rows.read(5, 15)
     assert np.array_equal(sampled.gather_rows(ArrayRows(np.eye(9)), np.array([2, 7])), np.eye(9)[[2, 7]])
+
+
+def test_a_block_of_a_parquet_file_reads_its_row_groups_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the groups, of one file or of two with an empty one between, every block holds the rows of the whole."""
+    whole = np.random.default_rng(0).normal(size=(250, 3)).astype(np.float32)
+    for name, part in (("a", whole[:130]), ("none", whole[:0]), ("b", whole[130:])):
+        table = pa.table({"embedding": pa.array(list(part), pa.list_(pa.float32()))})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=20)
+    files = ("a.parquet", "none.parquet", "b.parquet")
+    rows = replace(open_rows(tmp_path / "a.parquet"), files=files, digests=("", "", ""), ends=(130, 130, 250))
+    read_row_groups, groups = pq.ParquetFile.read_row_groups, []
+
+    def note_groups(opened: pq.ParquetFile, wanted: range, *rest: Any) -> pa.Table:
+        groups.extend(wanted)
+        return read_row_groups(opened, wanted, *rest)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", note_groups)
+    for start, stop in ((0, 250), (0, 1), (19, 21), (40, 60), (125, 131), (130, 150), (249, 250)):
+        groups.clear()
+        assert np.array_equal(rows.read(start, stop), whole[start:stop])
+        first, last = ([one // 20, (one - 130) // 20][one >= 130] for one in (start, stop - 1))
+        assert groups == (
+            list(range(first, last + 1)) if start >= 130 or stop <= 130 else [*range(first, 7), *range(last + 1)]
+        )
