@@ -6,8 +6,11 @@ The column is a struct with the field `bytes` (and `path`), as `datasets` writes
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,6 +32,7 @@ from fastcomus.images.roots import StoredImage, StoredImages
 ENDING = ".parquet"
 _ENDING_OF = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp"))
 _GROUPS_HELD = 4  # row groups in memory, in each process
+_LAYOUTS_HELD = 256  # tables whose footers are
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,16 @@ def _get_ending(content: bytes, path: str) -> str:
     return next((ending for start, ending in _ENDING_OF if content.startswith(start)), ".jpg")
 
 
-_groups: OrderedDict[tuple[Path, int, int], list[Any]] = OrderedDict()  # by file, state of the file, row group
+@dataclass(frozen=True)
+class _Layout:
+    """What the footer of a table says. No open file is kept, so that threads and forked processes share nothing."""
+
+    column: str
+    ends: list[int]  # the number of rows up to the end of each row group
+    footer: pq.FileMetaData
+
+
+_groups: OrderedDict[tuple[Path, int, int, int], list[Any]] = OrderedDict()  # by file, its state, row group
 _lock = threading.Lock()
 
 
@@ -172,25 +185,33 @@ def _read_bytes(file: Path, row: int) -> bytes:
     if file.name.lower().endswith(LANCE_ENDING):
         return _read_lance_bytes(file, row)
     try:
-        state = file.stat().st_mtime_ns
+        size, changed = _get_state(file)
+        layout = _read_layout(file, size, changed)
+        group = bisect_right(layout.ends, row)
+        if group == len(layout.ends):
+            raise UnreadableImage(LOST, "the table has fewer rows than when it was listed")
+        key = file, size, changed, group
         with _lock:  # rows are read in order, so that nearly all find their group in memory
-            with pq.ParquetFile(file) as table:
-                group, first = 0, 0
-                while group < table.num_row_groups and row >= first + table.metadata.row_group(group).num_rows:
-                    first += table.metadata.row_group(group).num_rows
-                    group += 1
-                if group == table.num_row_groups:
-                    raise UnreadableImage(LOST, "the table has fewer rows than when it was listed")
-                if (key := (file, state, group)) not in _groups:
-                    column = _find_column(table.schema_arrow, file)
-                    _groups[key] = table.read_row_group(group, [column])[column].to_pylist()
+            if key not in _groups:
+                with pq.ParquetFile(file, metadata=layout.footer) as table:
+                    _groups[key] = table.read_row_group(group, [layout.column])[layout.column].to_pylist()
             values = _groups[key]
             _groups.move_to_end(key)
             while len(_groups) > _GROUPS_HELD:
                 _groups.popitem(last=False)
     except (OSError, pa.ArrowException, InputError) as error:
         raise UnreadableImage(LOST, get_first_line(error, 200)) from error
+    first = layout.ends[group - 1] if group else 0
     return _take_apart(values[row - first])[0]
+
+
+@lru_cache(_LAYOUTS_HELD)
+def _read_layout(file: Path, size: int, changed: int) -> _Layout:
+    """Read the footer of a table whose size and time of change are these, so that a changed one is read anew."""
+    with pq.ParquetFile(file) as table:
+        footer = table.metadata
+        counts = (footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+        return _Layout(_find_column(table.schema_arrow, file), list(accumulate(counts)), footer)
 
 
 def _read_lance_bytes(file: Path, row: int) -> bytes:

@@ -12,7 +12,8 @@ from conftest import ENCODER, TINY, Photographs
 from image_tables import PIXELS, check_rows, encode, list_contents
 
 from fastcomus import InputError, Run
-from fastcomus.images.listing import find_listed_images
+from fastcomus.images.found import UnreadableImage
+from fastcomus.images.listing import find_listed_images, open_root
 from fastcomus.images.reading import read_image
 
 
@@ -28,6 +29,28 @@ def as_datasets_does(images: list[bytes | None], paths: list[str | None] | None 
 def test_every_row_with_an_image_is_read_in_any_order(tmp_path: Path) -> None:
     pq.write_table(as_datasets_does(list_contents()), tmp_path / "train.parquet", row_group_size=2)
     check_rows(tmp_path / "train.parquet")
+
+
+def test_a_footer_is_read_once_until_the_table_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, opened = tmp_path / "t.parquet", []
+    pq.write_table(pa.table({"jpg": [bytes([1, row]) for row in range(20)]}), table, row_group_size=2)
+    root, open_table = open_root(str(table), ["t.parquet/00000000.jpg"]), pq.ParquetFile
+
+    def note_footer(file: Path, **known: Any) -> pq.ParquetFile:
+        opened.append("metadata" in known)
+        return open_table(file, **known)
+
+    monkeypatch.setattr(pq, "ParquetFile", note_footer)
+    for row in [*range(20), *range(20)]:
+        assert (root / f"t.parquet/{row:08d}.jpg").read_encoded(9) == bytes([1, row])
+    assert opened == [False] + 20 * [True]  # each group is read twice, since four are held
+    pq.write_table(pa.table({"label": range(3), "jpg": [bytes([2, row]) for row in range(3)]}), table)
+    assert (root / "t.parquet/00000002.jpg").read_encoded(9) == bytes([2, 2])
+    with pytest.raises(UnreadableImage, match="fewer rows"):
+        (root / "t.parquet/00000003.jpg").read_encoded(9)
+    table.unlink()
+    with pytest.raises(UnreadableImage, match="No such file"):
+        (root / "t.parquet/00000002.jpg").read_encoded(9)
 
 
 def test_a_folder_of_tables_and_columns_of_bytes(tmp_path: Path) -> None:
