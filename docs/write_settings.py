@@ -12,15 +12,25 @@ from fastcomus.settings import PRESETS
 
 HEADER = """# Settings
 
-Each setting is an option of the command line (`train_size` is `--train-size`), a keyword of `Run`'s methods, and an
-entry of the TOML file that `--config` takes:
+Each setting is an option of its stage's command (`train_size` is `--train-size` of `train`), a keyword of `Run`'s
+method of that name, and an entry of the TOML file that `--config` takes:
 
 ```toml
+preset = "offline"
+seed = 0
+
 [cluster]
 k = 14
 ```
 
-The run folder remembers what was given. This page is written from `config.py` by `make docs`.
+`run` has the options of `embed`, `cluster`, `train` and `predict`, and `train` those of `predict`. `run` gives
+`--precision` and `--compile` to `embed` and `train` alike; a TOML file can tell them apart. Settings of `saliency`,
+such as `least_images` and `common_features`, are options of `train-saliency` alone: for `run` and `embed` give them in
+the TOML file.
+
+The run folder remembers settings, preset and seed. `--preset` with another name starts again from that preset: give
+`--k` and the like with it. `--device`, `--workers`, `--inference` and `--deterministic` hold for one command. This page
+is written from `config.py` by `make docs`.
 """
 TABLE = "| setting | default | by preset | allowed | |\n|---|---|---|---|---|\n"
 

@@ -54,8 +54,8 @@ class EmbedConfig:
 
     saliency: str = define_setting(
         "auto",
-        "How objects are found: auto (the photographs first teach a network of their own, as train-saliency does; "
-        "fewer than least_images of them: three-priors, which common_features weighs), background-prior, "
+        "How objects are found: auto (the photographs first teach a saliency network of their own, as train-saliency "
+        "does; fewer than least_images of them: three-priors, weighed where common_features is on), background-prior, "
         "minimum-barrier, absorbing-markov-chain, three-priors (their mean; no weights needed), "
         "basnet-unsupervised, basnet-supervised, dinoseg, lost, tokencut, maskcut, found, or a checkpoint file of "
         "train-saliency.",
@@ -76,26 +76,27 @@ class EmbedConfig:
     )
     prior_weight: float = define_setting(
         0.5,
-        "Share, in maps of a network of train-saliency, of the priors it learnt from, which know outlines better; "
-        "[0, 1], 0: the network alone. What too few images for a network taught has the priors alone.",
+        "Share, in saliency maps of a network of train-saliency, of the priors it learnt from, which know outlines "
+        "better; [0, 1], 0: the network alone. What too few images for a network taught has the priors alone.",
         within="[0, 1]",
     )
     map_power: float = define_setting(
         1.5,
-        "Power to which maps of a network of train-saliency, in [0, 1], are raised before the threshold: they are "
-        "blurred around objects, and above 1 leaves more of the surroundings out.",
+        "Power to which saliency maps of a network of train-saliency, in [0, 1], are raised before the threshold: they "
+        "are blurred around objects, and above 1 leaves more of the surroundings out. Other methods do without.",
         within="(0, inf)",
         rule="be above 0",
     )
     map_edges: bool = define_setting(
         False,
-        "Let maps of a network of train-saliency follow the edges of the photograph (a guided filter); those of the "
-        "priors do by themselves.",
+        "Let saliency maps of a network of train-saliency follow the edges of the photograph (a guided filter); those "
+        "of the priors do by themselves.",
     )
     objects: str = define_setting(
         "one",
         "one object per photograph, all that stands out; or several: what differs from its surroundings in colour and "
-        "in the encoder's patch features, up to eight. Masks of your own say themselves how many.",
+        "in the encoder's patch features, up to eight. saliency still counts: its map weighs each part, and its mask "
+        "and the mask's parts are candidates, too. Masks of your own say themselves how many.",
         choices=("one", "several"),
     )
     masks: str = define_setting(
@@ -140,7 +141,7 @@ class SaliencyConfig:
 
     priors: str = define_setting(
         "background-prior, minimum-barrier, absorbing-markov-chain",
-        "Saliency methods without weights whose maps are the first labels, with commas between them.",
+        "Saliency methods without weights whose saliency maps are the first labels, with commas between them.",
     )
     max_images: int = define_setting(
         600, "Most images that it learns from; of more, a random choice by the seed. 0: all.", least=0
@@ -238,7 +239,7 @@ class ClusterConfig:
     n_init: int = define_setting(10, "Restarts of kmeans; the best is kept.", least=1)
     fit_on: int = define_setting(
         0,
-        "Make the graph of a random sample of so many objects, which all others link, and put these into its clusters; "
+        "Cluster a random sample of so many objects; the others link its graph and are then put into its clusters. "
         "auto takes as many as memory bears.",
         zero="auto",
         least=2,
@@ -341,14 +342,14 @@ class TrainConfig:
     )
     mask_weight: float = define_setting(
         0.0,
-        "Share that an image's first object masks, which know outlines better, have in where objects are when a "
-        "network labels it; [0, 1), 0: the network alone. predict has no such masks.",
+        "When a network labels an image, where objects are is a mean of the network and the first object masks, which "
+        "know outlines better and count for this share; [0, 1), 0: the network alone. predict has no such masks.",
         within="[0, 1)",
     )
     cluster_weight: float = define_setting(
         0.0,
-        "Share that the clusters of an image's own objects have in which cluster its pixels belong to when a network "
-        "labels it; [0, 1), 0: the network alone. predict has no such objects.",
+        "When a network labels an image, the clusters already given to its objects count for this share in the choice "
+        "of its pixels' clusters; [0, 1), 0: the network alone. predict has no such objects.",
         within="[0, 1)",
     )
     stop_agreement: float = define_setting(
@@ -409,7 +410,9 @@ class AssignConfig:
 class ReportConfig:
     """What a person looks at: the pages of `report`."""
 
-    map_objects: int = define_setting(3_000, "Most objects on the map; of more, some of every cluster.", least=4)
+    map_objects: int = define_setting(
+        3_000, "Most objects on the map of objects; of more, some of every cluster.", least=4
+    )
     shown_images: int = define_setting(
         2_000, "Most images on the image pages; of more, some of every cluster.", least=1
     )
@@ -429,7 +432,9 @@ class Config:
     )
     # NumPy, scikit-learn and torch each take their seed from it; every iteration adds its number.
     seed: int = define_setting(
-        0, "Seed of everything random; the same seed gives the same bytes.", within="[0, 2147483647]"
+        0,
+        "Seed of everything random; on the CPU the same seed gives the same bytes, on a GPU with --deterministic.",
+        within="[0, 2147483647]",
     )
     saliency: SaliencyConfig = SaliencyConfig()
     embed: EmbedConfig = EmbedConfig()

@@ -126,7 +126,9 @@ def detect_process_group(environment: Mapping[str, str] | None = None) -> Proces
         InputError: Slurm uses several machines and MASTER_ADDR is not set.
     """
     env = os.environ if environment is None else environment
-    if "RANK" not in env and int(env.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in env:
+    is_torchrun = "RANK" in env and "WORLD_SIZE" in env
+    # A script that sbatch starts is alone, though it has SLURM_PROCID; srun tells its processes how many they are.
+    if not is_torchrun and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in env:
         if int(env.get("SLURM_NNODES", 1)) > 1 and "MASTER_ADDR" not in env:
             raise InputError(
                 "training on several machines under Slurm needs the address of the first; export "
@@ -134,8 +136,12 @@ def detect_process_group(environment: Mapping[str, str] | None = None) -> Proces
             )
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", _PORT)
-        return ProcessGroup(*(int(env.get(name, 0)) for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")))
-    return ProcessGroup(int(env.get("RANK", 0)), int(env.get("WORLD_SIZE", 1)), int(env.get("LOCAL_RANK", 0)))
+        return ProcessGroup(
+            *(int(env.get(name, 0)) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
+        )
+    if not is_torchrun:
+        return ProcessGroup()
+    return ProcessGroup(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0)))
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

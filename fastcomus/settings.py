@@ -247,7 +247,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read settings, as `with_settings` takes them, from a TOML file with one table per stage; InputError if broken."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         remedy = suggest_path(path) or "; give a file of settings in TOML."
         raise InputError(f"there is no configuration file {path}{remedy}") from error

@@ -151,17 +151,20 @@ def _children_that_train(parent: int) -> list[int]:
 def test_who_is_who() -> None:
     assert detect_process_group({}) == ProcessGroup(0, 1, 0) and detect_process_group({}).is_first
     assert detect_process_group({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == ProcessGroup(5, 8, 1)
+    assert detect_process_group({"RANK": "1"}) == ProcessGroup(0, 1, 0)  # somebody else's variable
 
 
 def test_who_is_who_under_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    slurm = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}
+    slurm = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
     assert detect_process_group({**slurm, "SLURM_NNODES": "1"}) == ProcessGroup(3, 4, 1)
     with pytest.raises(InputError, match="MASTER_ADDR"):
         detect_process_group({**slurm, "SLURM_NNODES": "2"})
     assert detect_process_group({**slurm, "SLURM_NNODES": "2", "MASTER_ADDR": "node1"}).rank == 3
-    assert detect_process_group({**slurm, "SLURM_NTASKS": "1"}) == ProcessGroup(0, 1, 0)
+    assert detect_process_group({**slurm, "SLURM_STEP_NUM_TASKS": "1"}) == ProcessGroup(0, 1, 0)
+    in_batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_LOCALID": "0"}
+    assert detect_process_group(in_batch_script) == ProcessGroup(0, 1, 0)
 
 
 def test_other_commands_are_not_shared(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ class CpuBackend:
         """See `Backend.count_confusion`."""
         # torch counts int32 as it is, on any device and without the GIL; NumPy would first make them int64.
         rows, columns = (torch.from_numpy(np.require(labels, requirements="W")) for labels in (predicted, truth))
-        pairs = rows.to(self.device, torch.int32).mul_(_LABELS).add_(columns.to(self.device))
+        pairs = rows.to(self.device, torch.int32).mul(_LABELS).add_(columns.to(self.device))
         return torch.bincount(pairs.view(-1), minlength=n_rows * _LABELS).view(n_rows, _LABELS).cpu().numpy()
 
 

@@ -220,7 +220,7 @@ def run_command(
         from fastcomus.cli.tables import build_plan_table
         from fastcomus.run.plan import plan_run
 
-        Console().print(build_plan_table(plan_run(run.workplace, images, truth, classes or "")))
+        Console().print(build_plan_table(plan_run(run.workplace, images, truth, classes or "", replace)))
         return
     for evaluation in run.run(images, truth, classes or "", replace=replace, report=True):
         Console().print(format_table(evaluation))

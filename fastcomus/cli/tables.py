@@ -73,7 +73,10 @@ def build_history_table(history: Sequence[PastClusters]) -> Table:
         counts = (one.k, one.objects, one.trained, one.names, f"{one.size_bytes / 1e6:.1f}")
         lines = [one.id, *(["(present)"] if one.is_present else []), one.made]
         table.add_row("\n".join(lines), *map(str, counts), Text(settings or "--k auto"))
-    table.caption = "--use ID goes back to clusters, their networks, masks, names and scores; --delete ID frees room."
+    table.caption = (
+        "--use ID goes back to clusters and all that was made of them: networks, masks, names, corrections, scores, "
+        "exports, the report. --delete ID deletes all of it."
+    )
     return table
 
 
@@ -83,7 +86,7 @@ def build_plan_table(stages: Sequence[PlannedStage]) -> Table:
     for one in stages:
         about = "" if not one.work else "not known" if one.seconds is None else _format_time(one.seconds)
         table.add_row(one.stage, one.work or "nothing", one.kept, about)
-    table.caption = "Times are those of two cores without a GPU. Nothing was done."
+    table.caption = "Times are those of the preset offline on two cores without a GPU. Nothing was done."
     return table
 
 

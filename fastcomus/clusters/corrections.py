@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from fastcomus.store.corrections import NO_CLUSTER
+from fastcomus.store.corrections import FOUND_CLUSTER, NO_CLUSTER
 
 if TYPE_CHECKING:
     from fastcomus.clusters.labels import Clusters
@@ -18,10 +18,13 @@ Corrected = Mapping[int, int]  # where each corrected object belongs, by its row
 
 
 def settle_corrections(corrections: pa.Table) -> dict[int, int]:
-    """Return where each corrected object belongs: the last word about it, by its row, in the order of the rows."""
+    """Return where each corrected object belongs: the last word about it, by its row, in the order of the rows.
+
+    Objects whose corrections were taken back are not among them.
+    """
     words = zip(corrections["object"].to_pylist(), corrections["cluster"].to_pylist(), strict=True)
     last = {row: cluster for row, cluster in words if row >= 0}
-    return dict(sorted(last.items()))
+    return {row: cluster for row, cluster in sorted(last.items()) if cluster != FOUND_CLUSTER}
 
 
 def count_clusters(corrected: Corrected, k: int) -> int:

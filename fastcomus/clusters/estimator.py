@@ -15,9 +15,12 @@ from fastcomus.clusters.assignment import assign_embeddings
 from fastcomus.clusters.checks import check_count
 from fastcomus.clusters.cluster import Clustered, cluster_embeddings
 from fastcomus.clusters.labels import build_clusters
+from fastcomus.clusters.sample_size import choose_sample_size
+from fastcomus.clusters.sampled import cluster_sample
 from fastcomus.config import AssignConfig, ClusterConfig, Config
 from fastcomus.settings import with_settings
 from fastcomus.store.embeddings import check_embeddings
+from fastcomus.store.row_blocks import ArrayRows
 
 _MOST_SEED = 2**31 - 1
 
@@ -29,7 +32,7 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     their neighbours among those of `fit` (Nystroem's extension).
 
     Args:
-        n_clusters: Number of clusters; 0 or "auto" estimates it, 1 puts all rows into one.
+        n_clusters: Number of clusters; 0 or "auto" estimates it, 1 puts all rows into one without looking at them.
         choose_k: See `ClusterConfig`, as for all that are not explained here.
         max_k: See `ClusterConfig`.
         method: See `ClusterConfig`.
@@ -41,7 +44,8 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         n_init: See `ClusterConfig`.
         fit_on: See `ClusterConfig`.
         filter: See `ClusterConfig`.
-        random_state: Seed of everything random, a generator of NumPy's to draw one from, or None for a new one.
+        random_state: Seed of everything random; a generator of NumPy's that gives one; or None: another one for each
+            `fit`, from NumPy's global generator.
         device: auto, cpu, cuda or cuda:N.
 
     Attributes:
@@ -101,12 +105,17 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         rows = check_embeddings(validate_data(self, X, dtype=np.float32, ensure_min_samples=2, order="C"))
         config, backend = self._read_config(), select(self.device)
         self._seed = self._draw_seed()
+        sample = choose_sample_size(config, len(rows))
         if self.n_clusters == 1:
             found = Clustered(build_clusters(rows, np.zeros(len(rows), np.int32), 1, config.filter))
+        elif sample < len(rows):
+            found = cluster_sample(ArrayRows(rows), sample, config, self._seed, backend)
         else:
             check_count(config, rows)
             found = cluster_embeddings(rows, config, self._seed, backend)
-        self._rows, self._maps = rows, found.maps and replace(found.maps, placed=found.maps.rows)
+        fitted = np.flatnonzero(found.clusters.is_fitted)
+        self._rows, self._fitted = rows[fitted], found.clusters.take(fitted)
+        self._maps = found.maps and replace(found.maps, placed=found.maps.rows)
         self._neighbors = config.n_neighbors if found.graph is None else found.graph.n_neighbors
         self.clusters_ = found.clusters
         self.labels_ = found.clusters.labels
@@ -134,7 +143,7 @@ class SpectralClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         config = replace(self._read_config(), n_neighbors=self._neighbors)
         backend, outliers = select(self.device), AssignConfig.outliers
         return assign_embeddings(
-            rows, self._rows, self.clusters_, self._maps, config, outliers, self._seed, backend
+            rows, self._rows, self._fitted, self._maps, config, outliers, self._seed, backend
         ).labels
 
     def _read_config(self) -> ClusterConfig:

@@ -165,7 +165,7 @@ def read_names_file(
         InputError: If the file cannot be read, or its names were given to other clusters.
     """
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         found = suggest_path(file) or "; give a names.toml, such as the report saves."
         raise InputError(f"there is no file {file}{found}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +44,12 @@ class Clusters:
     is_fitted: np.ndarray
     coarse: np.ndarray | None = None
     fine: np.ndarray | None = None
+
+    def take(self, chosen: np.ndarray) -> Clusters:
+        """Return those of some objects, (n,) integers, without coarser and finer ones; numbers and centres stay."""
+        parts = {name: getattr(self, name)[chosen] for name in ("labels", "distances", "is_core", "is_fitted")}
+        sizes = np.bincount(parts["labels"][parts["labels"] >= 0], minlength=len(self.sizes))
+        return replace(self, coarse=None, fine=None, sizes=sizes, **parts)
 
     def __repr__(self) -> str:
         """Say how many there are."""

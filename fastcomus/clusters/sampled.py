@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -218,13 +218,18 @@ def join_labels(
     return Clusters(labels, distances, is_core, of_sample.centres[by_size], sizes, is_fitted)
 
 
-def cluster_sample(rows: RowBlocks, size: int, config: ClusterConfig, seed: int, backend: Backend) -> Clusters:
-    """Fit on a sample and label all others in this process; see `fit_sample`."""
+def cluster_sample(rows: RowBlocks, size: int, config: ClusterConfig, seed: int, backend: Backend) -> Clustered:
+    """Fit on a sample and label all others in this process; see `fit_sample`.
+
+    Returns:
+        The clusters of all rows, with graph and eigenmaps of those that are fitted.
+    """
     sample, threads = draw_sample(rows, size, config, seed, backend), torch.get_num_threads()
     blocks = iterate_blocks(rows.count)
     assert sample.linker is not None
     links = [link_block(rows, start, stop, sample.linker, backend, threads) for start, stop in blocks]
-    return join_labels(sample, fit_sample(sample, links, config, seed, backend), rows, links, config)
+    found = fit_sample(sample, links, config, seed, backend)
+    return replace(found, clusters=join_labels(sample, found, rows, links, config))
 
 
 def _build_graph(sample: Sample, links: Iterable[LinkedRows], config: ClusterConfig, backend: Backend) -> KnnGraph:

@@ -46,6 +46,7 @@ def write_shown_tables(folder: RunFolder, names: ClusterNames) -> None:
     shown = shown.append_column("found_cluster", pa.array(found))
     shown = shown.append_column("correction", kinds.take(pa.array(words)))
     if not shown.equals(table):
+        folder.remove(CSV)  # first: killed in between, the next command sees that it is missing
         folder.replace_table("clusters", "clusters.parquet", shown)
         _write_csv(folder, shown)
     elif not folder.resolve_file(CSV).exists():

@@ -28,7 +28,8 @@ def use_cpu_shortcuts(device: torch.device) -> AbstractContextManager[Any]:
 
     Bias-free convolutions with one filter per channel, and those whose filters reach beyond their input, get a faster
     backward pass, in bf16 the former a slightly more exact one. ReLU6 in bf16 is computed on bits where no gradients
-    are needed. Forward results are unchanged to the bit. Not for compiled networks.
+    are needed. Forward results are unchanged to the bit, but for NaN, which that ReLU6 turns into a number. Not for
+    compiled networks.
 
     Args:
         device: Where the networks run.

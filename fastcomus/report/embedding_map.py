@@ -25,7 +25,7 @@ def project_to_plane(rows: np.ndarray, seed: int, workers: int) -> np.ndarray:
     """Project embeddings to two dimensions by t-SNE, which starts from PCA.
 
     Args:
-        rows: (N, D) float32, N >= 2.
+        rows: (N, D) float32.
         seed: Of the random choices.
         workers: Number of threads.
 
@@ -35,6 +35,8 @@ def project_to_plane(rows: np.ndarray, seed: int, workers: int) -> np.ndarray:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
+    if len(rows) < 2:
+        return np.zeros((len(rows), 2))
     if rows.shape[1] < 2:
         rows = np.pad(rows, ((0, 0), (0, 2 - rows.shape[1])))
     if min(rows.shape) > _DIMENSIONS:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from fastcomus.clusters.labels import Clusters
 from fastcomus.config import Config
+from fastcomus.errors import InputError, get_first_line
 from fastcomus.images.roots import ImageRoot
 from fastcomus.report.shown_names import ShownNames
 from fastcomus.store.objects_table import decode_mask
@@ -62,6 +63,7 @@ class Findings:
         skipped: Rows of skipped.parquet.
         iterations: Those with class maps.
         names: Names of the clusters.
+        images_fingerprint: Of the image files as they are now; "" for a run on embeddings without images.
         first_look: What is shown before the run has clusters of its own; "" for these.
     """
 
@@ -80,15 +82,18 @@ class Findings:
     skipped: tuple[dict[str, Any], ...]
     iterations: tuple[int, ...]
     names: ShownNames
+    images_fingerprint: str = ""
     first_look: str = ""
 
     def read_evaluations(self) -> dict[int, dict[str, Any]]:
-        """Read the stored scores of every iteration that was evaluated."""
-        return {
-            iteration: read_json(file)
-            for iteration in self.iterations
-            if (file := self.folder.resolve_file(f"evaluation/iteration-{iteration}.json")).exists()
-        }
+        """Read the stored scores of every iteration whose masks were evaluated as they are now."""
+        scores = {}
+        for iteration in self.iterations:
+            file = self.folder.resolve_file(f"evaluation/iteration-{iteration}.json")
+            of_masks = (self.folder.read_manifest(f"iteration-{iteration}") or {}).get("fingerprint")
+            if file.exists() and (found := read_json(file)).get("fingerprint") == of_masks:
+                scores[iteration] = found
+        return scores
 
     def read_training_curves(self) -> dict[int, Sequence[dict[str, float]]]:
         """Read the lines of training.csv of every iteration that has any."""
@@ -97,7 +102,12 @@ class Findings:
             file = self.folder.resolve_file(f"iteration-{iteration}/training.csv")
             if file.exists():
                 with file.open(encoding="utf-8", newline="") as stream:
-                    lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(stream)]
+                    try:
+                        lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(stream)]
+                    except (TypeError, ValueError) as error:  # a line that was cut off
+                        raise InputError(
+                            f"{file} is damaged ({get_first_line(error)}); delete it, and its curve is left out."
+                        ) from error
                 if lines:
                     curves[iteration] = lines
         return curves

@@ -53,7 +53,7 @@ def write_report(
     """
     folder, stage = folder or found.folder, fingerprint or _compute_report_fingerprint(found)
     index = folder.resolve_file("report/index.html")
-    if folder.is_current("report", stage):
+    if folder.is_current("report", stage) and index.exists():
         log.info("report: up to date, %s", index)
         return index
     target = PageFolder(folder.resolve_file("report"))
@@ -154,4 +154,6 @@ def _compute_report_fingerprint(found: Findings) -> str:
         stages=[(found.folder.read_manifest(stage) or {}).get("fingerprint") for stage in stages],
         scores=[compute_file_digest(file) for file in scores if file.exists()],
         names=found.names.given,
+        images=found.images_fingerprint,
+        root=str(found.objects.root) if found.objects else "",
     )

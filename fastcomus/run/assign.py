@@ -24,14 +24,13 @@ from fastcomus.run.own_objects import is_object_table
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import rewrite_cluster_settings, to_dict, with_settings
-from fastcomus.store.embeddings import fingerprint_embeddings
+from fastcomus.store.embeddings import fingerprint_embeddings, normalise_rows
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
 if TYPE_CHECKING:
-    from fastcomus.clusters.labels import Clusters
     from fastcomus.clusters.sampled import LinkedRows
 
 log = logging.getLogger("fastcomus")
@@ -84,12 +83,18 @@ def assign(
     clustered_by = replace(clustered_by, n_neighbors=manifest.get("neighbors", clustered_by.n_neighbors))
     maps = read_eigenmaps(at.folder) if clustered_by.method == "spectral" else None
     fitted = np.flatnonzero(clusters.is_fitted)
-    rows, clusters = gather_rows(known, fitted), _take_rows(clusters, fitted)
-    clusters = fill_centres(clusters, rows if maps is None else maps.rows)
+    rows, clusters = gather_rows(known, fitted), clusters.take(fitted)
+    places = rows if maps is None else maps.rows if clustered_by.assign == "kmeans" else normalise_rows(maps.rows)
+    clusters = fill_centres(clusters, places)
     if (clusters.labels < 0).any():  # what a person said is no object attracts nothing
         kept = np.flatnonzero(clusters.labels >= 0)
-        rows, clusters = rows[kept], _take_rows(clusters, kept)
+        rows, clusters = rows[kept], clusters.take(kept)
         maps = None if maps is None else replace(maps, placed=maps.rows[kept])
+    if len(rows) < 2:
+        raise InputError(
+            f"assign needs at least 2 objects in clusters, to which new ones are compared; there is {len(rows)}. "
+            "Take corrections back with fastcomus correct --undo."
+        )
     whole = compute_fingerprint(clusters=manifest["corrected"], new=source, seed=config.seed)
     links: Iterable[LinkedRows] = []
     if new.count:
@@ -111,12 +116,6 @@ def assign(
     file = target.resolve_file("assigned.parquet")
     log.info("assign: %d objects in %d clusters, %d unlike anything; %s", len(table), used, outliers, file)
     return file
-
-
-def _take_rows(clusters: Clusters, kept: np.ndarray) -> Clusters:
-    parts = {name: getattr(clusters, name)[kept] for name in ("labels", "distances", "is_core", "is_fitted")}
-    counted = parts["labels"][parts["labels"] >= 0]
-    return replace(clusters, coarse=None, fine=None, sizes=np.bincount(counted, minlength=len(clusters.sizes)), **parts)
 
 
 def _check_input(config: Config, images: Images, embeddings: Path | str, masks: Path | str) -> None:

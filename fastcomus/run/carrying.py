@@ -14,7 +14,7 @@ from fastcomus.clusters.files import NAMES_FILE, read_clusters, read_found_clust
 from fastcomus.clusters.names import DROPPED, carry_names
 from fastcomus.errors import InputError
 from fastcomus.run.contents import read_clusters_manifest
-from fastcomus.store.corrections import read_corrections, write_corrections
+from fastcomus.store.corrections import FOUND_CLUSTER, read_corrections, write_corrections
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import read_json
 from fastcomus.store.shelf import list_kept, make_id
@@ -78,24 +78,33 @@ def _read_earlier_labels(folder: RunFolder, kept: RunFolder, is_same: bool) -> n
 
 
 def _take_over_corrections(folder: RunFolder, spoken: pa.Table, corrected: dict[int, int], before: np.ndarray) -> None:
-    """Write corrections of the earlier clusters as such of the present ones, whose own come first."""
-    own = read_corrections(folder)
-    here = read_found_clusters(folder)
+    """Write corrections of the earlier clusters as such of the present ones; of two words about an object the last one.
+
+    Steps are numbered through all clusterings of a run folder, so that it is known which word was the last.
+    """
+    own, here = read_corrections(folder), read_found_clusters(folder)
     carried = carry_corrections(corrected, before, here.labels, len(here.sizes))
-    known = settle_corrections(own)
-    steps = dict(zip(spoken["object"].to_pylist(), spoken["step"].to_pylist(), strict=True))
-    last = {row: place for place, row in enumerate(spoken["object"].to_pylist()) if row >= 0}
-    rows = sorted((row for row in carried if row not in known), key=lambda row: (steps[row], row))
-    table = spoken.take(pa.array([last[row] for row in rows], pa.int64()))
-    places = table.schema.get_field_index("cluster"), table.schema.get_field_index("step")
-    table = table.set_column(places[0], "cluster", pa.array([carried[row] for row in rows], pa.int32()))
-    first = max([0, *own["step"].to_pylist()])
-    table = table.set_column(places[1], "step", pa.array([first + steps[row] for row in rows], pa.int32()))
-    write_corrections(folder, pa.concat_tables([own, table]))
-    log.info("cluster: corrections of %d objects hold on", len({*known, *rows}))
+    last, said = _find_last_words(spoken), _find_last_words(own)
+    for row, (place, _) in last.items():
+        if row not in carried and row in said and spoken["cluster"][place].as_py() == FOUND_CLUSTER:
+            carried[row] = FOUND_CLUSTER
+    rows = [row for row in carried if last[row][1] > said.get(row, (0, 0))[1]]
+    table = spoken.take(pa.array([last[row][0] for row in rows], pa.int64()))
+    targets = pa.array([carried[row] for row in rows], pa.int32())
+    table = table.set_column(table.schema.get_field_index("cluster"), "cluster", targets)
+    table = pa.concat_tables([own, table])
+    table = table.take(pc.sort_indices(table, [("step", "ascending")]))
+    write_corrections(folder, table)
+    log.info("cluster: corrections of %d objects hold on", len(settle_corrections(table)))
     if gone := sorted(set(spoken.filter(pc.less(spoken["object"], 0))["image"].to_pylist())):
         shown = ", ".join(gone[:_SHOWN_IMAGES]) + (", ..." if len(gone) > _SHOWN_IMAGES else "")
         log.warning("cluster: corrections of objects that are no longer found are set aside: %s", shown)
+
+
+def _find_last_words(spoken: pa.Table) -> dict[int, tuple[int, int]]:
+    """Return the place in the table and the step of the last word about each object, by its row."""
+    words = enumerate(zip(spoken["object"].to_pylist(), spoken["step"].to_pylist(), strict=True))
+    return {row: (place, step) for place, (row, step) in words if row >= 0}
 
 
 def _take_over_names(folder: RunFolder, given: dict[int, str], before: np.ndarray) -> None:

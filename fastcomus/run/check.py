@@ -26,7 +26,7 @@ def check_run(at: Workplace, images: Images, truth: Path | str, classes: Path | 
         raise InputError(f"clusters need at least 2 photographs; got {len(found.names)}. Add some.")
     check_name(config.train.backbone)
     if config.train.extend:
-        find_listed_images(config.train.extend)
+        find_listed_images(config.train.extend, config.embed.every_seconds)
     if truth:
         read_truth(str(truth), Path(classes) if classes else None, found.names)
     return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fastcomus.clusters.corrections import settle_corrections
 from fastcomus.clusters.files import read_clusters
@@ -18,9 +20,10 @@ from fastcomus.segmentation.pseudo_masks import assemble_class_maps
 from fastcomus.store.corrections import read_corrections
 from fastcomus.store.integrity import seal_json
 from fastcomus.store.masks import get_mask_path, write_class_map
-from fastcomus.store.objects_table import SKIPPED_SCHEMA, iterate_shards, read_whole_images
+from fastcomus.store.objects_table import SKIPPED_SCHEMA, iterate_shards, read_shards, read_whole_images
 from fastcomus.store.sealed_json import compute_fingerprint
 
+log = logging.getLogger("fastcomus")
 _STAGE, _MANIFEST = "iteration-0", "iteration-0/manifest.json"
 _COLUMNS = ["image", "width", "height", "score", "mask"]
 _MOST_EARLIER = 200
@@ -34,6 +37,7 @@ def write_cluster_masks(at: Workplace) -> None:
     folder, clusters = at.folder, read_clusters_manifest(at.folder)
     found, whole = clusters["fingerprint"], compute_fingerprint(follows=clusters["corrected"])
     if folder.is_current(_STAGE, whole):
+        _make_lost_maps(at)
         return
     corrected = settle_corrections(read_corrections(folder))
     present = folder.read_manifest(_STAGE) or {}
@@ -48,6 +52,22 @@ def write_cluster_masks(at: Workplace) -> None:
     _write_changed_maps(at, present, corrected)
     earlier = [one for one in [*present.get("earlier", []), present["fingerprint"]] if one != whole][-_MOST_EARLIER:]
     folder.write_json(_MANIFEST, seal_json({"fingerprint": whole, **facts, "found": found, "earlier": earlier}))
+
+
+def _make_lost_maps(at: Workplace) -> None:
+    """Write the maps that are gone anew."""
+    folder, skipped = at.folder, read_skipped(at.folder)
+    skipped = skipped.filter(pc.greater(skipped["width"], 0))
+    images = read_shards(folder, ["image"])["image"]
+    names = {*images.to_pylist(), *skipped["image"].to_pylist()}
+    lost = sorted(name for name in names if not folder.resolve_file(get_mask_path(_STAGE, name)).exists())
+    if not lost:
+        return
+    log.warning("%s: masks are gone (%d in all, such as that of %s); made anew", _STAGE, len(lost), lost[0])
+    is_lost = pc.is_in(images, pa.array(lost))
+    labels = read_clusters(folder).labels[is_lost.to_numpy()]
+    skipped = skipped.filter(pc.is_in(skipped["image"], pa.array(lost)))
+    _write_maps(at, [read_shards(folder, _COLUMNS).filter(is_lost)], labels, skipped)
 
 
 def _write_changed_maps(at: Workplace, present: dict[str, Any], corrected: dict[int, int]) -> None:

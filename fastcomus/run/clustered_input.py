@@ -73,7 +73,7 @@ class GivenRows:
             The clusters with graph and eigenmaps (of the sample), and what the manifest holds of the sample.
         """
         # Only now, since what these import takes longer than to see that there is nothing to cluster.
-        from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_graph
+        from fastcomus.clusters.cluster import cluster_embeddings, cluster_graph
         from fastcomus.clusters.graph import take_graph
         from fastcomus.clusters.kept_graph import GraphKeeper
 
@@ -87,8 +87,7 @@ class GivenRows:
 
         assert self.blocks is not None
         if folder is None or engine is None:
-            clusters = cluster_sample(self.blocks, self.sample, config.cluster, config.seed, backend)
-            return Clustered(clusters), {}
+            return cluster_sample(self.blocks, self.sample, config.cluster, config.seed, backend), {}
         check_rows(self.blocks, engine)
         asked, seed = config.cluster, config.seed
         sample = draw_sample(self.blocks, self.sample, asked, seed, backend)

@@ -23,9 +23,10 @@ from fastcomus.run.contents import (
     read_objects_fingerprint,
 )
 from fastcomus.run.workplace import Workplace
-from fastcomus.store.corrections import NO_CLUSTER, make_corrections, read_corrections, write_corrections
+from fastcomus.store.corrections import FOUND_CLUSTER, NO_CLUSTER, make_corrections, read_corrections, write_corrections
 from fastcomus.store.objects_table import count_shard_rows
 from fastcomus.store.run_folder import RunFolder
+from fastcomus.store.shelf import count_steps
 
 log = logging.getLogger("fastcomus")
 NEW, FOUND = "new", "found"
@@ -106,22 +107,24 @@ def _take_back(spoken: pa.Table) -> pa.Table:
 
 
 def _add_step(folder: RunFolder, spoken: pa.Table, rows: np.ndarray, to: int | str | None) -> pa.Table:
-    """Add a step to what was said, or with "found" take back all that was said about some objects."""
+    """Add a step to what was said, unless all of it was said before; "found" concerns objects that were corrected."""
+    manifest, settled = read_clusters_manifest(folder), settle_corrections(spoken)
     if to == FOUND:
-        about = pc.is_in(spoken["object"], pa.array(rows))
-        return spoken.filter(pc.invert(about))
-    manifest = read_clusters_manifest(folder)
-    target = _choose_cluster(to, manifest["k"], read_names(folder, manifest))
-    step = 1 + max([0, *spoken["step"].to_pylist()])
-    return pa.concat_tables([spoken, make_corrections(folder, step, rows, target)])
+        rows, target = rows[np.isin(rows, list(settled))], FOUND_CLUSTER
+    elif to == NEW:  # said twice, it is the cluster that these objects alone make up
+        of_others = {row: cluster for row, cluster in settled.items() if row not in set(rows.tolist())}
+        target = count_clusters(of_others, (folder.read_manifest("clusters") or {})["k"])
+    else:
+        target = _choose_cluster(to, manifest["k"], read_names(folder, manifest))
+    if all(settled.get(row) == target for row in rows.tolist()):
+        return spoken
+    return pa.concat_tables([spoken, make_corrections(folder, 1 + count_steps(folder), rows, target)])
 
 
 def _choose_cluster(to: int | str | None, k: int, names: ClusterNames) -> int:
-    """Return the number of the cluster that `to` calls by number or name; `k` for a new one."""
+    """Return the number of the cluster that `to` calls by number or name."""
     if to == DROPPED:
         return NO_CLUSTER
-    if to == NEW:
-        return k
     # Numbers come before names that look like them: every cluster has a number, and tables show it.
     number = int(to) if isinstance(to, str) and to.isascii() and to.isdecimal() else to
     if isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= number < k:

@@ -141,9 +141,10 @@ def embed(
     return embedded
 
 
-def count_missing_images(at: Workplace, found: ImageList) -> int:
-    """Return how many of the images `embed` would look at, with the settings of the run."""
-    refuse_other_images(at, found)
+def count_missing_images(at: Workplace, found: ImageList, replace: bool = False) -> int:
+    """Return how many of the images `embed` would look at, with the settings of the run; see `Run.embed`."""
+    if not replace:
+        refuse_other_images(at, found)
     marked = dataclasses.replace(at.config.embed, saliency=mark_saliency(found, at.config))
     parts = read_part_digests(at.folder)
     return sum(

@@ -45,7 +45,10 @@ def evaluate(
     evaluation = _score(maps, str(truth), named, str(fit_on), bootstrap, at)
     if maps.names.given:
         evaluation = replace(evaluation, cluster_names=maps.names.classes)
-    maps.folder.write_json(f"evaluation/iteration-{maps.iteration}.json", evaluation.to_json())
+    of_masks = (maps.folder.read_manifest(f"iteration-{maps.iteration}") or {}).get("fingerprint")
+    maps.folder.write_json(
+        f"evaluation/iteration-{maps.iteration}.json", {**evaluation.to_json(), "fingerprint": of_masks}
+    )
     count(images=evaluation.images, missing=evaluation.missing)
     return evaluation
 

@@ -52,8 +52,7 @@ class PastClusters:
 def list_history(folder: RunFolder) -> list[PastClusters]:
     """List the present clusters, if any, and then those that were put aside."""
     present = [_describe(folder, True)] if folder.read_manifest("clusters") else []
-    kept = [one for one in list_kept(folder).values() if one.read_manifest("clusters")]
-    return present + [_describe(one, False) for one in kept]
+    return present + [found for one in list_kept(folder).values() if (found := _describe_kept(one)) is not None]
 
 
 @stage()
@@ -65,11 +64,13 @@ def change_history(at: Workplace, use: str, delete: str) -> None:
     if present and make_id(present["fingerprint"]).startswith(use or delete):
         raise InputError(f"{use or delete} are the clusters that commands work with now; give the id of others.")
     kept = find_kept(at.folder, use or delete)
-    manifest = kept.read_manifest("clusters") or {}
     if delete:
         at.folder.remove(f"{KEPT}/{kept.path.name}")
         log.info("history: %s is deleted", kept.path.name)
         return
+    if _describe_kept(kept) is None:
+        raise InputError(f"{kept.path} is damaged; fastcomus history --delete {kept.path.name} removes it.")
+    manifest = kept.read_manifest("clusters") or {}
     settings = {"cluster": rewrite_cluster_settings(manifest["config"]), "seed": manifest.get("seed", at.config.seed)}
     exchange(at.folder, manifest["fingerprint"])
     at.remember(with_settings(at.config, settings))
@@ -80,6 +81,18 @@ def change_history(at: Workplace, use: str, delete: str) -> None:
             "history: these clusters are of objects that were found before, in other photographs or by other settings; "
             "what needs the objects is refused until embed finds those again"
         )
+
+
+def _describe_kept(folder: RunFolder) -> PastClusters | None:
+    """Describe clusters that were put aside; None, with a word, where they are damaged."""
+    try:
+        if folder.read_manifest("clusters"):
+            return _describe(folder, False)
+        told = "it has no manifest"
+    except InputError as error:
+        told = str(error)
+    log.warning("history: %s is damaged and left out: %s", folder.path.name, told)
+    return None
 
 
 def _describe(folder: RunFolder, is_present: bool) -> PastClusters:

@@ -7,22 +7,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastcomus.config import TRAINING_STEPS, Config
 from fastcomus.errors import InputError
 from fastcomus.images.found import LOST
+from fastcomus.images.stamps import stamp_file
 from fastcomus.interruption import is_asked, reach_safe_point
 from fastcomus.networks.augmentation import ReadSample
 from fastcomus.networks.schedules import choose_epochs
 from fastcomus.progress import count, show_progress
 from fastcomus.run.contents import ImageSource, check_images_are_there
+from fastcomus.run.iteration_masks import list_absent_masks, make_confidence_name, make_mask_name
 from fastcomus.run.labelling_settings import describe_prediction
 from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.files import (
     NETWORK_FILES,
+    bring_back_segmenter,
     has_segmenter,
+    put_segmenter_aside,
     read_segmenter,
     read_training_state,
     remove_training_state,
@@ -36,7 +41,7 @@ from fastcomus.segmentation.regions import OwnObjects
 from fastcomus.segmentation.samples import Sample, check_samples, make_sample_reader
 from fastcomus.segmentation.segmenter import Segmenter
 from fastcomus.segmentation.training import SelfTraining
-from fastcomus.store.masks import get_mask_file_name, get_mask_path, read_class_map, write_class_map, write_grey
+from fastcomus.store.masks import get_mask_path, read_class_map, write_class_map, write_grey
 from fastcomus.store.sealed_json import compute_fingerprint
 
 log = logging.getLogger("fastcomus")
@@ -78,7 +83,7 @@ def run_iteration(
     )
     trained_from = compute_fingerprint(train=training, seed=config.seed, k=k, follows=follows)
     first = at.processes.is_first
-    if at.processes.broadcast(first and at.folder.is_current(name, stage)):
+    if at.processes.broadcast(first and _is_whole(iteration, stage, trained_from, sources, at)):
         log.info("%s: up to date", name)
     else:
         if len(samples) < 2:
@@ -96,42 +101,38 @@ def run_iteration(
         if first:
             facts = {"k": k, "backbone": config.train.backbone, "output_stride": config.train.output_stride}
             remove_training_state(at.folder, iteration)
+            facts["absent"] = list_absent_masks(name, sources, at)
             at.folder.finish(name, stage, follows=follows, images=len(samples), empty=empty, **facts)
         at.processes.wait()
         log.info("%s: masks in %s", name, at.folder.path / name / "masks")
     return stage, _list_labelled(name, sources, at)
 
 
-def measure_agreement(iteration: int, sources: Sequence[ImageSource], at: Workplace) -> float:
-    """Compare the masks of an iteration with those of the one before.
-
-    Args:
-        iteration: Number of the later iteration, at least 2.
-        sources: The images; those that lack one of the two masks do not count.
-        at: The run folder.
-
-    Returns:
-        Of the pixels that are object in at least one mask, the share in [0, 1] with the same label in both; 1 if there
-        are no such pixels.
-    """
-    same = of_either = 0
-    for source in sources:
-        for image in source.names[at.processes.rank :: at.processes.size]:
-            names = [_make_mask_name(f"iteration-{number}", source, image) for number in (iteration - 1, iteration)]
-            if all(at.folder.resolve_file(name).exists() for name in names):
-                before, now = (read_class_map(at.folder, name) for name in names)
-                same += int(((before == now) & (now > 0)).sum())
-                of_either += int(((before > 0) | (now > 0)).sum())
-    totals = [sum(counts) for counts in zip(*at.processes.gather((same, of_either)), strict=True)]
-    return totals[0] / totals[1] if totals[1] else 1.0
+def _is_whole(iteration: int, stage: str, trained_from: str, sources: Sequence[ImageSource], at: Workplace) -> bool:
+    """Whether the iteration is up to date, and nothing of it was lost since."""
+    name = f"iteration-{iteration}"
+    if not at.folder.is_current(name, stage):
+        return False
+    manifest = at.folder.read_manifest(name) or {}
+    lost = set(list_absent_masks(name, sources, at)) - set(manifest.get("absent", []))
+    has_network = has_segmenter(at.folder, iteration, trained_from)
+    if lost or not has_network:
+        what = f"masks are gone ({len(lost)} in all, such as {min(lost)})" if has_network else "its network is damaged"
+        log.warning("%s: %s; made anew", name, what)
+    return has_network and not lost
 
 
 def _obtain_segmenter(iteration: int, samples: Sequence[Sample], k: int, trained_from: str, at: Workplace) -> Segmenter:
     """Read the network of the iteration, or train it; `trained_from` is a fingerprint of all it depends on."""
     config, folder, first = at.config.train, at.folder, at.processes.is_first
     name = f"iteration-{iteration}"
-    if at.processes.broadcast(has_segmenter(folder, iteration, trained_from)):
+    is_new = not has_segmenter(folder, iteration, trained_from)
+    if at.processes.broadcast(first and bring_back_segmenter(folder, iteration, trained_from)):
+        if is_new:
+            log.info("%s: its network was trained before with these settings; only masks are made anew", name)
         return read_segmenter(folder, iteration, config.backbone, k, config.output_stride)
+    if first:
+        put_segmenter_aside(folder, iteration)
     wanted = config.epochs if iteration == 1 else config.next_epochs
     epochs = choose_epochs(wanted, len(samples), max(config.batch_size, at.processes.size), TRAINING_STEPS)
     resume = read_training_state(folder, iteration)
@@ -190,7 +191,7 @@ def _label_images(segmenter: Segmenter, name: str, sources: Sequence[ImageSource
     inference = at.choose_inference(sum(len(source.names) for source in sources), WORTH_IT_FROM)
     for source in sources:
         names = source.names[at.processes.rank :: at.processes.size]
-        masks = {image: _make_mask_name(name, source, image) for image in names}
+        masks = {image: make_mask_name(name, source, image) for image in names}
         done = {image for image, mask in masks.items() if at.folder.resolve_file(mask).exists()}
         empty += [masks[image] for image in done if not read_class_map(at.folder, masks[image]).any()]
         log.info("%s: labelling %d images, %d are done", name, len(masks) - len(done), len(done))
@@ -214,13 +215,13 @@ def _write_labels(prediction: Prediction, name: str, source: ImageSource, at: Wo
     if error is not None:
         log.warning("%s: skipped %s: %s", name, image, error)
         return None
-    mask, first = _make_mask_name(name, source, image), get_mask_path("iteration-0", image)
+    mask, first = make_mask_name(name, source, image), get_mask_path("iteration-0", image)
     own, weights = None, (train.mask_weight, train.cluster_weight)
     if any(weights) and not source.folder and at.folder.resolve_file(first).exists():
         own = OwnObjects(read_class_map(at.folder, first), *weights)
     if train.min_confidence:
         labels, confidence = prediction.compute_labels_and_confidence(own)
-        write_grey(at.folder, _make_confidence_name(name, source, image), confidence)
+        write_grey(at.folder, make_confidence_name(name, source, image), confidence)
     else:
         labels = prediction.compute_labels(own)
     write_class_map(at.folder, mask, labels)
@@ -233,29 +234,18 @@ def _list_labelled(name: str, sources: Sequence[ImageSource], at: Workplace) -> 
     labelled = []
     for source in sources:
         for image in source.names:
-            mask = _make_mask_name(name, source, image)
+            mask = make_mask_name(name, source, image)
             if mask not in empty and at.folder.resolve_file(mask).exists():
-                confidence = _make_confidence_name(name, source, image) if at.config.train.min_confidence else ""
+                confidence = make_confidence_name(name, source, image) if at.config.train.min_confidence else ""
                 labelled.append(Sample(source.root / image, mask, confidence))
     return labelled
-
-
-def _make_mask_name(name: str, source: ImageSource, image: str) -> str:
-    return get_mask_path(_make_folder_name(name, source), image)
-
-
-def _make_confidence_name(name: str, source: ImageSource, image: str) -> str:
-    """Return the name of a grey image, 255 where the probability of the label is 1."""
-    return f"{_make_folder_name(name, source)}/confidence/{get_mask_file_name(image)}"
-
-
-def _make_folder_name(name: str, source: ImageSource) -> str:
-    return f"{name}/{source.folder}" if source.folder else name
 
 
 def _select_settings(config: Config, iteration: int) -> dict[str, Any]:
     """Return the settings of training that the iteration depends on; the number of iterations is none of them."""
     settings = asdict(config.train)
+    if settings["backbone_weights"]:
+        settings["weights_file"] = stamp_file(Path(settings["backbone_weights"]))
     for setting in ("frozen_stride", "start_size", "cluster_weight"):  # which versions before did not know
         if not settings[setting]:
             del settings[setting]

@@ -47,7 +47,9 @@ class Looking:
     def correct(
         self, objects: Sequence[int] | int = (), to: int | str | None = None, *, alike: bool = False, undo: bool = False
     ) -> pa.Table:
-        """Say where objects belong; `train`, `predict`, `export`, `evaluate` and clusters made later go by it.
+        """Say where objects belong; `train`, `export`, `evaluate`, `assign` and clusters made later go by it.
+
+        `predict` does once `train` has learnt it.
 
         Args:
             objects: Rows of `objects()`, or one of them, which clusters.csv has in its column `object`.
@@ -78,8 +80,9 @@ class Looking:
         """List the clusters made in this run folder: the present ones, then those put aside by other settings.
 
         Args:
-            use: Id of clusters to go back to, with their networks, masks, names and scores.
-            delete: Id of clusters to delete.
+            use: Id of clusters to go back to, with all that was made of them: networks, masks, names, corrections,
+                scores, exports, the report.
+            delete: Id of clusters to delete, with all of that.
         """
         from fastcomus.run.history import change_history, list_history
 

@@ -14,7 +14,7 @@ from fastcomus.run.own_network import estimate_teaching, has_enough_images, mark
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.sealed_json import compute_fingerprint
 
-# Of two cores without a GPU, in preset offline; a GPU is far quicker.
+# Of two cores without a GPU, in preset offline.
 _EMBEDDED_PER_S, _TRAINED_PER_S, _LABELLED_PER_S = 17.0, 5.0, 5.0
 
 
@@ -35,7 +35,9 @@ class PlannedStage:
     seconds: float | None
 
 
-def plan_run(at: Workplace, images: Images, truth: Path | str, classes: Path | str) -> list[PlannedStage]:
+def plan_run(
+    at: Workplace, images: Images, truth: Path | str, classes: Path | str, replace: bool = False
+) -> list[PlannedStage]:
     """Say what `run` would do; nothing is written, no network is loaded.
 
     Args:
@@ -43,6 +45,7 @@ def plan_run(at: Workplace, images: Images, truth: Path | str, classes: Path | s
         images: As for `Run.run`.
         truth: As for `Run.run`.
         classes: As for `Run.run`.
+        replace: As for `Run.run`.
 
     Raises:
         InputError: As `run` would.
@@ -50,7 +53,7 @@ def plan_run(at: Workplace, images: Images, truth: Path | str, classes: Path | s
     from fastcomus.networks.schedules import choose_epochs  # only now: torch takes a second
 
     found = check_run(at, images, truth, classes)
-    count, missing = len(found.names), count_missing_images(at, found)
+    count, missing = len(found.names), count_missing_images(at, found, replace)
     teachers, taught_in = estimate_teaching(mark_saliency(found, at.config), found, at) if missing else (0, 0.0)
     lesson = "a network" if has_enough_images(found, at.config) else "what they have in common"
     work = f"{missing} photographs" + (f", of which {teachers} first teach {lesson}" if teachers else "")

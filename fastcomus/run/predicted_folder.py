@@ -71,7 +71,7 @@ class PredictedFolder:
         self.remember()
 
     def find_done(self, overlay: bool, probabilities: bool) -> set[str]:
-        """Return the images that were skipped or whose files all exist.
+        """Return the images that were skipped or whose files all exist and are not empty.
 
         Args:
             overlay: Whether an overlay is needed.
@@ -81,10 +81,12 @@ class PredictedFolder:
             name
             for name in self._found.names
             if name in self.skipped
-            or all(
-                self._folder.resolve_file(file).exists() for file in list_prediction_files(name, overlay, probabilities)
-            )
+            or all(self._has_content(file) for file in list_prediction_files(name, overlay, probabilities))
         }
+
+    def _has_content(self, name: str) -> bool:
+        file = self._folder.resolve_file(name)
+        return file.exists() and file.stat().st_size > 0
 
     def count_masks_of_other_networks(self) -> int:
         """Count the masks that an earlier network made of images other than these, and that stay."""

@@ -15,7 +15,7 @@ from fastcomus.progress import count
 from fastcomus.report.findings import Findings
 from fastcomus.report.notebook import render_clusters
 from fastcomus.report.shown_names import ShownNames
-from fastcomus.run.changed_images import warn_of_changed_images
+from fastcomus.run.changed_images import fingerprint_present_sizes, warn_of_changed_images
 from fastcomus.run.contents import (
     list_iterations,
     open_image_source,
@@ -69,6 +69,7 @@ def gather_findings(at: Workplace, config: Config) -> Findings:
         skipped=tuple(read_skipped(folder).to_pylist()) if objects else (),
         iterations=tuple(list_iterations(folder)) if objects else (),
         names=names,
+        images_fingerprint=fingerprint_present_sizes(folder, objects.root) if objects else "",
     )
 
 

@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 class Run(Looking):
     """One run folder and the commands on it: `embed`, `cluster`, `train`, `predict`, ..., or all in order by `run`.
 
-    Every command takes settings by the names of its dataclass in `config.py`, and they are remembered in the folder.
-    Every command raises InputError, whose text is one sentence for the user, before anything is computed or written.
+    Commands take settings by their names in `config.py` and remember them. They raise InputError: for wrong settings
+    before anything is done; for what turns up later (a full disk) when it does, and the same call then goes on.
 
     Args:
         folder: Where results go; made when something is written.
-        preset: Set of defaults: auto, voc, coco, dino or offline; remembered in the folder.
-        seed: Seed of everything random; remembered in the folder.
+        preset: Set of defaults: auto, dino, voc, coco or offline; remembered. Another starts again from its settings.
+        seed: Seed of everything random; remembered.
         device: auto, cpu, cuda, cuda:N, or several ("cuda:0,cuda:1", "cuda:all") for `embed` and `predict` to share.
         workers: Threads that read images; by default one per core.
         settings: Settings by command, {"cluster": {"k": 14}, ...}, as a TOML file would hold them.
-        images: Where the images of `embed` lie now, if they were moved; remembered in the folder.
+        images: Where the images of `embed` lie now, if they were moved; `cluster` and `train` remember it.
         inference: What runs trained networks on a CPU: auto, torch or openvino (extra openvino), twice as fast.
         deterministic: On a GPU, train to the same bytes every time, which costs time; on the CPU it is always so.
         verbose: Write what is done to standard error; programs with a set-up `logging` hear it in any case.

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from fastcomus.clusters.files import read_clusters, read_names
 from fastcomus.clusters.shown_tables import write_shown_tables
-from fastcomus.config import STAGES, TrainConfig
+from fastcomus.config import STAGES, Config
 from fastcomus.images.listing import find_listed_images
 from fastcomus.images.names import check_names
 from fastcomus.images.stamps import stamp_images
 from fastcomus.networks.registry import check_name
 from fastcomus.progress import count
-from fastcomus.run.changed_images import warn_of_changed_images
+from fastcomus.run.changed_images import refuse_resized_images, warn_of_changed_images
 from fastcomus.run.cluster_masks import write_cluster_masks
 from fastcomus.run.contents import (
     ImageSource,
@@ -28,6 +28,7 @@ from fastcomus.run.contents import (
     read_clusters_manifest,
     read_objects_fingerprint,
 )
+from fastcomus.run.iteration_masks import measure_agreement
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.pseudo_masks import select_training_images
@@ -53,14 +54,15 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     clusters, source = read_clusters_manifest(folder), open_image_source(at)
     config = with_settings(at.config, _sort_by_stage(settings, "train", "predict"))
     check_source(folder, clusters, read_objects_fingerprint(folder))
-    warn_of_changed_images(folder, source.root)
+    if warn_of_changed_images(folder, source.root):
+        refuse_resized_images(folder, source.root, config.embed.max_pixels)
     if at.processes.is_first:
         write_cluster_masks(at)
     list_iterations(folder)
     check_name(config.train.backbone)
-    sources = [source, *_find_more_images(folder, config.train)]
+    sources = [source, *_find_more_images(folder, config)]
     at.remember(config)
-    from fastcomus.run.iteration import measure_agreement, run_iteration  # only now: it takes seconds
+    from fastcomus.run.iteration import run_iteration  # only now: it takes seconds
 
     follows = str((folder.read_manifest("iteration-0") or {})["fingerprint"])
     samples = _select_samples(folder, source)
@@ -83,11 +85,11 @@ def train(at: Workplace, *, settings: Mapping[str, Any], then: Callable[[], obje
     return folder.path / f"iteration-{iteration}"
 
 
-def _find_more_images(folder: RunFolder, config: TrainConfig) -> list[ImageSource]:
+def _find_more_images(folder: RunFolder, config: Config) -> list[ImageSource]:
     """Return the images of `extend`, for the iterations after the first one."""
-    if not config.extend:
+    if not config.train.extend:
         return []
-    more = find_listed_images(config.extend)
+    more = find_listed_images(config.train.extend, config.embed.every_seconds)
     check_names(more.names, folder.path)
     stamp = compute_fingerprint(images=stamp_images(more, more.names, None))
     return [ImageSource(more.root, more.names, "extend", stamp)]

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -16,6 +17,7 @@ from fastcomus.errors import InputError, get_first_line
 from fastcomus.networks import weights
 from fastcomus.segmentation.segmenter import Segmenter, build_segmenter
 from fastcomus.segmentation.training import Checkpoint, EpochRow
+from fastcomus.store.folder import build_write_error
 from fastcomus.store.integrity import (
     TENSOR_SEAL,
     check_zip,
@@ -25,16 +27,66 @@ from fastcomus.store.integrity import (
 )
 from fastcomus.store.run_folder import RunFolder
 
-_WEIGHTS, _CURVE = NETWORK_FILES = ("segmenter.safetensors", "training.csv")  # in the folder of an iteration
+_WEIGHTS, _CURVE, _EARLIER = "segmenter.safetensors", "training.csv", "earlier"  # in the folder of an iteration
+NETWORK_FILES = (_WEIGHTS, _CURVE, _EARLIER)
+_MOST_EARLIER = 3  # networks that were trained with other settings
 
 
 def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
     """Tell whether an undamaged network is stored for an iteration (from 1), trained from this fingerprint."""
-    file = folder.resolve_file(_get_weights_file(iteration))
-    try:
-        return file.exists() and read_sealed_facts(file).get("trained_from") == trained_from
-    except Exception:  # damaged files raise errors of many kinds
+    return _read_origin(folder.resolve_file(_get_weights_file(iteration))) == trained_from
+
+
+def bring_back_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
+    """Bring back a network that was put aside, if it was trained from this fingerprint; tell whether one is there."""
+    if has_segmenter(folder, iteration, trained_from):
+        return True
+    place = _get_earlier_place(folder, iteration, trained_from)
+    if _read_origin(place / _WEIGHTS) != trained_from:
         return False
+    put_segmenter_aside(folder, iteration)
+    for name in (_CURVE, _WEIGHTS):  # the network last: until then it is found where it was
+        if (place / name).exists():
+            _move(place / name, folder.resolve_file(f"iteration-{iteration}/{name}"))
+    place.rmdir()
+    return True
+
+
+def put_segmenter_aside(folder: RunFolder, iteration: int) -> None:
+    """Put the network of an iteration aside, with its training curve; of those put aside earlier the last few stay."""
+    origin = _read_origin(folder.resolve_file(_get_weights_file(iteration)))
+    if not origin:
+        return
+    place = _get_earlier_place(folder, iteration, origin)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise build_write_error(place, error) from error
+    for name in (_CURVE, _WEIGHTS):
+        if (file := folder.resolve_file(f"iteration-{iteration}/{name}")).exists():
+            _move(file, place / name)
+    others = sorted(place.parent.iterdir(), key=lambda one: one.stat().st_mtime_ns)
+    for other in others[:-_MOST_EARLIER]:
+        folder.remove(other.relative_to(folder.path).as_posix())
+
+
+def _read_origin(file: Path) -> str:
+    """Return the fingerprint of what a network was trained from; "" where there is none, or a damaged one."""
+    try:
+        return str(read_sealed_facts(file).get("trained_from", "")) if file.exists() else ""
+    except Exception:  # damaged files raise errors of many kinds
+        return ""
+
+
+def _get_earlier_place(folder: RunFolder, iteration: int, trained_from: str) -> Path:
+    return folder.path / f"iteration-{iteration}" / _EARLIER / trained_from[:12]
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.replace(target)
+    except OSError as error:
+        raise build_write_error(target, error) from error
 
 
 def write_segmenter(folder: RunFolder, iteration: int, segmenter: Segmenter, trained_from: str) -> None:

@@ -60,7 +60,7 @@ def _sum_by_class(probabilities: np.ndarray, names: ClusterNames) -> np.ndarray:
     if not names.given:
         return probabilities
     sums = np.zeros((len(names.classes), *probabilities.shape[1:]), np.float32)
-    np.add.at(sums, names.class_of_label, probabilities)
+    np.add.at(sums, names.class_of_label[: len(probabilities)], probabilities)  # of added clusters it knows nothing
     return sums.astype(np.float16)
 
 

@@ -15,8 +15,9 @@ from fastcomus.store.run_folder import RunFolder
 
 CORRECTIONS_FILE = "corrections.parquet"
 _SAME_OBJECT = 0.5  # IoU of boxes
-MOVED, NOT_AN_OBJECT = "moved", "not an object"
+MOVED, NOT_AN_OBJECT, AS_FOUND = "moved", "not an object", "as found"
 NO_CLUSTER = -1  # of what is not an object
+FOUND_CLUSTER = -2  # of what is taken back: the object belongs where it was found
 
 BOX = ("x0", "y0", "x1", "y1")
 _SCHEMA = pa.schema(
@@ -25,7 +26,7 @@ _SCHEMA = pa.schema(
         ("correction", pa.string()),
         ("image", pa.string()),
         *((side, pa.int32()) for side in BOX),
-        ("cluster", pa.int32()),  # where to; NO_CLUSTER for what is not an object
+        ("cluster", pa.int32()),  # where to; NO_CLUSTER or FOUND_CLUSTER
         ("object", pa.int64()),  # row of the object; -1 where it is no longer there
     ]
 )
@@ -40,7 +41,7 @@ def read_corrections(folder: RunFolder, objects: RunFolder | None = None) -> pa.
         objects: The run folder that holds the objects, by default the same.
 
     Returns:
-        step, correction ("moved" or "not an object"), image, x0, y0, x1, y1, cluster, object.
+        step, correction ("moved", "not an object" or "as found"), image, x0, y0, x1, y1, cluster, object.
 
     Raises:
         InputError: If the file is damaged.
@@ -76,10 +77,10 @@ def make_corrections(folder: RunFolder, step: int, objects: np.ndarray, cluster:
         folder: The run folder, whose objects are read.
         step: Number of the step.
         objects: (M,) integers, rows of the objects.
-        cluster: Where to; NO_CLUSTER says that they are no objects.
+        cluster: Where to; NO_CLUSTER says that they are no objects, FOUND_CLUSTER takes corrections back.
     """
     own = read_shards(folder, ["image", *BOX]).take(pa.array(objects, pa.int64()))
-    kind = NOT_AN_OBJECT if cluster == NO_CLUSTER else MOVED
+    kind = {NO_CLUSTER: NOT_AN_OBJECT, FOUND_CLUSTER: AS_FOUND}.get(cluster, MOVED)
     columns = {name: own[name] for name in ("image", *BOX)}
     fixed = {"step": step, "correction": kind, "cluster": cluster}
     columns |= {name: pa.array([value] * len(own)) for name, value in fixed.items()}

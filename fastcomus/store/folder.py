@@ -116,7 +116,7 @@ class Folder:
         """Remove a file or a folder with all it holds, if it is there."""
         target = self.path / name
         try:
-            if target.is_dir():
+            if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)

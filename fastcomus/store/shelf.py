@@ -6,7 +6,11 @@ by renaming what it holds, entry by entry; names with an ending say which way an
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from fastcomus.errors import InputError, suggest_names
 from fastcomus.store.corrections import CORRECTIONS_FILE
@@ -34,6 +38,15 @@ def list_kept(folder: RunFolder) -> dict[str, RunFolder]:
     """List the clusters that are put aside: their id, and the folder kept/ID as a run folder of its own."""
     places = sorted((folder.path / KEPT).glob("*"))
     return {place.name: RunFolder(place) for place in places if place.is_dir() and not place.suffix}
+
+
+def count_steps(folder: RunFolder) -> int:
+    """Return the number of the last step of corrections, of the present clusters or of some that were put aside."""
+    last = 0
+    for file in (folder.path / CORRECTIONS_FILE, *(folder.path / KEPT).glob(f"*/{CORRECTIONS_FILE}")):
+        with suppress(OSError, ValueError):  # what is damaged is told where it is read
+            last = max(last, pc.max(pq.read_table(file, columns=["step"])["step"]).as_py() or 0)
+    return last
 
 
 def exchange(folder: RunFolder, fingerprint: str) -> bool:

@@ -237,6 +237,9 @@ def test_confusion_counts_every_pair(kind: type) -> None:
     found = CPU.count_confusion(predicted, truth, 200)
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found, expected)
+    given = predicted.astype(np.int32)
+    np.testing.assert_array_equal(CPU.count_confusion(given, truth, 200), expected)
+    np.testing.assert_array_equal(given, predicted)  # nothing was written into it
 
 
 @pytest.mark.gpu

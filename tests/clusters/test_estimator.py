@@ -70,3 +70,16 @@ def test_bad_parameters_are_told(blobs: tuple[np.ndarray, np.ndarray]) -> None:
     for settings, told in (({"n_clusters": 601}, "k=601 with N=600"), ({"metric": "l1"}, "metric must be one of")):
         with pytest.raises(InputError, match=told):
             SpectralClusterer(device="cpu", **settings).fit(blobs[0])
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "kmeans"}], ids=str)
+def test_a_sample_is_fitted_as_the_function_fits_it(
+    blobs: tuple[np.ndarray, np.ndarray], settings: dict[str, Any]
+) -> None:
+    rows, truth = blobs
+    made = SpectralClusterer(5, fit_on=200, device="cpu", **settings).fit(rows)
+    found = cluster(rows, 5, fit_on=200, device="cpu", **settings)
+    assert np.array_equal(made.labels_, found.labels) and made.clusters_.is_fitted.sum() == 200
+    assert adjusted_rand_score(truth, made.predict(rows)) > 0.98
+    with pytest.raises(InputError, match="at most the number of objects"):
+        SpectralClusterer(5, fit_on=5_000, device="cpu").fit(rows)

@@ -71,8 +71,16 @@ def test_moved_objects_are_gone_by_everywhere_and_undone(
         run.correct([0], "cat")
     with pytest.raises(InputError, match=r"--to is missing\. Give a number from 0 to 3, a name, new, -"):
         run.correct([0])
+    spoken = run.correct()
+    assert len(run.correct([2], "found")) == 4  # of which nothing was said
+    run.correct([row, 2, 5], "found")  # said as the other words are, and undone as they are
+    table = read_table(run_copy)
+    assert [table["cluster"][one] for one in (row, 5)] == [own["cluster"][one] for one in (row, 5)]
+    assert [table["correction"][one] for one in (row, 5, other)] == [None, None, "not an object"]
+    assert run.correct().to_pylist()[4:] and run.correct(undo=True).equals(spoken)
+    assert read_table(run_copy)["cluster"][row] == target
     run.correct([row, 5], "found")
-    for _ in range(2):
+    for _ in range(4):
         run.correct(undo=True)
     with pytest.raises(InputError, match="no correction to take back"):
         run.correct(undo=True)

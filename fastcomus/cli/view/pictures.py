@@ -11,7 +11,7 @@ from PIL import Image
 from fastcomus.errors import InputError
 from fastcomus.images.found import UnreadableImage
 from fastcomus.report.image_files import crop_thumbnail, encode_jpeg, get_thumbnail_file
-from fastcomus.run.contents import open_image_source
+from fastcomus.run.contents import open_image_source, read_objects_fingerprint
 from fastcomus.run.run import Run
 from fastcomus.store.objects_table import decode_mask, read_shards
 
@@ -21,7 +21,9 @@ class Thumbnails:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        # By the fingerprint of the objects: after another embed the same row is another object.
         self._read = functools.lru_cache(maxsize=4096)(self._draw)
+        self._read_objects = functools.lru_cache(maxsize=1)(self._read_shards)
 
     def read(self, row: int) -> bytes:
         """Return the JPEG of an object.
@@ -30,10 +32,10 @@ class Thumbnails:
             InputError: If there is no such object, or its image cannot be read.
         """
         file = self._run.folder.resolve_file(f"report/{get_thumbnail_file(row)}")
-        return file.read_bytes() if file.exists() else self._read(row)
+        return file.read_bytes() if file.exists() else self._read(row, read_objects_fingerprint(self._run.folder))
 
-    def _draw(self, row: int) -> bytes:
-        objects, at = self._objects, self._run.workplace
+    def _draw(self, row: int, fingerprint: str) -> bytes:
+        objects, at = self._read_objects(fingerprint), self._run.workplace
         if not 0 <= row < len(objects):
             raise InputError(f"there is no object {row}.")
         own = objects.slice(row, 1).to_pylist()[0]
@@ -45,8 +47,7 @@ class Thumbnails:
         box = np.array([own[side] for side in ("x0", "y0", "x1", "y1")])
         return encode_jpeg(crop_thumbnail(Image.fromarray(pixels), box, mask))
 
-    @functools.cached_property
-    def _objects(self) -> pa.Table:
+    def _read_shards(self, fingerprint: str) -> pa.Table:
         return read_shards(self._run.folder, ["image", "width", "height", "x0", "y0", "x1", "y1", "mask"])
 
     @functools.cached_property

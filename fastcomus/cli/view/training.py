@@ -37,7 +37,10 @@ class Training:
     def stop(self) -> None:
         """Ask it to stop at the next safe point, from which it goes on when started again."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            if os.name == "nt":  # where one process cannot send another Ctrl-C; it goes on from its last checkpoint
+                self._process.terminate()
+            else:
+                self._process.send_signal(signal.SIGINT)
 
     def describe(self) -> dict[str, Any]:
         """Return `state` ("none", "running", "done", "stopped" or "failed") and the last lines that it wrote."""
