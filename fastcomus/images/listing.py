@@ -173,7 +173,7 @@ def _from_list(content: bytes, shown: str) -> ImageList:
         raise InputError(f"{shown} names no image; give one path or URL a line.")
     if any(is_url(line) for line in given):
         return _from_urls(given, shown)
-    paths = sorted({os.path.abspath(line) for line in lines if line.strip()})
+    paths = sorted({os.path.abspath(_choose_path(line)) for line in lines if line.strip()})
     root = find_common_folder(paths)
     names, skipped = [], []
     for path in paths:
@@ -193,6 +193,11 @@ def _from_list(content: bytes, shown: str) -> ImageList:
         first = f"{skipped[0].image} ({skipped[0].detail})"
         raise InputError(f"none of the {len(paths)} paths in {shown} is a file, such as {first}; give paths from here.")
     return ImageList(Path(root), tuple(sorted(names)), tuple(skipped))
+
+
+def _choose_path(line: str) -> str:
+    """Return a line as it is if that is there, else without the spaces around it."""
+    return line if line == line.strip() or os.path.exists(line) else line.strip()
 
 
 def find_common_folder(paths: Sequence[str], kind: Any = os.path) -> str:

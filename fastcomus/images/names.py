@@ -12,6 +12,7 @@ from fastcomus.errors import InputError, escape_invalid_utf8
 from fastcomus.images.found import Skipped, is_hidden, is_utf8
 
 UNSAFE = "unsafe name"
+_MADE_OF_IMAGES = ("png", "jpg", "npy")  # endings, behind the image's name, of masks, overlays and probabilities
 _LONGEST_NAME = 1024  # bytes; longer ones than buckets allow
 _LONGEST_FOLDER = 255  # bytes, on every common file system
 
@@ -62,21 +63,32 @@ def select_safe_names(names: Iterable[str]) -> tuple[list[str], list[Skipped]]:
 
 
 def _find_blocking_file(name: str, names: set[str]) -> str:
-    """Return the image that is called, or whose mask is called, like one of the folders of `name`; "" if none is."""
+    """Return the image that is, or of which a file is, called like one of the folders of `name`; "" if none is."""
     place = name.find("/")
     while place >= 0:
         folder = name[:place]
-        for other in (folder, folder.rpartition(".")[0]):
-            if other in names:
-                return other
+        image, _, ending = folder.rpartition(".")
+        if folder in names:
+            return folder
+        if image in names and ending.lower() in _MADE_OF_IMAGES:
+            return image
         place = name.find("/", place + 1)
     return ""
 
 
 def check_names(names: Iterable[str], folder: Path) -> None:
-    """Raise InputError if two of `names` would share a mask in `folder` because its disk does not tell them apart."""
+    """Raise InputError if two of `names` cannot both have a mask in `folder`.
+
+    Its disk may take them for one, or a file that is made of one may be called like a folder of the other.
+    """
     seen: dict[str, str] = {}
-    for name in names:
+    names = set(names)
+    for name in sorted(names):
+        if blocking := _find_blocking_file(name, names):
+            raise InputError(
+                f"what is made of the image {blocking} would be called like a folder of the image {name}; rename one "
+                "of them."
+            )
         other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if other != name and not is_distinct_on_disk(other, name, folder):
             raise InputError(

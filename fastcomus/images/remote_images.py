@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +91,7 @@ def find_addresses(urls: Sequence[str], shown: str) -> ImageList:
     if len(kinds) > 1:
         raise InputError(f"{shown} has addresses of {' and '.join(kinds)}; give a list of each.")
     start = f"{kinds[0]}://"
-    folder = os.path.commonpath([url[len(start) :].rpartition("/")[0] for url in checked])
+    folder = posixpath.commonpath([url[len(start) :].rpartition("/")[0] for url in checked])
     root = f"{start}{folder}"
     names = [find_path_below(url, root) for url in checked]
     if all(is_tar(name) for name in names):

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 from PIL import Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from fastcomus.errors import get_first_line
 from fastcomus.images.formats import list_formats
@@ -32,6 +33,8 @@ def read_size(place: ImagePlace, max_pixels: int) -> tuple[int, int]:
         source = place if isinstance(place, Path) else io.BytesIO(read_encoded_image(place, max_pixels))
         with silence_pillow_warnings(), Image.open(source, formats=list_formats(str(place))) as image:
             width, height = image.size
+            if isinstance(image, TiffImageFile):  # newer versions of Pillow have turned its size already
+                width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
             is_turned = read_exif_orientation(image) >= 5
     except UnreadableImage:
         raise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -18,6 +19,7 @@ from fastcomus.images.roots import StoredImage, StoredImages
 
 _ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 _VIDEOS_OPEN = 2
+_SAME_SECONDS = 1e-6  # times so close are one
 _FRAMES_AHEAD = 100  # up to so far a frame is reached by decoding on, beyond it by seeking
 
 
@@ -75,16 +77,23 @@ def find_in_video(file: Path, every_seconds: float) -> ImageList:
     """
     check_reader()
     status = file.stat()
-    seconds, video = 0.0, _Video(file)
-    names: list[str] = []
-    first = video.times[0]
-    for number, time in enumerate(video.times):
-        if float((time - first) * video.time_base) >= seconds - 1e-6:
-            names.append(f"{file.name}/{number:06d}.png")
-            while every_seconds and seconds <= float((time - first) * video.time_base) + 1e-6:
-                seconds += every_seconds
+    video = _Video(file)
+    names = [f"{file.name}/{one:06d}.png" for one in _choose_frames(video.times, video.time_base, every_seconds)]
     stamps = {name: [status.st_size, status.st_mtime_ns, name] for name in names}
     return ImageList(VideoFrames(str(file.absolute())), tuple(names), (), stamps)
+
+
+def _choose_frames(times: Sequence[int], time_base: Fraction, every_seconds: float) -> list[int]:
+    """Return the number of the first frame at or after every multiple of `every_seconds`; of all frames for 0."""
+    chosen: list[int] = []
+    next_seconds = 0.0
+    for number, time in enumerate(times):
+        seconds = float((time - times[0]) * time_base)
+        if seconds >= next_seconds - _SAME_SECONDS:
+            chosen.append(number)
+            if every_seconds > _SAME_SECONDS:  # below it every frame is due
+                next_seconds = ((seconds + _SAME_SECONDS) // every_seconds + 1) * every_seconds
+    return chosen
 
 
 def check_reader() -> None:
@@ -103,7 +112,7 @@ class _Video:
         import av
 
         self._file, self._lock, self._asked = file, threading.Lock(), threading.Lock()
-        self._wanted: set[int] = set()
+        self._wanted: Counter[int] = Counter()  # how many threads wait for a frame
         self._made: dict[int, bytes | UnreadableImage] = {}
         self._next = 0
         self._frames: Any = None
@@ -129,16 +138,21 @@ class _Video:
     def read_frame(self, number: int) -> bytes:
         """Return a frame as PNG; raise UnreadableImage if it cannot be decoded."""
         with self._asked:
-            self._wanted.add(number)
-        with self._lock:
-            if number not in self._made:
-                with self._asked:
-                    due = sorted(one for one in self._wanted if one <= number and one not in self._made)
-                for one in due:
-                    self._made[one] = self._decode_frame(one)
+            self._wanted[number] += 1
+        try:
+            with self._lock:
+                if number not in self._made:
+                    with self._asked:
+                        due = sorted(one for one in self._wanted if one <= number and one not in self._made)
+                    for one in due:
+                        self._made[one] = self._decode_frame(one)
+                found = self._made[number]
+        finally:
             with self._asked:
-                self._wanted.discard(number)
-            found = self._made.pop(number)
+                self._wanted[number] -= 1
+                if not self._wanted[number]:  # another thread that waits for it takes the same
+                    del self._wanted[number]
+                    self._made.pop(number, None)
         if isinstance(found, UnreadableImage):
             raise found
         return found

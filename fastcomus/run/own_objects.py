@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,17 @@ class OwnObjects:
     skipped: pa.Table
 
     def select(self, names: Sequence[str]) -> tuple[pa.Table, pa.Table]:
-        """Return the rows of some images."""
-        wanted = pa.array(names, pa.string())
+        """Return the rows of some images, in the order of the tables."""
         objects, skipped = (
-            table.filter(pa.compute.is_in(table["image"], wanted)) for table in (self.objects, self.skipped)
+            table.take(pa.array(sorted(row for name in names for row in spans.get(name, ())), pa.int64()))
+            for table, spans in zip((self.objects, self.skipped), self._spans, strict=True)
         )
         return objects, skipped
+
+    @cached_property
+    def _spans(self) -> tuple[dict[str, range], ...]:
+        """The rows of every image in both tables."""
+        return tuple(_find_spans(table["image"].to_pylist()) for table in (self.objects, self.skipped))
 
 
 def is_object_table(masks: str) -> bool:
@@ -103,6 +109,12 @@ def read_own_objects(at: Workplace, file: Path, found: ImageList, max_pixels: in
     return OwnObjects(
         pa.table({**filled, "embedding": vectors}, schema=schema), pa.Table.from_pylist(skipped, schema=SKIPPED_SCHEMA)
     )
+
+
+def _find_spans(images: Sequence[str]) -> dict[str, range]:
+    """Return the rows of each image, of which all follow one another."""
+    starts = [row for row, name in enumerate(images) if not row or name != images[row - 1]]
+    return {images[start]: range(start, end) for start, end in zip(starts, [*starts[1:], len(images)], strict=False)}
 
 
 def _read_table(file: Path) -> pa.Table:

@@ -55,6 +55,17 @@ def test_a_list_is_relative_to_here_and_its_names_to_the_folder_they_share(
     assert {one.image: one.reason for one in found.skipped} == {"gone.jpg": "unreadable", "deep": "not a regular file"}
 
 
+def test_spaces_around_a_path_count_only_where_it_is_called_so(here: Path) -> None:
+    shutil.copy(here / "c.png", here / "sub/ d.png")
+    shutil.copy(here / "c.png", here / "d.png")
+    (here / "list.txt").write_text("c.png \n  sub/b.png\t\n./sub/ d.png\n gone.png \n \n")
+    found = find_listed_images(here / "list.txt")
+    assert found.names == ("c.png", "sub/ d.png", "sub/b.png")
+    assert [(one.image, one.detail) for one in found.skipped] == [("gone.png", "the file does not exist")]
+    Path(" d.png").write_bytes((here / "d.png").read_bytes())
+    assert find_listed_images([" d.png", "c.png"]).names == (" d.png", "c.png")
+
+
 def test_a_list_in_python_is_as_one_in_a_file(here: Path) -> None:
     found = find_listed_images(["sub/b.png", here / "c.png", "gone.png"])
     assert found.root == here and found.names == ("c.png", "sub/b.png") and found.skipped[0].image == "gone.png"

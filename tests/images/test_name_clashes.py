@@ -5,10 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from fastcomus import Run
 from fastcomus.errors import InputError
 from fastcomus.images import names as image_names
 from fastcomus.images.names import check_names, is_distinct_on_disk
+
+
+def test_a_mask_called_like_a_folder_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.jpg.png/b.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name)
+    with pytest.raises(
+        InputError, match=r"of the image a\.jpg would .* folder of the image a\.jpg\.png/b\.jpg; rename"
+    ):
+        Run(tmp_path / "run", preset="offline").embed(tmp_path / "photos")
+    assert not (tmp_path / "run/objects").exists()
+    check_names(["a.jpg", "a.jpg.d/b.jpg", "b.png/c.jpg", "c.jpg"], tmp_path)
+    for folder in ("a.jpg.npy", "x/a.jpg.JPG"):
+        with pytest.raises(InputError, match="would be called like a folder"):
+            check_names([folder.rpartition(".")[0], f"{folder}/y/b.jpg"], tmp_path)
+
 
 COMPOSED, DECOMPOSED = "caf\u00e9.jpg", "cafe\u0301.jpg"
 

@@ -26,6 +26,7 @@ from fastcomus.errors import InputError
 from fastcomus.images.folder import find_images
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.reading import read_image
+from fastcomus.images.sizes import read_size
 
 MAX_PIXELS = 1_000_000
 
@@ -280,6 +281,23 @@ def test_orientation(orientation: int, file_format: str) -> None:
     pixels = read_bytes(encoded(image, name, exif=exif.tobytes(), **options))[scale // 2 :: scale, scale // 2 :: scale]
     assert pixels.shape == (2, 3, 3)
     assert np.abs(pixels[:, :, 1].astype(int) - UPRIGHT).max() <= (1 if name == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("orientation", list(STORED))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "JPEG2000", "GIF"])
+def test_the_size_in_the_header_is_that_of_the_upright_pixels(
+    orientation: int, file_format: str, tmp_path: Path
+) -> None:
+    if file_format not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {file_format}")
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = tmp_path / f"a.{file_format.lower()}"
+    file.write_bytes(encoded(Image.new("RGB", (40, 30)), file_format, exif=exif.tobytes()))
+    found = read_image(file, MAX_PIXELS).shape[:2]
+    assert read_size(file, MAX_PIXELS) == found
+    if file_format in ("JPEG", "PNG", "WEBP", "TIFF"):
+        assert found == ((40, 30) if orientation >= 5 else (30, 40))
 
 
 def test_orientation_of_16_bit_grey() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import pickle
 import random
@@ -16,7 +17,7 @@ from hostile_tars import packed
 from image_server import ImageServer
 
 from fastcomus.errors import InputError
-from fastcomus.images import remote_client
+from fastcomus.images import remote_client, remote_images
 from fastcomus.images.folder import find_images
 from fastcomus.images.found import LOST, UnreadableImage
 from fastcomus.images.listing import find_listed_images, open_root
@@ -336,3 +337,15 @@ def test_s3_and_google_cloud_are_opened_with_their_own_settings(monkeypatch: pyt
     s3 = remote_client._filesystems["s3", os.getpid()]
     assert s3.config_kwargs["connect_timeout"] == remote_client.CONNECT_SECONDS and s3.retries == 1
     assert remote_client._filesystems["gs", os.getpid()].requests_timeout == remote_client.REQUEST_SECONDS
+
+
+def test_addresses_have_slashes_where_paths_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows."""
+    memory = fsspec.filesystem("memory")
+    for name in ("one/a.png", "two/b.png"):
+        memory.pipe(f"/bucket/photos/{name}", b"x")
+    monkeypatch.setattr(os, "path", ntpath)
+    found = remote_images.find_addresses([f"memory://bucket/photos/{name}" for name in ("one/a.png", "two/b.png")], "l")
+    monkeypatch.undo()
+    memory.store.clear()
+    assert str(found.root) == "memory://bucket/photos" and found.names == ("one/a.png", "two/b.png")

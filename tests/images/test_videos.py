@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -51,6 +54,52 @@ def test_frames_are_those_of_the_video_in_any_order_and_by_several_threads(endin
     assert len(find_listed_images(tmp_path / f"clip.{ending}").names) == 10
     with pytest.raises(UnreadableImage, match="max_pixels"):
         read_image(root / found.names[0], 1000)
+
+
+def choose_by_adding(times: list[int], time_base: Fraction, every_seconds: float) -> list[int]:
+    """The definition: frame after frame, the next moment moves on until it lies ahead."""
+    seconds, chosen = 0.0, []
+    for number, time in enumerate(times):
+        shown = float((time - times[0]) * time_base)
+        if shown >= seconds - 1e-6:
+            chosen.append(number)
+            while every_seconds and seconds <= shown + 1e-6:
+                seconds += every_seconds
+    return chosen
+
+
+def test_frames_are_chosen_as_by_adding_seconds() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        rate = Fraction(rng.choice(["24", "25", "30", "30000/1001", "10", "60"]))
+        time_base = rng.choice([Fraction(1, 90_000), Fraction(1, 1000), Fraction(1, 12_800), 1 / rate])
+        times = sorted({round(one / rate / time_base) + 77 + rng.randrange(2) for one in range(400)})
+        usual = rng.choice([0, 0.04, 0.1, 1 / 3, 0.5, 1, 1001 / 30_000, 2, 60, 1e-4])
+        for every in (usual, rng.uniform(0.01, 3)):
+            assert videos._choose_frames(times, time_base, every) == choose_by_adding(times, time_base, every)
+
+
+@pytest.mark.parametrize("every_seconds", [5e-324, 1e-9, 1e-6, 2e-6])
+def test_less_than_a_frame_takes_every_frame_at_once(every_seconds: float) -> None:
+    times = list(range(0, 3000 * 100_000, 3000))
+    assert len(videos._choose_frames(times, Fraction(1, 90_000), every_seconds)) == 100_000
+
+
+def test_several_threads_may_ask_for_one_frame(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mkv", 30)
+    found = find_listed_images(tmp_path / "clip.mkv", 0)
+    together = Barrier(4)
+
+    def read(number: int) -> list[float]:
+        together.wait()
+        return [float(read_image(found.root / name, 10_000).mean()) for name in found.names[number % 2 :: 7]]
+
+    with ThreadPoolExecutor(4) as threads:
+        bright = list(threads.map(read, [0, 0, 1, 0]))
+    for number, one in zip([0, 0, 1, 0], bright, strict=True):
+        assert np.abs(np.array(one) - [2 * frame + 20 for frame in range(number, 30, 7)]).max() < 2
+    for video in videos._videos.values():
+        assert not video._wanted and not video._made  # nothing is kept for ever
 
 
 def test_a_video_is_embedded_and_labelled_like_a_folder(photographs: Photographs, tmp_path: Path) -> None:

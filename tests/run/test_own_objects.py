@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import ENCODER, TINY, Photographs
@@ -17,7 +19,8 @@ from pycocotools import mask as coco_mask
 from fastcomus import InputError, Run
 from fastcomus.evaluation.truth.truth import read_mask
 from fastcomus.images.found import UnreadableImage
-from fastcomus.objects.saliency.proposal_file import ProposalFile
+from fastcomus.objects.saliency.proposal_file import ProposalFile, fill_box
+from fastcomus.run.own_objects import OwnObjects
 from fastcomus.store.masks import get_mask_path, read_class_map
 from fastcomus.store.objects_table import decode_mask
 
@@ -49,6 +52,24 @@ def test_masks_polygons_and_boxes_become_an_object_each_from_large_to_small(tmp_
     assert found.shape == (3, *SHAPE) and found.dtype == bool
     assert (found[0] == large).all() and (found[2] == small).all()
     assert found[1].sum() == 80 and found[1][:8, 20:30].all()
+
+
+def test_masks_of_equal_size_keep_their_order_and_are_never_there_twice(tmp_path: Path) -> None:
+    boxes = [[i % 30, i % 20, 4 + i % 3, 5] for i in range(40)]
+    proposals = write_proposals(tmp_path / "p.json", [{"bbox": box} for box in boxes])
+    drawn = [fill_box(box, SHAPE) for box in boxes]
+    assert (proposals("a.jpg", PIXELS) == sorted(drawn, key=lambda mask: -np.count_nonzero(mask))).all()
+
+    image = {"id": 0, "file_name": "b.jpg", "height": 1000, "width": 1000}
+    annotations = [{"id": i, "image_id": 0, "bbox": [i, i, 500, 500]} for i in range(40)]
+    (tmp_path / "b.json").write_text(json.dumps({"images": [image], "annotations": annotations}))
+    proposals, pixels = ProposalFile(tmp_path / "b.json"), np.empty((1000, 1000, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        masks = proposals("b.jpg", pixels)
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * masks.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_images_are_found_by_their_path_and_by_a_file_name_that_is_there_once(tmp_path: Path) -> None:
@@ -154,6 +175,20 @@ def test_own_boxes_and_embeddings_become_masks_and_a_network(
     assert run.embed(photographs.images) == embedded  # up to date
     with pytest.raises(InputError, match="give those of new objects with --embeddings"):
         run.assign(photographs.images)
+
+
+def test_rows_of_some_images_are_those_that_a_filter_finds() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"{i:03d}.png" for i in range(50)]
+    counts = rng.integers(0, 4, 50)
+    rows = [
+        {"image": name, "x0": int(rng.integers(99))} for name, n in zip(names, counts, strict=True) for _ in range(n)
+    ]
+    lone = [{"image": name, "reason": "r"} for name, n in zip(names, counts, strict=True) if not n or n == 3]
+    own = OwnObjects(pa.Table.from_pylist(rows), pa.Table.from_pylist(lone))
+    for wanted in (names[:7], names[7:8], names[8:][::-1], ["none.png"], []):
+        for table, found in zip((own.objects, own.skipped), own.select(wanted), strict=True):
+            assert found.equals(table.filter(pc.is_in(table["image"], pa.array(wanted, pa.string()))))
 
 
 def test_tables_that_do_not_fit_are_told(photographs: Photographs, table: pa.Table, tmp_path: Path) -> None:
