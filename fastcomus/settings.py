@@ -15,7 +15,9 @@ from fastcomus.errors import InputError, suggest_names, suggest_path
 from fastcomus.images.addresses import check_no_secrets, is_url
 
 LEIDEN_IS_GONE = "is no more, since its results differed by chance"
-_GONE = {
+_ANSWERS = {
+    "n_clusters": "; the number of clusters is k.",
+    "random_state": "; the seed is called seed, and is no setting of a stage.",
     "resolution": "; it was Leiden's, and suggest-k shows coarser and finer numbers of clusters.",
     "leiden": f", which {LEIDEN_IS_GONE}; --method communities and --choose-k mixing took its place.",
 }
@@ -157,7 +159,7 @@ def with_settings(config: Config, settings: Mapping[str, Mapping[str, Any] | Any
             known = {f.name: f for f in dataclasses.fields(stage)}
             for key, given in value.items():
                 if key not in known:
-                    raise InputError(f"{name} has no setting {key!r}{_GONE.get(key) or suggest_names(key, known)}")
+                    raise InputError(f"{name} has no setting {key!r}{_ANSWERS.get(key) or suggest_names(key, known)}")
                 if given and given == known[key].metadata["zero"]:
                     given = 0
                 value = {**value, key: _convert_value(f"{name}.{key}", given, type(getattr(stage, key)))}
@@ -279,7 +281,7 @@ def _check_field(field: dataclasses.Field[Any], value: Any) -> None:
     elif choices and value not in choices:
         raise InputError(
             f"{field.name} must be one of {', '.join(choices)}; got {value!r}"
-            + (_GONE.get(value) or suggest_names(value, choices))
+            + (_ANSWERS.get(value) or suggest_names(value, choices))
         )
 
 

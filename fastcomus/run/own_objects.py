@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def read_own_objects(at: Workplace, file: Path, found: ImageList, max_pixels: in
 def _find_spans(images: Sequence[str]) -> dict[str, range]:
     """Return the rows of each image, of which all follow one another."""
     starts = [row for row, name in enumerate(images) if not row or name != images[row - 1]]
-    return {images[start]: range(start, end) for start, end in zip(starts, [*starts[1:], len(images)], strict=False)}
+    return {images[start]: range(start, end) for start, end in pairwise([*starts, len(images)])}
 
 
 def _read_table(file: Path) -> pa.Table:

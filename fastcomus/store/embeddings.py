@@ -175,7 +175,10 @@ def check_embeddings(embeddings: Any) -> np.ndarray:
             f"({get_first_line(error)})."
         ) from error
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number) or np.iscomplexobj(rows):
-        raise InputError(f"embeddings must be real numbers of shape (N, D); got {rows.dtype} of shape {rows.shape}.")
+        remedy = "" if rows.ndim else " A number of clusters is given by its name: k=8."
+        raise InputError(
+            f"embeddings must be real numbers of shape (N, D); got {rows.dtype} of shape {rows.shape}.{remedy}"
+        )
     with np.errstate(over="ignore"):  # float64 numbers that float32 cannot hold are named below
         given, rows = rows, np.ascontiguousarray(rows, np.float32)
     parts = (rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE))

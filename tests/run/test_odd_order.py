@@ -186,3 +186,19 @@ def test_photographs_without_an_object_lead_out_of_the_circle(tmp_path: Path) ->
     for call in (run.report, run.train, run.cluster):
         with pytest.raises(InputError, match=r"no object was found in|there is no object to cluster"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda run, rows: run.cluster(8), r"got int64 of shape \(\)\. A number of clusters is given by its name: k=8"),
+        (lambda run, rows: run.cluster(rows, n_clusters=3), r"no setting 'n_clusters'; the number of clusters is k\."),
+        (
+            lambda run, rows: cluster_rows(rows, 3, random_state=0),
+            r"'random_state'; the seed is called seed, and",
+        ),
+    ],
+)
+def test_what_other_libraries_call_it_is_answered(call: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=told):
+        call(Run(tmp_path / "run"), np.load(make_rows(tmp_path)))
