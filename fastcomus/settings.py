@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import tomllib
 from collections.abc import Callable, Mapping
@@ -15,12 +14,10 @@ from fastcomus.config import SALIENCY_PRIORS, STAGES, Config, PredictConfig, Sal
 from fastcomus.errors import InputError, suggest_names, suggest_path
 from fastcomus.images.addresses import check_no_secrets, is_url
 
-log = logging.getLogger("fastcomus")
-
-_LEIDEN = "is no more, since its results differed by chance"
+LEIDEN_IS_GONE = "is no more, since its results differed by chance"
 _GONE = {
     "resolution": "; it was Leiden's, and suggest-k shows coarser and finer numbers of clusters.",
-    "leiden": f", which {_LEIDEN}; --method communities and --choose-k mixing took its place.",
+    "leiden": f", which {LEIDEN_IS_GONE}; --method communities and --choose-k mixing took its place.",
 }
 
 # What each preset changes. `voc` and `coco` are Tables 9 and 11 of the paper.
@@ -85,6 +82,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+def find_changed_settings(config: Config) -> dict[str, tuple[Any, Any]]:
+    """Find the settings, by STAGE.NAME, that differ from the preset's: what they are here, and what they are there."""
+    own, usual = to_dict(config), to_dict(get_preset_config(config.preset))
+    pairs = {f"{stage}.{name}": (value, usual[stage][name]) for stage in STAGES for name, value in own[stage].items()}
+    return {name: values for name, values in pairs.items() if values[0] != values[1]}
+
+
 def get_preset_config(preset: str) -> Config:
     """Return the configuration of a preset.
 
@@ -123,10 +127,10 @@ def resolve(
     wanted = preset or settings.get("preset")
     if wanted is not None:
         _convert_value("preset", wanted, str)
-    if stored is not None and wanted in (None, stored.get("preset")):
-        config = from_dict(stored)
-    else:
-        config = get_preset_config(choose_preset() if wanted in (None, "auto") else wanted)
+    if wanted == "auto" or (wanted is None and stored is None):
+        wanted = choose_preset()
+    is_other = stored is None or wanted not in (None, stored.get("preset"))
+    config = get_preset_config(str(wanted)) if is_other else from_dict(stored or {})
     given = {name: value for name, value in settings.items() if name != "preset"}
     return with_settings(config, given if seed is None else {**given, "seed": seed})
 
@@ -221,22 +225,6 @@ def parse_priors(config: SaliencyConfig) -> list[str]:
 def to_dict(config: Config) -> dict[str, Any]:
     """Return every setting as a plain nested dictionary (for run.json)."""
     return dataclasses.asdict(config)
-
-
-def rewrite_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace what an earlier version wrote into run.json and this one no longer has; said where it had an effect."""
-    cluster = stored.get("cluster")
-    return {**stored, "cluster": rewrite_cluster_settings(cluster)} if isinstance(cluster, Mapping) else dict(stored)
-
-
-def rewrite_cluster_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Do the same for the table of `cluster` alone."""
-    renewed = {name: value for name, value in stored.items() if name != "resolution"}
-    for name, now in (("method", "communities"), ("choose_k", "mixing")):
-        if renewed.get(name) == "leiden":
-            renewed[name] = now
-            log.warning("the %s leiden of this run folder %s; %s is taken in its place", name, _LEIDEN, now)
-    return renewed
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from fastcomus.clusters.cluster import MANY
-from fastcomus.config import STAGES
+from fastcomus.config import Config
 from fastcomus.report.findings import Findings
-from fastcomus.settings import get_preset_config, to_toml
+from fastcomus.settings import find_changed_settings, to_toml
 
 _SKIPPED_SHOWN = 200
 
@@ -38,6 +38,7 @@ class Overview:
 
     Attributes:
         images: Number of images looked at.
+        images_with_objects: Number of those that gave an object.
         objects: Number of objects found.
         clusters: Number of clusters.
         filtered: Number of objects that did not pass the filter.
@@ -55,6 +56,7 @@ class Overview:
     """
 
     images: int
+    images_with_objects: int
     objects: int
     clusters: int
     filtered: int
@@ -92,6 +94,7 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
         networks.append(("segmentation trained on", config.train.backbone))
     return Overview(
         images=len(found.image_names) + sum(not row["width"] for row in found.skipped),
+        images_with_objects=len(set(found.objects.images)) if found.objects else 0,
         objects=len(found.rows),
         clusters=len(found.clusters.sizes),
         filtered=int((~found.clusters.is_core).sum()),
@@ -103,7 +106,7 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
         times=_list_stage_times(found.seconds, curves),
         reasons=tuple(Counter(row["reason"] for row in found.skipped).most_common()),
         skipped=found.skipped[:_SKIPPED_SHOWN],
-        changed=_list_changed_settings(found),
+        changed=_list_changed_settings(config),
         toml=escape_invalid_utf8(to_toml(config)),
         few_kinds=not config.cluster.k and len(found.clusters.sizes) == 2 and len(found.rows) >= MANY,
     )
@@ -114,8 +117,13 @@ def _name_saliency(found: Findings) -> str:
     saliency = found.config.embed.saliency
     if saliency != "auto":
         return saliency
-    made_by = str((found.folder.read_manifest("objects") or {}).get("saliency", saliency))
-    return "a network that these photographs taught" if made_by.startswith("saliency/") else made_by
+    manifest = found.folder.read_manifest("objects") or {}
+    made_by = str(manifest.get("saliency", saliency))
+    if not made_by.startswith("saliency/"):
+        return made_by
+    if manifest.get("is_taught", True):  # which versions before did not write
+        return "a network that these photographs taught"
+    return "three-priors, weighed by what the objects of these photographs have in common"
 
 
 def escape_invalid_utf8(text: str) -> str:
@@ -136,15 +144,9 @@ def _list_stage_times(
     return (*stages, *iterations)
 
 
-def _list_changed_settings(found: Findings) -> tuple[Setting, ...]:
-    usual = get_preset_config(found.config.preset)
-    changed = []
-    for stage, kind in STAGES.items():
-        for field in fields(kind):
-            given, default = (getattr(getattr(one, stage), field.name) for one in (found.config, usual))
-            if given != default:
-                changed.append(Setting(f"{stage}.{field.name}", _format_setting(given), _format_setting(default)))
-    return tuple(changed)
+def _list_changed_settings(config: Config) -> tuple[Setting, ...]:
+    changed = find_changed_settings(config).items()
+    return tuple(Setting(name, _format_setting(given), _format_setting(usual)) for name, (given, usual) in changed)
 
 
 def _format_setting(value: Any) -> str:

@@ -18,12 +18,13 @@ from fastcomus.errors import InputError
 from fastcomus.images.listing import Images
 from fastcomus.progress import count
 from fastcomus.run.contents import open_clustered_rows, read_clusters_manifest, read_objects_fingerprint
+from fastcomus.run.earlier_settings import rewrite_cluster_settings
 from fastcomus.run.embed import embed, refuse_other_images
 from fastcomus.run.own_network import restore_saliency
 from fastcomus.run.own_objects import is_object_table
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import rewrite_cluster_settings, to_dict, with_settings
+from fastcomus.settings import to_dict, with_settings
 from fastcomus.store.embeddings import fingerprint_embeddings, normalise_rows
 from fastcomus.store.objects_table import read_shards
 from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows

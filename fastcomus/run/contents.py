@@ -92,6 +92,11 @@ def read_clusters_manifest(folder: RunFolder) -> dict[str, Any]:
     manifest = read_corrected_manifest(folder)
     if manifest is None and not folder.path.exists():
         raise InputError(f"there is no run folder {folder.path}; run fastcomus run FOLDER, or check --run.")
+    if manifest is None and folder.read_manifest("objects") and not count_shard_rows(folder):
+        raise InputError(
+            f"no object was found in the photographs of {folder.path}; objects/skipped.parquet says why, and fastcomus "
+            "embed finds others with another --saliency or with --masks of your own."
+        )
     if manifest is None:
         remedy = "cluster" if folder.read_manifest("objects") else "run FOLDER, which goes on where it was stopped"
         raise InputError(f"there are no clusters in {folder.path} yet; run fastcomus {remedy}.")

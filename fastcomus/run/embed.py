@@ -28,7 +28,7 @@ from fastcomus.progress import count, show_progress
 from fastcomus.run.changed_images import fingerprint_sizes
 from fastcomus.run.contents import has_other_objects, read_skipped
 from fastcomus.run.engines.work import Loaded, Stored
-from fastcomus.run.own_network import mark_saliency, obtain_saliency, shorten_saliency
+from fastcomus.run.own_network import has_enough_images, mark_saliency, obtain_saliency, shorten_saliency
 from fastcomus.run.own_objects import is_object_table, read_own_objects
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
@@ -130,7 +130,7 @@ def embed(
     listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
     skipped = pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA)
     found_by = shorten_saliency(chosen.saliency, folder)
-    facts = {"saliency": found_by, "sizes": fingerprint_sizes(found)}
+    facts = {"saliency": found_by, "is_taught": has_enough_images(found, config), "sizes": fingerprint_sizes(found)}
     finish_shards(folder, len(shards), skipped, _fingerprint_all(shards, found), **facts)
     embedded = _count_embedded(at, len(found.names))
     log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)

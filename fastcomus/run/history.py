@@ -13,9 +13,10 @@ from fastcomus.clusters.files import read_names
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
 from fastcomus.run.contents import has_other_objects, read_clusters_manifest
+from fastcomus.run.earlier_settings import rewrite_cluster_settings
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
-from fastcomus.settings import rewrite_cluster_settings, with_settings
+from fastcomus.settings import with_settings
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.shelf import KEPT, exchange, find_kept, list_kept, list_made_of_clusters, make_id
 

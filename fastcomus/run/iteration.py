@@ -25,12 +25,12 @@ from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.class_scores import Prediction
 from fastcomus.segmentation.files import (
     NETWORK_FILES,
-    bring_back_segmenter,
     has_segmenter,
     put_segmenter_aside,
     read_segmenter,
     read_training_state,
     remove_training_state,
+    restore_segmenter,
     show_in_tensorboard,
     write_segmenter,
     write_training_state,
@@ -127,7 +127,7 @@ def _obtain_segmenter(iteration: int, samples: Sequence[Sample], k: int, trained
     config, folder, first = at.config.train, at.folder, at.processes.is_first
     name = f"iteration-{iteration}"
     is_new = not has_segmenter(folder, iteration, trained_from)
-    if at.processes.broadcast(first and bring_back_segmenter(folder, iteration, trained_from)):
+    if at.processes.broadcast(first and restore_segmenter(folder, iteration, trained_from)):
         if is_new:
             log.info("%s: its network was trained before with these settings; only masks are made anew", name)
         return read_segmenter(folder, iteration, config.backbone, k, config.output_stride)

@@ -20,11 +20,12 @@ from fastcomus.networks.inference import check_inference, check_inference_device
 from fastcomus.networks.registry import is_supervised
 from fastcomus.objects.saliency.methods import AUTO, METHODS
 from fastcomus.processes import detect_process_group
+from fastcomus.run.earlier_settings import rewrite_settings
 from fastcomus.run.engines.choose import choose_engine
 from fastcomus.run.engines.several_devices import parse_devices
 from fastcomus.run.engines.work import Engine
 from fastcomus.run.preset import choose_preset
-from fastcomus.settings import resolve, rewrite_settings, to_dict, with_settings
+from fastcomus.settings import find_changed_settings, from_dict, resolve, to_dict, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Workplace:
         if not self.processes.is_first:
             return
         stored = self.folder.read_state() or {}
+        _tell_dropped_settings(stored.get("config", {}), config)
         same = stored.get("images") == self.images and stored.get("config") == to_dict(config)
         if same and config.embed.saliency != AUTO:
             return  # what is told of the networks holds, and finding out again could import timm
@@ -228,3 +230,14 @@ def _locate_images(moved: str, remembered: str) -> str:
         near = suggest_path(Path(moved)) or "."
         raise InputError(f"--images must be the folder that holds the images now; there is no {moved}{near}")
     return str(Path(moved).resolve())
+
+
+def _tell_dropped_settings(stored: Mapping[str, Any], config: Config) -> None:
+    """Say which remembered settings another preset does away with."""
+    before = stored.get("preset")
+    if before in (None, config.preset):
+        return
+    own, usual = (find_changed_settings(one) for one in (from_dict(stored), config))
+    if dropped := [name for name in own if name not in usual]:
+        told = "note: preset %s starts anew; what was set with preset %s holds no more: %s"
+        log.warning(told, config.preset, before, ", ".join(dropped))

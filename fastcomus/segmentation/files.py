@@ -37,7 +37,7 @@ def has_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
     return _read_origin(folder.resolve_file(_get_weights_file(iteration))) == trained_from
 
 
-def bring_back_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
+def restore_segmenter(folder: RunFolder, iteration: int, trained_from: str) -> bool:
     """Bring back a network that was put aside, if it was trained from this fingerprint; tell whether one is there."""
     if has_segmenter(folder, iteration, trained_from):
         return True

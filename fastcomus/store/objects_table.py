@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -90,7 +91,7 @@ def write_shard(folder: RunFolder, index: int, objects: pa.Table, skipped: pa.Ta
     folder.write_table(_name_part(index), objects.replace_schema_metadata(metadata))
 
 
-def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint: str, **facts: str) -> None:
+def finish_shards(folder: RunFolder, count: int, skipped: pa.Table, fingerprint: str, **facts: Any) -> None:
     """Write skipped.parquet and the manifest of `objects`, and remove surplus parts.
 
     Args:

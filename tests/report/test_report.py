@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Photographs, tree_bytes
+from conftest import SALIENCY, TINY, Photographs, tree_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -66,8 +66,10 @@ def test_the_page_tells_what_was_found_and_how(report: Path) -> None:
         and "Human labels: efficientnet-lite0 was trained with human labels" in words
     )
     assert "images looked at 24" in words and "objects found 24" in words
-    assert words.count("all 8 objects , 7 typical ones here") == 3 and "Only two kinds" not in words
+    assert words.count("all 8 objects , 7 typical ones here") == 3 and "Two clusters are the fewest" not in words
     assert "time of training, iteration 2" in words and "cluster.n_neighbors 6 30" in words
+    assert "24 objects in 24 of 24 photographs" in words and "lasso" in words
+    assert "objects found by three-priors, weighed by what the objects of these photographs have in common" not in words
     assert len(page.all("article")) == 3
     assert "mIoU" in words and "Where the pixels of each cluster lie" in words
 
@@ -138,6 +140,18 @@ def test_given_names_and_dropped_clusters(run_copy: Path) -> None:
         names.write_text(text)
         with pytest.raises(InputError, match=r"names\.toml"):
             Run(run_copy).report()
+
+
+def test_what_found_the_objects_of_few_photographs(tmp_path: Path, photographs: Photographs) -> None:
+    few = [*sorted(photographs.images.iterdir())[:6], tmp_path / "flat.png"]
+    Image.new("RGB", (96, 80), "grey").save(few[-1])
+    settings = {**TINY, "saliency": {**SALIENCY, "common_features": True}, "cluster": {**TINY["cluster"], "k": 2}}
+    run = Run(tmp_path / "run", preset="offline", settings=settings)
+    run.embed(few)
+    run.cluster()
+    words = " ".join(Page(run.report()).text.split())
+    assert "objects found by three-priors, weighed by what the objects of these photographs have in common" in words
+    assert "6 objects in 6 of 7 photographs" in words and "Left out, or without an object" in words
 
 
 def test_a_run_of_embeddings_alone_has_a_map_and_cards(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Photographs, tree_bytes
+from conftest import TINY, Photographs, tree_bytes
+from PIL import Image
 from typer.testing import CliRunner
 
 from fastcomus import Clusters, InputError, Run
@@ -160,3 +161,28 @@ def test_a_file_of_rows_that_is_not_there(tmp_path: Path) -> None:
 def test_clusters_are_compared_as_objects(tmp_path: Path) -> None:
     found = cluster_rows(np.load(make_rows(tmp_path)), k=3)
     assert isinstance(found, Clusters) and found == found and found != cluster_rows(np.load(make_rows(tmp_path)), k=3)
+
+
+def test_another_preset_says_what_it_does_away_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = make_rows(tmp_path)
+    Run(tmp_path / "run", preset="offline").cluster(rows, k=3, filter=0.3)
+    run = Run(tmp_path / "run", preset="auto")  # which is offline here: the same
+    assert (run.config.cluster.k, run.config.cluster.filter) == (3, 0.3)
+    run.cluster(rows)
+    assert "starts anew" not in caplog.text
+    Run(tmp_path / "run", preset="dino").cluster(rows, k=2)
+    told = "preset dino starts anew; what was set with preset offline holds no more: cluster.filter"
+    assert caplog.text.count(told) == 1
+    Run(tmp_path / "run").cluster(rows)
+    assert caplog.text.count(told) == 1
+
+
+def test_photographs_without_an_object_lead_out_of_the_circle(tmp_path: Path) -> None:
+    for number in range(3):
+        Image.new("RGB", (64, 48), (40 * number, 90, 90)).save(tmp_path / f"{number}.png")
+    run = Run(tmp_path / "run", preset="offline", settings=TINY)
+    run.embed(tmp_path, saliency="background-prior")
+    assert len(run.objects()) == 0
+    for call in (run.report, run.train, run.cluster):
+        with pytest.raises(InputError, match=r"no object was found in|there is no object to cluster"):
+            call()

@@ -177,8 +177,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const inClusters = () => [...objects.cluster.keys()].filter((row) => objects.cluster[row] >= 0);
   const first = (value) => inClusters().sort((a, b) => value(a) - value(b)).slice(0, 300);
   const looks = {
-    doubtful: () => ({ title: "Most doubtful", about: "Nearer to another cluster, or nearly so.", rows: first(ORDERS.doubtful) }),
-    poor: () => ({ title: "Poor masks", about: "Saliency is low in these masks and in those of what is most like them: many show background.", rows: first(ORDERS.poor) }),
+    doubtful: () => ({ title: "Most doubtful", about: "The most doubtful first: nearer to another cluster, or nearly so.", rows: first(ORDERS.doubtful) }),
+    poor: () => ({ title: "Poor masks", about: "The most doubtful first: saliency is low in these masks and in those of what is most like them, as where they show background.", rows: first(ORDERS.poor) }),
     unlike: () => ({ title: "Unlike anything", about: "Farthest from what is most like them.", rows: objects.outliers }),
     duplicates: () => ({ title: "Near-duplicates", about: "Pairs from different photographs, the likest first.", rows: objects.duplicates.flat() }),
     corrected: () => ({ title: "Corrected", about: "What a person said something about.", rows: [...corrected].sort((a, b) => a - b) }),
