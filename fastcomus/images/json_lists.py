@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcomus.errors import InputError
+from fastcomus.images.coco_entries import read_path
 
 _KEYS = {"images": "file_name", "samples": "filepath"}
 
@@ -20,7 +21,7 @@ def read_json_list(file: Path) -> list[str]:
     """Read the images that a JSON file lists.
 
     Paths are relative to the current folder, or else to the folder of the file, the one above it, or `images` or `data`
-    in these: the first of these that holds the first image.
+    in these: the first of these that holds the first image. A path of Windows counts as one with slashes.
 
     Args:
         file: COCO's (`images`, with `file_name`) or FiftyOne's (`samples`, with `filepath`).
@@ -37,7 +38,7 @@ def read_json_list(file: Path) -> list[str]:
         raise InputError(f"the list {file} cannot be read ({error.strerror}); check its permissions.") from error
     except ValueError as error:
         raise InputError(f"{file} is no JSON that can be read ({error}).") from error
-    listed = [str(one[key]) for name, key in _KEYS.items() for one in _get_entries(content, name) if key in one]
+    listed = [read_path(one[key]) for name, key in _KEYS.items() for one in _get_entries(content, name) if key in one]
     if not listed:
         raise InputError(
             f"{file} lists no image: it needs COCO's images with file_name, or FiftyOne's samples with filepath."

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastcomus.clusters.cluster import MANY
 from fastcomus.config import Config
+from fastcomus.errors import escape_invalid_utf8
 from fastcomus.report.findings import Findings
 from fastcomus.settings import find_changed_settings, to_toml
 
@@ -124,11 +125,6 @@ def _name_saliency(found: Findings) -> str:
     if manifest.get("is_taught", True):  # which versions before did not write
         return "a network that these photographs taught"
     return "three-priors, weighed by what the objects of these photographs have in common"
-
-
-def escape_invalid_utf8(text: str) -> str:
-    r"""Replace bytes of a path that are no UTF-8 by their codes, \xNN."""
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _list_stage_times(

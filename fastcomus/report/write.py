@@ -25,6 +25,7 @@ from fastcomus.report.samples import choose_shown_images, sample_every_cluster
 from fastcomus.report.scores import build_confusion_table, build_score_table, plot_class_sizes
 from fastcomus.report.script_data import write_script
 from fastcomus.store.integrity import compute_file_digest
+from fastcomus.store.objects_table import read_objects_fingerprint
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 
@@ -132,8 +133,7 @@ def _draw(
     work = plan_image_work(
         sorted(set(objects)), found.objects.images, {name: number for number, name in enumerate(shown)}
     )
-    objects_fingerprint = (found.folder.read_manifest("objects") or {}).get("fingerprint")
-    drawn_from = compute_fingerprint(look=_LOOK, objects=objects_fingerprint, shown=shown)
+    drawn_from = compute_fingerprint(look=_LOOK, objects=read_objects_fingerprint(found.folder), shown=shown)
     with show_progress("report", len(work), "images") as advance, target.draw_pictures(drawn_from):
         drawn = list(draw_images(work, found, parse_rgb(colours), target, backend, workers, advance))
     for image in drawn:

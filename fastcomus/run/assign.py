@@ -17,7 +17,7 @@ from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
 from fastcomus.images.listing import Images
 from fastcomus.progress import count
-from fastcomus.run.contents import open_clustered_rows, read_clusters_manifest, read_objects_fingerprint
+from fastcomus.run.contents import open_clustered_rows, read_clusters_manifest
 from fastcomus.run.earlier_settings import rewrite_cluster_settings
 from fastcomus.run.embed import embed, refuse_other_images
 from fastcomus.run.own_network import restore_saliency
@@ -26,7 +26,7 @@ from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import to_dict, with_settings
 from fastcomus.store.embeddings import fingerprint_embeddings, normalise_rows
-from fastcomus.store.objects_table import read_shards
+from fastcomus.store.objects_table import read_objects_fingerprint, read_shards
 from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 from fastcomus.clusters.checks import check_count, check_graph_count
 from fastcomus.config import ClusterConfig, Config
 from fastcomus.errors import InputError
-from fastcomus.run.contents import read_embedding_rows, read_objects_fingerprint, read_skipped
+from fastcomus.run.contents import read_embedding_rows, read_skipped
 from fastcomus.store.embeddings import check_embeddings, fingerprint_embeddings, read_embeddings
+from fastcomus.store.objects_table import read_objects_fingerprint
 from fastcomus.store.row_blocks import ArrayRows, RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint

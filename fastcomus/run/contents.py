@@ -18,7 +18,7 @@ from fastcomus.images.listing import open_root
 from fastcomus.images.roots import ImageRoot
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.embeddings import check_embeddings, fingerprint_embeddings, join_rows, read_embeddings
-from fastcomus.store.objects_table import count_shard_rows, iterate_shards, read_shards
+from fastcomus.store.objects_table import count_shard_rows, iterate_shards, read_objects_fingerprint, read_shards
 from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.shelf import list_kept
@@ -41,11 +41,6 @@ class ImageSource:
     names: tuple[str, ...]
     folder: str = ""
     stamp: str = ""
-
-
-def read_objects_fingerprint(folder: RunFolder) -> str:
-    """Return the fingerprint of the objects that are there; "" where embedding has not ended."""
-    return str((folder.read_manifest("objects") or {}).get("fingerprint", ""))
 
 
 def read_embedding_rows(folder: RunFolder) -> np.ndarray:

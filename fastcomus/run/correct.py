@@ -20,11 +20,10 @@ from fastcomus.run.contents import (
     check_source,
     read_clusters_manifest,
     read_embedding_rows,
-    read_objects_fingerprint,
 )
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.corrections import FOUND_CLUSTER, NO_CLUSTER, make_corrections, read_corrections, write_corrections
-from fastcomus.store.objects_table import count_shard_rows
+from fastcomus.store.objects_table import count_shard_rows, read_objects_fingerprint
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.shelf import count_steps
 

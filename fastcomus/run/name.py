@@ -13,8 +13,9 @@ from fastcomus.clusters.files import read_names, read_names_file, write_names
 from fastcomus.clusters.names import ClusterNames
 from fastcomus.clusters.shown_tables import write_shown_tables
 from fastcomus.errors import InputError
-from fastcomus.run.contents import check_source, read_clusters_manifest, read_objects_fingerprint
+from fastcomus.run.contents import check_source, read_clusters_manifest
 from fastcomus.run.workplace import Workplace
+from fastcomus.store.objects_table import read_objects_fingerprint
 
 log = logging.getLogger("fastcomus")
 

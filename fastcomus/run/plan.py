@@ -8,10 +8,11 @@ from pathlib import Path
 from fastcomus.config import TRAINING_STEPS
 from fastcomus.images.listing import Images
 from fastcomus.run.check import check_run
-from fastcomus.run.contents import list_iterations, read_objects_fingerprint
+from fastcomus.run.contents import list_iterations
 from fastcomus.run.embed import count_missing_images
 from fastcomus.run.own_network import estimate_teaching, has_enough_images, mark_saliency
 from fastcomus.run.workplace import Workplace
+from fastcomus.store.objects_table import read_objects_fingerprint
 from fastcomus.store.sealed_json import compute_fingerprint
 
 # Of two cores without a GPU, in preset offline.

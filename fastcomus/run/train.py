@@ -26,7 +26,6 @@ from fastcomus.run.contents import (
     list_iterations,
     open_image_source,
     read_clusters_manifest,
-    read_objects_fingerprint,
 )
 from fastcomus.run.iteration_masks import measure_agreement
 from fastcomus.run.stage import stage
@@ -34,7 +33,7 @@ from fastcomus.run.workplace import Workplace
 from fastcomus.segmentation.pseudo_masks import select_training_images
 from fastcomus.settings import with_settings
 from fastcomus.store.masks import get_mask_path
-from fastcomus.store.objects_table import read_shards
+from fastcomus.store.objects_table import read_objects_fingerprint, read_shards
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
 

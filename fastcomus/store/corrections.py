@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastcomus.errors import InputError, get_first_line
-from fastcomus.store.objects_table import read_shards
+from fastcomus.store.objects_table import read_objects_fingerprint, read_shards
 from fastcomus.store.run_folder import RunFolder
 
 CORRECTIONS_FILE = "corrections.parquet"
@@ -56,7 +56,7 @@ def read_corrections(folder: RunFolder, objects: RunFolder | None = None) -> pa.
         raise InputError(
             f"{file} cannot be read ({get_first_line(error)}); put back a copy of it, or delete it and correct anew."
         ) from error
-    if (table.schema.metadata or {}).get(_OBJECTS, b"").decode() == _get_objects_fingerprint(objects or folder):
+    if (table.schema.metadata or {}).get(_OBJECTS, b"").decode() == read_objects_fingerprint(objects or folder):
         return rows
     return rows.set_column(rows.schema.get_field_index("object"), "object", _find_objects(objects or folder, rows))
 
@@ -66,7 +66,7 @@ def write_corrections(folder: RunFolder, corrections: pa.Table) -> None:
     if not len(corrections):
         folder.remove(CORRECTIONS_FILE)
         return
-    metadata = {_OBJECTS: _get_objects_fingerprint(folder).encode()}
+    metadata = {_OBJECTS: read_objects_fingerprint(folder).encode()}
     folder.write_table(CORRECTIONS_FILE, corrections.cast(_SCHEMA).replace_schema_metadata(metadata))
 
 
@@ -85,10 +85,6 @@ def make_corrections(folder: RunFolder, step: int, objects: np.ndarray, cluster:
     fixed = {"step": step, "correction": kind, "cluster": cluster}
     columns |= {name: pa.array([value] * len(own)) for name, value in fixed.items()}
     return pa.table({**columns, "object": pa.array(objects, pa.int64())}).select(_SCHEMA.names).cast(_SCHEMA)
-
-
-def _get_objects_fingerprint(folder: RunFolder) -> str:
-    return str((folder.read_manifest("objects") or {}).get("fingerprint", ""))
 
 
 def _find_objects(folder: RunFolder, corrections: pa.Table) -> pa.Array:

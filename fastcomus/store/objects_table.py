@@ -71,6 +71,11 @@ def has_shard(folder: RunFolder, index: int, fingerprint: str, digest: str = "")
         return False
 
 
+def read_objects_fingerprint(folder: RunFolder) -> str:
+    """Return the fingerprint of the objects that are there; "" where embedding has not ended."""
+    return str((folder.read_manifest("objects") or {}).get("fingerprint", ""))
+
+
 def read_part_digests(folder: RunFolder) -> dict[int, str]:
     """Return the SHA-256 (hex) of every part by its index; empty until embedding has ended."""
     parts = (folder.read_manifest("objects") or {}).get("parts", {})

@@ -140,6 +140,7 @@ def test_what_is_no_video_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "annotations/instances.json",
             {"images": [{"id": 1, "file_name": "one.png"}, {"id": 2, "file_name": "two.png"}]},
         ),
+        ("train.json", {"images": [{"file_name": "images\\one.png"}, {"file_name": ".\\images\\two.png"}]}),
         ("samples.json", {"samples": [{"filepath": "images/one.png"}, {"filepath": "images/two.png"}]}),
     ],
 )

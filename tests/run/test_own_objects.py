@@ -25,6 +25,7 @@ from fastcomus.store.masks import get_mask_path, read_class_map
 from fastcomus.store.objects_table import decode_mask
 
 SHAPE = (30, 40)
+IMAGE = {"file_name": "a.jpg", "height": 30, "width": 40}
 PIXELS = np.zeros((*SHAPE, 3), np.uint8)
 
 
@@ -84,6 +85,15 @@ def test_images_are_found_by_their_path_and_by_a_file_name_that_is_there_once(tm
         proposals.check_names(["c.jpg"])
 
 
+def test_ids_are_equal_however_they_are_written(tmp_path: Path) -> None:
+    ids = [(1, 1.0), ("2", 2), (3.0, "3"), ("four", "four ")]
+    images = [{"id": id_, "file_name": f"{i}.jpg", "height": 30, "width": 40} for i, (id_, _) in enumerate(ids)]
+    annotations = [{"id": i, "image_id": id_, "bbox": [0, 0, 1 + i, 1]} for i, (_, id_) in enumerate(ids)]
+    (tmp_path / "p.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    proposals = ProposalFile(tmp_path / "p.json")
+    assert [proposals(f"{i}.jpg", PIXELS).sum() for i in range(4)] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("annotation", "told"),
     [
@@ -106,6 +116,11 @@ def test_an_annotation_that_cannot_be_drawn_leaves_its_image_out(annotation: dic
         ("no json", "cannot be read as JSON"),
         ("[]", "it needs a list 'images'"),
         ('{"images": [], "annotations": [{"image_id": 3}]}', "does not list, image_id 3"),
+        ('{"images": [], "annotations": [{"image_id": null}]}', "has the image_id None; ids are"),
+        (
+            json.dumps({"images": [{**IMAGE, "id": 1}, {**IMAGE, "id": "1", "file_name": "b.jpg"}], "annotations": []}),
+            r"has the image id 1 twice, for a\.jpg and b\.jpg",
+        ),
     ],
 )
 def test_a_file_that_is_no_such_json(content: str, told: str, tmp_path: Path) -> None:

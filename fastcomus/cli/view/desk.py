@@ -20,6 +20,7 @@ from fastcomus.run.contents import read_clusters_manifest, read_embedding_rows
 from fastcomus.run.correct import find_alike_objects, put_back
 from fastcomus.run.run import Run
 from fastcomus.store.embeddings import normalise_rows
+from fastcomus.store.objects_table import read_objects_fingerprint
 from fastcomus.store.sealed_json import compute_fingerprint
 
 _MOST_UNDONE = 100
@@ -150,7 +151,7 @@ class Desk:
     def _read_rows(self) -> np.ndarray:
         """Return the embeddings, (N, D) float32 of length 1, which are read once."""
         with self._lock:
-            source = str((self.run.folder.read_manifest("objects") or {}).get("fingerprint"))
+            source = read_objects_fingerprint(self.run.folder)
             if self._rows is None or self._rows[0] != source:
                 self._rows = source, normalise_rows(read_embedding_rows(self.run.folder))
             return self._rows[1]

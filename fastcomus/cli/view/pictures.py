@@ -11,9 +11,9 @@ from PIL import Image
 from fastcomus.errors import InputError
 from fastcomus.images.found import UnreadableImage
 from fastcomus.report.image_files import crop_thumbnail, encode_jpeg, get_thumbnail_file
-from fastcomus.run.contents import open_image_source, read_objects_fingerprint
+from fastcomus.run.contents import open_image_source
 from fastcomus.run.run import Run
-from fastcomus.store.objects_table import decode_mask, read_shards
+from fastcomus.store.objects_table import decode_mask, read_objects_fingerprint, read_shards
 
 
 class Thumbnails:

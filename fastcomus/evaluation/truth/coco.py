@@ -27,6 +27,7 @@ from fastcomus.evaluation.truth.truth import (
     build_no_image_error,
     choose_class_names,
 )
+from fastcomus.images.coco_entries import read_id, read_name, read_path
 
 log = logging.getLogger("fastcomus")
 
@@ -70,7 +71,7 @@ def read(source: TruthSource, given: tuple[str, ...], image_names: Sequence[str]
     listed = _read_images(content, file)
     found, by_name = match_images(list(listed), image_names, file)
     if source.list_file is not None:
-        entries = [name.replace("\\", "/") for name in read_list(source.list_file)]
+        entries = [read_path(name) for name in read_list(source.list_file)]
         chosen, _ = match_images(list(listed), entries, file)
         names = {entry: name for name, entry in chosen.items()}
         if absent := [entry for entry in entries if entry not in names]:
@@ -144,7 +145,7 @@ def _read_images(content: dict[str, Any], file: Path) -> dict[str, _Image]:
     """Images by path, each with its annotations."""
     by_id: dict[str, _Image] = {}
     for number, one in _read_by_id(content["images"], "image", ("file_name", "height", "width"), file).items():
-        name = PurePosixPath(str(one["file_name"]).replace("\\", "/").lstrip("/")).as_posix()
+        name = read_name(one["file_name"])
         height, width = one["height"], one["width"]
         if type(height) is not int or type(width) is not int or min(height, width) < 1:
             raise InputError(
@@ -157,7 +158,7 @@ def _read_images(content: dict[str, Any], file: Path) -> dict[str, _Image]:
             raise InputError(f"Images {number} and {last} of {file} are both {image.name}; give each its own name.")
     unknown: list[dict[str, Any]] = []
     for one in _check_entries(content["annotations"], "annotation", ("image_id", "category_id"), file):
-        owner = by_id.get(_read_id(one["image_id"], "image_id", file))
+        owner = by_id.get(read_id(one["image_id"], "image_id", file))
         (unknown if owner is None else owner.annotations).append(one)
     if unknown:
         raise InputError(
@@ -171,7 +172,7 @@ def _read_images(content: dict[str, Any], file: Path) -> dict[str, _Image]:
 def _check_annotations(image: _Image, label_of: dict[str, int], file: Path) -> list[Annotation]:
     checked = []
     for one in image.annotations:
-        label = label_of.get(_read_id(one["category_id"], "category_id", file))
+        label = label_of.get(read_id(one["category_id"], "category_id", file))
         try:
             if label is None:
                 raise ValueError(f"has the category {one['category_id']}, which the file does not list")
@@ -199,7 +200,7 @@ def _check_masks(images: Sequence[_Image], file: Path) -> None:
 def _read_by_id(entries: Sequence[Any], what: str, needed: tuple[str, ...], file: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for one in _check_entries(entries, what, ("id", *needed), file):
-        number = _read_id(one["id"], f"{what} id", file)
+        number = read_id(one["id"], f"{what} id", file)
         if number in found:
             both = f"{found[number][needed[0]]} and {one[needed[0]]}"
             raise InputError(f"{file} has the {what} id {number} twice, for {both}; give each its own.")
@@ -214,15 +215,6 @@ def _check_entries(entries: Sequence[Any], what: str, needed: tuple[str, ...], f
             told = ", ".join(lacking) if isinstance(one, dict) else "its parts"
             raise InputError(f"{file} is no COCO JSON of instances: {what} {place}{known} lacks {told}.")
         yield one
-
-
-def _read_id(value: Any, what: str, file: Path) -> str:
-    """Return an id as text, so that 1 and "1", as some tools write it, are the same."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if type(value) not in (int, str):
-        raise InputError(f"{file} has the {what} {value!r}; ids are whole numbers or texts.")
-    return str(value).strip()
 
 
 def _rank_id(number: str) -> tuple[bool, int, str]:

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from fastcomus.errors import InputError, get_first_line
 from fastcomus.evaluation.truth.coco_masks import check_segmentation, pack_run_lengths
+from fastcomus.images.coco_entries import read_id, read_name
 from fastcomus.images.found import UnreadableImage
 
 
@@ -34,13 +35,16 @@ class ProposalFile:
         content = _read_json(file)
         by_id: dict[str, list[dict[str, Any]]] = {}
         for one in content["annotations"]:
-            by_id.setdefault(str(one.get("image_id")), []).append(one)
+            by_id.setdefault(read_id(one["image_id"], "image_id", file), []).append(one)
         self._images: dict[str, tuple[tuple[Any, Any], list[dict[str, Any]]]] = {}
+        name_of: dict[str, str] = {}
         for one in content["images"]:
-            name = _normalise_name(str(one["file_name"]))
+            name, number = _normalise_name(one["file_name"]), read_id(one["id"], "image id", file)
             if name in self._images:
                 raise InputError(f"{file} lists the image {name} twice; give each image once.")
-            self._images[name] = (one["height"], one["width"]), by_id.pop(str(one["id"]), [])
+            if (other := name_of.setdefault(number, name)) != name:
+                raise InputError(f"{file} has the image id {number} twice, for {other} and {name}; give each its own.")
+            self._images[name] = (one["height"], one["width"]), by_id.pop(number, [])
         if by_id:
             raise InputError(
                 f"{file} has annotations of images that it does not list, image_id {next(iter(by_id))} for instance."
@@ -139,4 +143,4 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _normalise_name(name: str) -> str:
-    return PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/").lstrip("/"))).as_posix()
+    return unicodedata.normalize("NFC", read_name(name))
