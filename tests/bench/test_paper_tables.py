@@ -55,7 +55,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.truth.rename(data / "SegmentationClass")
     made.classes.rename(data / "classes.txt")
     (data / "objects.txt").write_text("\n".join(f"{index:02d}" for index in range(21)))
-    alone = {**TINY, "train": {**TINY["train"], "mask_weight": 0.0}}  # the network, as it labels any images
+    # The network, as it labels any images: their own masks and clusters have no say.
+    alone = {**TINY, "train": {**TINY["train"], "mask_weight": 0.0, "cluster_weight": 0.0}}
     (root / "settings.toml").write_text(to_toml(with_settings(get_preset_config("offline"), alone)))
     return root
 
