@@ -13,18 +13,15 @@ from fastcomus.backends.compiled import compile_function
 from fastcomus.backends.threads import Threads
 
 _GROUP = 8  # jobs whose offers are held at once; another number gives other lists
-_STEP = 16  # candidates compared at once
+_WORD = 8  # flags that are looked at together
 _TWO = np.float32(2)  # numba would compute with a plain 2 in float64
-# The place of the one set bit of a 32-bit number: its product with a de Bruijn sequence has another top for each.
-_DE_BRUIJN = np.uint32(0x077CB531)
-_PLACE_OF_BIT = np.array([((0x077CB531 << i) & 0xFFFFFFFF) >> 27 for i in range(32)]).argsort()
 
 
 @dataclass(frozen=True)
 class Offer:
     """Candidates offered to target rows: each row of `candidates[b, :]` to each row `targets[b, r]`.
 
-    `products`: (B, R, C) float32, their scalar products; C is a multiple of 16. `targets`: (B, R) int32, -1 for none.
+    `products`: (B, R, C) float32, their scalar products. `targets`: (B, R) int32, -1 for none.
     `candidates`: (B, C) int32, -1 for none. `squared`: (B, C) float32, squared norms of the candidates, infinite for
     none.
     """
@@ -46,9 +43,7 @@ class NeighborLists:
         self.ids = np.full((rows, length), -1, np.int32)
         self.scores = np.full((rows, length), np.inf, np.float32)
         self.fresh = np.zeros((rows, length), bool)
-        # Each list's last score, packed: read for every offer. Nothing is near to rows beyond the last.
-        self._bounds = np.full(-(-rows // _STEP) * _STEP, -np.inf, np.float32)
-        self._bounds[:rows] = np.inf
+        self._bounds = np.full(rows, np.inf, np.float32)  # each list's last score, packed: read for every offer
 
     def take(self, jobs: Iterable[Callable[[], Sequence[Offer]]], threads: Threads) -> None:
         """Insert the offers that all jobs compute into the lists.
@@ -62,7 +57,6 @@ class NeighborLists:
 
             def take(owner: int, offers: list[Offer] = offers) -> None:
                 for offer in offers:
-                    assert offer.products.shape[2] % _STEP == 0, offer.products.shape
                     state = self.ids, self.scores, self.fresh, self._bounds
                     _offer(offer.products, offer.targets, offer.candidates, offer.squared, *state, owner, threads.count)
 
@@ -75,7 +69,7 @@ class NeighborLists:
         offered twice. Threads may call it at once where their tiles have no rows in common.
 
         Args:
-            products: (R, C) float32, scalar products; C is a multiple of 16.
+            products: (R, C) float32, scalar products.
             first: Number of the first of R rows.
             other: Number of the first of C rows.
             squared: (P,) float32, squared norms of all rows, infinite for those beyond the last one.
@@ -131,24 +125,24 @@ class NeighborLists:
 
 @compile_function
 def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, owner, owners):  # type: ignore[no-untyped-def]
-    length = ids.shape[1]
+    length, columns = ids.shape[1], products.shape[2]
+    flags = np.zeros(-(-columns // _WORD) * _WORD, np.uint8)
+    words = flags.view(np.uint64)
     for block in range(targets.shape[0]):
+        norms = squared[block]
         for row in range(targets.shape[1]):
             target = targets[block, row]
             if target < 0 or target % owners != owner:
                 continue
-            bound = bounds[target]
-            for start in range(0, products.shape[2], _STEP):
-                better = np.uint32(0)  # a bit for each, without a branch: all at once
-                for step in range(_STEP):
-                    score = squared[block, start + step] - _TWO * products[block, row, start + step]
-                    better |= np.uint32(score < bound) << np.uint32(step)
-                while better:
-                    bit = better & (~better + np.uint32(1))
-                    better ^= bit
-                    column = start + _PLACE_OF_BIT[((bit * _DE_BRUIJN) & np.uint32(0xFFFFFFFF)) >> np.uint32(27)]
-                    score = squared[block, column] - _TWO * products[block, row, column]
-                    if not score < bound:
+            bound, near = bounds[target], products[block, row]
+            for column in range(columns):  # without a branch: many at once
+                flags[column] = norms[column] - _TWO * near[column] < bound
+            for word in range(words.shape[0]):
+                if not words[word]:
+                    continue
+                for column in range(word * _WORD, min(word * _WORD + _WORD, columns)):
+                    score = norms[column] - _TWO * near[column]
+                    if not (flags[column] and score < bound):
                         continue
                     candidate = candidates[block, column]
                     if candidate == target:
@@ -174,38 +168,38 @@ def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, o
 @compile_function
 def _offer_to_rows(products, targets, first, squared, may_be_own, ids, scores, bounds):  # type: ignore[no-untyped-def]
     columns = products.shape[1]
+    flags = np.zeros(-(-columns // _WORD) * _WORD, np.uint8)
+    words = flags.view(np.uint64)
     for row in range(targets.shape[0]):
-        target, bound = targets[row], bounds[targets[row]]
-        for start in range(0, columns, _STEP):
-            stop = min(start + _STEP, columns)
-            better = np.uint32(1)
-            if stop == start + _STEP:
-                near, own = products[row, start:stop], squared[start:stop]
-                better = np.uint32(0)
-                for step in range(_STEP):
-                    better |= np.uint32(own[step] - _TWO * near[step] <= bound) << np.uint32(step)
-            if better:
-                for column in range(start, stop):
-                    score = squared[column] - _TWO * products[row, column]
-                    if score <= bound and not (may_be_own and first + column == target):
+        target, near = targets[row], products[row]
+        bound = bounds[target]
+        for column in range(columns):  # without a branch: many at once
+            flags[column] = squared[column] - _TWO * near[column] <= bound
+        for word in range(words.shape[0]):
+            if words[word]:
+                for column in range(word * _WORD, min(word * _WORD + _WORD, columns)):
+                    score = squared[column] - _TWO * near[column]
+                    if flags[column] and score <= bound and not (may_be_own and first + column == target):
                         _insert(target, first + column, score, ids, scores, bounds)
                         bound = bounds[target]
 
 
 @compile_function
 def _offer_to_columns(products, first, other, squared, ids, scores, bounds):  # type: ignore[no-untyped-def]
+    columns = min(products.shape[1], ids.shape[0] - other)
+    flags = np.zeros(-(-columns // _WORD) * _WORD, np.uint8)
+    words = flags.view(np.uint64)
+    its_bounds = bounds[other : other + columns]
     for row in range(min(products.shape[0], ids.shape[0] - first)):
-        own = squared[first + row]
-        for start in range(0, min(products.shape[1], ids.shape[0] - other), _STEP):
-            near, bound = products[row, start : start + _STEP], bounds[other + start : other + start + _STEP]
-            better = np.uint32(0)
-            for step in range(_STEP):
-                better |= np.uint32(own - _TWO * near[step] <= bound[step]) << np.uint32(step)
-            if better:
-                for step in range(_STEP):
-                    score = own - _TWO * near[step]
-                    if score <= bound[step]:
-                        _insert(other + start + step, first + row, score, ids, scores, bounds)
+        own, near = squared[first + row], products[row]
+        for column in range(columns):  # without a branch: many at once
+            flags[column] = own - _TWO * near[column] <= its_bounds[column]
+        for word in range(words.shape[0]):
+            if words[word]:
+                for column in range(word * _WORD, min(word * _WORD + _WORD, columns)):
+                    if flags[column]:
+                        score = own - _TWO * near[column]
+                        _insert(other + column, first + row, score, ids, scores, bounds)
 
 
 @compile_function
