@@ -148,8 +148,8 @@ class SaliencyConfig:
     )
     least_images: int = define_setting(
         80,
-        "Fewest images with which --saliency auto makes such a network; of fewer it would learn too little; "
-        "with common_features these still teach how to weigh the priors.",
+        "Fewest images with which --saliency auto makes such a network; fewer teach, with common_features, how to "
+        "weigh the priors.",
         least=2,
     )
     refine_backbone: str = define_setting(

@@ -51,6 +51,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "network": "efficientnet-lite0",
             "learning_rate": 5e-4,
             "common_features": True,
+            "least_images": 10,  # of 6 photographs its masks are better than the priors' already, mostly
         },
         "embed": {
             "encoder": "efficientnet-lite0",

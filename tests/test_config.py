@@ -243,7 +243,7 @@ def test_every_setting_of_train_saliency_has_an_effect(
         settings = {**TINY, "saliency": short | changed}
         auto = Run(tmp_path / "auto", preset="offline", device="cpu", settings=settings)
         auto.embed(small.images)
-        assert list(tmp_path.glob("auto/saliency/network-*"))  # with the default of 80 there is none
+        assert list(tmp_path.glob("auto/saliency/network-*"))  # by default there is none of so few
         return
     if name in ("moving_average", "refine_epochs"):
         usual_saliency, changed = request.getfixturevalue("restless_saliency"), {**RESTLESS, **changed}

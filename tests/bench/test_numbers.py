@@ -49,6 +49,11 @@ def saliency_row(shown: str, method: str) -> list[Number]:
     ]
 
 
+def few_photographs(numbers: Any, count: int) -> list[float]:
+    row = next(row for row in numbers["rows"] if row["photographs"] == count)
+    return [100 * row[name] for name in ("weighed", "taught")]
+
+
 LOOKS = {
     "none": "nothing",
     "poor": 'the first under "Poor masks"',
@@ -178,13 +183,23 @@ NUMBERS = [
             file,
             lambda n: [iou(n, name) for name in ("background-prior", "three-priors", WEIGHED, "train-saliency")],
         )
-        for data, file in (("msrc14", "saliency"), ("clothing120", "saliency-clothing120"))
+        for data, file in (
+            ("msrc14", "saliency"),
+            ("clothing120", "saliency-clothing120"),
+            ("scenes64", "saliency-scenes64"),
+        )
     ),
-    Number(
-        "docs/choices.md",
-        r"scenes64, 64 photographs\) \| \| ([\d.]+) \|",
-        "several",
-        lambda n: [100 * n["rows"][0]["foreground_iou"]],
+    *(
+        Number(
+            "docs/choices.md",
+            rf"\n\| {count} (?:\| [\d.]+, [\d.]+ ){{{place}}}\| ([\d.]+), ([\d.]+) \|",
+            file,
+            partial(few_photographs, count=count),
+        )
+        for place, file in enumerate(
+            ("few_photographs", "few_photographs-clothing120", "few_photographs-scenes64"),
+        )
+        for count in (6, 10, 20, 40)
     ),
     Number(
         "docs/choices.md",

@@ -10,8 +10,10 @@ both contrasts between the node and the superpixels that touch it: the Euclidean
 one minus the cosine of mean features. `saliency` is its mean, `area` its share of the photograph, `border` its share of
 the photograph's border, of which objects cover little for their size.
 
-The best node is an object, then the best of those whose overlap with no object is large, until they fall below a share
-of the first or there are enough. A node that falls apart into smaller ones which are worth nearly as much is none. A
+The best node is an object, then the best of those whose overlap with no object is large, as long as they are worth a
+share of it and there are not enough. The saliency map's mask and its parts have their turn before nodes that are worth
+up to twice as much. A node that falls apart into smaller ones which are worth nearly as much is no object. Of two nodes
+that lie in one another only one is, unless the inner one has other features than the rest of the outer one. A
 photograph whose best node is worth next to nothing has no object.
 """
 
@@ -38,11 +40,14 @@ _SIDE = 320  # pixels of the square on which all is done
 _SUPERPIXELS, _COMPACTNESS = 300, 20.0
 _COLOUR, _FEATURE = 20.0, 0.5  # differences that weigh alike when superpixels are joined
 _MOST = 8  # objects of a photograph
-_LEAST_SHARE = 0.2  # of the best object's worth
+_LEAST_SHARE = 0.2  # of the best node's worth
+_SALIENT_FIRST = 2.0  # times as much must others be worth to have their turn before the saliency map's mask and parts
 _LEAST_WORTH = 0.05  # of the best object, else there is none
 _CLEAR_SHARE = 0.65  # of a node's worth, of parts that are objects instead of it
 _SMALLER = 0.75  # of its area: what each has at most, and all have together at least
-_MOST_OVERLAP = 0.15  # IoU of two objects; parts of an object, and what lies on it, may be objects too
+_MOST_OVERLAP = 0.15  # IoU of two objects; what lies on an object may be one too
+_INSIDE = 0.5  # of a node's area, from which on it lies in another
+_LEAST_DIFFERENCE = 0.6  # one minus the cosine of the features of what lies in an object, and of the rest of it
 
 
 class SeveralObjects:
@@ -107,9 +112,9 @@ def find_several(pixels: np.ndarray, saliency: np.ndarray, features: np.ndarray,
     labels = cut_superpixels(lab, _SUPERPIXELS, _COMPACTNESS)
     parts = _measure_superpixels(lab, labels, saliency, features)
     mask = saliency > (compute_otsu_threshold(saliency) if theta == "otsu" else float(theta))
-    nodes = np.concatenate([_select_salient(mask, labels, len(parts.area)), _build_tree(parts)])
-    worth = _compute_worth(nodes, parts)
-    chosen = _choose(nodes, worth, parts.area)
+    salient = _select_salient(mask, labels, len(parts.area))
+    nodes = np.concatenate([salient, _build_tree(parts)])
+    chosen = _choose(nodes, _compute_worth(nodes, parts), len(salient), parts)
     chosen.sort(key=lambda node: -float(parts.area[nodes[node]].sum()))
     masks: np.ndarray = nodes[chosen][:, labels] if chosen else np.zeros((0, *labels.shape), bool)
     return masks
@@ -201,21 +206,34 @@ def _scale_rows(rows: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _choose(nodes: np.ndarray, worth: np.ndarray, area: np.ndarray) -> list[int]:
-    """The nodes that are objects, the best first."""
+def _choose(nodes: np.ndarray, worth: np.ndarray, salient: int, parts: _Superpixels) -> list[int]:
+    """The nodes that are objects, in the order of their turns; the first `salient` are the saliency map's."""
     best = worth.max()
     if best < _LEAST_WORTH:
         return []
     chosen: list[int] = []
-    areas = nodes @ area
-    for node in np.argsort(-worth, kind="stable"):
-        if worth[node] < _LEAST_SHARE * best or len(chosen) == _MOST:
+    areas, turn = nodes @ parts.area, worth.copy()
+    turn[:salient] *= _SALIENT_FIRST
+    for node in np.argsort(-turn, kind="stable"):
+        if len(chosen) == _MOST:
             break
-        common = (nodes[chosen] & nodes[node]) @ area
+        if worth[node] < _LEAST_SHARE * best:
+            continue
+        common = (nodes[chosen] & nodes[node]) @ parts.area
         is_apart = (common <= _MOST_OVERLAP * (areas[chosen] + areas[node] - common)).all()
-        if is_apart and not _has_clear_parts(int(node), nodes, worth, area):
+        if not is_apart or _has_clear_parts(int(node), nodes, worth, parts.area):
+            continue
+        inside = common > _INSIDE * np.minimum(areas[chosen], areas[node])
+        if not any(_are_alike(nodes[node], nodes[other], parts) for other in np.array(chosen, int)[inside]):
             chosen.append(int(node))
     return chosen
+
+
+def _are_alike(one: np.ndarray, other: np.ndarray, parts: _Superpixels) -> bool:
+    """Whether the smaller of two nodes (N,) bool has features like those of the rest of the larger one."""
+    small, large = (one, other) if one @ parts.area < other @ parts.area else (other, one)
+    inside, rest = _scale_rows(np.stack([small * parts.area, (large & ~small) * parts.area]) @ parts.feature)
+    return bool(1 - inside @ rest < _LEAST_DIFFERENCE)
 
 
 def _has_clear_parts(node: int, nodes: np.ndarray, worth: np.ndarray, area: np.ndarray) -> bool:

@@ -68,6 +68,14 @@ def test_one_object_stays_whole() -> None:
     assert len(masks) <= 3 and all(mask.mean() < 0.02 for mask in masks[1:])  # superpixels across the outline
 
 
+@pytest.mark.parametrize(("kind", "found"), [(1, 1), (2, 2)], ids=["a part of it", "what lies on it"])
+def test_what_lies_in_an_object_is_another_one_if_its_features_differ(kind: int, found: int) -> None:
+    plate, cup = make_disc((80, 80), 55), make_disc((80, 80), 22)
+    masks = [mask for mask in find_several(*plant([plate & ~cup, cup], [RED, BLUE], [1, kind])) if mask.mean() > 0.02]
+    assert len(masks) == found
+    assert min(find_best_overlaps(np.stack(masks), [plate, cup][:found])) > 0.75
+
+
 def test_where_nothing_differs_there_is_no_object() -> None:
     pixels = np.full((SIDE, SIDE, 3), (90, 130, 100), np.uint8)
     flat = np.zeros((SIDE, SIDE), np.float32), np.ones((PATCHES, PATCHES, 6), np.float32)
