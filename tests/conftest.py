@@ -46,7 +46,7 @@ BACKBONE = {
 ENCODER = {"encoder": BACKBONE["backbone"], "encoder_weights": BACKBONE["backbone_weights"]}
 SALIENCY = {"network": BACKBONE["backbone"], "refine_backbone": BACKBONE["backbone"]}
 TINY: dict[str, dict[str, Any]] = {
-    "saliency": {"common_features": False},  # else each photograph's mask depends on all others
+    "saliency": {"common_features": False, "least_images": 80},  # else each photograph's mask depends on all others
     "embed": {"crop_size": 32, "shard_images": 8, "min_area": 100, "embed_batch": 5},
     "cluster": {"k": 3, "n_neighbors": 6, "n_init": 3},
     "train": {

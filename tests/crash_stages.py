@@ -32,6 +32,7 @@ SMALL = {
         "epochs": 2,
         "size": 33,
         "common_features": False,  # else where the folder lies would be in what `assign` writes
+        "least_images": 80,  # the same
     },
     "embed": {**ENCODER, "crop_size": 32, "shard_images": 3, "min_area": 100, "embed_batch": 2},
     "cluster": {"k": 3, "n_neighbors": 5, "n_init": 2},

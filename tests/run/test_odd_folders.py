@@ -73,12 +73,19 @@ def test_one_photograph_a_hundred_times(tmp_path: Path, caplog: pytest.LogCaptur
     assert "100 of 100 photographs first teach a network" in caplog.text
 
 
-def test_twenty_photographs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (9, "9 photographs are too few to teach a network (10 would do): three-priors"),
+        (20, "20 of 20 photographs first teach a network of their own"),
+    ],
+)
+def test_few_photographs(tmp_path: Path, caplog: pytest.LogCaptureFixture, count: int, told: str) -> None:
     caplog.set_level(logging.INFO)
-    make_photographs(tmp_path, 20)
+    make_photographs(tmp_path, count)
     run = run_on(tmp_path)
-    assert "20 photographs are too few to teach a network (80 would do): three-priors" in caplog.text
-    assert len(run.objects()) == 20 and len(list((tmp_path / "run/iteration-1/masks").glob("*.png"))) == 20
+    assert told in caplog.text
+    assert len(run.objects()) == count and len(list((tmp_path / "run/iteration-1/masks").glob("*.png"))) == count
 
 
 def test_a_single_photograph_is_refused_before_anything_is_looked_for(tmp_path: Path) -> None:

@@ -224,12 +224,12 @@ def _choose(nodes: np.ndarray, worth: np.ndarray, salient: int, parts: _Superpix
         if not is_apart or _has_clear_parts(int(node), nodes, worth, parts.area):
             continue
         inside = common > _INSIDE * np.minimum(areas[chosen], areas[node])
-        if not any(_are_alike(nodes[node], nodes[other], parts) for other in np.array(chosen, int)[inside]):
+        if not any(_has_like_features(nodes[node], nodes[other], parts) for other in np.array(chosen, int)[inside]):
             chosen.append(int(node))
     return chosen
 
 
-def _are_alike(one: np.ndarray, other: np.ndarray, parts: _Superpixels) -> bool:
+def _has_like_features(one: np.ndarray, other: np.ndarray, parts: _Superpixels) -> bool:
     """Whether the smaller of two nodes (N,) bool has features like those of the rest of the larger one."""
     small, large = (one, other) if one @ parts.area < other @ parts.area else (other, one)
     inside, rest = _scale_rows(np.stack([small * parts.area, (large & ~small) * parts.area]) @ parts.feature)

@@ -137,7 +137,7 @@ def test_files_are_read_back_or_refused(grid: FeatureGrid, tmp_path: Path) -> No
     common = fit_common_features(grid, draw_image, draw_map, 3, 1, lambda _: None)
     file = tmp_path / "common.safetensors"
     save_network(None, ["background-prior"], "", file, common)
-    proposer = load_proposer(EmbedConfig(saliency=str(file), map_power=1.0), CPU)
+    proposer = load_proposer(EmbedConfig(saliency=str(file), map_power=1.0, saliency_precision="float32"), CPU)
     assert not callable(proposer) and find_networks_behind(str(file)) == {"efficientnet-lite0"}
     image = draw_image(1)
     given = proposer.prepare(image)[None]
