@@ -93,8 +93,13 @@ class _ProgressLines:
             self._next = now + min(now - self._started, LINE_EVERY_S)
             rate = (self._done - self._first) / (now - self._started)
             left_s = (self._total - self._done) / rate if rate else 0.0
-        left = f"{left_s:.0f} s" if left_s < 90 else f"{left_s / 60:.0f} min"
-        log.info("%s: %d of %d %s, %.1f/s, about %s left", self._told, self._done, self._total, self._unit, rate, left)
+        told = self._told, self._done, self._total, self._unit, rate, format_duration(left_s)
+        log.info("%s: %d of %d %s, %.1f/s, about %s left", *told)
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration: seconds up to a minute and a half, then minutes."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _is_in_notebook() -> bool:

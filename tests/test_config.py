@@ -239,7 +239,15 @@ def test_every_setting_of_train_saliency_has_an_effect(
             saliency_network(small, tmp_path, changed)
         return
     if name == "least_images":
-        short = {**SALIENCY, "priors": "background-prior", "refine_epochs": 0, "epochs": 1, "size": 65, "batch_size": 5}
+        short = {
+            **TINY["saliency"],
+            **SALIENCY,
+            "priors": "background-prior",
+            "refine_epochs": 0,
+            "epochs": 1,
+            "size": 65,
+            "batch_size": 5,
+        }
         settings = {**TINY, "saliency": short | changed}
         auto = Run(tmp_path / "auto", preset="offline", device="cpu", settings=settings)
         auto.embed(small.images)

@@ -24,6 +24,9 @@ def check_run(at: Workplace, images: Images, truth: Path | str, classes: Path | 
     finds_one = config.embed.objects == "one" and config.embed.saliency != "maskcut" and not config.embed.masks
     if len(found.names) < 2 and finds_one:
         raise InputError(f"clusters need at least 2 photographs; got {len(found.names)}. Add some.")
+    k, photographs = config.cluster.k, len(found.names)
+    if k > photographs and finds_one:
+        raise InputError(f"{k} clusters need at least as many photographs; got {photographs}. Lower --k or add some.")
     check_name(config.train.backbone)
     if config.train.extend:
         find_listed_images(config.train.extend, config.embed.every_seconds)

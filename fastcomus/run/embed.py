@@ -33,6 +33,7 @@ from fastcomus.run.own_objects import is_object_table, read_own_objects
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import with_settings
+from fastcomus.store.folder import UNFINISHED
 from fastcomus.store.objects_table import (
     SKIPPED_SCHEMA,
     count_shard_rows,
@@ -280,4 +281,5 @@ def _log_skipped(at: Workplace) -> None:
         return
     for reason, images in Counter(row["reason"] for row in skipped).most_common():
         log.info("embed: left out %d images: %s", images, reason)
-    log.info("embed: their names are in %s", at.folder.resolve_file("objects/skipped.parquet"))
+    if not at.folder.path.name.endswith(UNFINISHED):  # as that of a first look, which goes away
+        log.info("embed: their names are in %s", at.folder.resolve_file("objects/skipped.parquet"))

@@ -23,7 +23,7 @@ _FOLDER = f"first-look{UNFINISHED}"  # of its own stages, removed at the end or 
 def write_first_look(found: ImageList, at: Workplace) -> None:
     """Write the report on clusters of some photographs, whose objects `background-prior` finds; keep nothing else.
 
-    Only where the first objects take minutes, since the folder teaches a network first. What goes wrong after the
+    Only where the folder teaches a network before the first objects are found. What goes wrong after the
     objects were found is told and ends nothing; before that, it would end `embed` as well.
 
     Args:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import replace
 from pathlib import Path
 
 from fastcomus.config import SALIENCY_STEPS, Config, EmbedConfig
 from fastcomus.images.found import ImageList
 from fastcomus.objects.saliency.methods import AUTO
-from fastcomus.progress import collect_counts
+from fastcomus.progress import collect_counts, format_duration
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import parse_priors
 from fastcomus.store.run_folder import RunFolder
@@ -124,10 +123,10 @@ def _tell_plan(mark: str, found: ImageList, at: Workplace) -> None:
     if not images:
         return
     log.info(
-        "saliency auto: %d of %d photographs first teach a network of their own, in about %d min (once; "
+        "saliency auto: %d of %d photographs first teach a network of their own, in about %s (once; "
         "--saliency %s goes without)",
         images,
         len(found.names),
-        math.ceil(seconds / 60),
+        format_duration(seconds),
         FASTEST_PRIOR,
     )

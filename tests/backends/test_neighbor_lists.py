@@ -19,7 +19,7 @@ def random_offers(rows: np.ndarray, rng: np.random.Generator, count: int) -> lis
     offers = []
     for _ in range(count):
         targets = rng.integers(-1, len(rows), (2, 5)).astype(np.int32)
-        candidates = rng.integers(-1, len(rows), (2, 32)).astype(np.int32)
+        candidates = rng.integers(-1, len(rows), (2, rng.integers(1, 41))).astype(np.int32)
         products = rows[targets] @ rows[candidates].transpose(0, 2, 1)
         offers.append(Offer(products, targets, candidates, squared[candidates]))
     return offers

@@ -88,6 +88,14 @@ def test_few_photographs(tmp_path: Path, caplog: pytest.LogCaptureFixture, count
     assert len(run.objects()) == count and len(list((tmp_path / "run/iteration-1/masks").glob("*.png"))) == count
 
 
+def test_more_clusters_than_photographs_are_refused_before_anything_is_looked_for(tmp_path: Path) -> None:
+    make_photographs(tmp_path, 5)
+    run = Run(tmp_path / "run", preset="offline", device="cpu", settings={**SETTINGS, "cluster": {"k": 6}})
+    with pytest.raises(InputError, match=r"6 clusters need at least as many photographs; got 5\. Lower --k"):
+        run.run(tmp_path / "images")
+    assert not (tmp_path / "run/objects").exists()
+
+
 def test_a_single_photograph_is_refused_before_anything_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"at least 2 photographs; got 1\. Add some"):
         run_on(save(tmp_path, draw_disc, 1))

@@ -10,11 +10,11 @@ both contrasts between the node and the superpixels that touch it: the Euclidean
 one minus the cosine of mean features. `saliency` is its mean, `area` its share of the photograph, `border` its share of
 the photograph's border, of which objects cover little for their size.
 
-The best node is an object, then the best of those whose overlap with no object is large, as long as they are worth a
-share of it and there are not enough. The saliency map's mask and its parts have their turn before nodes that are worth
-up to twice as much. A node that falls apart into smaller ones which are worth nearly as much is no object. Of two nodes
-that lie in one another only one is, unless the inner one has other features than the rest of the outer one. A
-photograph whose best node is worth next to nothing has no object.
+Nodes have their turn by worth, the saliency map's mask and its parts before others that are worth up to twice as much.
+A node is an object if it is worth a share of the best one and overlaps none of the objects much, until there are
+enough. A node that falls apart into smaller ones which are worth nearly as much is no object. Of two nodes, one in the
+other, only one is an object, unless the inner one has other features than the rest of the outer one. A photograph whose
+best node is worth next to nothing has no object.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _COLOUR, _FEATURE = 20.0, 0.5  # differences that weigh alike when superpixels a
 _MOST = 8  # objects of a photograph
 _LEAST_SHARE = 0.2  # of the best node's worth
 _SALIENT_FIRST = 2.0  # times as much must others be worth to have their turn before the saliency map's mask and parts
-_LEAST_WORTH = 0.05  # of the best object, else there is none
+_LEAST_WORTH = 0.05  # of the best node, else there is no object
 _CLEAR_SHARE = 0.65  # of a node's worth, of parts that are objects instead of it
 _SMALLER = 0.75  # of its area: what each has at most, and all have together at least
 _MOST_OVERLAP = 0.15  # IoU of two objects; what lies on an object may be one too
@@ -233,7 +233,7 @@ def _has_like_features(one: np.ndarray, other: np.ndarray, parts: _Superpixels) 
     """Whether the smaller of two nodes (N,) bool has features like those of the rest of the larger one."""
     small, large = (one, other) if one @ parts.area < other @ parts.area else (other, one)
     inside, rest = _scale_rows(np.stack([small * parts.area, (large & ~small) * parts.area]) @ parts.feature)
-    return bool(1 - inside @ rest < _LEAST_DIFFERENCE)
+    return bool(((inside - rest) ** 2).sum() / 2 < _LEAST_DIFFERENCE)  # as in `_compute_worth`
 
 
 def _has_clear_parts(node: int, nodes: np.ndarray, worth: np.ndarray, area: np.ndarray) -> bool:

@@ -76,6 +76,20 @@ def test_what_lies_in_an_object_is_another_one_if_its_features_differ(kind: int,
     assert min(find_best_overlaps(np.stack(masks), [plate, cup][:found])) > 0.75
 
 
+def test_the_saliency_maps_mask_comes_before_a_half_that_stands_out_more() -> None:
+    disc = make_disc((80, 80), 40)
+    left, right = disc & (X < 80), disc & (X >= 80)
+    masks = find_several(*plant([left, right], [RED, (120, 120, 85)], [1, 0]))
+    assert find_best_overlaps(masks, [disc])[0] > 0.85
+
+
+def test_without_features_what_lies_in_an_object_is_a_part_of_it() -> None:
+    plate, cup = make_disc((80, 80), 55), make_disc((80, 80), 22)
+    pixels, saliency, features = plant([plate & ~cup, cup], [RED, BLUE], [1, 1])
+    masks = [mask for mask in find_several(pixels, saliency, features * 0) if mask.mean() > 0.02]
+    assert find_best_overlaps(np.stack(masks), [cup])[0] < 0.5
+
+
 def test_where_nothing_differs_there_is_no_object() -> None:
     pixels = np.full((SIDE, SIDE, 3), (90, 130, 100), np.uint8)
     flat = np.zeros((SIDE, SIDE), np.float32), np.ones((PATCHES, PATCHES, 6), np.float32)
