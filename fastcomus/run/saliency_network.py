@@ -107,7 +107,7 @@ def obtain_network(found: ImageList, at: Workplace, has_network: bool = True) ->
     chosen, whole = config.saliency, fingerprint_network(found, config, has_network)
     made = locate_network(whole, folder)
     if made.exists():
-        log.info("train-saliency: up to date, %s", made if has_network else "what is common to the photographs is known")
+        log.info("train-saliency: up to date, %s", made if has_network else "what the photographs have in common")
         return made
     if not folder.is_current(FOLDER, whole):  # else an attempt was killed before the network got its name
         folder.begin(FOLDER, whole, kept={one.name for one in folder.path.glob(_NETWORKS)})
