@@ -14,32 +14,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from bench import harness
-from bench.saliency import measure_method
+from bench.saliency import add_mask_options, list_masked_images, measure_method, read_masks
 from fastcomus.run.run import Run
 from fastcomus.run.saliency_network import obtain_network
 
 
 def main() -> None:
     parser = harness.make_parser(__doc__, "few_photographs", data=None, device="auto")
-    parser.add_argument("--masks", type=Path, required=True)
-    parser.add_argument("--list", type=Path, help="file of image names without ending; by default every mask's")
+    add_mask_options(parser)
     parser.add_argument("--counts", type=int, nargs="*", default=[6, 10, 20, 40])
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--preset", default="offline")
     arguments = parser.parse_args()
-    names = arguments.list.read_text().split() if arguments.list else sorted(m.stem for m in arguments.masks.iterdir())
-    files = {file.stem: file for file in arguments.data.iterdir()}
+    images = list_masked_images(arguments)
     rows: list[harness.Row] = []
     for count in arguments.counts:
         found = []
         for seed in range(arguments.seeds):
-            drawn = np.sort(np.random.default_rng(seed).permutation(len(names))[:count])
-            images = [files[names[index]] for index in drawn]
-            masks = [np.asarray(Image.open(arguments.masks / f"{image.stem}.png")) > 0 for image in images]
-            found.append(measure_teaching(images, masks, arguments.preset, arguments.device))
+            drawn = [images[index] for index in np.sort(np.random.default_rng(seed).permutation(len(images))[:count])]
+            found.append(measure_teaching(drawn, read_masks(arguments, drawn), arguments.preset, arguments.device))
         rows.append({"photographs": count, **{name: float(np.mean([one[name] for one in found])) for name in found[0]}})
         rows[-1]["least_gain"] = min(one["taught"] - one["weighed"] for one in found)
         harness.print_progress(rows[-1])

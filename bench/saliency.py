@@ -12,6 +12,7 @@ have in common, beside it; alone; and without any network, the priors so weighed
 
 from __future__ import annotations
 
+import argparse
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -40,19 +41,15 @@ MAX_PIXELS = 100_000_000
 
 def main() -> None:
     parser = harness.make_parser(__doc__, "saliency", data=None, device="auto", count=0)
-    parser.add_argument("--masks", type=Path, required=True)
-    parser.add_argument("--list", type=Path, help="file of image names without ending; by default every mask's")
+    add_mask_options(parser)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), help="names, or checkpoint files")
     parser.add_argument("--preset", default="offline", help="whose encoder the patch methods look through")
     parser.add_argument("--precision", default="auto", help="saliency_precision")
     parser.add_argument("--cross", action="store_true", help="train on each half, score on the other")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    given = arguments.list.read_text().split() if arguments.list else sorted(m.stem for m in arguments.masks.iterdir())
-    names = given[: arguments.count or None]
-    files = {file.stem: file for file in sorted(arguments.data.iterdir())}
-    images = [files[name] for name in names]
-    masks = [np.asarray(Image.open(arguments.masks / f"{name}.png")) > 0 for name in names]
+    images = list_masked_images(arguments)[: arguments.count or None]
+    masks = read_masks(arguments, images)
     config = replace(get_preset_config(arguments.preset).embed, saliency_precision=arguments.precision)
     device = select(arguments.device).device
     rows: list[harness.Row] = []
@@ -67,6 +64,23 @@ def main() -> None:
         harness.print_progress(rows[-1])
     print(f"Priors that train-saliency learns from: {', '.join(SALIENCY_PRIORS)}")
     harness.finish(arguments, "Saliency", {"images": len(images), "rows": rows}, "timm")
+
+
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--masks", type=Path, required=True)
+    parser.add_argument("--list", type=Path, help="file of image names without ending; by default every mask's")
+
+
+def list_masked_images(arguments: argparse.Namespace) -> list[Path]:
+    """The images of `--list`, else those that have a mask."""
+    names = arguments.list.read_text().split() if arguments.list else sorted(m.stem for m in arguments.masks.iterdir())
+    files = {file.stem: file for file in sorted(arguments.data.iterdir())}
+    return [files[name] for name in names]
+
+
+def read_masks(arguments: argparse.Namespace, images: Sequence[Path]) -> list[np.ndarray]:
+    """The masks of images, (H, W) bool each."""
+    return [np.asarray(Image.open(arguments.masks / f"{image.stem}.png")) > 0 for image in images]
 
 
 def measure_method(

@@ -93,13 +93,13 @@ class _ProgressLines:
             self._next = now + min(now - self._started, LINE_EVERY_S)
             rate = (self._done - self._first) / (now - self._started)
             left_s = (self._total - self._done) / rate if rate else 0.0
-        told = self._told, self._done, self._total, self._unit, rate, format_duration(left_s)
+        told = self._told, self._done, self._total, self._unit, rate, format_estimate(left_s)
         log.info("%s: %d of %d %s, %.1f/s, about %s left", *told)
 
 
-def format_duration(seconds: float) -> str:
-    """Format a duration: seconds up to a minute and a half, then minutes."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+def format_estimate(seconds: float) -> str:
+    """Format about how long something takes: seconds, at least one, up to a minute and a half, then minutes."""
+    return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _is_in_notebook() -> bool:

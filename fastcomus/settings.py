@@ -51,7 +51,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "network": "efficientnet-lite0",
             "learning_rate": 5e-4,
             "common_features": True,
-            "least_images": 10,  # of 6 photographs its masks are better than the priors' already, mostly
+            "least_images": 10,  # even of six the network's masks are mostly better than the priors'
         },
         "embed": {
             "encoder": "efficientnet-lite0",

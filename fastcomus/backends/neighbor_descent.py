@@ -274,5 +274,5 @@ def _compare_surroundings(
 
 
 def _round_up(number: float) -> int:
-    """Round up to a multiple of 16, since products of such sizes are the fastest."""
+    """Round up to a multiple of 16; other lengths would give other lists."""
     return -(-math.ceil(number) // 16) * 16

@@ -142,7 +142,7 @@ def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, o
                     continue
                 for column in range(word * _WORD, min(word * _WORD + _WORD, columns)):
                     score = norms[column] - _TWO * near[column]
-                    if not (flags[column] and score < bound):
+                    if not score < bound:
                         continue
                     candidate = candidates[block, column]
                     if candidate == target:
@@ -179,7 +179,7 @@ def _offer_to_rows(products, targets, first, squared, may_be_own, ids, scores, b
             if words[word]:
                 for column in range(word * _WORD, min(word * _WORD + _WORD, columns)):
                     score = squared[column] - _TWO * near[column]
-                    if flags[column] and score <= bound and not (may_be_own and first + column == target):
+                    if score <= bound and not (may_be_own and first + column == target):
                         _insert(target, first + column, score, ids, scores, bounds)
                         bound = bounds[target]
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fastcomus.networks.cache import get_cache_folder, is_present, list_added_names
 from fastcomus.networks.registry import SOURCES, get_licence, is_supervised
-from fastcomus.progress import format_duration
+from fastcomus.progress import format_estimate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,7 +85,7 @@ def build_plan_table(stages: Sequence[PlannedStage]) -> Table:
     """Return a table with a row per stage: what would be done, what is there, and about how long it takes."""
     table = Table("stage", "would do", "is there", "about")
     for one in stages:
-        about = "" if not one.work else "not known" if one.seconds is None else format_duration(max(one.seconds, 1))
+        about = "" if not one.work else "not known" if one.seconds is None else format_estimate(one.seconds)
         table.add_row(one.stage, one.work or "nothing", one.kept, about)
     table.caption = "Times are those of the preset offline on two cores without a GPU. Nothing was done."
     return table

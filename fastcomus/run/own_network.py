@@ -9,7 +9,7 @@ from pathlib import Path
 from fastcomus.config import SALIENCY_STEPS, Config, EmbedConfig
 from fastcomus.images.found import ImageList
 from fastcomus.objects.saliency.methods import AUTO
-from fastcomus.progress import collect_counts, format_duration
+from fastcomus.progress import collect_counts, format_estimate
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import parse_priors
 from fastcomus.store.run_folder import RunFolder
@@ -127,6 +127,6 @@ def _tell_plan(mark: str, found: ImageList, at: Workplace) -> None:
         "--saliency %s goes without)",
         images,
         len(found.names),
-        format_duration(seconds),
+        format_estimate(seconds),
         FASTEST_PRIOR,
     )

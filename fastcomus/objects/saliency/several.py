@@ -221,10 +221,12 @@ def _choose(nodes: np.ndarray, worth: np.ndarray, salient: int, parts: _Superpix
             continue
         common = (nodes[chosen] & nodes[node]) @ parts.area
         is_apart = (common <= _MOST_OVERLAP * (areas[chosen] + areas[node] - common)).all()
-        if not is_apart or _has_clear_parts(int(node), nodes, worth, parts.area):
+        if not is_apart:
             continue
         inside = common > _INSIDE * np.minimum(areas[chosen], areas[node])
-        if not any(_has_like_features(nodes[node], nodes[other], parts) for other in np.array(chosen, int)[inside]):
+        if any(_has_like_features(nodes[node], nodes[other], parts) for other in np.array(chosen, int)[inside]):
+            continue
+        if not _has_clear_parts(int(node), nodes, worth, areas, parts.area):
             chosen.append(int(node))
     return chosen
 
@@ -236,9 +238,8 @@ def _has_like_features(one: np.ndarray, other: np.ndarray, parts: _Superpixels) 
     return bool(((inside - rest) ** 2).sum() / 2 < _LEAST_DIFFERENCE)  # as in `_compute_worth`
 
 
-def _has_clear_parts(node: int, nodes: np.ndarray, worth: np.ndarray, area: np.ndarray) -> bool:
-    """Whether at least two nodes in this one, worth nearly as much, make up most of it."""
-    areas = nodes @ area
+def _has_clear_parts(node: int, nodes: np.ndarray, worth: np.ndarray, areas: np.ndarray, area: np.ndarray) -> bool:
+    """Whether at least two nodes in this one, worth nearly as much, make up most of it; `areas`: those of all nodes."""
     smaller = np.flatnonzero((worth >= _CLEAR_SHARE * worth[node]) & (areas < _SMALLER * areas[node]))
     inside = smaller[~(nodes[smaller] & ~nodes[node]).any(axis=1)]
     covered, count = np.zeros(nodes.shape[1], bool), 0
