@@ -107,6 +107,8 @@ SOURCES: dict[str, WeightSource] = {
     ),
 }
 
+FOUND_DECODER, FOUND_ENCODER = "found", "dino_vits8_300ep"  # the keys of no other network mean the same to the decoder
+
 # Tags of timm names whose weights were made without labels; anything else counts as supervised.
 _SELF_SUPERVISED_TAGS = (
     "dino",

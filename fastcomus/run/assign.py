@@ -20,7 +20,7 @@ from fastcomus.progress import count
 from fastcomus.run.contents import open_clustered_rows, read_clusters_manifest
 from fastcomus.run.earlier_settings import rewrite_cluster_settings
 from fastcomus.run.embed import embed, refuse_other_images
-from fastcomus.run.own_network import restore_saliency
+from fastcomus.run.own_network import restore_settings
 from fastcomus.run.own_objects import is_object_table
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
@@ -153,7 +153,7 @@ def _embed_new_images(
 ) -> pa.Table:
     """Embed new images as those of this run were; return their objects."""
     found = at.list_images(images)
-    device, config = str(at.backend.device), replace(at.config, embed=restore_saliency(at.config, at.folder))
+    device, config = str(at.backend.device), replace(at.config, embed=restore_settings(at.config, at.folder))
     new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config), "", at.inference)
     refuse_other_images(new, found, "another --output")
     embed(new, found, engine=engine, address=address, settings={"masks": str(masks)})

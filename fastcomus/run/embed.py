@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,19 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastcomus.config import EmbedConfig
 from fastcomus.errors import InputError
 from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images
-from fastcomus.images.mask_files import MaskFiles
 from fastcomus.images.names import check_names
-from fastcomus.images.roots import ImageRoot, describe_root, make_root_absolute
-from fastcomus.images.stamps import stamp_file, stamp_images
+from fastcomus.images.roots import describe_root
 from fastcomus.interruption import reach_safe_point
 from fastcomus.networks.registry import check_name
-from fastcomus.objects.saliency.methods import METHODS, check_saliency, load_proposer
+from fastcomus.objects.saliency.methods import check_saliency
 from fastcomus.progress import count, show_progress
 from fastcomus.run.changed_images import fingerprint_sizes
 from fastcomus.run.contents import has_other_objects, read_skipped
-from fastcomus.run.engines.work import Loaded, Stored
+from fastcomus.run.embed_work import EmbeddedShard, ShardOfImages, cut_into_shards, make_embed_work
+from fastcomus.run.judged_objects import recall_objects, settle_objects
 from fastcomus.run.own_network import has_enough_images, mark_saliency, obtain_saliency, shorten_saliency
 from fastcomus.run.own_objects import is_object_table, read_own_objects
 from fastcomus.run.stage import stage
@@ -45,8 +44,7 @@ from fastcomus.store.objects_table import (
 from fastcomus.store.sealed_json import compute_fingerprint
 
 if TYPE_CHECKING:
-    from fastcomus.backends.interface import Backend
-    from fastcomus.objects.embedding import ObjectShard
+    pass
 
 log = logging.getLogger("fastcomus")
 _OTHER_FOLDER = "another --run, add --replace to drop those objects, or give the new images to fastcomus predict"
@@ -87,7 +85,9 @@ def embed(
         refuse_other_images(at, found)
 
     mark = mark_saliency(found, config)
-    shards = _cut_into_shards(found, dataclasses.replace(chosen, saliency=mark))
+    obtain = functools.cache(lambda: obtain_saliency(mark, found, config, at))
+    chosen = dataclasses.replace(chosen, saliency=mark, objects=settle_objects(found, config, mark, at, obtain))
+    shards = cut_into_shards(found, chosen)
     whole = _fingerprint_all(shards, found)
     parts = read_part_digests(folder)
     missing = [one for one in shards if not has_shard(folder, one.index, one.fingerprint, parts.get(one.index, ""))]
@@ -98,7 +98,7 @@ def embed(
 
     own = read_own_objects(at, Path(chosen.masks), found, chosen.max_pixels) if has_own else None
     if own is None:
-        chosen = dataclasses.replace(chosen, saliency=obtain_saliency(mark, found, config, at))
+        chosen = dataclasses.replace(chosen, saliency=obtain())
 
     def store(made: EmbeddedShard) -> None:
         shard = shards[made.index]
@@ -131,8 +131,9 @@ def embed(
     listed = [{**asdict(item), "width": 0, "height": 0} for item in found.skipped]
     skipped = pa.Table.from_pylist(listed, schema=SKIPPED_SCHEMA)
     found_by = shorten_saliency(chosen.saliency, folder)
-    facts = {"saliency": found_by, "is_taught": has_enough_images(found, config), "sizes": fingerprint_sizes(found)}
-    finish_shards(folder, len(shards), skipped, _fingerprint_all(shards, found), **facts)
+    facts = {"saliency": found_by, "objects": chosen.objects, "is_taught": has_enough_images(found, config)}
+    whole = _fingerprint_all(shards, found)
+    finish_shards(folder, len(shards), skipped, whole, **facts, sizes=fingerprint_sizes(found))
     embedded = _count_embedded(at, len(found.names))
     log.info("embed: %d images looked at, %d objects found", embedded.images, embedded.objects)
     _log_skipped(at)
@@ -147,77 +148,12 @@ def count_missing_images(at: Workplace, found: ImageList, replace: bool = False)
     if not replace:
         refuse_other_images(at, found)
     marked = dataclasses.replace(at.config.embed, saliency=mark_saliency(found, at.config))
+    marked = dataclasses.replace(marked, objects=recall_objects(found, marked, at))
     parts = read_part_digests(at.folder)
     return sum(
         len(one.names)
-        for one in _cut_into_shards(found, marked)
+        for one in cut_into_shards(found, marked)
         if not has_shard(at.folder, one.index, one.fingerprint, parts.get(one.index, ""))
-    )
-
-
-@dataclass(frozen=True)
-class ShardOfImages:
-    """Part `index` of the objects: the images `names`, and a fingerprint of them and the settings."""
-
-    index: int
-    names: tuple[str, ...]
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True)
-class EmbeddedShard:
-    """The objects of part `index`, which has `images` images."""
-
-    index: int
-    images: int
-    shard: ObjectShard
-
-
-@dataclass(frozen=True)
-class EmbedWork:
-    """Finding and embedding the objects of images under `root`, small enough to be sent to another process."""
-
-    root: ImageRoot
-    config: EmbedConfig
-    inference: str = "torch"
-
-    def load(self, backend: Backend, workers: int) -> Loaded[ShardOfImages, EmbeddedShard]:
-        """See `engines.work.Work.load`."""
-        from fastcomus.networks.encoders import load_encoder
-        from fastcomus.objects.embedding import embed_shards
-
-        config = self.config
-        proposer = load_proposer(config, backend.device)
-        encoder = load_encoder(
-            config.encoder,
-            config.encoder_weights,
-            config.crop_size,
-            config.precision,
-            backend.device,
-            self.inference,
-        )
-
-        def embed_pieces(
-            pieces: Sequence[ShardOfImages],
-            then: Callable[[EmbeddedShard], Stored],
-            on_images: Callable[[int], None],
-        ) -> Iterator[Stored]:
-            names = [piece.names for piece in pieces]
-            shards = embed_shards(self.root, names, config, proposer, encoder, backend, workers, on_images)
-            for piece, shard in zip(pieces, shards, strict=True):
-                yield then(EmbeddedShard(piece.index, len(piece.names), shard))
-
-        return embed_pieces
-
-
-def make_embed_work(root: ImageRoot, config: EmbedConfig, inference: str = "torch") -> EmbedWork:
-    """Return the work with all paths absolute, so that they hold in every process."""
-    saliency = config.saliency if config.saliency in METHODS else _make_absolute(config.saliency)
-    masks, encoder_weights = _make_absolute(config.masks), _make_absolute(config.encoder_weights)
-    return EmbedWork(
-        make_root_absolute(root),
-        dataclasses.replace(config, saliency=saliency, masks=masks, encoder_weights=encoder_weights),
-        inference,
     )
 
 
@@ -236,28 +172,6 @@ def refuse_other_images(at: Workplace, found: ImageList, choice: str = _OTHER_FO
 def _read_image_names(part: Path) -> list[str]:
     names: list[str] = pq.read_table(part, columns=["image"])["image"].to_pylist()
     return names
-
-
-def _make_absolute(path: str) -> str:
-    return str(Path(path).absolute()) if path else ""
-
-
-def _cut_into_shards(found: ImageList, config: EmbedConfig) -> list[ShardOfImages]:
-    masks = MaskFiles(Path(config.masks)) if config.masks and Path(config.masks).is_dir() else None
-    own_files = (config.saliency, config.encoder_weights, config.masks)
-    files = [Path(name) for name in own_files if Path(name).is_file()]
-    checkpoints = [stamp_file(file) for file in files]
-    size, shards = config.shard_images, []
-    settings = asdict(config)
-    del settings["every_seconds"]  # names say which frames of a video there are
-    if not settings["map_edges"]:  # which versions before did not know
-        del settings["map_edges"]
-    for index, start in enumerate(range(0, len(found.names), size)):
-        names = found.names[start : start + size]
-        stamps = stamp_images(found, names, masks)
-        mark = compute_fingerprint(config=settings, checkpoints=checkpoints, images=stamps)
-        shards.append(ShardOfImages(index, names, mark))
-    return shards
 
 
 def _fingerprint_all(shards: Sequence[ShardOfImages], found: ImageList) -> str:

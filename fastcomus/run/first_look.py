@@ -9,6 +9,7 @@ from contextlib import suppress
 from fastcomus.errors import InputError, get_first_line
 from fastcomus.images.found import ImageList
 from fastcomus.objects.saliency.methods import AUTO
+from fastcomus.run.judged_objects import ALWAYS_SEVERAL, ONE
 from fastcomus.run.own_network import FASTEST_PRIOR, has_to_teach, mark_saliency
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import to_dict, with_settings
@@ -47,7 +48,8 @@ def write_first_look(found: ImageList, at: Workplace) -> None:
     from fastcomus.run.saliency_network import select_teachers
 
     folder.remove(_FOLDER)
-    quick = {"saliency": {"max_images": _MOST_IMAGES}, "embed": {"saliency": FASTEST_PRIOR}}
+    objects = ONE if own.objects == ONE else ALWAYS_SEVERAL  # without a verdict, which takes longer
+    quick = {"saliency": {"max_images": _MOST_IMAGES}, "embed": {"saliency": FASTEST_PRIOR, "objects": objects}}
     look = at.open_beside(folder.path / _FOLDER, with_settings(at.config, quick))
     some = select_teachers(found, look.config)
     told = f"{len(some.names)} of {len(found.names)} photographs, their objects found by {FASTEST_PRIOR}"

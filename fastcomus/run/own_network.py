@@ -10,6 +10,7 @@ from fastcomus.config import SALIENCY_STEPS, Config, EmbedConfig
 from fastcomus.images.found import ImageList
 from fastcomus.objects.saliency.methods import AUTO
 from fastcomus.progress import collect_counts, format_estimate
+from fastcomus.run.judged_objects import ALWAYS_SEVERAL, SEVERAL
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import parse_priors
 from fastcomus.store.run_folder import RunFolder
@@ -71,13 +72,17 @@ def shorten_saliency(saliency: str, folder: RunFolder) -> str:
     return Path(saliency).relative_to(own).as_posix() if Path(saliency).is_relative_to(own) else saliency
 
 
-def restore_saliency(config: Config, folder: RunFolder) -> EmbedConfig:
-    """Return the settings with which the objects of the run folder were found, "auto" replaced by what it meant."""
-    made_by = (folder.read_manifest("objects") or {}).get("saliency", "")
-    if config.embed.saliency != AUTO or not made_by:
-        return config.embed
+def restore_settings(config: Config, folder: RunFolder) -> EmbedConfig:
+    """Return the settings with which the objects of the run folder were found; "auto" and verdicts are settled."""
+    made = folder.read_manifest("objects") or {}
+    embed = replace(config.embed, objects=made.get("objects", config.embed.objects))
+    if embed.objects == SEVERAL:
+        embed = replace(embed, objects=ALWAYS_SEVERAL)
+    made_by = made.get("saliency", "")
+    if embed.saliency != AUTO or not made_by:
+        return embed
     own = folder.resolve_file(made_by)
-    return replace(config.embed, saliency=str(own.absolute()) if own.is_file() else made_by)
+    return replace(embed, saliency=str(own.absolute()) if own.is_file() else made_by)
 
 
 def has_to_teach(mark: str, folder: RunFolder) -> bool:

@@ -32,6 +32,7 @@ from fastcomus.objects.saliency.training import (
     train_network,
 )
 from fastcomus.progress import count, show_progress
+from fastcomus.run.drawn_images import draw_images
 from fastcomus.run.saliency_maps import FOLDER, Photographs, compute_prior_maps
 from fastcomus.run.weighed_maps import weigh_maps
 from fastcomus.run.workplace import Workplace
@@ -80,11 +81,7 @@ def locate_network(fingerprint: str, folder: RunFolder) -> Path:
 
 def select_teachers(found: ImageList, config: Config) -> ImageList:
     """Return the images that the network learns from: all, or `max_images` of them that the seed and names decide."""
-    most = config.saliency.max_images
-    if not most or len(found.names) <= most:
-        return found
-    drawn = sorted(found.names, key=lambda name: compute_fingerprint(seed=config.seed, image=name))
-    return replace(found, names=tuple(sorted(drawn[:most])))
+    return draw_images(found, config.saliency.max_images or len(found.names), config.seed)
 
 
 def obtain_network(found: ImageList, at: Workplace, has_network: bool = True) -> Path:

@@ -46,9 +46,11 @@ def black_hole() -> Iterator[str]:
 
 @pytest.fixture
 def dino(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """`server`, as the place that dino_resnet50 comes from."""
+    """`server`, as the place that dino_resnet50, FOUND's decoder and its encoder come from."""
     source = replace(weights.SOURCES["dino_resnet50"], url=f"{server.address}/dino.pth", architecture=SMALL)
     monkeypatch.setitem(weights.SOURCES, "dino_resnet50", source)
+    for name, file in (("found", "found.pt"), ("dino_vits8_300ep", "300ep.pth")):
+        monkeypatch.setitem(weights.SOURCES, name, replace(weights.SOURCES[name], url=f"{server.address}/{file}"))
     return server
 
 
@@ -92,8 +94,10 @@ def test_silent_address_counts_as_absent_in_time(black_hole: str, monkeypatch: p
 def test_answering_addresses_choose_dino(dino: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", dino.address)
     dino.holds("/dino.pth", b"x")
-    assert preset.choose_preset() == "offline"  # one of the two answers 404
+    dino.holds("/found.pt", b"x")
     dino.holds("/timm/vit_small_patch8_224.dino/resolve/main/model.safetensors", b"x")
+    assert preset.choose_preset() == "offline"  # one of the four answers 404
+    dino.holds("/300ep.pth", b"x")
     assert preset.choose_preset() == "dino"
     assert all(line.startswith("HEAD") for line in dino.asked)
 

@@ -127,7 +127,7 @@ def load_proposer(config: EmbedConfig, device: torch.device) -> Proposer | Netwo
     check_saliency(config)
     if config.masks:
         return _load_masks(config)
-    if config.objects == "several":
+    if config.objects != "one":
         return _load_several(config, device)
     if config.saliency not in METHODS:
         return _load_network_map(config.saliency, config, device)

@@ -14,14 +14,13 @@ from fastcomus.networks import weights
 from fastcomus.networks.compiled_batches import FixedBatches
 from fastcomus.networks.encoders import PatchEncoder, PatchFeatures, load_patch_encoder
 from fastcomus.networks.precision import choose_precision
+from fastcomus.networks.registry import FOUND_DECODER, FOUND_ENCODER
 from fastcomus.objects.saliency.attention_mass import compute_attention_masks
 from fastcomus.objects.saliency.found import compute_found_map
 from fastcomus.objects.saliency.lost import run_lost
 from fastcomus.objects.saliency.normalized_cut import run_mask_cut, run_token_cut
 from fastcomus.objects.saliency.proposer import choose_images_per_pass, resize_to_square
 
-# FOUND's decoder was trained on the keys of the first; the second is the same network after more training.
-_FOUND_ENCODERS = ("dino_vits8_300ep", "vit_small_patch8_224.dino")
 Find = Callable[[PatchFeatures], torch.Tensor]
 
 
@@ -65,18 +64,16 @@ class PatchMethod:
 
 
 def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> PatchMethod:
-    """Load "dinoseg", "lost", "tokencut", "maskcut" or "found" on the network of `config.encoder`.
+    """Load "dinoseg", "lost", "tokencut" or "maskcut" on the network of `config.encoder`, or "found" on its own.
 
     Raises:
         InputError: If the network does not provide what the method needs, or weights are not available.
     """
-    if name == "found" and config.encoder not in _FOUND_ENCODERS:
-        raise InputError(
-            f"FOUND's decoder knows the patches of {' and '.join(_FOUND_ENCODERS)}; got --encoder {config.encoder}. "
-            "Give one of these, or --saliency tokencut."
-        )
     precision = choose_precision(config.saliency_precision, device)
-    encoder = load_patch_encoder(config.encoder, config.encoder_weights, precision, device)
+    chosen = (config.encoder, config.encoder_weights)
+    if name == "found" and config.encoder != FOUND_ENCODER:
+        chosen = (FOUND_ENCODER, "")
+    encoder = load_patch_encoder(*chosen, precision, device)
     if name == "dinoseg" and not encoder.has_attention:
         raise InputError(
             f"dinoseg looks at the attention of a ViT's CLS token, and {config.encoder} shows none; give --encoder "
@@ -94,9 +91,15 @@ def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> P
 
 
 def _load_found(device: torch.device) -> Find:
-    state = weights.read_checkpoint(weights.obtain_checkpoint_file("found"))
+    state = weights.read_checkpoint(weights.obtain_checkpoint_file(FOUND_DECODER))
     try:
         weight, bias = state["decoder.weight"].to(device), state["decoder.bias"].to(device)
     except KeyError as error:
         raise InputError(f"the checkpoint of found holds no {error}; it must be FOUND's own decoder.") from error
-    return lambda features: compute_found_map(features.keys, weight, bias)[:, None]
+
+    def find(features: PatchFeatures) -> torch.Tensor:
+        maps = compute_found_map(features.keys, weight, bias)
+        has_object = (maps > 0.5).flatten(1).any(1)
+        return (maps * has_object[:, None, None])[:, None]
+
+    return find

@@ -22,7 +22,7 @@ from fastcomus import InputError, Run
 from fastcomus.backends import choose
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.cli.commands import app
-from fastcomus.run.embed import ShardOfImages, make_embed_work
+from fastcomus.run.embed_work import ShardOfImages, make_embed_work
 from fastcomus.run.engines.several_devices import _serve, parse_devices
 from fastcomus.settings import get_preset_config
 
