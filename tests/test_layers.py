@@ -18,19 +18,20 @@ WORDS = """
 accept add advance align allocate append apply ask assemble assign attach augment average begin bind blur borrow
 broadcast build calibrate call carry cast centre change check choose claim clip close cluster collect compare
 compile component compose compute concat configure connect convert copy correct count create crop cut decode
-decorate define derive describe detect diagnose discard distinguish divide download draw drop embed empty encode end
-enlarge escape estimate evaluate examine exchange expand explain export extend extract fetch fill find fingerprint
-finish fit fix flatten flip fold forget format freeze fuse gather generate get give group guess halve hash hold
-import index infer insert invert iterate join keep label launch lay limit link list load locate lock log look lower
-make map mark mask match measure merge mix move multiply name normalise note number observe obtain offer open order
-orient orthogonalise orthonormalise overlay own pack pad pair parse pass peek pick place plan plot predict prepare
-presume print probe project propose prune put quantise rank reach read rebuild receive reconstruct recover redirect
-refine refresh refuse register release remember remove rename render renumber reorder repeat replace report request
-require resample reset resize resolve restore resume retry return rewrite rotate round run sample save say scale
-score seal search see seek select send serialise serve set settle share shift shorten show shrink shuffle shut sign
-silence skip smooth snap solidify solve sort split stack stamp start step stop store stream stretch strip style
-suggest sum summarise synchronize tabulate take tell threshold tint token trace train transform trim try turn undo
-unpack unseal update use validate vary verify wait walk warn watch weigh work wrap write
+decorate define derive describe detect diagnose discard distinguish divide download draw drop embed empty encode
+end enlarge escape estimate evaluate examine exchange expand explain export extend extract fetch fill find
+fingerprint finish fit fix flatten flip fold forget format freeze fuse gather generate get give group guess halve
+hash hold import index infer insert invert iterate join judge keep label launch lay limit link list load locate
+lock log look lower make map mark mask match measure merge mix move multiply name normalise note number observe
+obtain offer open order orient orthogonalise orthonormalise overlay own pack pad pair parse pass peek pick place
+plan plot predict prepare presume print probe project propose prune put quantise rank reach read rebuild receive
+reconstruct recover redirect refine refresh refuse register release remember remove rename render renumber reorder
+repeat replace report request require resample reset resize resolve restore resume retry return rewrite rotate
+round run sample save say scale score seal search see seek select send serialise serve set settle share shift
+shorten show shrink shuffle shut sign silence skip smooth snap solidify solve sort split stack stamp start step
+stop store stream stretch strip style suggest sum summarise synchronize tabulate take tell threshold tint token
+trace train transform trim try turn undo unpack unseal update use validate vary verify wait walk warn watch weigh
+work wrap write
 """
 VERBS = set(WORDS.split())
 KEPT = {  # names that are not ours to choose, or that Python's words are for

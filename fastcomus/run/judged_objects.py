@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fastcomus.config import Config, EmbedConfig
 from fastcomus.images.found import ImageList
+from fastcomus.interruption import reach_safe_point
 from fastcomus.progress import collect_counts, show_progress
 from fastcomus.run.drawn_images import draw_images
 from fastcomus.run.embed_work import cut_into_shards, make_embed_work
@@ -58,15 +59,23 @@ def settle_objects(found: ImageList, config: Config, mark: str, at: Workplace, o
         elif told["objects"] == ONE:
             shown = f"one object each, which is what is looked for; --objects {ALWAYS_SEVERAL} looks for more"
         log.info("embed: %d photographs, looked at both ways, show %s", told["photographs"], shown)
-    return recall_objects(found, marked, at)
+    return presume_objects(found, marked, at)
 
 
-def recall_objects(found: ImageList, marked: EmbedConfig, at: Workplace) -> str:
+def presume_objects(found: ImageList, marked: EmbedConfig, at: Workplace) -> str:
     """Return what `settle_objects` does, but "several" where photographs would have to be judged first."""
     if not _is_to_be_judged(found, marked):
         return ONE if marked.objects == ONE else SEVERAL
     file = _locate_verdict(draw_images(found, _MOST, at.config.seed), marked, at)
     return str(read_sealed(file)["objects"]) if file.exists() else SEVERAL
+
+
+def count_judged(found: ImageList, marked: EmbedConfig, at: Workplace) -> int:
+    """Return how many photographs `settle_objects` would have to judge."""
+    if not _is_to_be_judged(found, marked):
+        return 0
+    judged = draw_images(found, _MOST, at.config.seed)
+    return 0 if _locate_verdict(judged, marked, at).exists() else len(judged.names)
 
 
 def _is_to_be_judged(found: ImageList, config: EmbedConfig) -> bool:
@@ -86,15 +95,20 @@ def _judge(judged: ImageList, config: EmbedConfig, at: Workplace) -> Verdict:
         show_progress("one object or several", 2 * len(judged.names), "images") as advance,
         collect_counts(),  # images that are judged are not counted as those of embed
     ):
+
+        def go_on(images: int) -> None:
+            advance(images)
+            reach_safe_point()
+
         return judge_objects(
-            *(_embed(judged, dataclasses.replace(config, objects=way), at, advance) for way in (ONE, SEVERAL))
+            *(_embed(judged, dataclasses.replace(config, objects=way), at, go_on) for way in (ONE, SEVERAL))
         )
 
 
-def _embed(judged: ImageList, config: EmbedConfig, at: Workplace, advance: Callable[[int], None]) -> pa.Table:
+def _embed(judged: ImageList, config: EmbedConfig, at: Workplace, go_on: Callable[[int], None]) -> pa.Table:
     """Find and embed the objects of images, in memory."""
     import pyarrow as pa
 
     embed_pieces = make_embed_work(judged.root, config).load(at.backend, at.workers)
-    shards = embed_pieces(cut_into_shards(judged, config), lambda made: made.shard.objects, advance)
+    shards = embed_pieces(cut_into_shards(judged, config), lambda made: made.shard.objects, go_on)
     return pa.concat_tables(shards)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fastcomus.config import TRAINING_STEPS
+from fastcomus.images.found import ImageList
 from fastcomus.images.listing import Images
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.embed import count_missing_images
+from fastcomus.run.judged_objects import ONE, count_judged, presume_objects
 from fastcomus.run.own_network import estimate_teaching, has_enough_images, mark_saliency
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.objects_table import read_objects_fingerprint
@@ -17,6 +19,7 @@ from fastcomus.store.sealed_json import compute_fingerprint
 
 # Of two cores without a GPU, in preset offline.
 _EMBEDDED_PER_S, _TRAINED_PER_S, _LABELLED_PER_S = 17.0, 5.0, 5.0
+_TAKEN_APART_PER_S, _JUDGED_PER_S = 6.0, 5.0  # with --objects several
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,7 @@ def plan_run(
 
     found = check_run(at, images, truth, classes)
     count, missing = len(found.names), count_missing_images(at, found, replace)
-    teachers, taught_in = estimate_teaching(mark_saliency(found, at.config), found, at) if missing else (0, 0.0)
-    lesson = "a network" if has_enough_images(found, at.config) else "what they have in common"
-    work = f"{missing} photographs" + (f", of which {teachers} first teach {lesson}" if teachers else "")
-    embedding = PlannedStage(
-        "embed", work if missing else "", f"{count - missing} of {count} photographs",
-        taught_in + missing / _EMBEDDED_PER_S,
-    )  # fmt: skip
+    embedding = _plan_embedding(at, found, missing)
     is_clustered = not missing and _has_clusters(at)
     wanted_k = f"k = {at.config.cluster.k}" if at.config.cluster.k else "k found by itself"
     clustering = PlannedStage(
@@ -81,6 +78,21 @@ def plan_run(
         seconds if str(at.backend.device) == "cpu" else None if left else 0.0,
     )  # fmt: skip
     return [embedding, clustering, training]
+
+
+def _plan_embedding(at: Workplace, found: ImageList, missing: int) -> PlannedStage:
+    count, mark = len(found.names), mark_saliency(found, at.config)
+    marked = replace(at.config.embed, saliency=mark)
+    teachers, seconds = estimate_teaching(mark, found, at) if missing else (0, 0.0)
+    lesson = "a network" if has_enough_images(found, at.config) else "what they have in common"
+    work = f"{missing} photographs"
+    if teachers:
+        work += f", of which {teachers} first teach {lesson}"
+    if judged := count_judged(found, marked, at):
+        work += f", {judged} are first looked at for several objects"
+    is_one = presume_objects(found, marked, at) == ONE
+    seconds += missing / (_EMBEDDED_PER_S if is_one else _TAKEN_APART_PER_S) + judged / _JUDGED_PER_S
+    return PlannedStage("embed", work if missing else "", f"{count - missing} of {count} photographs", seconds)
 
 
 def _has_clusters(at: Workplace) -> bool:

@@ -83,5 +83,11 @@ def test_new_photographs_are_searched_as_those_before(one_each: Path, tmp_path: 
     run.embed(one_each / "scenes/images", objects="several")
     run.cluster(k=8)
     assert plan_run(run.workplace, one_each / "scenes/images", "", "")[0].work == ""
+    new = Run(tmp_path / "new", preset="offline", settings={"embed": {"objects": "several"}})
+    assert (
+        f"{SCENES} are first looked at for several"
+        in plan_run(new.workplace, one_each / "scenes/images", "", "")[0].work
+    )
+    assert not (tmp_path / "new").exists()
     assigned = run.assign(one_each / "scenes/images", tmp_path / "assigned")
     assert pq.read_table(assigned).num_rows == SCENES
