@@ -114,7 +114,7 @@ def resolve(
     preset: str | None,
     seed: int | None,
     settings: Mapping[str, Any],
-    choose_preset: Callable[[], str],
+    choose_config: Callable[[], Config],
 ) -> Config:
     """Return a run's configuration: that of its folder or its preset, with the settings given now laid over it.
 
@@ -123,7 +123,7 @@ def resolve(
         preset: Name of the preset, which overrides the one in `settings`.
         seed: The seed, which overrides the one in `settings`.
         settings: Values as `with_settings` takes them.
-        choose_preset: Chooses the preset where none is given or it is "auto".
+        choose_config: Returns the configuration to begin with where no preset is given or it is "auto".
 
     Raises:
         InputError: A setting does not exist, or its value is of the wrong type or out of its range.
@@ -131,10 +131,12 @@ def resolve(
     wanted = preset or settings.get("preset")
     if wanted is not None:
         _convert_value("preset", wanted, str)
-    if wanted == "auto" or (wanted is None and stored is None):
-        wanted = choose_preset()
-    is_other = stored is None or wanted not in (None, stored.get("preset"))
-    config = get_preset_config(str(wanted)) if is_other else from_dict(stored or {})
+    if wanted is None and stored is not None:
+        config = from_dict(stored)
+    else:
+        config = choose_config() if wanted in (None, "auto") else get_preset_config(str(wanted))
+        if stored is not None and config.preset == stored.get("preset"):
+            config = from_dict(stored)
     given = {name: value for name, value in settings.items() if name != "preset"}
     return with_settings(config, given if seed is None else {**given, "seed": seed})
 

@@ -415,7 +415,7 @@ def test_settings_survive_run_json_and_toml(preset: str, tmp_path: Path) -> None
     assert from_dict(to_dict(config)) == config
     file = tmp_path / "settings.toml"
     file.write_text(to_toml(config), encoding="utf-8")
-    assert resolve(None, None, None, read_toml(file), lambda: "offline") == config
+    assert resolve(None, None, None, read_toml(file), lambda: get_preset_config("offline")) == config
 
 
 @given(
@@ -451,7 +451,7 @@ def test_values_out_of_range_and_unknown_names(settings: dict[str, Any], message
 def test_what_a_run_folder_holds_stays_unless_another_preset_is_asked_for() -> None:
     stored = to_dict(with_settings(get_preset_config("offline"), {"seed": 5, "cluster": {"k": 9}}))
 
-    def unasked() -> str:
+    def unasked() -> Config:
         raise AssertionError("the preset is known")
 
     assert resolve(stored, None, None, {}, unasked).cluster.k == 9
@@ -459,7 +459,7 @@ def test_what_a_run_folder_holds_stays_unless_another_preset_is_asked_for() -> N
         from_dict(stored), {"seed": 6, "cluster": {"n_init": 2}}
     )
     assert resolve(stored, "voc", None, {}, unasked) == get_preset_config("voc")
-    assert resolve(None, "auto", None, {}, lambda: "offline") == get_preset_config("offline")
+    assert resolve(None, "auto", None, {}, lambda: get_preset_config("offline")) == get_preset_config("offline")
 
 
 def embedded(photographs: Photographs, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from fastcomus.errors import InputError, get_first_line
 from fastcomus.networks.checkpoint import is_safetensors, read_checkpoint
 from fastcomus.networks.download import download
 from fastcomus.networks.registry import (
+    FOUND_DECODER,
+    FOUND_ENCODER,
     SALIENCY,
     SOURCES,
     check_any_name,
@@ -159,6 +161,10 @@ def _locate_package_file(package: str) -> Path | None:
 
 
 def _find_hub_file(name: str) -> Path | None:
+    from huggingface_hub import constants
+
+    if not (Path(constants.HF_HUB_CACHE) / f"models--{get_hub_repository(name).replace('/', '--')}").is_dir():
+        return None  # at once: what looks for a file takes an eighth of a second to import
     from huggingface_hub import try_to_load_from_cache
 
     found = (try_to_load_from_cache(get_hub_repository(name), file) for file in list_hub_files(name))
@@ -241,6 +247,8 @@ def _check_answers(url: str) -> None:
 
 
 def _suggest_alternative(name: str) -> str:
+    if name in (FOUND_DECODER, FOUND_ENCODER):
+        return "--saliency auto"
     is_saliency = name in SOURCES and SOURCES[name].kind == SALIENCY
     return "--saliency background-prior" if is_saliency else "--preset offline"
 

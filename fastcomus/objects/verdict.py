@@ -10,6 +10,10 @@ photograph for several objects is
 likeness being the mean cosine of an embedding with the 5 nearest ones of other photographs, in units of how much larger
 that is on average than the cosine with any. Several it is where the mean over the photographs is above 1. A single
 photograph says little: the mean is meant (`bench/several.py`).
+
+Photographs of nearly the same, such as frames of a video, say nothing about each other: those whose wholes are five
+times nearer than embeddings are on average (by one minus the cosine) are not compared. Of few photographs of many kinds
+most have nothing of their kind to be like, which makes the evidence larger.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ _NEIGHBORS = 5
 _PIECES, _LIKENESS = 5.0, 2.5
 _EVIDENCE = 1.0
 _LEAST_UNIT = 1e-3  # where all embeddings are the same
+_NEARLY_THE_SAME = 0.2  # of the mean distance
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ def judge_objects(one: pa.Table, several: pa.Table) -> Verdict:
     wholes = _select_largest(one)
     joined = pa.concat_tables([wholes, several])
     _, owner = np.unique(joined["image"].to_numpy(), return_inverse=True)
-    count, likeness = len(wholes), _compute_likeness(extract_embeddings(joined), owner)
+    count = len(wholes)
+    likeness = _compute_likeness(extract_embeddings(joined), owner, count)
     evidence = []
     for number, row in enumerate(wholes.select(["mask", "height", "width"]).to_pylist()):
         parts = count + np.flatnonzero(owner[count:] == owner[number])
@@ -79,12 +85,16 @@ def _select_largest(objects: pa.Table) -> pa.Table:
     return objects.take(pa.array(order[first]))
 
 
-def _compute_likeness(embeddings: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """The mean cosine (N,) of each embedding (N, C) with its nearest ones of other owners (N,), in the unit above."""
+def _compute_likeness(embeddings: np.ndarray, owner: np.ndarray, wholes: int) -> np.ndarray:
+    """The likeness (N,) of embeddings (N, C) of photographs `owner` (N,), the first of which are wholes."""
     rows = normalise_rows(embeddings)
-    cosines = np.ma.array(rows @ rows.T, mask=owner[:, None] == owner)
-    nearest = -np.ma.sort(-cosines, axis=1)[:, :_NEIGHBORS].mean(axis=1)
-    unit = nearest.mean() - cosines.mean()
+    cosines = rows @ rows.T
+    is_same = np.eye(owner.max(initial=-1) + 1, dtype=bool)
+    near = 1 - cosines[:wholes, :wholes] < _NEARLY_THE_SAME * (1 - cosines.mean() if len(rows) else 0)
+    is_same[np.ix_(owner[:wholes], owner[:wholes])] |= near
+    compared = np.ma.array(cosines, mask=is_same[np.ix_(owner, owner)])
+    nearest = -np.ma.sort(-compared, axis=1)[:, :_NEIGHBORS].mean(axis=1)
+    unit = nearest.mean() - compared.mean()
     likeness: np.ndarray = (nearest / max(unit, _LEAST_UNIT)).filled(0)
     return likeness
 

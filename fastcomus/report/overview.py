@@ -91,6 +91,8 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
             ("objects found by", "masks of your own" if config.embed.masks else _name_saliency(found)),
             ("embedded by", config.embed.encoder),
         ]
+        if config.embed.objects != "one" and not config.embed.masks:
+            networks.insert(1, ("looked for in each", _name_objects(found)))
     if curves:
         networks.append(("segmentation trained on", config.train.backbone))
     return Overview(
@@ -111,6 +113,12 @@ def make_overview(found: Findings, curves: Mapping[int, Sequence[Mapping[str, fl
         toml=escape_invalid_utf8(to_toml(config)),
         few_kinds=not config.cluster.k and len(found.clusters.sizes) == 2 and len(found.rows) >= MANY,
     )
+
+
+def _name_objects(found: Findings) -> str:
+    """Return how many objects were looked for in each photograph, and that a verdict says so where it does."""
+    looked_for = str((found.folder.read_manifest("objects") or {}).get("objects", "several"))
+    return "one object, by a verdict on the photographs" if looked_for == "one" else "several objects"
 
 
 def _name_saliency(found: Findings) -> str:

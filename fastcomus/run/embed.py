@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +26,7 @@ from fastcomus.progress import count, show_progress
 from fastcomus.run.changed_images import fingerprint_sizes
 from fastcomus.run.contents import has_other_objects, read_skipped
 from fastcomus.run.embed_work import EmbeddedShard, ShardOfImages, cut_into_shards, make_embed_work
-from fastcomus.run.judged_objects import presume_objects, settle_objects
+from fastcomus.run.judged_objects import count_judged, presume_objects, settle_objects
 from fastcomus.run.own_network import has_enough_images, mark_saliency, obtain_saliency, shorten_saliency
 from fastcomus.run.own_objects import is_object_table, read_own_objects
 from fastcomus.run.stage import stage
@@ -42,9 +42,6 @@ from fastcomus.store.objects_table import (
     write_shard,
 )
 from fastcomus.store.sealed_json import compute_fingerprint
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("fastcomus")
 _OTHER_FOLDER = "another --run, add --replace to drop those objects, or give the new images to fastcomus predict"
@@ -86,7 +83,8 @@ def embed(
 
     mark = mark_saliency(found, config)
     obtain = functools.cache(lambda: obtain_saliency(mark, found, config, at))
-    chosen = dataclasses.replace(chosen, saliency=mark, objects=settle_objects(found, config, mark, at, obtain))
+    settled = settle_objects(found, config, mark, at, chosen_engine, obtain)
+    chosen = dataclasses.replace(chosen, saliency=mark, objects=settled)
     shards = cut_into_shards(found, chosen)
     whole = _fingerprint_all(shards, found)
     parts = read_part_digests(folder)
@@ -148,6 +146,8 @@ def count_missing_images(at: Workplace, found: ImageList, replace: bool = False)
     if not replace:
         refuse_other_images(at, found)
     marked = dataclasses.replace(at.config.embed, saliency=mark_saliency(found, at.config))
+    if count_judged(found, marked, at):
+        return len(found.names)
     marked = dataclasses.replace(marked, objects=presume_objects(found, marked, at))
     parts = read_part_digests(at.folder)
     return sum(

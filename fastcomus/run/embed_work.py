@@ -13,6 +13,7 @@ from fastcomus.images.found import ImageList
 from fastcomus.images.mask_files import MaskFiles
 from fastcomus.images.roots import ImageRoot, make_root_absolute
 from fastcomus.images.stamps import stamp_file, stamp_images
+from fastcomus.networks.registry import FOUND_DECODER, FOUND_ENCODER
 from fastcomus.objects.saliency.methods import METHODS, load_proposer
 from fastcomus.run.engines.work import Loaded, Stored
 from fastcomus.store.sealed_json import compute_fingerprint
@@ -99,6 +100,8 @@ def cut_into_shards(found: ImageList, config: EmbedConfig) -> list[ShardOfImages
     del settings["every_seconds"]  # names say which frames of a video there are
     if not settings["map_edges"]:  # which versions before did not know
         del settings["map_edges"]
+    if config.saliency == FOUND_DECODER and not config.masks:  # before, it looked at the network of the encoder
+        settings["found_on"] = FOUND_ENCODER
     for index, start in enumerate(range(0, len(found.names), size)):
         names = found.names[start : start + size]
         stamps = stamp_images(found, names, masks)

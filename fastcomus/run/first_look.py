@@ -48,7 +48,7 @@ def write_first_look(found: ImageList, at: Workplace) -> None:
     from fastcomus.run.saliency_network import select_teachers
 
     folder.remove(_FOLDER)
-    objects = ONE if own.objects == ONE else ALWAYS_SEVERAL  # without a verdict, which takes longer
+    objects = own.objects if own.objects == ALWAYS_SEVERAL else ONE  # a verdict takes longer
     quick = {"saliency": {"max_images": _MOST_IMAGES}, "embed": {"saliency": FASTEST_PRIOR, "objects": objects}}
     look = at.open_beside(folder.path / _FOLDER, with_settings(at.config, quick))
     some = select_teachers(found, look.config)

@@ -24,8 +24,8 @@ from fastcomus.run.earlier_settings import rewrite_settings
 from fastcomus.run.engines.choose import choose_engine
 from fastcomus.run.engines.several_devices import parse_devices
 from fastcomus.run.engines.work import Engine
-from fastcomus.run.preset import choose_preset
-from fastcomus.settings import find_changed_settings, from_dict, resolve, to_dict, with_settings
+from fastcomus.run.preset import choose_config
+from fastcomus.settings import find_changed_settings, from_dict, get_preset_config, resolve, to_dict, with_settings
 from fastcomus.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ class Workplace:
         stored = rewrite_settings(state["config"]) if state else None
         self._resolve_given = partial(resolve, stored, preset, seed, settings or {})
         self._laid_over: list[Mapping[str, Any]] = []
-        self._resolve(_guess_preset)
+        self._resolve(_guess_config)
 
     @cached_property
     def config(self) -> Config:
-        """The settings as they are remembered; seeking weights for the preset auto takes up to three seconds."""
-        return self._resolve(choose_preset)
+        """The settings as they are remembered; seeking weights for the preset auto takes seconds at most."""
+        return self._resolve(choose_config)
 
     def lay_over(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Lay settings over those of the run; InputError where one cannot be."""
@@ -91,18 +91,18 @@ class Workplace:
             self.config = with_settings(self.config, settings)
         else:
             self._laid_over.append(settings)
-            self._resolve(_guess_preset)
+            self._resolve(_guess_config)
 
     def list_images(self, images: Images, settings: Mapping[str, Any] | None = None) -> ImageList:
         """List images, of a video as many frames as the settings of `embed` say, over which `settings` are laid."""
-        config = with_settings(self._resolve(_guess_preset), {"embed": settings or {}})
+        config = with_settings(self._resolve(_guess_config), {"embed": settings or {}})
         return find_listed_images(images, config.embed.every_seconds)
 
     def check_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise InputError unless settings can be laid over those of the run."""
-        with_settings(self._resolve(_guess_preset), settings)
+        with_settings(self._resolve(_guess_config), settings)
 
-    def _resolve(self, choose: Callable[[], str]) -> Config:
+    def _resolve(self, choose: Callable[[], Config]) -> Config:
         config = self._resolve_given(choose)
         for settings in self._laid_over:
             config = with_settings(config, settings)
@@ -215,9 +215,9 @@ class Workplace:
         return find_networks_behind(saliency)
 
 
-def _guess_preset() -> str:
-    """Return a preset with which settings can be checked before it is known which one auto takes."""
-    return "offline"
+def _guess_config() -> Config:
+    """Return a configuration with which settings can be checked before it is known which preset auto takes."""
+    return get_preset_config("offline")
 
 
 def _locate_images(moved: str, remembered: str) -> str:

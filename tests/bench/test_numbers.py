@@ -234,7 +234,7 @@ NUMBERS = [
     ),
     Number(
         "docs/choices.md",
-        r"It is (0\.\d+) and (0\.\d+) there, and (1\.\d+),\s+(1\.\d+) and (1\.\d+) on the others",
+        r"It is (0\.\d+) and (0\.\d+) there, and (1\.\d+),\s+(1\.\d+) and (1\.\d+) on the\s+others",
         "several",
         lambda n: [
             n["rows"][1][f"evidence_{name}"]

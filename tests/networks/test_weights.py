@@ -21,6 +21,7 @@ from fastcomus.networks import weights
 from fastcomus.objects.saliency.basnet import BASNet
 from fastcomus.objects.saliency.skeletons import create_saliency_network
 from fastcomus.run import preset
+from fastcomus.settings import get_preset_config, with_settings
 
 pytestmark = pytest.mark.usefixtures("weight_cache")
 SMALL = "test_resnet"  # in place of a ResNet50, where any network shows the same
@@ -94,11 +95,13 @@ def test_silent_address_counts_as_absent_in_time(black_hole: str, monkeypatch: p
 def test_answering_addresses_choose_dino(dino: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", dino.address)
     dino.holds("/dino.pth", b"x")
-    dino.holds("/found.pt", b"x")
+    assert preset.choose_preset() == "offline"  # one of the two answers 404
     dino.holds("/timm/vit_small_patch8_224.dino/resolve/main/model.safetensors", b"x")
-    assert preset.choose_preset() == "offline"  # one of the four answers 404
-    dino.holds("/300ep.pth", b"x")
     assert preset.choose_preset() == "dino"
+    dino.holds("/found.pt", b"x")
+    assert preset.choose_config() == with_settings(get_preset_config("dino"), {"embed": {"saliency": "auto"}})
+    dino.holds("/300ep.pth", b"x")
+    assert preset.choose_config() == get_preset_config("dino")
     assert all(line.startswith("HEAD") for line in dino.asked)
 
 

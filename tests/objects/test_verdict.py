@@ -34,8 +34,8 @@ def plant(photographs: int, kinds_each: int, pieces: int = 1, seed: int = 0) -> 
     wholes, parts = [], []
     for number in range(photographs):
         kinds = random.choice(KINDS, kinds_each, replace=False)
-        own = [np.eye(DIMENSION)[kind] + random.normal(0, 0.05, DIMENSION) for kind in kinds]
-        mixed = np.mean(own, axis=0) + random.normal(0, 0.1 * (kinds_each - 1), DIMENSION)
+        own = [np.eye(DIMENSION)[kind] + random.normal(0, 0.13, DIMENSION) for kind in kinds]
+        mixed = np.mean(own, axis=0) + random.normal(0, 0.25 * (kinds_each - 1), DIMENSION)
         wholes.append(make_row(f"{number}.jpg", mixed, pieces))
         parts += [make_row(f"{number}.jpg", one) for one in (*own, random.normal(size=DIMENSION))]
     return make_table(wholes), make_table(parts)
@@ -61,6 +61,27 @@ def test_the_order_does_not_matter_and_the_largest_is_the_whole() -> None:
     shuffled = judge_objects(wholes.take(order(40)), parts.take(order(len(parts))))
     assert shuffled.evidence == pytest.approx(judge_objects(wholes, parts).evidence)
     assert judge_objects(doubled, parts).evidence == pytest.approx(shuffled.evidence + 5 / 2)
+
+
+def test_photographs_of_nearly_the_same_say_nothing_about_each_other() -> None:
+    """As frames of a video: each of six, or of ten, eight times."""
+    for photographs, kinds_each in ((6, 1), (10, 3)):
+        tables = plant(photographs, kinds_each)
+        random, frames = np.random.default_rng(1), []
+        for table in tables:
+            rows = table.to_pylist()
+            frames.append(
+                make_table(
+                    [
+                        {**row, "image": f"{row['image']}-{frame}", "embedding": row["embedding"] + noise}
+                        for row in rows
+                        for frame in range(8)
+                        for noise in [random.normal(0, 0.01, DIMENSION)]
+                    ]
+                )
+            )
+        alone, together = judge_objects(*tables), judge_objects(*frames)
+        assert together.is_several == (kinds_each == 3) and together.photographs == 8 * alone.photographs
 
 
 def test_what_cannot_be_judged_is_no_evidence() -> None:

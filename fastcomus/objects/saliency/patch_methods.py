@@ -1,4 +1,4 @@
-"""Objects from the patch features of the encoder's own network: DINOSeg, LOST, TokenCut, MaskCut and FOUND."""
+"""Objects from patch features: DINOSeg, LOST, TokenCut and MaskCut on the encoder's network, FOUND on its own."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def load_patch_method(name: str, config: EmbedConfig, device: torch.device) -> P
         InputError: If the network does not provide what the method needs, or weights are not available.
     """
     precision = choose_precision(config.saliency_precision, device)
-    chosen = (config.encoder, config.encoder_weights)
-    if name == "found" and config.encoder != FOUND_ENCODER:
-        chosen = (FOUND_ENCODER, "")
+    chosen = (FOUND_ENCODER, "") if name == "found" else (config.encoder, config.encoder_weights)
     encoder = load_patch_encoder(*chosen, precision, device)
     if name == "dinoseg" and not encoder.has_attention:
         raise InputError(
