@@ -95,10 +95,9 @@ class EmbedConfig:
     objects: str = define_setting(
         "one",
         "one object per photograph, all that stands out; or several: what differs from its surroundings in colour and "
-        "in the encoder's patch features, up to eight. saliency still counts: its map weighs each part, and its mask "
-        "and the mask's parts are candidates, too. From 30 photographs on, several first looks at up to 150 both ways, "
-        "and takes one after all if they show one each; always-several does not. maskcut and masks of your own say "
-        "themselves how many.",
+        "in the encoder's patch features, up to eight, weighed by saliency. From 30 photographs on, several looks at "
+        "up to 150 both ways first, and takes one after all if they show one each; always-several does not. maskcut "
+        "and masks of your own say themselves how many.",
         choices=("one", "several", "always-several"),
     )
     masks: str = define_setting(
