@@ -16,8 +16,7 @@ from fastcomus.backends.operations import list_operations
 from fastcomus.networks.cache import is_present
 from fastcomus.networks.registry import SOURCES
 from fastcomus.objects.saliency.methods import METHODS
-from fastcomus.run.preset import choose_preset
-from fastcomus.settings import get_preset_config
+from fastcomus.run.preset import choose_config
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow"),
@@ -35,9 +34,9 @@ def examine() -> None:
     here = [name for name in SOURCES if is_present(name)]
     console.print(f"Weights here: {', '.join(here) or 'none'}; fastcomus weights list shows all that are known.")
     console.print(f"Saliency: {', '.join(METHODS)}, or your own masks with --masks.")
-    preset = choose_preset()
-    config = get_preset_config(preset)
-    console.print(f"Preset auto takes {preset}: encoder {config.embed.encoder}, backbone {config.train.backbone}.")
+    config = choose_config()
+    networks = f"encoder {config.embed.encoder}, backbone {config.train.backbone}"
+    console.print(f"Preset auto takes {config.preset}: saliency {config.embed.saliency}, {networks}.")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -46,14 +45,14 @@ def describe_machine() -> dict[str, Any]:
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         devices[f"cuda:{index}"] = {"name": properties.name, "memory_bytes": properties.total_memory}
-    preset = choose_preset()
-    config = get_preset_config(preset)
+    config = choose_config()
+    networks = {"saliency": config.embed.saliency, "encoder": config.embed.encoder, "backbone": config.train.backbone}
     return {
         "devices": devices,
         "packages": {name: _find_version(name) for name in PACKAGES},
         "weights": {name: is_present(name) for name in SOURCES},
         "saliency": list(METHODS),
-        "preset": {"auto": preset, "encoder": config.embed.encoder, "backbone": config.train.backbone},
+        "preset": {"auto": config.preset, **networks},
     }
 
 
