@@ -113,7 +113,7 @@ def obtain_network(found: ImageList, at: Workplace, has_network: bool = True) ->
         folder.write_tensors(_NEW, lambda path: save_network(network, parse_priors(chosen), refined_by, path, common))
         _remove_intermediate_files(folder, chosen.refine_epochs)
         folder.finish(FOLDER, whole, images=trained_on, config=asdict(chosen))
-        log.info("train-saliency: %s %d images", "trained on" if has_network else "found what is common to", trained_on)
+        log.info("train-saliency: %s %d images", "taught by" if has_network else "found what is common to", trained_on)
     folder.writer.claim()
     try:
         folder.resolve_file(_NEW).replace(made)
@@ -237,7 +237,8 @@ def _fit_network(photographs: Photographs, labels: Callable[[int], np.ndarray], 
     count(images=photographs.count, epochs=epochs)
     state = _read_state(at.folder, "learn")
     done = state.epochs if state else 0
-    log.info("train-saliency: training %s, %d of %d epochs are done", chosen.network, done, chosen.epochs)
+    told = (chosen.network, len(clear), photographs.count, done, chosen.epochs)
+    log.info("train-saliency: training %s on the clearest %d of %d images, %d of %d epochs are done", *told)
     network: SaliencyNetwork | None = None
     with show_progress("training", chosen.epochs * len(clear), "images", done * len(clear)) as advance:
         for trained, after in train_network(
