@@ -26,7 +26,7 @@ from fastcomus.progress import count, show_progress
 from fastcomus.run.changed_images import fingerprint_sizes
 from fastcomus.run.contents import has_other_objects, read_skipped
 from fastcomus.run.embed_work import EmbeddedShard, ShardOfImages, cut_into_shards, make_embed_work
-from fastcomus.run.judged_objects import count_judged, presume_objects, settle_objects
+from fastcomus.run.judged_objects import presume_objects, settle_objects
 from fastcomus.run.own_network import has_enough_images, mark_saliency, obtain_saliency, shorten_saliency
 from fastcomus.run.own_objects import is_object_table, read_own_objects
 from fastcomus.run.stage import stage
@@ -146,9 +146,10 @@ def count_missing_images(at: Workplace, found: ImageList, replace: bool = False)
     if not replace:
         refuse_other_images(at, found)
     marked = dataclasses.replace(at.config.embed, saliency=mark_saliency(found, at.config))
-    if count_judged(found, marked, at):
+    known = presume_objects(found, marked, at)
+    if known.judged:
         return len(found.names)
-    marked = dataclasses.replace(marked, objects=presume_objects(found, marked, at))
+    marked = dataclasses.replace(marked, objects=known.objects)
     parts = read_part_digests(at.folder)
     return sum(
         len(one.names)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from fastcomus.config import Config, EmbedConfig
@@ -17,7 +16,7 @@ from fastcomus.images.found import ImageList
 from fastcomus.interruption import reach_safe_point
 from fastcomus.progress import collect_counts, show_progress
 from fastcomus.run.drawn_images import draw_images
-from fastcomus.run.embed_work import EmbeddedShard, cut_into_shards, make_embed_work
+from fastcomus.run.embed_work import cut_into_shards, make_embed_work
 from fastcomus.run.engines.work import Engine
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.integrity import seal_json
@@ -31,6 +30,26 @@ ONE, SEVERAL, ALWAYS_SEVERAL = "one", "several", "always-several"
 _MOST = 150  # photographs that are judged, each of which is embedded two times
 _LEAST = 30  # of fewer too few have their like among the others
 _SHARD = 25  # photographs that are judged at a time
+
+
+@dataclass(frozen=True)
+class Presumed:
+    """What is known before photographs are judged.
+
+    Attributes:
+        objects: "one" or "several"; "several" until a verdict that is asked for is there.
+        judged: The photographs that have to be judged first, or None.
+        file: Of their verdict, sealed JSON, within the run folder.
+    """
+
+    objects: str
+    judged: ImageList | None = None
+    file: str = ""
+
+    @property
+    def count(self) -> int:
+        """How many photographs have to be judged first."""
+        return len(self.judged.names) if self.judged else 0
 
 
 def settle_objects(
@@ -47,11 +66,10 @@ def settle_objects(
         obtain: Returns the saliency method or file that the mark stands for; called if there is no verdict yet.
     """
     marked = dataclasses.replace(config.embed, saliency=mark)
-    if not count_judged(found, marked, at):
-        return presume_objects(found, marked, at)
-    judged = draw_images(found, _MOST, at.config.seed)
-    file = _locate_verdict(judged, marked, at)  # before they are read: of what is in them then
-    verdict, is_final = _judge(judged, dataclasses.replace(marked, saliency=obtain()), at, engine)
+    known = presume_objects(found, marked, at)
+    if not known.judged:
+        return known.objects
+    verdict, is_final = _judge(known.judged, dataclasses.replace(marked, saliency=obtain()), at, engine)
     settled, shown = SEVERAL, "several objects each"
     if verdict.photographs < _LEAST:
         shown = f"too little to tell one object each from several (below {_LEAST}); several are looked for"
@@ -60,37 +78,23 @@ def settle_objects(
     log.info("embed: %d photographs, looked at both ways, show %s", verdict.photographs, shown)
     if is_final:
         at.remember(config)
-        facts = {**asdict(verdict), "objects": settled}
-        at.folder.write_json(file.relative_to(at.folder.path).as_posix(), seal_json(facts))
+        at.folder.write_json(known.file, seal_json({**asdict(verdict), "objects": settled}))
     return settled
 
 
-def presume_objects(found: ImageList, marked: EmbedConfig, at: Workplace) -> str:
-    """Return what `settle_objects` does, but "several" where photographs would have to be judged first."""
-    if not _is_to_be_judged(found, marked):
-        return ONE if marked.objects == ONE else SEVERAL
-    file = _locate_verdict(draw_images(found, _MOST, at.config.seed), marked, at)
-    return str(read_sealed(file)["objects"]) if file.exists() else SEVERAL
+def presume_objects(found: ImageList, marked: EmbedConfig, at: Workplace) -> Presumed:
+    """Return what is known without judging; `marked`: the settings, `saliency` being what `mark_saliency` returns.
 
-
-def count_judged(found: ImageList, marked: EmbedConfig, at: Workplace) -> int:
-    """Return how many photographs `settle_objects` would have to judge."""
-    if not _is_to_be_judged(found, marked):
-        return 0
+    MaskCut says itself how many objects there are, as masks do.
+    """
+    is_asked = marked.objects == SEVERAL and not marked.masks and marked.saliency != "maskcut"
+    if not is_asked or len(found.names) < _LEAST:
+        return Presumed(ONE if marked.objects == ONE else SEVERAL)
     judged = draw_images(found, _MOST, at.config.seed)
-    return 0 if _locate_verdict(judged, marked, at).exists() else len(judged.names)
-
-
-def _is_to_be_judged(found: ImageList, config: EmbedConfig) -> bool:
-    """MaskCut says itself how many objects there are, as masks do."""
-    asked = config.objects == SEVERAL and not config.masks and config.saliency != "maskcut"
-    return asked and len(found.names) >= _LEAST
-
-
-def _locate_verdict(judged: ImageList, config: EmbedConfig, at: Workplace) -> Path:
-    """The file of the verdict on these images with these settings, sealed JSON."""
-    whole = compute_fingerprint(judged=[shard.fingerprint for shard in cut_into_shards(judged, config)])
-    return at.folder.resolve_file(f"objects/verdict-{whole[:12]}.json")
+    whole = compute_fingerprint(judged=[shard.fingerprint for shard in cut_into_shards(judged, marked)])
+    name = f"objects/verdict-{whole[:12]}.json"
+    file = at.folder.resolve_file(name)
+    return Presumed(str(read_sealed(file)["objects"])) if file.exists() else Presumed(SEVERAL, judged, name)
 
 
 def _judge(judged: ImageList, config: EmbedConfig, at: Workplace, engine: Engine) -> tuple[Verdict, bool]:
@@ -113,12 +117,9 @@ def _judge(judged: ImageList, config: EmbedConfig, at: Workplace, engine: Engine
         for objects in (ONE, SEVERAL):
             look = dataclasses.replace(config, objects=objects, shard_images=_SHARD, compile=False)
             shards = cut_into_shards(judged, look)
-            with engine.stream_results(make_embed_work(judged.root, look), shards, _keep, go_on) as made:
+            with engine.stream_results(make_embed_work(judged.root, look), shards, lambda part: part, go_on) as made:
                 parts = sorted(made, key=lambda part: part.index)
             lost += sum(len(list_lost_images(part.shard.skipped)) for part in parts)
             tables.append(pa.concat_tables(part.shard.objects for part in parts))
+    at.take_decoded_counts()  # nor are those that a GPU decoded
     return judge_objects(*tables), not lost
-
-
-def _keep(made: EmbeddedShard) -> EmbeddedShard:
-    return made

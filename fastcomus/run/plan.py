@@ -11,7 +11,7 @@ from fastcomus.images.listing import Images
 from fastcomus.run.check import check_run
 from fastcomus.run.contents import list_iterations
 from fastcomus.run.embed import count_missing_images
-from fastcomus.run.judged_objects import ONE, count_judged, presume_objects
+from fastcomus.run.judged_objects import ONE, presume_objects
 from fastcomus.run.own_network import estimate_teaching, has_enough_images, mark_saliency
 from fastcomus.run.workplace import Workplace
 from fastcomus.store.objects_table import read_objects_fingerprint
@@ -82,16 +82,16 @@ def plan_run(
 
 def _plan_embedding(at: Workplace, found: ImageList, missing: int) -> PlannedStage:
     count, mark = len(found.names), mark_saliency(found, at.config)
-    marked = replace(at.config.embed, saliency=mark)
+    known = presume_objects(found, replace(at.config.embed, saliency=mark), at)
     teachers, seconds = estimate_teaching(mark, found, at) if missing else (0, 0.0)
     lesson = "a network" if has_enough_images(found, at.config) else "what they have in common"
     work = f"{missing} photographs"
     if teachers:
         work += f", of which {teachers} first teach {lesson}"
-    if judged := count_judged(found, marked, at):
-        work += f", {judged} are first looked at for several objects"
-    is_one = presume_objects(found, marked, at) == ONE
-    seconds += missing / (_EMBEDDED_PER_S if is_one else _TAKEN_APART_PER_S) + judged / _JUDGED_PER_S
+    if known.judged:
+        work += f", {known.count} are first looked at for several objects"
+    rate = _EMBEDDED_PER_S if known.objects == ONE else _TAKEN_APART_PER_S
+    seconds += missing / rate + known.count / _JUDGED_PER_S
     return PlannedStage("embed", work if missing else "", f"{count - missing} of {count} photographs", seconds)
 
 

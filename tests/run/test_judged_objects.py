@@ -17,7 +17,7 @@ from fastcomus import Run
 from fastcomus.cli.demo.scenes import make_scenes
 from fastcomus.images.listing import find_listed_images
 from fastcomus.run.drawn_images import draw_images
-from fastcomus.run.judged_objects import count_judged, settle_objects
+from fastcomus.run.judged_objects import presume_objects, settle_objects
 from fastcomus.run.plan import plan_run
 
 SCENES = 32  # as many as are judged
@@ -34,6 +34,15 @@ def read_verdicts(run: Run) -> list[dict[str, Any]]:
 def count_objects(run: Run) -> Counter[int]:
     """How many photographs have so many objects."""
     return Counter(Counter(run.objects()["image"].to_pylist()).values())
+
+
+def link_few(one_each: Path, folder: Path) -> Path:
+    """A folder with six of the scenes."""
+    few = folder / "few"
+    few.mkdir()
+    for image in sorted((one_each / "scenes/images").iterdir())[:6]:
+        (few / image.name).symlink_to(image)
+    return few
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +85,7 @@ def test_always_several_does_not_judge_and_few_are_not_judged(
     one_each: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fastcomus")
-    few = tmp_path / "few"
-    few.mkdir()
-    for image in sorted((one_each / "scenes/images").iterdir())[:6]:
-        (few / image.name).symlink_to(image)
+    few = link_few(one_each, tmp_path)
     found = []
     for objects in ("several", "always-several"):
         run = make_run(tmp_path / objects)
@@ -100,10 +106,7 @@ def test_new_photographs_are_searched_as_those_before(one_each: Path, tmp_path: 
         in plan_run(new.workplace, one_each / "scenes/images", "", "")[0].work
     )
     assert not (tmp_path / "new").exists()
-    few = tmp_path / "few"  # not judged by themselves
-    few.mkdir()
-    for image in sorted((one_each / "scenes/images").iterdir())[:6]:
-        (few / image.name).symlink_to(image)
+    few = link_few(one_each, tmp_path)  # not judged by themselves
     assert pq.read_table(run.assign(few, tmp_path / "assigned")).num_rows == 6
 
 
@@ -165,14 +168,14 @@ def test_masks_say_themselves_how_many(made: Photographs, tmp_path: Path) -> Non
     run = make_tiny_run(tmp_path / "run")
     found = find_listed_images(made.images, 1.0)
     asked = replace(run.workplace.config.embed, objects="several")
-    assert count_judged(found, asked, run.workplace) == 31
+    assert presume_objects(found, asked, run.workplace).count == 31
     for other in (
         replace(asked, saliency="maskcut"),
         replace(asked, masks=str(made.truth)),
         replace(asked, objects="one"),
         replace(asked, objects="always-several"),
     ):
-        assert not count_judged(found, other, run.workplace)
+        assert not presume_objects(found, other, run.workplace).count
     run.embed(made.images, masks=str(made.truth), objects="several")
     assert not read_verdicts(run) and len(run.objects()) == 31
 
