@@ -13,6 +13,7 @@ import pyarrow as pa
 from fastcomus.clusters.corrections import correct_clusters, count_clusters, settle_corrections
 from fastcomus.clusters.names import ClusterNames, name_clusters, number_names
 from fastcomus.errors import InputError, suggest_path
+from fastcomus.store.columns import make_column, read_column
 from fastcomus.store.corrections import read_corrections
 from fastcomus.store.run_folder import RunFolder
 from fastcomus.store.sealed_json import compute_fingerprint
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fastcomus.clusters.labels import Clusters
 
 NAMES_FILE = "names.toml"
+_COLUMNS = ("cluster", "found_cluster", "distance", "is_core", "is_fitted", "coarse", "fine")
 _HEADER = '# Names of this run\'s clusters by number: equal names merge clusters, "-" drops one.\n'
 
 
@@ -42,7 +44,7 @@ def write_clusters(
     folder.write_array("clusters/centres.npy", clusters.centres)
     columns = {"cluster": clusters.labels, "distance": clusters.distances, "is_core": clusters.is_core}
     columns["is_fitted"] = clusters.is_fitted
-    table = pa.table(columns)
+    table = pa.table({name: make_column(values) for name, values in columns.items()})
     if images is not None:
         table = table.add_column(0, "image", images)
     folder.write_table("clusters/clusters.parquet", table)
@@ -75,26 +77,23 @@ def read_found_clusters(folder: RunFolder) -> Clusters:
 
     centres = folder.read_array("clusters/centres.npy")
     table = folder.read_table("clusters/clusters.parquet")
-    labels = table["found_cluster" if "found_cluster" in table.column_names else "cluster"].to_numpy()
-    is_fitted = np.ones(len(labels), bool)
-    if "is_fitted" in table.column_names:
-        is_fitted = table["is_fitted"].to_numpy(zero_copy_only=False)
+    content = {name: read_column(table[name]) for name in set(table.column_names) & set(_COLUMNS)}
+    labels = content.get("found_cluster", content["cluster"])
     return Clusters(
         labels,
-        table["distance"].to_numpy(),
-        table["is_core"].to_numpy(zero_copy_only=False),
+        content["distance"],
+        content["is_core"],
         centres,
         np.bincount(labels, minlength=len(centres)),
-        is_fitted,
-        **{name: table[name].to_numpy() for name in ("coarse", "fine") if name in table.column_names},
+        content.get("is_fitted", np.ones(len(labels), bool)),
+        content.get("coarse"),
+        content.get("fine"),
     )
 
 
 def count_objects(folder: RunFolder, clusters: Mapping[str, Any]) -> list[int]:
     """Return the number of objects of each cluster, corrections included; `clusters` is the corrected manifest."""
-    labels = folder.read_table("clusters/clusters.parquet", ["cluster"])["cluster"].combine_chunks()
-    # Not by to_numpy, for which pyarrow imports pandas where that is installed.
-    found = np.from_dlpack(labels)
+    found = read_column(folder.read_table("clusters/clusters.parquet", ["cluster"])["cluster"])
     return np.bincount(found[found >= 0], minlength=clusters["k"]).tolist()
 
 

@@ -8,6 +8,7 @@ import pyarrow.csv as pacsv
 
 from fastcomus.clusters.corrections import count_clusters, settle_corrections
 from fastcomus.clusters.names import ClusterNames
+from fastcomus.store.columns import make_column, make_text_column, read_column
 from fastcomus.store.corrections import MOVED, NOT_AN_OBJECT, read_corrections
 from fastcomus.store.run_folder import RunFolder
 
@@ -29,7 +30,7 @@ def write_shown_tables(folder: RunFolder, names: ClusterNames) -> None:
         names: Of the clusters.
     """
     table = folder.read_table(TABLE)
-    found = table["found_cluster" if "found_cluster" in table.column_names else "cluster"].to_numpy()
+    found = read_column(table["found_cluster" if "found_cluster" in table.column_names else "cluster"])
     clusters, words = found.copy(), np.zeros(len(found), np.int8)
     corrected = settle_corrections(read_corrections(folder))
     if corrected:
@@ -38,13 +39,13 @@ def write_shown_tables(folder: RunFolder, names: ClusterNames) -> None:
         words[rows] = np.where(clusters[rows] < 0, 2, 1)
     k = count_clusters(corrected, int(found.max(initial=-1)) + 1)
     k = max(k, len(names.class_of_cluster))
-    called = pa.array([*(names.get_name(cluster) for cluster in range(k)), NOT_AN_OBJECT], pa.string())
-    kinds = pa.array([None, MOVED, NOT_AN_OBJECT], pa.string())
-    shown = table.set_column(table.column_names.index("cluster"), "cluster", pa.array(clusters))
+    called = make_text_column([*(names.get_name(cluster) for cluster in range(k)), NOT_AN_OBJECT])
+    kinds = make_text_column([None, MOVED, NOT_AN_OBJECT])
+    shown = table.set_column(table.column_names.index("cluster"), "cluster", make_column(clusters))
     shown = shown.drop_columns([name for name in _ADDED if name in table.column_names])
-    shown = shown.append_column("name", called.take(pa.array(np.where(clusters < 0, k, clusters))))
-    shown = shown.append_column("found_cluster", pa.array(found))
-    shown = shown.append_column("correction", kinds.take(pa.array(words)))
+    shown = shown.append_column("name", called.take(make_column(np.where(clusters < 0, k, clusters))))
+    shown = shown.append_column("found_cluster", make_column(found))
+    shown = shown.append_column("correction", kinds.take(make_column(words)))
     if not shown.equals(table):
         folder.remove(CSV)  # first: killed in between, the next command sees that it is missing
         folder.replace_table("clusters", "clusters.parquet", shown)
@@ -63,7 +64,7 @@ def write_levels(folder: RunFolder, coarse: np.ndarray | None, fine: np.ndarray 
     table = folder.read_table(TABLE)
     for name, labels in zip(LEVELS, (coarse, fine), strict=True):
         if labels is not None:
-            table = table.append_column(name, pa.array(labels))
+            table = table.append_column(name, make_column(labels))
     folder.remove(CSV)
     folder.replace_table("clusters", "clusters.parquet", table)
 
@@ -77,6 +78,6 @@ def _write_csv(folder: RunFolder, table: pa.Table) -> None:
     first = [name for name in ("image", "cluster", "name", "distance", "is_core") if name in table.column_names]
     rest = [name for name in table.column_names if name not in first]
     shown = table.select([*first, *rest]).rename_columns([titles.get(name, name) for name in (*first, *rest)])
-    shown = shown.append_column("object", pa.array(np.arange(len(table))))
+    shown = shown.append_column("object", make_column(np.arange(len(table))))
     with folder.replace_file(CSV) as path:
         pacsv.write_csv(shown, path)

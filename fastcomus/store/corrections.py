@@ -48,7 +48,7 @@ def read_corrections(folder: RunFolder, objects: RunFolder | None = None) -> pa.
     """
     file = folder.resolve_file(CORRECTIONS_FILE)
     if not file.exists():
-        return _SCHEMA.empty_table()
+        return pa.Table.from_batches([], _SCHEMA)  # empty_table() imports pandas
     try:
         table = pq.read_table(file, page_checksum_verification=True)
         rows = table.select(_SCHEMA.names).cast(_SCHEMA)
