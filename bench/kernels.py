@@ -159,7 +159,7 @@ def benchmark_objects(inputs: Inputs) -> list[harness.Row]:
         return torch.tensor([one.boxes[0].tolist() for one in found])
 
     def by_cpu_backend() -> torch.Tensor:
-        found = CpuBackend(torch.device("cpu")).find_objects(*on_host, "otsu", 400, size)
+        found = CpuBackend().find_objects(*on_host, "otsu", 400, size)
         return torch.tensor([one.boxes[0].tolist() for one in found])
 
     for at_a_time in (at_once, 1):

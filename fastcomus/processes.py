@@ -45,11 +45,11 @@ class ProcessGroup:
 
     def choose_device(self, wanted: str) -> str:
         """Return the device of this process: each of several that want "cuda" (or "auto") gets its own GPU."""
+        if self.size == 1 or wanted not in ("auto", "cuda"):
+            return wanted
         import torch
 
-        if self.size == 1 or wanted not in ("auto", "cuda") or not torch.cuda.is_available():
-            return wanted
-        return f"cuda:{self.local_rank}"
+        return f"cuda:{self.local_rank}" if torch.cuda.is_available() else wanted
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the sum of `tensor` over all processes, computed in place."""

@@ -39,7 +39,7 @@ class Place:
 
     @cached_property
     def cpu(self) -> CpuBackend:
-        return CpuBackend(torch.device("cpu"))
+        return CpuBackend()
 
     @cached_property
     def torch_backend(self) -> TorchBackend:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 
-import torch
-
 from fastcomus.backends.interface import Backend
-from fastcomus.errors import InputError, get_first_line
+from fastcomus.backends.machine import has_gpu_driver, keep_freed_memory
 
 
 def select(device: str, is_deterministic: bool = False) -> Backend:
     """Choose the backend for a device: "cpu", "cuda", "cuda:N", or "auto" (a CUDA device where there is one).
 
-    Without a number, all CUDA devices share the comparison of all pairs of rows.
+    Without a number, all CUDA devices share the comparison of all pairs of rows. The CPU's loads no torch.
 
     Args:
         device: Its name.
@@ -22,16 +20,19 @@ def select(device: str, is_deterministic: bool = False) -> Backend:
     Raises:
         InputError: The device is not there, or too old for this torch; only "auto" ever takes another.
     """
-    from fastcomus.backends.cpu import CpuBackend
-    from fastcomus.backends.machine import keep_freed_memory
+    keep_freed_memory()
+    if device == "cpu" or (device == "auto" and not has_gpu_driver()):
+        return _make_cpu_backend()
+    import torch
+
+    from fastcomus.backends.devices import check_capability, resolve_device
 
     chosen = resolve_device(device)
-    keep_freed_memory()
     if chosen.type == "cpu":
-        return CpuBackend(device=chosen)
+        return _make_cpu_backend()
     from fastcomus.backends.gpu import GpuBackend
 
-    _check_capability(chosen)
+    check_capability(chosen)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # one order of adding; read at the first product
     if chosen.index is not None:
         return GpuBackend(chosen, is_deterministic=is_deterministic)
@@ -40,43 +41,7 @@ def select(device: str, is_deterministic: bool = False) -> Backend:
     return GpuBackend(torch.device("cuda", own), is_deterministic=is_deterministic, sharing=others)
 
 
-def resolve_device(device: str) -> torch.device:
-    """Find the device that `select` would choose, "cuda" without an index; InputError where it is not there."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError):
-        chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise InputError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}.")
-    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-        raise InputError(
-            f"--device {device} was asked for and this machine has {torch.cuda.device_count()} CUDA devices"
-            f"{_explain_absence()}; use --device cpu or --device auto."
-        )
-    return chosen
+def _make_cpu_backend() -> Backend:
+    from fastcomus.backends.cpu import CpuBackend
 
-
-def _explain_absence() -> str:
-    """Say in brackets why torch sees no CUDA device: a torch for CPUs, no driver, or one that is too old."""
-    if torch.cuda.is_available():
-        return ""
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return f" ({get_first_line(error).split('. ')[0].rstrip('.')})"
-    return ""
-
-
-def _check_capability(device: torch.device) -> None:
-    """Raise InputError where the installed torch has no code for a CUDA device, else its first kernel fails."""
-    built_for = [
-        int(one.removeprefix("sm_").rstrip("af")) for one in torch.cuda.get_arch_list() if one.startswith("sm_")
-    ]
-    major, minor = torch.cuda.get_device_capability(device)
-    if built_for and 10 * major + minor < min(built_for):
-        raise InputError(
-            f"{torch.cuda.get_device_name(device)} (sm_{major}{minor}) is too old for this torch, which begins at "
-            f"sm_{min(built_for)}; use --device cpu, or install a torch built for it."
-        )
+    return CpuBackend()

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from pycocotools import mask as coco_mask
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import eigsh
 
-from fastcomus.backends.block_krylov import build_sparse_tensor, count_basis_columns, find_largest_eigenpairs
+from fastcomus.backends.graph_eigenvectors import find_graph_components, find_graph_eigenvectors
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.joined_neighbors import join_neighbors
+from fastcomus.backends.machine import count_cores
 from fastcomus.backends.nearest_neighbors import ALL_PAIRS_ROWS, search_nearest_rows, search_neighbors
 from fastcomus.backends.placed import Graph, Rows, fetch, fetch_graph
 from fastcomus.images.reading import read_image
 from fastcomus.images.roots import ImagePlace
 
+if TYPE_CHECKING:
+    import torch
+
 OTSU_BINS = 256
-# Below this many rows per eigenvector a dense solver is both faster and safer than Lanczos.
-_DENSE_ROWS_PER_COMPONENT = 4
-# Up to here ARPACK in float64 is quick; beyond it the block solver in float32 takes a quarter of its time.
-SMALL_GRAPH_ROWS = 5_000
-_ROWS_AT_ONCE = 65_536  # of a graph
 _LABELS = 256  # that a uint8 can hold
-_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -44,14 +40,26 @@ class ObjectMasks:
 
 @dataclass(frozen=True)
 class CpuBackend:
-    """See `Backend`. Networks run on `device`; everything else here runs on the CPU."""
+    """See `Backend`. Clustering loads no torch, which takes two seconds."""
 
-    device: torch.device
+    _: KW_ONLY
     name: str = "cpu"
     is_deterministic: bool = True
     all_pairs_rows: int = ALL_PAIRS_ROWS
     images_at_once: int = 1
     pixels_at_once: int = sys.maxsize
+
+    @cached_property
+    def device(self) -> torch.device:
+        """See `Backend.device`."""
+        import torch
+
+        return torch.device("cpu")
+
+    @property
+    def device_name(self) -> str:
+        """See `Backend.device_name`."""
+        return "cpu"
 
     @property
     def batch_decoder(self) -> BatchDecoder | None:
@@ -109,6 +117,7 @@ class CpuBackend:
 
     def crop_resize(self, pixels: np.ndarray, boxes: np.ndarray, size: int) -> torch.Tensor:
         """Cut boxes (M, 4) out of an image (H, W, 3) uint8 and resize them, antialiased, to (M, 3, size, size)."""
+        import torch
         from torchvision.transforms.v2 import functional as transforms  # takes 1.5 seconds, which not all can spare
 
         # Channels last in memory is torchvision's fast path for uint8.
@@ -130,7 +139,7 @@ class CpuBackend:
     def find_neighbors(self, embeddings: Rows, n_neighbors: int, recall: float, seed: int) -> Neighbors:
         """See `Backend.find_neighbors`."""
         rows = fetch(embeddings)
-        return search_neighbors(rows, n_neighbors, recall, seed, torch.get_num_threads(), self.all_pairs_rows)
+        return search_neighbors(rows, n_neighbors, recall, seed, count_cores(), self.all_pairs_rows)
 
     def join_neighbors(self, indices: Rows) -> Graph:
         """See `Backend.join_neighbors`."""
@@ -138,41 +147,15 @@ class CpuBackend:
 
     def find_components(self, affinity: Graph) -> Rows:
         """See `Backend.find_components`."""
-        return _find_components(fetch_graph(affinity))
+        return find_graph_components(fetch_graph(affinity))
 
     def find_nearest(self, queries: np.ndarray, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Backend.find_nearest`."""
-        return search_nearest_rows(queries, fetch(rows), count, torch.get_num_threads())
+        return search_nearest_rows(queries, fetch(rows), count, count_cores())
 
     def find_eigenvectors(self, affinity: Graph, n_components: int, seed: int) -> tuple[np.ndarray, Rows]:
         """See `Backend.find_eigenvectors`."""
-        affinity = fetch_graph(affinity)
-        scale = 1 / np.sqrt(np.asarray(affinity.sum(axis=1)).ravel().astype(np.float64))
-        # Small problems in float64; in large ones the solver works in float32 anyway.
-        kind = np.float64 if affinity.shape[0] <= SMALL_GRAPH_ROWS else np.float32
-        matrix = csr_array((affinity.data.astype(kind), affinity.indices, affinity.indptr), shape=affinity.shape)
-        for start in range(0, len(scale), _ROWS_AT_ONCE):
-            ends = matrix.indptr[start : start + _ROWS_AT_ONCE + 1]
-            links = slice(ends[0], ends[-1])
-            own = np.repeat(scale[start : start + _ROWS_AT_ONCE], np.diff(ends))
-            matrix.data[links] *= scale[matrix.indices[links]] * own
-        # Part by part, the largest first: each has an eigenvalue 1, and Lanczos overlooks copies of an eigenvalue.
-        # As many parts as vectors are enough: each has that eigenvalue.
-        parts = _split_components(_find_components(matrix))[:n_components]
-        found = [
-            solve_connected_graph(matrix if len(rows) == len(scale) else matrix[rows][:, rows], n_components, seed)
-            for rows in parts
-        ]
-        values = np.concatenate([part_values for part_values, _ in found])
-        owners = np.repeat(np.arange(len(parts)), [len(part_values) for part_values, _ in found])
-        columns = np.concatenate([np.arange(len(part_values)) for part_values, _ in found])
-        order = np.argsort(-values, kind="stable")[:n_components]
-        if len(parts) == 1 and len(parts[0]) == len(scale) and (order == np.arange(len(order))).all():
-            return values.astype(np.float64), _fix_signs(found[0][1])
-        vectors = np.zeros((len(scale), len(order)), matrix.dtype)
-        for target, (owner, column) in enumerate(zip(owners[order], columns[order], strict=True)):
-            vectors[parts[owner], target] = found[owner][1][:, column]
-        return values[order].astype(np.float64), _fix_signs(vectors)
+        return find_graph_eigenvectors(fetch_graph(affinity), n_components, seed)
 
     def run_kmeans(self, rows: Rows, k: int, n_init: int, seed: int, start: Rows | None = None) -> tuple[Rows, Rows]:
         """See `Backend.run_kmeans`."""
@@ -194,7 +177,9 @@ class CpuBackend:
 
     def count_confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
         """See `Backend.count_confusion`."""
-        # torch counts int32 as it is, on any device and without the GIL; NumPy would first make them int64.
+        import torch
+
+        # It counts int32 as it is, on any device and without the GIL; NumPy would first make them int64.
         rows, columns = (torch.from_numpy(np.require(labels, requirements="W")) for labels in (predicted, truth))
         pairs = rows.to(self.device, torch.int32).mul(_LABELS).add_(columns.to(self.device))
         return torch.bincount(pairs.view(-1), minlength=n_rows * _LABELS).view(n_rows, _LABELS).cpu().numpy()
@@ -206,6 +191,8 @@ def resize_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return maps
     if not len(maps):
         return np.zeros((0, *shape), maps.dtype)
+    import torch
+
     values = torch.from_numpy(maps).float()[None]
     enlarged = torch.nn.functional.interpolate(values, shape, mode="bilinear", align_corners=False)[0].numpy()
     return enlarged > 0.5 if maps.dtype == bool else enlarged.clip(0, 1)
@@ -230,59 +217,3 @@ def compute_otsu_threshold(saliency: np.ndarray) -> float:
 def _find_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _find_components(affinity: csr_array) -> np.ndarray:
-    # In a symmetric graph the strong parts are the parts, and are found without transposing it.
-    part: np.ndarray = connected_components(affinity, connection="strong")[1]
-    return part
-
-
-def _split_components(part: np.ndarray) -> list[np.ndarray]:
-    """Split the rows of a graph by their components, the largest first."""
-    sizes = np.bincount(part)
-    rows = np.split(np.argsort(part, kind="stable"), np.cumsum(sizes)[:-1])
-    return [rows[i] for i in np.argsort(-sizes, kind="stable")]
-
-
-def solve_connected_graph(matrix: csr_array, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the largest eigenpairs of a connected graph's D^-1/2 W D^-1/2 on the CPU.
-
-    Args:
-        matrix: D^-1/2 W D^-1/2, (n, n) float64; float32 for large graphs.
-        count: Number of eigenpairs, of which there are no more than n.
-        seed: Seed of the random start.
-
-    Returns:
-        Eigenvalues, descending from 1, and unit eigenvectors in the columns.
-    """
-    n = matrix.shape[0]
-    if n <= max(_DENSE_ROWS_PER_COMPONENT * count, 64):
-        values, vectors = np.linalg.eigh(matrix.toarray())
-        values, vectors = values[-count:], vectors[:, -count:]
-    elif n <= SMALL_GRAPH_ROWS:
-        start = np.random.default_rng(seed).uniform(-1, 1, n)
-        # A wide basis: eigenvalues near 1 are as many as there are clusters, and a narrow one stalls on them.
-        ncv = min(n - 1, count_basis_columns(count))
-        values, vectors = eigsh(matrix, k=count, which="LA", v0=start, ncv=ncv, tol=1e-8)
-    else:
-        pairs = find_largest_eigenpairs(build_sparse_tensor(matrix, _HOST, torch.float32), count, seed)
-        values, vectors = pairs.values, pairs.vectors.numpy()
-    values, order = sort_eigenpairs(values)
-    return values, vectors[:, order]
-
-
-def sort_eigenpairs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort eigenvalues (c,) of a connected graph, descending, and set the first to 1; give them and their order."""
-    order = np.argsort(-values, kind="stable")
-    values = values[order]
-    values[0] = 1  # up to rounding, which must not decide between parts
-    return values, order
-
-
-def _fix_signs(vectors: np.ndarray) -> np.ndarray:
-    """Turn eigenvectors in place so that the entry of largest absolute value is positive, which makes runs agree."""
-    for vector in vectors.T:
-        if vector[np.argmax(np.abs(vector))] < 0:
-            vector *= -1  # NumPy 2.3 negates float64 columns wrongly in place
-    return vectors

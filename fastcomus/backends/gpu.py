@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -20,13 +20,14 @@ import torch
 
 from fastcomus.backends import gpu_images, ragged_batches
 from fastcomus.backends.centred_rows import CentredRows
-from fastcomus.backends.cpu import sort_eigenpairs
+from fastcomus.backends.device_graph import DeviceGraph, put_rows
 from fastcomus.backends.eigenpair_check import TOLERANCE, EigenpairError, refine_eigenpairs
 from fastcomus.backends.gpu_neighbors import make_current, search_by_cagra, search_inverted_lists
 from fastcomus.backends.gpu_objects import find_objects
+from fastcomus.backends.graph_eigenvectors import sort_eigenpairs
 from fastcomus.backends.interface import FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.kernel_loader import CupyKernels, Kernels
-from fastcomus.backends.placed import DeviceGraph, Rows, fetch, fetch_graph, put_rows, to_kind_of
+from fastcomus.backends.placed import Rows, fetch, fetch_graph, to_kind_of
 from fastcomus.backends.torch_backend import TorchBackend
 from fastcomus.backends.torch_eigenvectors import solve_component
 from fastcomus.backends.torch_neighbors import put_own_first
@@ -42,6 +43,7 @@ ALL_PAIRS_ROWS = 1_000_000  # beyond, a library's index, where one is installed
 class GpuBackend(TorchBackend):
     """See `Backend`. `kernels` launches the custom kernels; `refused` are operations whose library failed, and why."""
 
+    _: KW_ONLY
     all_pairs_rows: int = ALL_PAIRS_ROWS
     kernels: Kernels = field(default_factory=CupyKernels)
     refused: dict[str, str] = field(default_factory=dict)

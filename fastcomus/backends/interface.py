@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
-import torch
 
 from fastcomus.backends.placed import Graph, Rows
 from fastcomus.images.found import UnreadableImage
 from fastcomus.images.roots import ImagePlace
 
+if TYPE_CHECKING:
+    import torch
+
 log = logging.getLogger("fastcomus")
-Image = np.ndarray | torch.Tensor  # (H, W, 3) uint8 RGB, on the host or on the backend's device
+Image: TypeAlias = "np.ndarray | torch.Tensor"  # (H, W, 3) uint8 RGB, on the host or on the backend's device
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,11 @@ class Backend(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the networks run."""
+        """Where the networks run; asking for it loads torch."""
+
+    @property
+    def device_name(self) -> str:
+        """The device's name, "cpu" or "cuda:N"."""
 
     @property
     def is_deterministic(self) -> bool:

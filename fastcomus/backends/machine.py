@@ -1,15 +1,21 @@
-"""Copies to device memory, the host's memory allocator, and what the processor can do."""
+"""What this machine has: a GPU, its memory, cores, instructions; copies to the device, and the host's allocator."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def move_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Move a tensor to a device. Copies from the host to a GPU go through pinned memory and are not waited for."""
+    import torch
+
     if device.type == "cuda" and tensor.device.type == "cpu" and not torch.compiler.is_compiling():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -19,6 +25,8 @@ def measure_free_bytes(device: torch.device) -> int:
     """Measure how many bytes new tensors may take on a CUDA device; on the CPU a fixed 2 GiB, in order not to swap."""
     if device.type != "cuda":
         return 2**31
+    import torch
+
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
 
@@ -28,11 +36,37 @@ def has_bfloat16(device: torch.device | None = None) -> bool:
 
     False where torch is too old to tell.
     """
+    import torch
+
     if device is not None and device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def has_gpu_driver() -> bool:
+    """Tell whether a GPU's driver may be here; without one torch sees no GPU, and need not be imported to say so."""
+    if sys.platform == "darwin":
+        return False
+    if sys.platform != "linux" or Path("/dev/kfd").exists():  # AMD's driver
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def count_cores() -> int:
+    """Count the threads that share a computation: as many as OMP_NUM_THREADS says, else one for each core."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return torch.get_num_threads()  # which may have been set since
+    try:
+        return max(1, int(os.environ["OMP_NUM_THREADS"].split(",")[0]))
+    except (KeyError, ValueError):
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

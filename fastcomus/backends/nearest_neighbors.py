@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     from fastcomus.backends.threads import Threads
 
 ALL_PAIRS_ROWS = 40_000  # beyond, the search among likely pairs takes less time than that of all pairs
-_EXACT_ROWS = 5_000  # beyond, products of all pairs may be taken in bfloat16
-_LEAST_OF_ALL_PAIRS = 0.999  # recall of these; below it, they are taken in float32
 _SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
-_SAMPLE_OF_ALL_PAIRS = 100  # the same, to see whether bfloat16 tells rows apart
 _QUERIES_AT_ONCE = 512  # compared by a thread
 _ROWS_AT_ONCE = 2_048  # with so many rows
 
@@ -39,38 +36,30 @@ def search_neighbors(
     Returns:
         The neighbours and their measured recall, which may fall short of the one asked for.
     """
-    import torch
-
-    from fastcomus.backends.machine import has_bfloat16
-    from fastcomus.backends.neighbor_descent import search_all_pairs, search_likely_pairs
+    # numba takes half a second to import, torch two.
+    from fastcomus.backends.all_pairs import search_all_pairs
     from fastcomus.backends.threads import start_threads
 
     rows = CentredRows(embeddings)
     others, order = count - 1, np.arange(len(rows))
     if not others:
         return Neighbors(order[:, None].astype(np.int32), 1.0, order)
-    is_many, may_miss = len(rows) > all_pairs_rows, recall < 1
-    if is_many and may_miss:
+    if recall == 1 or len(rows) <= all_pairs_rows:
+        with start_threads(threads) as workers:
+            found, reached = search_all_pairs(rows, others, workers), 1.0
+    else:
         import_faiss()  # it orders the rows; where it is missing, that is said before anything is computed
-    with start_threads(threads) as workers:
-        found = None
-        if may_miss and (is_many or (len(rows) > _EXACT_ROWS and has_bfloat16())):
-            size = min(_SAMPLE if is_many else _SAMPLE_OF_ALL_PAIRS, len(rows))
-            sample = np.sort(np.random.default_rng(seed).choice(len(rows), size, replace=False))
+        from fastcomus.backends.neighbor_descent import search_likely_pairs
+
+        with start_threads(threads) as workers:
+            sample = np.sort(np.random.default_rng(seed).choice(len(rows), min(_SAMPLE, len(rows)), replace=False))
             farthest = search_by_products(rows[sample], rows, count, workers)[0][:, -1]
 
             def recall_of(candidates: np.ndarray) -> float:
                 return measure_recall(rows, sample, candidates, farthest, others)
 
-            if is_many:
-                found, order = search_likely_pairs(rows, others, recall, sample, recall_of, seed, workers)
-                reached = recall_of(found[sample])
-            else:
-                found = search_all_pairs(rows, others, torch.bfloat16, workers)
-                reached = recall_of(found[sample])
-                found = found if reached >= _LEAST_OF_ALL_PAIRS else None
-        if found is None:
-            found, reached = search_all_pairs(rows, others, torch.float32, workers), 1.0
+            found, order = search_likely_pairs(rows, others, recall, sample, recall_of, seed, workers)
+            reached = recall_of(found[sample])
     indices = np.empty((len(rows), count), np.int32)
     indices[:, 0] = np.arange(len(rows))
     np.copyto(indices[:, 1:], found)
@@ -104,21 +93,19 @@ def search_by_products(
     Returns:
         Squared distances (M, count) float32, computed from differences, and indices (M, count) int64, nearest first.
     """
-    import torch
-
     from fastcomus.backends.neighbor_lists import NeighborLists
 
     lists = NeighborLists(len(queries), count)
     step = max(1, min(_QUERIES_AT_ONCE, -(-len(queries) // threads.count)))
     parts = [np.arange(start, min(start + step, len(queries))) for start in range(0, len(queries), step)]
     for first, block in rows.iterate_blocks():
-        vectors, norms = torch.from_numpy(block), np.einsum("ij,ij->i", block, block)
+        norms = np.einsum("ij,ij->i", block, block)
 
-        def compare(part: np.ndarray, first: int = first, vectors: Any = vectors, norms: np.ndarray = norms) -> None:
-            some = torch.from_numpy(queries[part])
-            for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        def compare(part: np.ndarray, first: int = first, block: np.ndarray = block, norms: np.ndarray = norms) -> None:
+            some = queries[part]
+            for start in range(0, len(block), _ROWS_AT_ONCE):
                 run = slice(start, start + _ROWS_AT_ONCE)
-                lists.take_run((some @ vectors[run].T).numpy(), part, first + start, norms[run])
+                lists.take_run(some @ block[run].T, part, first + start, norms[run])
 
         threads.map(compare, parts)
     squared, found = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)

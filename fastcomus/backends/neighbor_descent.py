@@ -1,12 +1,10 @@
-"""Nearest neighbours by matrix products: of all pairs of rows, or of those likely to be near (NN-descent by blocks)."""
+"""Nearest neighbours among rows that are likely to be near, by matrix products (NN-descent by blocks)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import partial
-from threading import Lock, local
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from fastcomus.backends.machine import has_bfloat16
 from fastcomus.backends.neighbor_lists import NeighborLists, Offer
 from fastcomus.backends.threads import Threads
 
-_TILE = 768  # rows of a block of all pairs
 _CHUNK = 128  # rows that are searched together
 _PROBES = 24  # chunks whose rows are looked at first
 _BATCH = 64  # rows whose surroundings are compared at once
@@ -32,35 +29,6 @@ _LEAST_GAIN_OF_PARTITION = 0.002
 _LEAST_TOLD_APART = 0.99  # of the true neighbours in lists from all rows' products in bfloat16, to use it
 _AT_ONCE = 4_096  # rows converted at once
 _TRAINING_ROWS = 32  # of a k-means, for each of its centres
-
-
-def search_all_pairs(rows: CentredRows, count: int, precision: torch.dtype, threads: Threads) -> np.ndarray:
-    """Find the nearest other rows, (N, count) int32, -1 for none, by all pairs; each product serves both of its rows.
-
-    Args:
-        rows: N rows.
-        count: Other rows to find.
-        precision: Of the products, float32 or bfloat16; in bfloat16 a third more candidates are found, from which the
-            nearest are chosen in float32.
-        threads: Compute the products.
-    """
-    n = len(rows)
-    lists = NeighborLists(n, count if precision == torch.float32 else math.ceil(4 / 3 * count))
-    vectors, squared = _pad_rows(rows, np.arange(n), _TILE, precision)
-    starts = range(0, len(vectors), _TILE)
-    locks, own = [Lock() for _ in starts], local()
-
-    def compare(pair: tuple[int, int]) -> None:
-        if not hasattr(own, "products"):  # new memory for each tile takes as long as a fifth of its products
-            own.products = torch.empty((_TILE, _TILE), dtype=precision)
-        one, other = (vectors[starts[place] : starts[place] + _TILE] for place in pair)
-        products = torch.mm(one, other.T, out=own.products).float().numpy()
-        with locks[pair[0]], locks[pair[1]] if pair[0] != pair[1] else nullcontext():
-            lists.take_tile(products, starts[pair[0]], starts[pair[1]], squared)
-
-    # By diagonals: two tiles that follow one another have no rows in common.
-    threads.map(compare, [(i, i + apart) for apart in range(len(starts)) for i in range(len(starts) - apart)])
-    return lists.rank_nearest(rows, np.arange(n), count, threads)
 
 
 def search_likely_pairs(

@@ -72,7 +72,7 @@ class NeighborLists:
             products: (R, C) float32, scalar products.
             first: Number of the first of R rows.
             other: Number of the first of C rows.
-            squared: (P,) float32, squared norms of all rows, infinite for those beyond the last one.
+            squared: (N,) float32, squared norms of all rows.
         """
         rows = np.arange(first, min(first + len(products), len(self.ids)))
         state = self.ids, self.scores, self._bounds

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -31,8 +32,32 @@ def start_threads(count: int) -> Iterator[Threads]:
     if count == 1:
         yield Threads(1, None)
         return
-    with ThreadPoolExecutor(count, initializer=limit_to_one_thread) as pool:
+    with _SINGLE_BLAS.hold(), ThreadPoolExecutor(count, initializer=limit_to_one_thread) as pool:
         yield Threads(count, pool)
+
+
+class _SingleBlas:
+    """Lets NumPy's BLAS take one thread for each product, in the whole process, while anybody holds it."""
+
+    def __init__(self) -> None:
+        self._lock, self._holders = Lock(), 0
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        with self._lock:
+            if not self._holders:
+                self._limits = threadpool_limits(1, user_api="blas")
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if not self._holders:
+                    self._limits.restore_original_limits()
+
+
+_SINGLE_BLAS = _SingleBlas()
 
 
 def limit_to_one_thread() -> None:

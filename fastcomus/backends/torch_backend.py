@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,20 +15,11 @@ import torch
 
 from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.cpu import CpuBackend
+from fastcomus.backends.device_graph import DeviceGraph, find_components_on, join_neighbors_on, put_graph, put_rows
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
-from fastcomus.backends.joined_neighbors import find_components_on, join_neighbors_on
 from fastcomus.backends.jpeg_batches import JpegBatches
 from fastcomus.backends.machine import measure_free_bytes
-from fastcomus.backends.placed import (
-    DeviceGraph,
-    Graph,
-    Rows,
-    fetch,
-    fetch_graph,
-    put_graph,
-    put_rows,
-    to_kind_of,
-)
+from fastcomus.backends.placed import Graph, Rows, fetch, fetch_graph, to_kind_of
 from fastcomus.backends.torch_eigenvectors import count_bytes, find_eigenvectors_on, solve_component
 from fastcomus.backends.torch_kmeans import run_kmeans_on
 from fastcomus.backends.torch_neighbors import (
@@ -47,11 +38,18 @@ log = logging.getLogger("fastcomus")
 class TorchBackend(CpuBackend):
     """See `Backend`. `device` has its index; `sharing` are further devices that take a part of all pairs of rows."""
 
+    device: torch.device = field()
+    _: KW_ONLY
     name: str = "cuda"
     is_deterministic: bool = False
     images_at_once: int = 32
     pixels_at_once: int = 2**26  # some 0.7 GB with their maps and masks, for one object each
     sharing: tuple[torch.device, ...] = ()
+
+    @property
+    def device_name(self) -> str:
+        """See `Backend.device_name`."""
+        return str(self.device)
 
     @cached_property
     def batch_decoder(self) -> BatchDecoder:

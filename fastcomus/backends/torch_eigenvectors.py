@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fastcomus.backends.block_krylov import count_basis_columns, find_largest_eigenpairs
-from fastcomus.backends.cpu import SMALL_GRAPH_ROWS, solve_connected_graph, sort_eigenpairs
-from fastcomus.backends.joined_neighbors import find_components_on
-from fastcomus.backends.placed import DeviceGraph, fetch, fetch_graph
+from fastcomus.backends.block_krylov import count_basis_columns, draw_first_block, find_largest_eigenpairs
+from fastcomus.backends.device_graph import DeviceGraph, find_components_on, put_rows
+from fastcomus.backends.graph_eigenvectors import SMALL_GRAPH_ROWS, solve_connected_graph, sort_eigenpairs
+from fastcomus.backends.placed import fetch, fetch_graph
 
 Solver = Callable[[DeviceGraph, torch.Tensor, int, int], tuple[np.ndarray, torch.Tensor]]
 _BYTES_PER_LINK = 40  # columns, values twice, and the rows of the entries
@@ -74,9 +74,10 @@ def solve_component(
     if matrix.shape[0] <= max(SMALL_GRAPH_ROWS, 4 * count):
         values, found = solve_connected_graph(fetch_graph(matrix), count, seed)
         return values, torch.from_numpy(np.ascontiguousarray(found)).to(scale.device), 0.0
-    pairs = find_largest_eigenpairs(matrix.build_operator(torch.float32), count, seed)
+    first = put_rows(draw_first_block(matrix.shape[0], seed), scale.device)
+    pairs = find_largest_eigenpairs(matrix.build_operator(torch.float32), first, count)
     values, order = sort_eigenpairs(pairs.values)
-    return values, pairs.vectors[:, torch.from_numpy(order).to(scale.device)], pairs.residual
+    return values, pairs.vectors[:, put_rows(order, scale.device)], pairs.residual
 
 
 def count_bytes(nodes: int, links: int, vectors: int) -> int:

@@ -30,7 +30,7 @@ def view_command(
         raise InputError(f"fastcomus view needs {' and '.join(missing)}; run pip install {' '.join(missing)}.")
     from fastcomus.cli.view.server import prepare_view
 
-    view = prepare_view(run, port, ["--run", str(run.folder.path), "--device", str(run.workplace.backend.device)])
+    view = prepare_view(run, port, ["--run", str(run.folder.path), "--device", run.workplace.backend.device_name])
     opened = browser and webbrowser.open(view.address)
     where = "is open in your browser" if opened else "can be opened in a browser on this machine"
     typer.echo(f"{view.address}\n{where}, and saves into {run.folder.path}; ctrl-C ends it.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from fastcomus.backends.interface import Backend
+from fastcomus.backends.machine import count_cores
 from fastcomus.clusters.eigenmaps import Eigenmaps, extend_eigenmaps
 from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.near_rows import NearRows, divide_rows, is_searched_exactly
@@ -70,7 +70,7 @@ def assign_embeddings(
     if not len(new):
         return Assigned(*(np.empty(0, kind) for kind in (np.int32, np.float32, np.float32, bool)))
     linker = make_linker(rows, config, seed, backend, new, len(new))
-    near, novelty = linker.link(new, backend, torch.get_num_threads())
+    near, novelty = linker.link(new, backend, count_cores())
     labels, distances = label_by_neighbours(new, near, clusters, maps, config)
     return Assigned(labels, distances, novelty, novelty > 1 - outliers)
 

@@ -178,7 +178,7 @@ def _cluster_graph(
         assert rows is not None
         of_graph = config.method == "communities"
         labels = find_communities(graph, k, seed) if of_graph else run_ward(rows, k, graph.affinity)
-        return Clustered(build_clusters(rows, labels, k, config.filter, backend.device), None, graph)
+        return Clustered(build_clusters(rows, labels, k, config.filter), None, graph)
     wanted = min(config.n_components or k, graph.size)
     if maps is None or maps.placed.shape[1] < wanted:
         maps = require_eigenmaps(graph, wanted, seed, backend)
@@ -190,7 +190,7 @@ def _cluster_without_graph(rows: np.ndarray, config: ClusterConfig, seed: int, b
     if config.method == "kmeans":
         return cluster_rows(backend.put(rows), config.k, "kmeans", config, seed, backend)
     labels = run_minibatch_kmeans(rows, config.k, config.n_init, seed)
-    return build_clusters(rows, labels, config.k, config.filter, backend.device)
+    return build_clusters(rows, labels, config.k, config.filter)
 
 
 def _warn_about_graph(graph: KnnGraph, k: int, config: ClusterConfig) -> None:

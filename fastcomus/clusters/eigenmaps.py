@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array
 
-from fastcomus.backends.block_krylov import build_sparse_tensor
 from fastcomus.backends.interface import Backend
-from fastcomus.backends.placed import DeviceGraph, Graph, Rows, fetch
+from fastcomus.backends.placed import Graph, Rows, fetch, get_namespace, make_contiguous, put_beside
+from fastcomus.backends.sparse_operator import open_operator
 from fastcomus.clusters.graph import FEW_ROWS, KnnGraph, drop_loops
 from fastcomus.errors import InputError
+
+if TYPE_CHECKING:
+    from fastcomus.backends.device_graph import DeviceGraph
 
 _ROWS_AT_ONCE = 65_536
 _COLUMNS_AT_ONCE = 8
@@ -42,9 +45,10 @@ class Eigenmaps:
 
     def take_first(self, count: int) -> Eigenmaps:
         """Return the first `count` of them."""
-        first = replace(self, placed=_take_columns(self.placed, count), eigenvalues=self.eigenvalues[:count])
+        placed = make_contiguous(self.placed[:, :count])
+        first = replace(self, placed=placed, eigenvalues=self.eigenvalues[:count])
         if "rows" in self.__dict__:  # fetched already
-            first.__dict__["rows"] = _take_columns(self.rows, count)
+            first.__dict__["rows"] = np.ascontiguousarray(self.rows[:, :count])
         return first
 
 
@@ -68,7 +72,7 @@ def compute_eigenmaps(
     """
     # As in scikit-learn, which the original program calls, the diagonal counts neither in W nor in the degrees D.
     affinity = backend.put_graph(affinity)
-    if isinstance(affinity, DeviceGraph):
+    if not isinstance(affinity, csr_array):
         return _compute_there(affinity.drop_loops(), n_components, seed, backend)
     affinity = drop_loops(affinity)
     if order is not None and (np.diff(order) == 1).all():
@@ -80,8 +84,8 @@ def compute_eigenmaps(
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
     values, found = backend.find_eigenvectors(affinity, n_components, seed)
     vectors = fetch(found)
-    there = torch.from_numpy(scale), torch.from_numpy(np.ascontiguousarray(vectors))
-    errors = _measure_errors(build_sparse_tensor(affinity, there[0].device, torch.float64), *there, values)
+    with open_operator(affinity) as operator:
+        errors = _measure_errors(operator, scale, vectors, values)
     rows = np.empty(vectors.shape, np.float32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
@@ -148,36 +152,32 @@ def extend_eigenmaps(
 def _compute_there(graph: DeviceGraph, n_components: int, seed: int, backend: Backend) -> Eigenmaps:
     """Do the same on the device where the graph is, which has no loops."""
     degrees = graph.sum_rows()
-    scale = torch.where(degrees > 0, degrees, 1).rsqrt()
+    xp = get_namespace(degrees)
+    scale = 1 / xp.sqrt(xp.where(degrees > 0, degrees, 1))
     values, found = backend.find_eigenvectors(graph, n_components, seed)
-    vectors = torch.from_numpy(found).to(scale.device) if isinstance(found, np.ndarray) else found
-    errors = _measure_errors(graph.build_operator(torch.float64), scale, vectors, values)
-    return Eigenmaps((scale[:, None] * vectors).float(), 1 - values, *errors)
+    vectors: Any = put_beside(scale, found) if isinstance(found, np.ndarray) else found
+    errors = _measure_errors(graph.build_operator(xp.float64), scale, vectors, values)
+    return Eigenmaps(xp.asarray(scale[:, None] * vectors, dtype=xp.float32), 1 - values, *errors)
 
 
-def _take_columns(rows: Rows, count: int) -> Rows:
-    return np.ascontiguousarray(rows[:, :count]) if isinstance(rows, np.ndarray) else rows[:, :count].contiguous()
-
-
-def _measure_errors(
-    operator: torch.Tensor, scale: torch.Tensor, vectors: torch.Tensor, values: np.ndarray
-) -> tuple[float, float]:
+def _measure_errors(operator: Any, scale: Any, vectors: Any, values: np.ndarray) -> tuple[float, float]:
     """The largest |W' v - mu v| of the eigenvectors (N, C), and the largest entry of |V^T V - I|, both in float64.
 
-    `operator`: W, float64. `scale`: D^-1/2, (N,). A few columns and rows at a time, to save memory.
+    `operator`: multiplies by W. `scale`: D^-1/2, (N,). A few columns and rows at a time, to save memory.
     """
-    mu, largest = torch.from_numpy(values).to(scale.device), []
+    xp = get_namespace(scale)
+    mu, largest = put_beside(scale, values), []
     for start in range(0, vectors.shape[1], _COLUMNS_AT_ONCE):
-        some = vectors[:, start : start + _COLUMNS_AT_ONCE].double()
-        products = operator @ (scale[:, None] * some)
-        rest = products.mul_(scale[:, None]).sub_(some * mu[start : start + _COLUMNS_AT_ONCE])
-        largest.append(rest.norm(dim=0).max())
-    gram = torch.zeros((vectors.shape[1],) * 2, dtype=torch.float64, device=scale.device)
-    for part in vectors.split(_ROWS_AT_ONCE):
-        wide = part.double()
+        some = xp.asarray(vectors[:, start : start + _COLUMNS_AT_ONCE], dtype=xp.float64)
+        products = operator @ make_contiguous(scale[:, None] * some)
+        rest = scale[:, None] * products - some * mu[start : start + _COLUMNS_AT_ONCE]
+        largest.append(xp.max(xp.linalg.vector_norm(rest, axis=0)))
+    gram = xp.zeros((vectors.shape[1],) * 2, dtype=xp.float64, device=scale.device)
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        wide = xp.asarray(vectors[start : start + _ROWS_AT_ONCE], dtype=xp.float64)
         gram += wide.T @ wide
-    residual = float(torch.stack(largest).max())
-    orthonormality = float((gram - torch.eye(len(gram), device=scale.device)).abs().max())
+    residual = float(xp.max(xp.stack(largest)))
+    orthonormality = float(np.abs(fetch(gram) - np.eye(len(gram))).max())
     if not max(residual, orthonormality) < 1e-3:
         raise ArithmeticError(
             f"the eigensolver stopped at residual {residual:.1e} and orthonormality {orthonormality:.1e}"

@@ -7,12 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array, csr_matrix, diags_array
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 
 from fastcomus.backends.interface import Backend
-from fastcomus.backends.placed import Graph, Rows, fetch, fetch_graph
+from fastcomus.backends.placed import Graph, Rows, fetch, fetch_graph, get_namespace
 from fastcomus.clusters.row_geometry import normalise_in_kind
 
 if TYPE_CHECKING:
@@ -123,5 +122,5 @@ def drop_loops(affinity: csr_array) -> csr_array:
 
 def _sort_sizes(component: Rows) -> tuple[int, ...]:
     """Return the sizes of the components, descending; `component`: that of each node, (N,) from 0."""
-    there = torch.from_numpy(component) if isinstance(component, np.ndarray) else component
-    return tuple(np.sort(torch.bincount(there).cpu().numpy())[::-1].tolist())
+    sizes = fetch(get_namespace(component).bincount(component))
+    return tuple(np.sort(sizes)[::-1].tolist())

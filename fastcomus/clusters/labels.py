@@ -11,7 +11,6 @@ import numpy as np
 from fastcomus.config import ClusterConfig
 
 if TYPE_CHECKING:
-    import torch
     from scipy.sparse import csr_array
 
     from fastcomus.backends.interface import Backend
@@ -75,23 +74,22 @@ def cluster_rows(rows: Rows, k: int, assign: str, config: ClusterConfig, seed: i
     """
     from fastcomus.clusters.row_geometry import assign_by_pivots, count_labels, find_pivots, normalise_in_kind
 
-    device = backend.device
     if assign == "kmeans":
         labels, _ = backend.run_kmeans(rows, k, config.n_init, seed)
-        return build_clusters(rows, labels, k, config.filter, device)
-    pivots = find_pivots(rows, k, seed, device)
+        return build_clusters(rows, labels, k, config.filter)
+    pivots = find_pivots(rows, k, seed)
     rows = normalise_in_kind(rows)
     # With too few directions for a start, k-means++ chooses one.
     start = rows[pivots] if len(pivots) == k else None
     if assign == "qr" and start is not None:
-        labels = assign_by_pivots(rows, start, device)
+        labels = assign_by_pivots(rows, start)
         if count_labels(labels, k).min() > 0:
-            return build_clusters(rows, labels, k, config.filter, device)
+            return build_clusters(rows, labels, k, config.filter)
     labels, _ = backend.run_kmeans(rows, k, config.n_init, seed, start)
-    return build_clusters(rows, labels, k, config.filter, device)
+    return build_clusters(rows, labels, k, config.filter)
 
 
-def build_clusters(rows: Rows, labels: Rows, k: int, filter: float, device: torch.device | None = None) -> Clusters:
+def build_clusters(rows: Rows, labels: Rows, k: int, filter: float) -> Clusters:
     """Number clusters by size, compute their centres and filter them (step 7, the paper's p %).
 
     Args:
@@ -100,14 +98,12 @@ def build_clusters(rows: Rows, labels: Rows, k: int, filter: float, device: torc
         k: Number of clusters.
         filter: Share of each cluster with the largest cosine distance to its centre that is not core, in [0, 1). It is
             rounded down, so no cluster becomes empty; of equal distances the first row is kept.
-        device: Where centres and distances are computed; None for the CPU.
 
     Returns:
         The clusters.
     """
     from fastcomus.backends.placed import fetch
     from fastcomus.clusters.row_geometry import (
-        CPU,
         compute_cosine_distances,
         compute_means,
         count_labels,
@@ -118,8 +114,8 @@ def build_clusters(rows: Rows, labels: Rows, k: int, filter: float, device: torc
     sizes = count_labels(labels, k)
     by_size = np.argsort(-sizes, kind="stable")
     labels, sizes = number_in_order(labels, by_size), sizes[by_size]
-    centres = compute_means(rows, labels, sizes, device or CPU)
-    distances = compute_cosine_distances(rows, centres, labels, device or CPU)
+    centres = compute_means(rows, labels, sizes)
+    distances = compute_cosine_distances(rows, centres, labels)
     is_core = select_core(labels, distances, sizes, filter)
     is_fitted = np.ones(len(labels), bool)
     return Clusters(fetch(labels), fetch(distances), fetch(is_core), fetch(centres), sizes, is_fitted)

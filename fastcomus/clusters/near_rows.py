@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from fastcomus.backends.interface import Backend
 from fastcomus.backends.nearest_neighbors import import_faiss
@@ -99,8 +98,7 @@ class NearRows:
             for number in np.flatnonzero(np.diff(starts)):
                 own = slice(*self.bounds[number : number + 2])
                 targets = part[by_list[starts[number] : starts[number + 1]] // self.probes]
-                products = torch.from_numpy(queries[targets]) @ torch.from_numpy(self.rows[own]).T
-                lists.take_run(products.numpy(), targets, own.start, squared[own])
+                lists.take_run(queries[targets] @ self.rows[own].T, targets, own.start, squared[own])
 
         with start_threads(threads) as workers:
             workers.map(look, np.array_split(np.arange(len(queries)), threads))
@@ -113,7 +111,7 @@ class NearRows:
 
 def is_searched_exactly(expected: int, rows: int, recall: float, backend: Backend) -> bool:
     """Tell whether all pairs of so many queries and rows are compared; by a GPU always, which soon has done it."""
-    return expected * rows <= _ALL_PAIRS or recall == 1 or backend.device.type != "cpu"
+    return expected * rows <= _ALL_PAIRS or recall == 1 or backend.device_name != "cpu"
 
 
 def divide_rows(

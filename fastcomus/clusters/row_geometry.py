@@ -1,94 +1,89 @@
-"""Centres of clusters, distances to them, and rows in different directions: by torch, the same code on any device.
+"""Centres of clusters, distances to them, and rows in different directions: the same code on the host and a device.
 
-Results are where the rows are: rows in NumPy go to the device, a part at a time, and results come back (`placed.py`).
-Sums of many rows take one order on every device, so that runs agree to the bit.
+Everything is computed where the rows are (`backends/placed.py`), and the results are there. Sums of many rows take one
+order on every device, so that runs agree to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
-import torch
 
-from fastcomus.backends.placed import InKind, Rows, put_rows, to_kind_of
+from fastcomus.backends.placed import InKind, Rows, fetch, get_namespace, put_beside
 from fastcomus.store.embeddings import normalise_rows
 
 _PIVOT_ROWS = 50_000  # among which the pivots are sought
 _LENGTHS = 0.02  # power to which lengths of rows count in that search
 _LEAST_STRENGTH = 1e-5  # of a direction, of the strongest one's
 _ROWS_AT_ONCE = 65_536
-CPU = torch.device("cpu")
 
 
-def compute_means(rows: InKind, labels: Rows, sizes: np.ndarray, device: torch.device = CPU) -> InKind:
+def compute_means(rows: InKind, labels: InKind, sizes: np.ndarray) -> InKind:
     """Compute the mean of the rows of each cluster, in float64.
 
     Args:
         rows: (N, C) float32.
         labels: (N,) integers in [0, k).
         sizes: (k,) integers, of the clusters.
-        device: Where it is computed.
 
     Returns:
         (k, C) float32; zeros for a cluster without rows.
     """
-    base = put_rows(rows, device)
-    members = put_rows(labels, device).argsort(stable=True).split(sizes.tolist())
-    means = torch.zeros((len(sizes), rows.shape[1]), dtype=torch.float64, device=device)
-    for mean, own in zip(means, members, strict=True):  # a cluster at a time: adding by label would take any order
-        for part in own.split(_ROWS_AT_ONCE):
-            mean += base[part].double().sum(0)
-        mean /= max(1, len(own))
-    return to_kind_of(rows, means.float())
+    xp = get_namespace(rows)
+    order, ends = xp.argsort(labels, stable=True), np.cumsum(sizes).tolist()
+    means = xp.zeros((len(sizes), rows.shape[1]), dtype=xp.float64, device=rows.device)
+    # A cluster at a time: adding by label would take any order.
+    for cluster, (first, last) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        for start in range(first, last, _ROWS_AT_ONCE):
+            own = order[start : min(start + _ROWS_AT_ONCE, last)]
+            means[cluster] += xp.sum(rows[own], axis=0, dtype=xp.float64)
+        means[cluster] /= max(1, last - first)
+    return cast(InKind, xp.asarray(means, dtype=xp.float32))
 
 
-def compute_cosine_distances(rows: InKind, centres: Rows, labels: Rows, device: torch.device = CPU) -> InKind:
+def compute_cosine_distances(rows: InKind, centres: InKind, labels: InKind) -> InKind:
     """Compute 1 - cosine between every row and the centre of its cluster, in float64.
 
     Args:
         rows: (N, C) float32.
         centres: (k, C) float32.
         labels: (N,) integers in [0, k).
-        device: Where it is computed.
 
     Returns:
         (N,) float32 in [0, 2]; 1 where row or centre is zero.
     """
-    wide_centres = put_rows(centres, device).double()
-    lengths = wide_centres.norm(dim=1, keepdim=True)
-    units = torch.where(lengths > 0, wide_centres / lengths, 0)
-    distances = torch.empty(len(rows), device=_find_home(rows))
-    for part, some in _iterate_parts(rows, device):
-        wide = some.double()
-        own = units[put_rows(labels[part], device).long()]
-        lengths = wide.norm(dim=1)
-        cosine = torch.where(lengths > 0, (wide * own).sum(1) / lengths, 0)
-        distances[part] = (1 - cosine.clamp(-1, 1)).float()
-    return to_kind_of(rows, distances)
+    xp = get_namespace(rows)
+    units = _scale_to_length_1(xp.asarray(centres, dtype=xp.float64))
+    distances = xp.empty(len(rows), dtype=xp.float32, device=rows.device)
+    for part in _iterate_parts(rows):
+        own = _scale_to_length_1(xp.asarray(rows[part], dtype=xp.float64))
+        cosines = xp.sum(own * units[labels[part]], axis=1)
+        distances[part] = xp.asarray(1 - xp.clip(cosines, -1, 1), dtype=xp.float32)
+    return cast(InKind, distances)
 
 
 def count_labels(labels: Rows, k: int) -> np.ndarray:
     """Count the rows of each cluster, (k,) int64; `labels`: (N,) integers in [0, k)."""
-    return torch.bincount(put_rows(labels, _find_home(labels)), minlength=k).cpu().numpy()
+    return fetch(get_namespace(labels).bincount(labels, minlength=k))
 
 
 def number_in_order(labels: InKind, order: np.ndarray) -> InKind:
     """Number clusters anew: (N,) labels become int32; `order`: (k,), the old number of each new one."""
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order))
-    return to_kind_of(labels, put_rows(rank, _find_home(labels))[put_rows(labels, _find_home(labels)).long()])
+    return cast(InKind, put_beside(labels, rank)[labels])
 
 
 def normalise_in_kind(rows: Rows) -> Rows:
     """Scale rows (N, C) to length 1 as float32; rows of zeros stay."""
     if isinstance(rows, np.ndarray):
         return normalise_rows(rows)
-    lengths = rows.norm(dim=1, keepdim=True)
-    return torch.where(lengths > 0, rows / lengths, 0).float()
+    return _scale_to_length_1(rows).float()
 
 
-def select_core(labels: InKind, distances: Rows, sizes: np.ndarray, filter: float) -> InKind:
+def select_core(labels: InKind, distances: InKind, sizes: np.ndarray, filter: float) -> InKind:
     """Mark all rows of each cluster but the floor(filter * size) farthest from its centre.
 
     Args:
@@ -100,18 +95,17 @@ def select_core(labels: InKind, distances: Rows, sizes: np.ndarray, filter: floa
     Returns:
         (N,) bool; of equal distances the first row is kept.
     """
-    its_labels, its_distances = (put_rows(one, _find_home(labels)) for one in (labels, distances))
-    order = its_distances.argsort(stable=True)
-    order = order[its_labels[order].argsort(stable=True)]
+    xp = get_namespace(labels)
+    order = xp.argsort(distances, stable=True)
+    order = order[xp.argsort(labels[order], stable=True)]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    ends = starts + sizes - np.floor(filter * sizes + 1e-9).astype(np.int64)
-    is_core = torch.empty(len(order), dtype=torch.bool, device=order.device)
-    position = torch.arange(len(order), device=order.device)
-    is_core[order] = position < torch.from_numpy(ends).to(order.device)[its_labels[order].long()]
-    return to_kind_of(labels, is_core)
+    ends = put_beside(labels, starts + sizes - np.floor(filter * sizes + 1e-9).astype(np.int64))
+    is_core = xp.empty(len(order), dtype=xp.bool, device=labels.device)
+    is_core[order] = xp.arange(len(order), device=labels.device) < ends[labels[order]]
+    return cast(InKind, is_core)
 
 
-def find_pivots(rows: Rows, k: int, seed: int, device: torch.device = CPU) -> np.ndarray:
+def find_pivots(rows: Rows, k: int, seed: int) -> np.ndarray:
     """Find rows in k directions that differ most: the pivots of a QR factorisation of rows^T, from a sample of rows.
 
     (Damle, Minden and Ying, "Simple, direct and efficient multi-way spectral clustering", 2019.) Rows count as almost
@@ -122,67 +116,68 @@ def find_pivots(rows: Rows, k: int, seed: int, device: torch.device = CPU) -> np
         rows: (N, C) float32.
         k: Number of directions.
         seed: Of the sample.
-        device: Where it is computed, in float64.
 
     Returns:
         Their indices, (k,); fewer where the rows have fewer directions.
     """
+    xp = get_namespace(rows)
     among, some = np.arange(len(rows)), rows
     if len(rows) > _PIVOT_ROWS:
         among = np.sort(np.random.default_rng(seed).choice(len(rows), _PIVOT_ROWS, replace=False))
-        some = rows[among] if isinstance(rows, np.ndarray) else rows[put_rows(among, rows.device)]
-    wide = put_rows(some, device).double()
-    wide = wide * wide.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) ** (_LENGTHS - 1)
-    rest = wide.square().sum(1)  # what the directions so far leave of each row's squared length
-    directions = torch.zeros((0, wide.shape[1]), dtype=torch.float64, device=device)
+        some = rows[put_beside(rows, among)]
+    wide = xp.asarray(some, dtype=xp.float64)
+    lengths = xp.clip(xp.linalg.vector_norm(wide, axis=1, keepdims=True), float(np.finfo(np.float32).tiny), np.inf)
+    wide = wide * lengths ** (_LENGTHS - 1)
+    rest = xp.sum(wide * wide, axis=1)  # what the directions so far leave of each row's squared length
+    directions = wide[:0]
     chosen: list[int] = []
     least = 0.0
     for _ in range(min(k, *wide.shape)):
-        place = int(rest.argmax())
+        place = int(xp.argmax(rest))
         if float(rest[place]) <= least:
             break
         direction = wide[place]
         for _ in range(2):
             direction = direction - (directions @ direction) @ directions
-        length = direction.norm()
-        least = least or float((_LEAST_STRENGTH * length).square())
-        if float(length.square()) <= least:
+        squared = float(direction @ direction)
+        least = least or _LEAST_STRENGTH**2 * squared
+        if squared <= least:
             break
-        directions = torch.cat([directions, (direction / length)[None]])
-        rest -= (wide @ directions[-1]).square()
+        directions = xp.concat([directions, direction[None] / squared**0.5])
+        rest -= (wide @ directions[-1]) ** 2
         rest[place] = 0
         chosen.append(place)
     pivots: np.ndarray = among[chosen]
     return pivots
 
 
-def assign_by_pivots(rows: InKind, pivots: Rows, device: torch.device = CPU) -> InKind:
+def assign_by_pivots(rows: InKind, pivots: InKind) -> InKind:
     """Label each row with the pivot that it is most parallel to, once the pivots are made orthogonal.
 
     Args:
         rows: (N, C) float32.
         pivots: (k, C) float32, rows of unit length.
-        device: Where it is computed.
 
     Returns:
         (N,) int32 in [0, k).
     """
-    left, _, right = torch.linalg.svd(put_rows(pivots, CPU).double().T, full_matrices=False)
-    turned, labels = (
-        (left @ right).float().to(device),
-        torch.empty(len(rows), dtype=torch.int32, device=_find_home(rows)),
-    )
-    for part, some in _iterate_parts(rows, device):
-        labels[part] = (some @ turned).abs_().argmax(dim=1).int()
-    return to_kind_of(rows, labels)
+    xp = get_namespace(rows)
+    left, _, right = np.linalg.svd(fetch(pivots).astype(np.float64).T, full_matrices=False)
+    turned: Any = put_beside(rows, (left @ right).astype(np.float32))
+    labels = xp.empty(len(rows), dtype=xp.int32, device=rows.device)
+    for part in _iterate_parts(rows):
+        labels[part] = xp.asarray(xp.argmax(xp.abs(rows[part] @ turned), axis=1), dtype=xp.int32)
+    return cast(InKind, labels)
 
 
-def _iterate_parts(rows: Rows, device: torch.device) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yield consecutive rows on the device."""
+def _scale_to_length_1(rows: Any) -> Any:
+    """Scale rows (N, C) to length 1; rows of zeros stay."""
+    xp = get_namespace(rows)
+    lengths = xp.linalg.vector_norm(rows, axis=1, keepdims=True)
+    return rows / xp.where(lengths > 0, lengths, 1)
+
+
+def _iterate_parts(rows: Rows) -> Iterator[slice]:
+    """Yield slices of consecutive rows, to save memory."""
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        yield part, put_rows(rows[part], device)
-
-
-def _find_home(rows: Rows) -> torch.device:
-    return CPU if isinstance(rows, np.ndarray) else rows.device
+        yield slice(start, start + _ROWS_AT_ONCE)

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from fastcomus.backends.interface import Backend
+from fastcomus.backends.machine import count_cores
 from fastcomus.clusters.assignment import Linker, label_by_neighbours, make_linker
 from fastcomus.clusters.checks import check_count
 from fastcomus.clusters.cluster import Clustered, cluster_embeddings, cluster_graph
@@ -224,7 +224,7 @@ def cluster_sample(rows: RowBlocks, size: int, config: ClusterConfig, seed: int,
     Returns:
         The clusters of all rows, with graph and eigenmaps of those that are fitted.
     """
-    sample, threads = draw_sample(rows, size, config, seed, backend), torch.get_num_threads()
+    sample, threads = draw_sample(rows, size, config, seed, backend), count_cores()
     blocks = iterate_blocks(rows.count)
     assert sample.linker is not None
     links = [link_block(rows, start, stop, sample.linker, backend, threads) for start, stop in blocks]
@@ -239,7 +239,7 @@ def _build_graph(sample: Sample, links: Iterable[LinkedRows], config: ClusterCon
     most = count_direct_neighbors(asked)
     direct = limit_neighbors(size / config.k, most) if config.k else most
     queries = normalise_rows(sample.rows) if config.metric == "cosine" else sample.rows
-    neighbors, _ = near.search(queries, min(direct, size), backend, torch.get_num_threads())
+    neighbors, _ = near.search(queries, min(direct, size), backend, count_cores())
     recall, order = near.recall, near.order
     # The graph and its eigenvectors come to as much memory as the rows and the search among them, which go first.
     sample.linker = None

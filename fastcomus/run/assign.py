@@ -153,7 +153,7 @@ def _embed_new_images(
 ) -> pa.Table:
     """Embed new images as those of this run were; return their objects."""
     found = at.list_images(images)
-    device, config = str(at.backend.device), replace(at.config, embed=restore_settings(at.config, at.folder))
+    device, config = at.backend.device_name, replace(at.config, embed=restore_settings(at.config, at.folder))
     new = Workplace(target.path, config.preset, None, device, at.workers, to_dict(config), "", at.inference)
     refuse_other_images(new, found, "another --output")
     embed(new, found, engine=engine, address=address, settings={"masks": str(masks)})

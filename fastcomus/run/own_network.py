@@ -107,13 +107,13 @@ def estimate_teaching(mark: str, found: ImageList, at: Workplace) -> tuple[int, 
     chosen, cores = at.config.saliency, at.workers
     images = len(select_teachers(found, at.config).names)
     seconds = images * len(parse_priors(chosen)) * _PRIOR_S / cores
-    if chosen.common_features and str(at.backend.device) == "cpu":
+    if chosen.common_features and at.backend.device_name == "cpu":
         seconds += images * 2 * _FEATURES_S / cores
     if not has_enough_images(found, at.config):
         return images, seconds
     clear = max(2, round(images * chosen.confident_share))
     epochs = choose_epochs(chosen.epochs, clear, chosen.batch_size, SALIENCY_STEPS) + chosen.refine_epochs
-    if str(at.backend.device) == "cpu":
+    if at.backend.device_name == "cpu":
         seconds += clear * epochs * _PASS_S * (min(chosen.train_size or chosen.size, chosen.size) / 256) ** 2 / cores
     return images, seconds
 

@@ -75,7 +75,7 @@ def plan_run(
     training = PlannedStage(
         "train", f"iterations {', '.join(map(str, left))}, {passes} epochs" if left else "",
         f"{min(done, wanted)} iterations, where their settings are the same" if done else "",
-        seconds if str(at.backend.device) == "cpu" else None if left else 0.0,
+        seconds if at.backend.device_name == "cpu" else None if left else 0.0,
     )  # fmt: skip
     return [embedding, clustering, training]
 

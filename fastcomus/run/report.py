@@ -56,7 +56,7 @@ def gather_findings(at: Workplace, config: Config) -> Findings:
     return Findings(
         folder=folder,
         config=config,
-        device=str(at.backend.device),
+        device=at.backend.device_name,
         notes=tuple((folder.read_state() or {}).get("notes", [])),
         seconds=read_stage_seconds(folder),
         clusters=read_clusters(folder),

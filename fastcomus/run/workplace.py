@@ -64,8 +64,8 @@ class Workplace:
         self.processes = detect_process_group()
         self._wanted_device, self._is_deterministic = device, deterministic
         self._devices = parse_devices(device)
-        if set(self._devices) - {"auto", "cpu"}:  # those are there; importing torch to look for others takes a second
-            from fastcomus.backends.choose import resolve_device
+        if set(self._devices) - {"auto", "cpu"}:  # those are there, and torch takes two seconds
+            from fastcomus.backends.devices import resolve_device
 
             for one in self._devices:
                 resolve_device(one)
@@ -110,16 +110,16 @@ class Workplace:
 
     @cached_property
     def backend(self) -> Backend:
-        """The device on which heavy operations run, loaded when first asked for: importing torch takes a second."""
+        """The device on which heavy operations run, loaded when first asked for."""
         from fastcomus.backends import choose
 
         backend = choose.select(self.processes.choose_device(self._devices[0]), self._is_deterministic)
-        check_inference_device(self.inference, str(backend.device))  # else training would end before it is told
+        check_inference_device(self.inference, backend.device_name)  # else training would end before it is told
         return backend
 
     def describe_device(self) -> str:
         """Name the device that was worked on: the CPU where nothing has asked for the backend so far."""
-        return str(self.backend.device) if "backend" in self.__dict__ else "cpu"
+        return self.backend.device_name if "backend" in self.__dict__ else "cpu"
 
     def take_decoded_counts(self) -> dict[str, int]:
         """Count the images that were decoded since the last call; see `BatchDecoder.take_counts`."""
@@ -149,7 +149,7 @@ class Workplace:
 
     def choose_inference(self, images: int, worth_it_from: int) -> str:
         """Return what runs networks that `images` images will see, "torch" or "openvino"; see `choose_inference`."""
-        device = ",".join(self._devices) if len(self._devices) > 1 else str(self.backend.device)
+        device = ",".join(self._devices) if len(self._devices) > 1 else self.backend.device_name
         return choose_inference(self.inference, device, images, worth_it_from)
 
     def open_beside(self, folder: Path, config: Config) -> Workplace:

@@ -30,11 +30,13 @@ from skimage import data
 from sklearn.metrics import adjusted_rand_score
 
 from fastcomus.backends import choose, gpu, gpu_neighbors, torch_eigenvectors
-from fastcomus.backends.block_krylov import build_sparse_tensor, find_largest_eigenpairs
+from fastcomus.backends.block_krylov import find_largest_eigenpairs
 from fastcomus.backends.centred_rows import CentredRows
+from fastcomus.backends.device_graph import put_graph
 from fastcomus.backends.eigenpair_check import EigenpairError, refine_eigenpairs
 from fastcomus.backends.gpu import GpuBackend
 from fastcomus.backends.interface import LabelledMasks
+from fastcomus.backends.machine import has_gpu_driver
 from fastcomus.backends.operations import list_operations
 from fastcomus.clusters.cluster import cluster_embeddings
 from fastcomus.clusters.eigenmaps import compute_eigenmaps
@@ -317,7 +319,7 @@ def graph() -> Any:
 
 
 def as_operator(matrix: Any) -> torch.Tensor:
-    return build_sparse_tensor(matrix, HOST, torch.float64)
+    return put_graph(matrix, HOST).build_operator(torch.float64)
 
 
 def test_right_eigenvectors_pass_the_check_in_any_basis(graph: Any) -> None:
@@ -536,6 +538,7 @@ def test_a_trained_network_on_the_device_labels_as_one_on_the_cpu_does(
 
 
 def test_cuda_takes_the_gpu_backend_whatever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "has_gpu_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
@@ -549,6 +552,10 @@ def test_cuda_takes_the_gpu_backend_whatever_is_installed(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
     with pytest.raises(InputError, match=r"GeForce 1080 \(sm_61\) is too old .* begins at sm_75"):
         choose.select("cuda")
+
+
+def test_torch_sees_no_gpu_without_a_driver() -> None:
+    assert has_gpu_driver() or not torch.cuda.is_available()
 
 
 def test_torch_alone_does_every_operation(monkeypatch: pytest.MonkeyPatch, few: Photographs, tmp_path: Path) -> None:

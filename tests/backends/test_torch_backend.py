@@ -96,7 +96,7 @@ def test_a_million_rows_fit_into_24_gb() -> None:
 @pytest.mark.parametrize("free", [2**31, 10])
 def test_joined_neighbours_are_those_of_scipy(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some rows have a neighbour twice or lack themselves; without memory the host joins them."""
-    monkeypatch.setattr("fastcomus.backends.joined_neighbors.measure_free_bytes", lambda device: free)
+    monkeypatch.setattr("fastcomus.backends.device_graph.measure_free_bytes", lambda device: free)
     for n, count in ((1, 1), (3, 3), (200, 5)):
         indices = np.random.default_rng(n).integers(0, n, (n, count)).astype(np.int32)
         directed = np.zeros((n, n), np.float32)

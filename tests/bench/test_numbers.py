@@ -294,6 +294,13 @@ NUMBERS = [
         "scale",
         lambda n: [n[stage]["bytes_each_by_part"][-1] * 1e7 / 1e9 for stage in ("graph", "eigenmaps")],
     ),
+    Number(
+        "docs/rows.md",
+        r"take the command ([\d.]+) s on two cores, from its start to files on disk\. The usual\s+"
+        r"script on scikit-learn \([^)]*\) takes ([\d.]+) s",
+        "cluster_command",
+        lambda n: [row["wall_s"] for row in n["rows"]],
+    ),
 ]
 
 # Lines with a unit of measurement that nothing here measures: settings, arithmetic, sizes of files, what others say.

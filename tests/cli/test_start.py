@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from conftest import Photographs
 
+from fastcomus.backends.machine import has_gpu_driver
+
 # Each group of commands runs in a process of its own, one after the other, and each tells what is loaded at its end: by
 # those before it too, so a group begins with those that may load least.
 PROGRAM = """
@@ -98,8 +100,9 @@ def test_work_without_networks_waits_for_no_torchvision(line: str, loaded: dict[
 
 
 @pytest.mark.parametrize("line", [CLUSTERS, FEW])
-def test_clusters_are_made_without_scikit_learn(line: str, loaded: dict[str, set]) -> None:
-    assert not loaded[line] & {"sklearn", "scipy.stats", "faiss"}
+@pytest.mark.skipif(has_gpu_driver(), reason="with a GPU's driver, torch is asked for the GPU")
+def test_clusters_are_made_without_torch_and_scikit_learn(line: str, loaded: dict[str, set]) -> None:
+    assert not loaded[line] & (TORCH | {"sklearn", "scipy.stats", "faiss", "pandas"})
 
 
 def test_masks_are_exported_without_torch(loaded: dict[str, set]) -> None:

@@ -9,7 +9,7 @@ from scipy.linalg import subspace_angles
 from scipy.sparse import csr_array
 from sklearn.manifold import spectral_embedding
 
-from fastcomus.backends import cpu
+from fastcomus.backends import graph_eigenvectors
 from fastcomus.backends.choose import select
 from fastcomus.clusters import eigenmaps, labels, row_geometry
 from fastcomus.clusters.eigenmaps import compute_eigenmaps
@@ -54,12 +54,16 @@ def test_eigenmaps_span_scikit_learns_subspace(n_components: int) -> None:
     assert_equals_scikit_learns(build_knn_graph(rows, 20, "euclidean", 1.0, 0, CPU).affinity, n_components)
 
 
+@pytest.mark.parametrize("torch_rows", [1_000, 100_000])  # torch multiplies, or SciPy
 @pytest.mark.parametrize("n_components", [3, 20, 60])
-def test_the_block_solver_agrees_with_arpack(n_components: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_solver_agrees_with_arpack(
+    n_components: int, torch_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, _ = planted.dino_like(3000, 20, 0.605)
     affinity = build_knn_graph(rows, 30, "euclidean", 1.0, 0, CPU).affinity
     exact = compute_eigenmaps(affinity, n_components, 0, CPU)
-    monkeypatch.setattr(cpu, "SMALL_GRAPH_ROWS", 100)
+    monkeypatch.setattr(graph_eigenvectors, "SMALL_GRAPH_ROWS", 100)
+    monkeypatch.setattr(graph_eigenvectors, "_TORCH_ROWS", torch_rows)
     maps = compute_eigenmaps(affinity, n_components, 0, CPU)
     assert np.abs(maps.eigenvalues - exact.eigenvalues).max() < 1e-5
     assert subspace_angles(maps.rows.astype(np.float64), exact.rows.astype(np.float64)).max() < 1e-2
@@ -71,9 +75,9 @@ def test_the_block_solver_agrees_with_arpack(n_components: int, monkeypatch: pyt
 def test_a_solver_that_stops_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, _ = planted.gaussian(1500, spread=2.0)
     affinity = build_knn_graph(rows, 20, "euclidean", 1.0, 0, CPU).affinity
-    monkeypatch.setattr(cpu, "SMALL_GRAPH_ROWS", 100)
-    solve = cpu.find_largest_eigenpairs
-    monkeypatch.setattr(cpu, "find_largest_eigenpairs", lambda *given: solve(*given, max_restarts=0))
+    monkeypatch.setattr(graph_eigenvectors, "SMALL_GRAPH_ROWS", 100)
+    solve = graph_eigenvectors.find_largest_eigenpairs
+    monkeypatch.setattr(graph_eigenvectors, "find_largest_eigenpairs", lambda *given: solve(*given, max_restarts=0))
     with pytest.raises(ArithmeticError, match="stopped at residual"):
         compute_eigenmaps(affinity, 40, 0, CPU)
 
@@ -148,7 +152,7 @@ def test_parts_of_the_rows_give_what_all_at_once_give(monkeypatch: pytest.Monkey
         return [maps.rows, clusters.labels, clusters.distances, clusters.is_core, clusters.centres]
 
     at_once = found()
-    for module in (eigenmaps, row_geometry, cpu, embeddings):
+    for module in (eigenmaps, row_geometry, graph_eigenvectors, embeddings):
         monkeypatch.setattr(module, "_ROWS_AT_ONCE", 37)
     monkeypatch.setattr(eigenmaps, "_COLUMNS_AT_ONCE", 2)
     assert all((one == other).all() for one, other in zip(at_once, found(), strict=True))

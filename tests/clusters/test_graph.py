@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import planted
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
@@ -94,7 +93,7 @@ def test_cosine_graph_is_the_euclidean_one_of_unit_rows() -> None:
 
 def test_approximate_search_reaches_the_recall_that_it_reports() -> None:
     rows, _ = planted.dino_like(3000, 20, 0.605)
-    backend = CpuBackend(torch.device("cpu"), all_pairs_rows=1000)
+    backend = CpuBackend(all_pairs_rows=1000)
     exact = scikit_learns(rows, 30)
     for wanted in (0.9, 0.97):
         graph = build_knn_graph(rows, 30, "euclidean", wanted, 0, backend)
@@ -107,7 +106,7 @@ def test_approximate_search_reaches_the_recall_that_it_reports() -> None:
 
 def test_passes_go_on_until_the_recall_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbor_descent, "_PROBES", 4)
-    backend = CpuBackend(torch.device("cpu"), all_pairs_rows=1000)
+    backend = CpuBackend(all_pairs_rows=1000)
     noise = np.random.default_rng(0).standard_normal((3000, 60)).astype(np.float32)
     recalls = [build_knn_graph(noise, 20, "euclidean", wanted, 0, backend).recall for wanted in (0.1, 0.7, 0.95)]
     assert 0.2 < recalls[0] < 0.7 <= recalls[1] < 0.95 <= recalls[2]

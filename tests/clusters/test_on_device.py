@@ -68,7 +68,7 @@ def test_a_run_fetches_the_graph_and_its_eigenmaps_once(
 
 def test_what_does_not_fit_on_the_device_stays_on_the_host(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU joins and solves the graph then."""
-    for module in ("torch_backend", "joined_neighbors"):
+    for module in ("torch_backend", "device_graph"):
         monkeypatch.setattr(f"fastcomus.backends.{module}.measure_free_bytes", lambda device: 250_000)
     config = ClusterConfig(k=K, n_neighbors=15)
     with simulate_device():
