@@ -114,6 +114,6 @@ def test_openvino_on_a_gpu_is_refused_when_the_device_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before a network is trained, not when it labels for the first time."""
-    monkeypatch.setattr(choose, "select", lambda *_: SimpleNamespace(device=torch.device("cuda:0")))
+    monkeypatch.setattr(choose, "select", lambda *_: SimpleNamespace(device_name="cuda:0"))
     with pytest.raises(InputError, match="runs on a CPU and the device is cuda:0"):
         _ = Run(tmp_path, preset="offline", inference="openvino").workplace.backend

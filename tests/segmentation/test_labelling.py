@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import make_photographs
 from tiny_segmenter import make_segmenter
 
@@ -46,7 +45,7 @@ def test_an_image_is_decoded_once_with_and_without_overlay(overlay: bool, segmen
     def write(one: Prediction) -> tuple[Prediction, dict[str, bytes]]:
         return one, {} if one.error else dict(encode_predicted_files(one, names, one.pixels, probabilities=True))
 
-    backend = CountingBackend(torch.device("cpu"))
+    backend = CountingBackend()
     made = list(predict_and_write(segmenter, photographs.images, images, done, write, config, backend, 2, overlay))
     assert backend.decoded == Counter(images)
     assert {one.image for one, _ in made} == set(images) - done
