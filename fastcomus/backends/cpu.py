@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 OTSU_BINS = 256
-_LABELS = 256  # that a uint8 can hold
+LABELS = 256  # that a uint8 can hold
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,10 @@ class CpuBackend:
 
     def count_confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
         """See `Backend.count_confusion`."""
-        import torch
-
-        # It counts int32 as it is, on any device and without the GIL; NumPy would first make them int64.
-        rows, columns = (torch.from_numpy(np.require(labels, requirements="W")) for labels in (predicted, truth))
-        pairs = rows.to(self.device, torch.int32).mul(_LABELS).add_(columns.to(self.device))
-        return torch.bincount(pairs.view(-1), minlength=n_rows * _LABELS).view(n_rows, _LABELS).cpu().numpy()
+        pairs = predicted.astype(np.int64)
+        pairs *= LABELS
+        pairs += truth
+        return np.bincount(pairs.ravel(), minlength=n_rows * LABELS).reshape(n_rows, LABELS)
 
 
 def resize_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -31,7 +31,7 @@ def list_operations(on_gpu: bool, has: Callable[[str], bool] = is_installed) -> 
             Operation("neighbours", "NumPy and numba; torch and FAISS among many rows", "exact up to 40,000 rows"),
             Operation("eigenvectors", "SciPy and NumPy; torch beyond 100,000 rows", ""),
             Operation("k-means; QR, filter", "scikit-learn; NumPy", ""),
-            Operation("confusion", "torch", ""),
+            Operation("confusion", "NumPy", ""),
         ]
     kernels = "CuPy: kernels/*.cu" if has("cupy") else "torch"
     one_launch = "one launch for a batch" if has("cupy") else "CuPy would launch one kernel for a batch"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fastcomus.backends.centred_rows import CentredRows
-from fastcomus.backends.cpu import CpuBackend
+from fastcomus.backends.cpu import LABELS, CpuBackend
 from fastcomus.backends.device_graph import DeviceGraph, find_components_on, join_neighbors_on, put_graph, put_rows
 from fastcomus.backends.interface import BatchDecoder, FoundObjects, Image, LabelledMasks, Neighbors
 from fastcomus.backends.jpeg_batches import JpegBatches
@@ -144,6 +144,12 @@ class TorchBackend(CpuBackend):
         its_start = None if start is None else put_rows(start, self.device)
         labels, centres = run_kmeans_on(put_rows(rows, self.device), k, n_init, seed, its_start)
         return to_kind_of(rows, labels), to_kind_of(rows, centres)
+
+    def count_confusion(self, predicted: np.ndarray, truth: np.ndarray, n_rows: int) -> np.ndarray:
+        """See `Backend.count_confusion`."""
+        rows, columns = (torch.from_numpy(np.require(labels, requirements="W")) for labels in (predicted, truth))
+        pairs = rows.to(self.device, torch.int32).mul(LABELS).add_(columns.to(self.device))
+        return torch.bincount(pairs.view(-1), minlength=n_rows * LABELS).view(n_rows, LABELS).cpu().numpy()
 
     @property
     def _devices(self) -> tuple[torch.device, ...]:

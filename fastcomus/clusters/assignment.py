@@ -11,7 +11,7 @@ from fastcomus.backends.machine import count_cores
 from fastcomus.clusters.eigenmaps import Eigenmaps, extend_eigenmaps
 from fastcomus.clusters.labels import Clusters
 from fastcomus.clusters.near_rows import NearRows, divide_rows, is_searched_exactly
-from fastcomus.clusters.row_geometry import compute_cosine_distances
+from fastcomus.clusters.row_geometry import compute_cosine_distances, find_nearest_centres
 from fastcomus.config import GRAPHLESS_METHODS, ClusterConfig
 from fastcomus.store.embeddings import normalise_rows
 
@@ -168,9 +168,7 @@ def label_by_neighbours(
         places = extend_eigenmaps(maps.rows, maps.eigenvalues, near, weights)
         places = places if config.assign == "kmeans" else normalise_rows(places)
     if maps is not None or config.method in GRAPHLESS_METHODS:
-        from sklearn.metrics import pairwise_distances_argmin
-
-        labels = pairwise_distances_argmin(places, clusters.centres)
+        labels = find_nearest_centres(places, clusters.centres)
     else:
         from scipy import stats
 

@@ -18,6 +18,7 @@ _PIVOT_ROWS = 50_000  # among which the pivots are sought
 _LENGTHS = 0.02  # power to which lengths of rows count in that search
 _LEAST_STRENGTH = 1e-5  # of a direction, of the strongest one's
 _ROWS_AT_ONCE = 65_536
+_PAIRED_ROWS = 4_096  # compared with all centres at once
 
 
 def compute_means(rows: InKind, labels: InKind, sizes: np.ndarray) -> InKind:
@@ -149,6 +150,16 @@ def find_pivots(rows: Rows, k: int, seed: int) -> np.ndarray:
         chosen.append(place)
     pivots: np.ndarray = among[chosen]
     return pivots
+
+
+def find_nearest_centres(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Find the centre (k, C) that is nearest to each row (N, C): (N,) integers, the first of equally near ones."""
+    wide = centres.astype(np.float64)
+    nearest, squares = np.empty(len(rows), np.int64), (wide * wide).sum(axis=1)
+    for start in range(0, len(rows), _PAIRED_ROWS):
+        part = slice(start, start + _PAIRED_ROWS)
+        nearest[part] = (squares - 2 * (rows[part].astype(np.float64) @ wide.T)).argmin(axis=1)
+    return nearest
 
 
 def assign_by_pivots(rows: InKind, pivots: InKind) -> InKind:

@@ -25,6 +25,7 @@ from fastcomus.run.own_objects import is_object_table
 from fastcomus.run.stage import stage
 from fastcomus.run.workplace import Workplace
 from fastcomus.settings import to_dict, with_settings
+from fastcomus.store.columns import make_column, make_text_column
 from fastcomus.store.embeddings import fingerprint_embeddings, normalise_rows
 from fastcomus.store.objects_table import read_objects_fingerprint, read_shards
 from fastcomus.store.row_blocks import RowBlocks, open_object_rows, open_rows
@@ -73,7 +74,7 @@ def assign(
         source = read_objects_fingerprint(target)
     else:
         new, source = open_rows(embeddings), fingerprint_embeddings(embeddings)
-        table = pa.table({"row": np.arange(new.count)})
+        table = pa.table({"row": make_column(np.arange(new.count))})
     _check_width(new, known)
     at.remember(config)
     from fastcomus.clusters.assignment import make_linker
@@ -107,9 +108,9 @@ def assign(
     found = {"cluster": labels, "distance": distances, "novelty": novelty}
     found["is_outlier"] = found["novelty"] > 1 - config.assign.outliers
     for name, column in found.items():
-        table = table.append_column(name, pa.array(column))
+        table = table.append_column(name, make_column(column))
     if names.given:
-        table = table.append_column("name", pa.array([names.get_name(one) for one in found["cluster"]], pa.string()))
+        table = table.append_column("name", make_text_column([names.get_name(one) for one in labels]))
     target.write_table("assigned.parquet", table)
     at.folder.remove(_STAGE)
     used, outliers = len(np.unique(found["cluster"])), int(found["is_outlier"].sum())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from fastcomus.backends.interface import Backend
@@ -19,6 +20,7 @@ from fastcomus.interruption import reach_safe_point
 from fastcomus.progress import show_progress
 from fastcomus.run.engines.choose import ThisProcess
 from fastcomus.run.engines.work import Engine, Loaded, Stored
+from fastcomus.store.columns import make_column, read_column
 from fastcomus.store.row_blocks import ArrayRows, RowBlocks
 from fastcomus.store.run_folder import RunFolder
 
@@ -99,8 +101,8 @@ def link_rows(
         write_linker(folder, linker, fingerprint)
 
     def store(made: LinkedRows) -> None:
-        near = pa.FixedSizeListArray.from_arrays(pa.array(made.near.ravel()), linker.count)
-        folder.write_table(names[made.start, made.stop], pa.table({"near": near, "novelty": made.novelty}))
+        near = pa.FixedSizeListArray.from_arrays(make_column(made.near.ravel()), linker.count)
+        folder.write_table(names[made.start, made.stop], pa.table({"near": near, "novelty": make_column(made.novelty)}))
 
     if missing:
         work, done = LinkWork(folder.path.resolve(), rows, linker), rows.count - sum(b - a for a, b in missing)
@@ -132,5 +134,5 @@ def _read_part(folder: RunFolder, name: str, piece: tuple[int, int]) -> LinkedRo
         return None
     if len(table) != piece[1] - piece[0]:
         return None
-    near = table["near"].combine_chunks()
-    return LinkedRows(*piece, near.flatten().to_numpy().reshape(len(table), -1), table["novelty"].to_numpy())
+    near = np.from_dlpack(table["near"].combine_chunks().flatten()).reshape(len(table), -1)
+    return LinkedRows(*piece, near, read_column(table["novelty"]))

@@ -46,7 +46,7 @@ def loaded(photographs: Photographs, finished_run: Path, tmp_path_factory: pytes
     places |= {"few": folder / "few.npy", "out": folder / "out", "here": photographs.images, "gone": folder / "gone"}
     environment = {**os.environ, "FASTCOMUS_OFFLINE": "1", "FASTCOMUS_WEIGHTS": str(folder / "weights")}
     ends = {}
-    for lines in ([*LIGHT, *REFUSED], MIDDLE, [CLUSTERS], [FEW]):
+    for lines in ([*LIGHT, *REFUSED], MIDDLE, [CLUSTERS], [FEW, ASSIGNED]):
         filled = json.dumps([[word.format(**places) for word in line.split()] for line in lines])
         reply = subprocess.run(
             [sys.executable, "-c", PROGRAM, filled], env=environment, stdout=subprocess.PIPE, check=True
@@ -83,6 +83,7 @@ MIDDLE = (
 )
 CLUSTERS = "cluster --embeddings {rows} --k 3 --run {new}"
 FEW = "cluster --embeddings {few} --k 3 --run {new}"
+ASSIGNED = "assign --embeddings {few} --run {new}"
 
 
 @pytest.mark.parametrize("line", [*LIGHT, *REFUSED])
@@ -94,16 +95,18 @@ def test_help_loads_nothing_that_takes_long(loaded: dict[str, set]) -> None:
     assert not loaded["--help"] & {"numpy", "pyarrow", "PIL"}
 
 
-@pytest.mark.parametrize("line", [*MIDDLE, CLUSTERS, FEW])
+@pytest.mark.parametrize("line", [*MIDDLE, CLUSTERS, FEW, ASSIGNED])
 def test_work_without_networks_waits_for_no_torchvision(line: str, loaded: dict[str, set]) -> None:
     assert not loaded[line] & VISION
 
 
-@pytest.mark.parametrize("line", [CLUSTERS, FEW])
+@pytest.mark.parametrize("line", [CLUSTERS, FEW, ASSIGNED])
 @pytest.mark.skipif(has_gpu_driver(), reason="with a GPU's driver, torch is asked for the GPU")
 def test_clusters_are_made_without_torch_and_scikit_learn(line: str, loaded: dict[str, set]) -> None:
     assert not loaded[line] & (TORCH | {"sklearn", "scipy.stats", "faiss", "pandas"})
 
 
-def test_masks_are_exported_without_torch(loaded: dict[str, set]) -> None:
-    assert not loaded["export coco --output {out} --run {run}"] & TORCH
+@pytest.mark.parametrize("line", MIDDLE)
+@pytest.mark.skipif(has_gpu_driver(), reason="with a GPU's driver, torch is asked for the GPU")
+def test_what_has_been_found_is_scored_and_shown_without_torch(line: str, loaded: dict[str, set]) -> None:
+    assert not loaded[line] & TORCH

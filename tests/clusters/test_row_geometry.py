@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy import linalg
 from scipy.spatial.distance import cosine
+from sklearn.metrics import pairwise_distances_argmin
 
 from fastcomus.backends.device_graph import put_rows
 from fastcomus.backends.placed import fetch
@@ -21,6 +22,7 @@ from fastcomus.clusters.row_geometry import (
     compute_cosine_distances,
     compute_means,
     count_labels,
+    find_nearest_centres,
     find_pivots,
     normalise_in_kind,
     number_in_order,
@@ -108,6 +110,14 @@ def test_pivots_are_no_more_than_the_rows_have_directions(put: Put) -> None:
     assert len(find_pivots(put(rows), 5, 0)) == 3
     assert len(find_pivots(put(np.zeros((4, 3), np.float32)), 2, 0)) <= 1
     assert len(find_pivots(put(make_rows(2, 8)), 2, 0)) == 2
+
+
+@pytest.mark.parametrize("at_once", [4_096, 7])
+def test_the_nearest_centre_is_scikit_learns(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_geometry, "_PAIRED_ROWS", at_once)
+    rows, centres = make_rows(60, 5) + 100, make_rows(9, 5, 1) + 100
+    assert (find_nearest_centres(rows, centres) == pairwise_distances_argmin(rows.astype(float), centres)).all()
+    assert (find_nearest_centres(rows, np.repeat(centres[:1], 3, axis=0)) == 0).all()
 
 
 def test_rows_go_to_the_pivot_they_are_parallel_to(put: Put) -> None:
