@@ -71,6 +71,8 @@ def measure_stages(stages: list[str], sizes: list[int], scratch: Path) -> Iterat
     for stage in stages:
         work = STAGES[stage].work
         peaks = {size: run_apart(measure_peak, work, small, folder, fork=True) for size, folder in folders.items()}
+        if stage != stages[-1]:  # the next one takes what this one leaves, also where it warms up
+            run_apart(leave_results, work, small, fork=True)
         yield stage, summarise_peaks(peaks)
 
 
@@ -114,6 +116,10 @@ def _format_cells(stage: str, row: harness.Row) -> list[str]:
     peaks = join([value / 1e6 for value in row["peak_bytes"]])
     slopes = [f"{row['bytes_each']:,}", join(row["bytes_each_by_part"])]
     return [stage, f"{join(row['sizes'])} {row['per']}s", peaks, *slopes]
+
+
+def leave_results(work: Callable[[Path], object], folder: Path) -> None:
+    work(folder)  # what it returns stays where it was made
 
 
 def measure_peak(work: Callable[[Path], object], small: Path, folder: Path) -> int:

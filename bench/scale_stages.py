@@ -22,11 +22,11 @@ from bench import harness
 from fastcomus.backends.choose import select
 from fastcomus.cli.demo.scenes import make_scenes
 from fastcomus.clusters.eigenmaps import Eigenmaps, compute_eigenmaps
-from fastcomus.clusters.files import read_clusters, write_clusters
+from fastcomus.clusters.files import write_clusters
 from fastcomus.clusters.graph import build_knn_graph
 from fastcomus.clusters.labels import build_clusters, cluster_rows
 from fastcomus.config import ClusterConfig
-from fastcomus.run.cluster import _write_cluster_masks
+from fastcomus.run.cluster_masks import write_cluster_masks
 from fastcomus.run.run import Run
 from fastcomus.settings import get_preset_config, to_dict, with_settings
 from fastcomus.store.masks import write_class_map
@@ -161,7 +161,7 @@ def cluster_again(folder: Path) -> None:
     """The masks of the clusters alone: the clusters are there."""
     run = _open_small_run(folder)
     run.folder.remove("iteration-0")
-    _write_cluster_masks(run.workplace, read_clusters(run.folder), "clustered")
+    write_cluster_masks(run.workplace)
 
 
 def make_export_stage(kind: str) -> Callable[[Path], object]:
@@ -181,7 +181,7 @@ STAGES = {
     "eigenmaps": Stage(ROWS, make_rows, run_eigenmaps),
     "labels": Stage(ROWS, make_rows, assign_labels),
     "pseudo-masks": Stage(MANY, make_clustered_run, cluster_again),
-    "suggest-k": Stage((5_500, 11_000, 22_000), make_objects, suggest_count),
+    "suggest-k": Stage((5_500, 11_000, 22_000), make_clustered_run, suggest_count),
     "train": Stage(FEW, make_clustered_run, lambda at: _open_small_run(at).train()),
     "predict": Stage(FEW, train_small_run, lambda at: _open_small_run(at / "trained").predict(at / "images"), "image"),
     "assign": Stage(LARGE, make_new_rows, lambda at: _open_small_run(at).assign(embeddings=at / "new.npy")),
