@@ -18,6 +18,7 @@ from fastcomus.errors import InputError
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # of GCC's library, which those of Python's packages are
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")  # the same for NumPy's BLAS: 2^16 turns, not 2^26
 
 if TYPE_CHECKING:
     from fastcomus.clusters.estimator import SpectralClusterer

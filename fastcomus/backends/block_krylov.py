@@ -3,13 +3,14 @@
 The matrix is not factorised: it is only multiplied with blocks of vectors, which is several times faster for a sparse
 matrix than as many single products. (Block Lanczos: Golub and Underwood 1977; thick restarts: Wu and Simon 2000.)
 Blocks of vectors are where the first one is, on the host or on a device; what has no entry for each row of the matrix
-is computed on the host, in float64.
+is computed on the host, in float64. On the host threads take slices of the vectors that do not depend on their number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,20 +39,30 @@ class Eigenpairs:
     restarts: int
 
 
+class Operator(Protocol):
+    """A symmetric matrix (n, n), and how the work on its vectors is divided."""
+
+    def __matmul__(self, block: Any) -> Any:
+        """Multiply a block of vectors (n, b)."""
+
+    def map_slices(self, function: Callable[[slice], Any], length: int) -> list[Any]:
+        """Apply a function to slices that together are [0, length); results in order."""
+
+
 def draw_first_block(n: int, seed: int) -> np.ndarray:
     """Draw the random block (b, n) float32 from which `find_largest_eigenpairs` starts."""
     return np.random.default_rng(seed).standard_normal((_BLOCK, n), np.float32)
 
 
 def find_largest_eigenpairs(
-    operator: Any, first: Rows, count: int, tolerance: float = 1e-4, max_restarts: int = 30
+    operator: Operator, first: Rows, count: int, tolerance: float = 1e-4, max_restarts: int = 30
 ) -> Eigenpairs:
     """Find the `count` largest eigenpairs of a symmetric matrix, where the first block is.
 
     Args:
-        operator: What multiplies blocks (n, b) float32 by an (n, n) matrix, with `@`: a `SparseOperator`, or a sparse
-            tensor on a device. It is symmetric, with n at least `count_basis_columns(count)` + 16.
-        first: What `draw_first_block` gives, on the operator's device.
+        operator: The matrix, with n at least `count_basis_columns(count)` + 16: a `SparseOperator` or a
+            `DeviceOperator`.
+        first: What `draw_first_block` gives, where the operator is.
         count: Number of eigenpairs.
         tolerance: Stop when every residual |A v - mu v| is below it.
         max_restarts: Stop after so many restarts in any case; the caller checks `residual`.
@@ -61,7 +72,7 @@ def find_largest_eigenpairs(
     xp = get_namespace(first)
     basis = xp.empty((columns + _BLOCK, n), dtype=xp.float32, device=first.device)  # a vector a row: contiguous
     projected = np.zeros((columns + _BLOCK, columns + _BLOCK))
-    basis[:_BLOCK] = _orthonormalise(first, basis[:0])[0]
+    basis[:_BLOCK] = _orthonormalise(operator, first, basis[:0])[0]
     size, overlapped, restarts, is_close = _BLOCK, 0, 0, False
     while True:
         following, coupling = _expand_basis(operator, basis, projected, size, overlapped)
@@ -73,12 +84,12 @@ def find_largest_eigenpairs(
             residuals = np.linalg.norm(coupling @ rotation[size - _BLOCK :], axis=0)
             residual = float(residuals[:count].max())
             if residual < tolerance or (is_full and restarts == max_restarts):
-                _rotate(basis[:size], rotation[:, :count])
+                _rotate(operator, basis[:size], rotation[:, :count])
                 return Eigenpairs(values[:count].copy(), basis[:count].T, residual, restarts)
             is_close = residual < _CLOSE * tolerance
         if is_full:
             kept = min(count + int((size - count) * _KEPT_SHARE), size - 2 * _BLOCK)
-            _rotate(basis[:size], rotation[:, :kept])
+            _rotate(operator, basis[:size], rotation[:, :kept])
             projected[:] = 0
             projected[:kept, :kept] = np.diag(values[:kept])
             coupling = coupling @ rotation[size - _BLOCK :, :kept]
@@ -98,37 +109,52 @@ def count_basis_columns(count: int) -> int:
 
 
 def _expand_basis(
-    operator: Any, basis: InKind, projected: np.ndarray, size: int, overlapped: int
+    operator: Operator, basis: InKind, projected: np.ndarray, size: int, overlapped: int
 ) -> tuple[InKind, np.ndarray]:
     """Write the newest block's inner products; return the next block (b, n) and its coupling (b, b) to it."""
     xp = get_namespace(basis)
     newest = basis[size - _BLOCK : size]
     product = make_contiguous((operator @ make_contiguous(newest.T)).T)
     recent = slice(overlapped, size)
-    coefficients = basis[recent] @ product.T
-    product -= coefficients.T @ basis[recent]
     inner = xp.zeros((size, _BLOCK), dtype=xp.float32, device=basis.device)
-    inner[recent] = coefficients
+    inner[recent] = _remove_share(operator, product, basis[recent])
     # Then against the whole basis: in float32 once is not enough; and again while that takes much away.
     for _ in range(_MOST_CORRECTIONS):
         before = xp.linalg.vector_norm(product, axis=1)
-        correction = basis[:size] @ product.T
-        product -= correction.T @ basis[:size]
-        inner += correction
+        inner += _remove_share(operator, product, basis[:size])
         if bool(xp.all(xp.linalg.vector_norm(product, axis=1) > 0.7 * before)):
             break
     projected[:size, size - _BLOCK : size] = fetch(inner)
     projected[size - _BLOCK : size, :size] = projected[:size, size - _BLOCK : size].T
-    return _orthonormalise(product, basis[:size])
+    return _orthonormalise(operator, product, basis[:size])
 
 
-def _orthonormalise(rows: InKind, basis: InKind) -> tuple[InKind, np.ndarray]:
+def _remove_share(operator: Operator, rows: Any, basis: Any) -> Any:
+    """Take from rows (b, n), in place, their share in the span of `basis` (m, n); return its coefficients (m, b)."""
+    coefficients = _multiply_turned(operator, basis, rows)
+
+    def remove(part: slice) -> None:
+        rows[:, part] -= coefficients.T @ basis[:, part]
+
+    operator.map_slices(remove, rows.shape[1])
+    return coefficients
+
+
+def _multiply_turned(operator: Operator, left: Any, right: Any) -> Any:
+    """Compute left @ right^T of rows (m, n) and (b, n): the sum over the slices, in order."""
+    first, *rest = operator.map_slices(lambda part: left[:, part] @ right[:, part].T, left.shape[1])
+    for one in rest:
+        first += one
+    return first
+
+
+def _orthonormalise(operator: Operator, rows: InKind, basis: InKind) -> tuple[InKind, np.ndarray]:
     """Orthonormalise rows (b, n) that are orthogonal to `basis`; also R (float64), with rows = R^T @ result."""
     total = np.eye(len(rows))
     result: Any = rows
     try:
         for _ in range(2):
-            gram = fetch(result @ result.T).astype(np.float64)
+            gram = fetch(_multiply_turned(operator, result, result)).astype(np.float64)
             factor = np.linalg.cholesky(gram + 1e-10 * np.trace(gram) * np.eye(len(gram)))
             if factor.diagonal().min() < _LEAST_CONDITION * factor.diagonal().max():
                 raise np.linalg.LinAlgError
@@ -146,9 +172,13 @@ def _orthonormalise(rows: InKind, basis: InKind) -> tuple[InKind, np.ndarray]:
     return result, total
 
 
-def _rotate(basis: Any, rotation: np.ndarray) -> None:
-    """Replace the first rows of `basis` (size, n) by rotation^T @ basis, a slice of columns at a time."""
+def _rotate(operator: Operator, basis: Any, rotation: np.ndarray) -> None:
+    """Replace the first rows of `basis` (size, n) by rotation^T @ basis, a few columns at a time."""
     weights = put_beside(basis, np.ascontiguousarray(rotation.T, np.float32))
-    for start in range(0, basis.shape[1], _COLUMNS_AT_ONCE):
-        columns = basis[:, start : start + _COLUMNS_AT_ONCE]
-        columns[: len(weights)] = weights @ columns
+
+    def rotate(part: slice) -> None:
+        for start in range(part.start, part.stop, _COLUMNS_AT_ONCE):
+            columns = basis[:, start : min(start + _COLUMNS_AT_ONCE, part.stop)]
+            columns[: len(weights)] = weights @ columns
+
+    operator.map_slices(rotate, basis.shape[1])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -68,6 +69,21 @@ class DeviceGraph:
     def _select(self, rows: torch.Tensor, kept: torch.Tensor) -> DeviceGraph:
         links = torch.bincount(rows[kept], minlength=self.shape[0]).to(self.starts.dtype)
         return replace(self, starts=_count_up(links), columns=self.columns[kept], values=self.values[kept])
+
+
+class DeviceOperator:
+    """A graph's matrix (N, N), which multiplies blocks of vectors on its device; see `block_krylov.Operator`."""
+
+    def __init__(self, graph: DeviceGraph) -> None:
+        self._matrix = graph.build_operator(torch.float32)
+
+    def __matmul__(self, block: torch.Tensor) -> torch.Tensor:
+        """Multiply a block (N, b) float32."""
+        return self._matrix @ block
+
+    def map_slices(self, function: Callable[[slice], Any], length: int) -> list[Any]:
+        """Apply a function to [0, length), which a device divides by itself."""
+        return [function(slice(0, length))]
 
 
 def put_rows(rows: Rows, device: torch.device) -> torch.Tensor:

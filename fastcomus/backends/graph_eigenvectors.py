@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
@@ -82,7 +84,9 @@ def solve_connected_graph(matrix: csr_array, count: int, seed: int) -> tuple[np.
         start = np.random.default_rng(seed).uniform(-1, 1, n)
         # A wide basis: eigenvalues near 1 are as many as there are clusters, and a narrow one stalls on them.
         ncv = min(n - 1, count_basis_columns(count))
-        values, vectors = eigsh(matrix, k=count, which="LA", v0=start, ncv=ncv, tol=1e-8)
+        # Where the Krylov space is too small, it goes on from random numbers; SciPy takes a seed from 1.17 on.
+        seeds = {"rng": seed} if "rng" in inspect.signature(eigsh).parameters else {}
+        values, vectors = eigsh(matrix, k=count, which="LA", v0=start, ncv=ncv, tol=1e-8, **seeds)
     else:
         pairs = _solve_large_graph(matrix, count, draw_first_block(n, seed))
         values, vectors = pairs.values, fetch(pairs.vectors)
@@ -97,10 +101,10 @@ def _solve_large_graph(matrix: csr_array, count: int, first: np.ndarray) -> Eige
             return find_largest_eigenpairs(operator, first, count)
     import torch
 
-    from fastcomus.backends.device_graph import put_graph, put_rows
+    from fastcomus.backends.device_graph import DeviceOperator, put_graph, put_rows
 
     cpu = torch.device("cpu")
-    return find_largest_eigenpairs(put_graph(matrix, cpu).build_operator(torch.float32), put_rows(first, cpu), count)
+    return find_largest_eigenpairs(DeviceOperator(put_graph(matrix, cpu)), put_rows(first, cpu), count)
 
 
 def sort_eigenpairs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

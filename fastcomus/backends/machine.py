@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,9 @@ def has_gpu_driver() -> bool:
     """Tell whether a GPU's driver may be here; without one torch sees no GPU, and need not be imported to say so."""
     if sys.platform == "darwin":
         return False
-    if sys.platform != "linux" or Path("/dev/kfd").exists():  # AMD's driver
+    # NVIDIA's, AMD's, and WSL's; torch may find their libraries where the loader does not.
+    files = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    if sys.platform != "linux" or any(Path(file).exists() for file in files):
         return True
     try:
         ctypes.CDLL("libcuda.so.1")
@@ -60,8 +62,8 @@ def has_gpu_driver() -> bool:
 
 def count_cores() -> int:
     """Count the threads that share a computation: as many as OMP_NUM_THREADS says, else one for each core."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "get_num_threads"):  # else it is not there, or another thread is importing it
         return torch.get_num_threads()  # which may have been set since
     try:
         return max(1, int(os.environ["OMP_NUM_THREADS"].split(",")[0]))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from fastcomus.backends.machine import count_cores
+from fastcomus.backends.threads import SINGLE_BLAS
+
+_SLICE = 8_192  # entries of a vector; a fixed number, so that sums do not depend on the threads
 
 
 class SparseOperator:
-    """A sparse matrix (n, n) that multiplies blocks of vectors; each thread multiplies a part of its rows.
+    """A sparse matrix (n, n) that multiplies blocks of vectors; see `block_krylov.Operator`.
 
-    The products do not depend on the number of threads.
+    Each thread multiplies a part of its rows. Results do not depend on the number of threads.
     """
 
     def __init__(self, matrix: csr_array, pool: ThreadPoolExecutor, parts: int) -> None:
@@ -33,10 +37,15 @@ class SparseOperator:
         products: np.ndarray = np.concatenate(list(self._pool.map(lambda part: part @ block, self._parts)))
         return products
 
+    def map_slices(self, function: Callable[[slice], Any], length: int) -> list[Any]:
+        """Apply a function to slices of [0, length), in the threads; results in order."""
+        slices = [slice(start, min(start + _SLICE, length)) for start in range(0, length, _SLICE)]
+        return list(self._pool.map(function, slices))
+
 
 @contextmanager
 def open_operator(matrix: csr_array) -> Iterator[SparseOperator]:
-    """Start the threads that multiply by a matrix (n, n) inside the block."""
+    """Start the threads that multiply by a matrix (n, n) inside the block, where NumPy's BLAS has none of its own."""
     threads = count_cores()
-    with ThreadPoolExecutor(threads) as pool:
+    with SINGLE_BLAS.hold(), ThreadPoolExecutor(threads) as pool:
         yield SparseOperator(matrix, pool, threads)

@@ -11,7 +11,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from threadpoolctl import threadpool_limits
+import threadpoolctl
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 
 class Threads:
@@ -30,23 +31,32 @@ class Threads:
 def start_threads(count: int) -> Iterator[Threads]:
     """Start `count` threads that compute alone."""
     if count == 1:
-        yield Threads(1, None)
+        with SINGLE_BLAS.hold():
+            yield Threads(1, None)
         return
-    with _SINGLE_BLAS.hold(), ThreadPoolExecutor(count, initializer=limit_to_one_thread) as pool:
+    with SINGLE_BLAS.hold(), ThreadPoolExecutor(count, initializer=limit_to_one_thread) as pool:
         yield Threads(count, pool)
 
 
 class _SingleBlas:
-    """Lets NumPy's BLAS take one thread for each product, in the whole process, while anybody holds it."""
+    """Lets NumPy's BLAS take one thread for each product, in the whole process, while anybody holds it.
+
+    Its own threads would wait busily beside ours, and the last digits of a product follow their number. A BLAS that
+    OpenMP runs is left alone: it has a number for each thread that calls it.
+    """
 
     def __init__(self) -> None:
         self._lock, self._holders = Lock(), 0
+        self._before: list[tuple[Any, int]] = []  # libraries and their numbers of threads
 
     @contextmanager
     def hold(self) -> Iterator[None]:
         with self._lock:
             if not self._holders:
-                self._limits = threadpool_limits(1, user_api="blas")
+                found = ThreadpoolController().select(user_api="blas").lib_controllers
+                own = [one for one in found if getattr(one, "threading_layer", None) != "openmp"]
+                self._before = [(one, one.num_threads) for one in own]
+                _set_numbers([(one, 1) for one in own])
             self._holders += 1
         try:
             yield
@@ -54,16 +64,26 @@ class _SingleBlas:
             with self._lock:
                 self._holders -= 1
                 if not self._holders:
-                    self._limits.restore_original_limits()
+                    _set_numbers(self._before)
 
 
-_SINGLE_BLAS = _SingleBlas()
+SINGLE_BLAS = _SingleBlas()
+
+
+def _set_numbers(numbers: list[tuple[Any, int]]) -> None:
+    """Set the threads of libraries from whichever thread this is: threadpoolctl 3.8 has one of them set OpenBLAS's."""
+    let_go = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", None)
+    for step in range(2):
+        if let_go is not None:
+            let_go(force=True)
+        for library, number in numbers * (step == 0):
+            library.set_num_threads(number)
 
 
 def limit_to_one_thread() -> None:
     """Let the calling thread, and no other, compute alone in torch, MKL, FAISS and all else that uses OpenMP."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "get_num_threads"):  # else it is not there, or another thread is importing it
         torch.get_num_threads()  # sets a new thread's number when it is first asked for, and would undo the next line
     threadpool_limits(1, user_api="openmp")  # OpenMP keeps the number for each thread that starts work
     library = None if torch is None else Path(torch.__path__[0], "lib", "libtorch_cpu.so")

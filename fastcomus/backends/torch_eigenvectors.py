@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fastcomus.backends.block_krylov import count_basis_columns, draw_first_block, find_largest_eigenpairs
-from fastcomus.backends.device_graph import DeviceGraph, find_components_on, put_rows
+from fastcomus.backends.device_graph import DeviceGraph, DeviceOperator, find_components_on, put_rows
 from fastcomus.backends.graph_eigenvectors import SMALL_GRAPH_ROWS, solve_connected_graph, sort_eigenpairs
 from fastcomus.backends.placed import fetch, fetch_graph
 
@@ -75,7 +75,7 @@ def solve_component(
         values, found = solve_connected_graph(fetch_graph(matrix), count, seed)
         return values, torch.from_numpy(np.ascontiguousarray(found)).to(scale.device), 0.0
     first = put_rows(draw_first_block(matrix.shape[0], seed), scale.device)
-    pairs = find_largest_eigenpairs(matrix.build_operator(torch.float32), first, count)
+    pairs = find_largest_eigenpairs(DeviceOperator(matrix), first, count)
     values, order = sort_eigenpairs(pairs.values)
     return values, pairs.vectors[:, put_rows(order, scale.device)], pairs.residual
 

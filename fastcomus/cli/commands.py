@@ -2,7 +2,6 @@
 
 import atexit
 import gc
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,7 +65,6 @@ def main() -> None:
     """
     gc.set_threshold(10_000)  # while libraries load, looking for cycles takes a tenth of the time
     atexit.register(gc.freeze)  # at the end nothing of torch and numba is looked through once more, which takes seconds
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")  # else NumPy's threads look busily for work beside others
     start_log()
     try:
         with end_at_safe_points():

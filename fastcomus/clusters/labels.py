@@ -67,26 +67,35 @@ def cluster_rows(rows: Rows, k: int, assign: str, config: ClusterConfig, seed: i
             for eigenmaps.
         config: Has `n_init` and `filter`.
         seed: For k-means and for the rows among which QR looks.
-        backend: Runs k-means; the rest is computed on its device.
+        backend: Runs k-means; the rest is computed where the rows are.
 
     Returns:
         The clusters.
     """
-    from fastcomus.clusters.row_geometry import assign_by_pivots, count_labels, find_pivots, normalise_in_kind
+    from fastcomus.backends.threads import SINGLE_BLAS
+    from fastcomus.clusters.row_geometry import find_pivots, normalise_in_kind
 
-    if assign == "kmeans":
-        labels, _ = backend.run_kmeans(rows, k, config.n_init, seed)
+    with SINGLE_BLAS.hold():
+        if assign == "kmeans":
+            labels, _ = backend.run_kmeans(rows, k, config.n_init, seed)
+        else:
+            pivots, rows = find_pivots(rows, k, seed), normalise_in_kind(rows)
+            labels = _label_from_pivots(rows, pivots, k, assign, config, seed, backend)
         return build_clusters(rows, labels, k, config.filter)
-    pivots = find_pivots(rows, k, seed)
-    rows = normalise_in_kind(rows)
+
+
+def _label_from_pivots(
+    rows: Rows, pivots: np.ndarray, k: int, assign: str, config: ClusterConfig, seed: int, backend: Backend
+) -> Rows:
+    from fastcomus.clusters.row_geometry import assign_by_pivots, count_labels
+
     # With too few directions for a start, k-means++ chooses one.
     start = rows[pivots] if len(pivots) == k else None
     if assign == "qr" and start is not None:
         labels = assign_by_pivots(rows, start)
         if count_labels(labels, k).min() > 0:
-            return build_clusters(rows, labels, k, config.filter)
-    labels, _ = backend.run_kmeans(rows, k, config.n_init, seed, start)
-    return build_clusters(rows, labels, k, config.filter)
+            return labels
+    return backend.run_kmeans(rows, k, config.n_init, seed, start)[0]
 
 
 def build_clusters(rows: Rows, labels: Rows, k: int, filter: float) -> Clusters:

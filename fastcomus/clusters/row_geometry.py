@@ -17,7 +17,7 @@ from fastcomus.store.embeddings import normalise_rows
 _PIVOT_ROWS = 50_000  # among which the pivots are sought
 _LENGTHS = 0.02  # power to which lengths of rows count in that search
 _LEAST_STRENGTH = 1e-5  # of a direction, of the strongest one's
-_ROWS_AT_ONCE = 65_536
+_ROWS_AT_ONCE = 16_384
 _PAIRED_ROWS = 4_096  # compared with all centres at once
 
 
@@ -61,7 +61,8 @@ def compute_cosine_distances(rows: InKind, centres: InKind, labels: InKind) -> I
     for part in _iterate_parts(rows):
         own = _scale_to_length_1(xp.asarray(rows[part], dtype=xp.float64))
         cosines = xp.sum(own * units[labels[part]], axis=1)
-        distances[part] = xp.asarray(1 - xp.clip(cosines, -1, 1), dtype=xp.float32)
+        cosines = xp.where(xp.abs(cosines) > 1, xp.sign(cosines), cosines)
+        distances[part] = xp.asarray(1 - cosines, dtype=xp.float32)
     return cast(InKind, distances)
 
 
@@ -127,22 +128,22 @@ def find_pivots(rows: Rows, k: int, seed: int) -> np.ndarray:
         among = np.sort(np.random.default_rng(seed).choice(len(rows), _PIVOT_ROWS, replace=False))
         some = rows[put_beside(rows, among)]
     wide = xp.asarray(some, dtype=xp.float64)
-    lengths = xp.clip(xp.linalg.vector_norm(wide, axis=1, keepdims=True), float(np.finfo(np.float32).tiny), np.inf)
-    wide = wide * lengths ** (_LENGTHS - 1)
+    lengths, least = xp.linalg.vector_norm(wide, axis=1, keepdims=True), float(np.finfo(np.float32).tiny)
+    wide = wide * xp.where(lengths > least, lengths, least) ** (_LENGTHS - 1)
     rest = xp.sum(wide * wide, axis=1)  # what the directions so far leave of each row's squared length
     directions = wide[:0]
     chosen: list[int] = []
-    least = 0.0
+    weakest = 0.0
     for _ in range(min(k, *wide.shape)):
         place = int(xp.argmax(rest))
-        if float(rest[place]) <= least:
+        if float(rest[place]) <= weakest:
             break
         direction = wide[place]
         for _ in range(2):
             direction = direction - (directions @ direction) @ directions
         squared = float(direction @ direction)
-        least = least or _LEAST_STRENGTH**2 * squared
-        if squared <= least:
+        weakest = weakest or _LEAST_STRENGTH**2 * squared
+        if squared <= weakest:
             break
         directions = xp.concat([directions, direction[None] / squared**0.5])
         rest -= (wide @ directions[-1]) ** 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -36,7 +38,9 @@ def test_threads_compute_alone_whatever_torch_was_told_and_others_do_not() -> No
 
 
 def count_blas_threads() -> set[int]:
-    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+    """Of every BLAS but those that OpenMP runs, which have a number for each thread."""
+    found = [one for one in threadpool_info() if one["user_api"] == "blas"]
+    return {one["num_threads"] for one in found if one.get("threading_layer") != "openmp"}
 
 
 def test_numpy_takes_one_thread_while_any_others_work_and_as_many_as_before_afterwards() -> None:
@@ -51,6 +55,30 @@ def test_numpy_takes_one_thread_while_any_others_work_and_as_many_as_before_afte
         assert count_blas_threads() == {1}
         other.__exit__(None, None, None)
         assert count_blas_threads() == before != {1}
+
+
+def test_threads_of_several_threads_leave_numpy_as_it_was() -> None:
+    """Also where the one that began first lives on: threadpoolctl lets one thread alone set OpenBLAS's number."""
+    np.ones((2, 2)) @ np.ones((2, 2))
+    with threadpool_limits(3, user_api="blas"):
+        before, order, may_end = count_blas_threads(), [], [Event(), Event()]
+        begun = [Event(), Event()]
+
+        def work(number: int) -> None:
+            with start_threads(2):
+                order.append(count_blas_threads())
+                begun[number].set()
+                may_end[number].wait(20)
+
+        with ThreadPoolExecutor(2) as pool:
+            works = [pool.submit(work, number) for number in (0, 1)]
+            for one in begun:
+                assert one.wait(20)
+            for number in (0, 1):
+                may_end[number].set()
+                works[number].result()
+            after = count_blas_threads()
+        assert order == [{1}, {1}] and after == before != {1}
 
 
 @pytest.mark.parametrize(("given", "expected"), [("3", 3), ("2,4", 2), ("", None), ("many", None), ("0", 1)])

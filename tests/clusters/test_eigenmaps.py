@@ -9,7 +9,7 @@ from scipy.linalg import subspace_angles
 from scipy.sparse import csr_array
 from sklearn.manifold import spectral_embedding
 
-from fastcomus.backends import graph_eigenvectors
+from fastcomus.backends import graph_eigenvectors, sparse_operator
 from fastcomus.backends.choose import select
 from fastcomus.clusters import eigenmaps, labels, row_geometry
 from fastcomus.clusters.eigenmaps import compute_eigenmaps
@@ -70,6 +70,17 @@ def test_the_block_solver_agrees_with_arpack(
     assert maps.residual < 2e-4 and maps.orthonormality < 1e-5
     again = compute_eigenmaps(affinity, n_components, 0, CPU)
     assert again.rows.tobytes() == maps.rows.tobytes()
+
+
+@pytest.mark.parametrize("rows_of_equal", [1, 300])  # the latter leave the solver's block dependent
+def test_eigenmaps_do_not_depend_on_the_number_of_threads(rows_of_equal: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.repeat(np.random.default_rng(0).normal(size=(9_000 // rows_of_equal, 12)), rows_of_equal, axis=0)
+    affinity = build_knn_graph(rows.astype(np.float32), 15, "euclidean", 1.0, 0, CPU).affinity
+    found = []
+    for cores in (1, 2, 5):
+        monkeypatch.setattr(sparse_operator, "count_cores", lambda cores=cores: cores)
+        found.append(compute_eigenmaps(affinity, 20, 0, CPU).rows.tobytes())
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_solver_that_stops_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
