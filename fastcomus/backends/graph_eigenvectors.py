@@ -88,15 +88,16 @@ def solve_connected_graph(matrix: csr_array, count: int, seed: int) -> tuple[np.
         seeds = {"rng": seed} if "rng" in inspect.signature(eigsh).parameters else {}
         values, vectors = eigsh(matrix, k=count, which="LA", v0=start, ncv=ncv, tol=1e-8, **seeds)
     else:
-        pairs = _solve_large_graph(matrix, count, draw_first_block(n, seed))
+        pairs = _solve_large_graph(matrix, count, seed)
         values, vectors = pairs.values, fetch(pairs.vectors)
     values, order = sort_eigenpairs(values)
     return values, vectors[:, order]
 
 
-def _solve_large_graph(matrix: csr_array, count: int, first: np.ndarray) -> Eigenpairs:
+def _solve_large_graph(matrix: csr_array, count: int, seed: int) -> Eigenpairs:
     """Let NumPy and SciPy multiply, or torch where that is worth its import: it takes two thirds of the time."""
-    if len(first.T) <= _TORCH_ROWS:
+    first = draw_first_block(matrix.shape[0], seed)
+    if matrix.shape[0] <= _TORCH_ROWS:
         with open_operator(matrix) as operator:
             return find_largest_eigenpairs(operator, first, count)
     import torch

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from fastcomus.backends.machine import count_cores
-from fastcomus.backends.threads import SINGLE_BLAS
+from fastcomus.backends.threads import Threads, start_threads
 
 _SLICE = 8_192  # entries of a vector; a fixed number, so that sums do not depend on the threads
 
@@ -22,11 +22,11 @@ class SparseOperator:
     Each thread multiplies a part of its rows. Results do not depend on the number of threads.
     """
 
-    def __init__(self, matrix: csr_array, pool: ThreadPoolExecutor, parts: int) -> None:
-        self._pool, self._parts = pool, []
-        shares = np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, parts + 1)[1:-1])  # of the entries
-        self._bounds = [0, *shares.tolist(), matrix.shape[0]]
-        for first, last in zip(self._bounds, self._bounds[1:], strict=False):
+    def __init__(self, matrix: csr_array, threads: Threads) -> None:
+        self._threads, self._parts = threads, []
+        shares = np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, threads.count + 1)[1:-1])  # of the entries
+        bounds = [0, *shares.tolist(), matrix.shape[0]]
+        for first, last in pairwise(bounds):
             starts = matrix.indptr[first : last + 1]
             own = slice(starts[0], starts[-1])
             content = matrix.data[own], matrix.indices[own], starts - starts[0]
@@ -34,18 +34,17 @@ class SparseOperator:
 
     def __matmul__(self, block: np.ndarray) -> np.ndarray:
         """Multiply a block (n, b), float32 or float64; gives (n, b)."""
-        products: np.ndarray = np.concatenate(list(self._pool.map(lambda part: part @ block, self._parts)))
+        products: np.ndarray = np.concatenate(self._threads.map(lambda part: part @ block, self._parts))
         return products
 
     def map_slices(self, function: Callable[[slice], Any], length: int) -> list[Any]:
         """Apply a function to slices of [0, length), in the threads; results in order."""
         slices = [slice(start, min(start + _SLICE, length)) for start in range(0, length, _SLICE)]
-        return list(self._pool.map(function, slices))
+        return self._threads.map(function, slices)
 
 
 @contextmanager
 def open_operator(matrix: csr_array) -> Iterator[SparseOperator]:
-    """Start the threads that multiply by a matrix (n, n) inside the block, where NumPy's BLAS has none of its own."""
-    threads = count_cores()
-    with SINGLE_BLAS.hold(), ThreadPoolExecutor(threads) as pool:
-        yield SparseOperator(matrix, pool, threads)
+    """Start the threads that multiply by a matrix (n, n) inside the block."""
+    with start_threads(count_cores()) as threads:
+        yield SparseOperator(matrix, threads)

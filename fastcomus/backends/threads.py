@@ -30,12 +30,12 @@ class Threads:
 @contextmanager
 def start_threads(count: int) -> Iterator[Threads]:
     """Start `count` threads that compute alone."""
-    if count == 1:
-        with SINGLE_BLAS.hold():
+    with SINGLE_BLAS.hold():
+        if count == 1:
             yield Threads(1, None)
-        return
-    with SINGLE_BLAS.hold(), ThreadPoolExecutor(count, initializer=limit_to_one_thread) as pool:
-        yield Threads(count, pool)
+            return
+        with ThreadPoolExecutor(count, initializer=limit_to_one_thread) as pool:
+            yield Threads(count, pool)
 
 
 class _SingleBlas:
@@ -71,13 +71,18 @@ SINGLE_BLAS = _SingleBlas()
 
 
 def _set_numbers(numbers: list[tuple[Any, int]]) -> None:
-    """Set the threads of libraries from whichever thread this is: threadpoolctl 3.8 has one of them set OpenBLAS's."""
-    let_go = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", None)
-    for step in range(2):
-        if let_go is not None:
-            let_go(force=True)
-        for library, number in numbers * (step == 0):
-            library.set_num_threads(number)
+    """Set the threads of libraries, from whichever thread this is."""
+    _release_openblas()
+    for library, number in numbers:
+        library.set_num_threads(number)
+    _release_openblas()
+
+
+def _release_openblas() -> None:
+    """Let any thread set OpenBLAS's number next: from 3.8 on, threadpoolctl leaves that to the first one that did."""
+    controller: Any = getattr(threadpoolctl, "OpenBLASController", None)
+    if hasattr(controller, "clear_controlling_thread"):
+        controller.clear_controlling_thread(force=True)
 
 
 def limit_to_one_thread() -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix, diags_array
-from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from fastcomus.backends.graph_eigenvectors import find_graph_components
 from fastcomus.backends.interface import Backend
 from fastcomus.backends.placed import Graph, Rows, fetch, fetch_graph, get_namespace
 from fastcomus.clusters.row_geometry import normalise_in_kind
@@ -110,7 +111,7 @@ def take_graph(affinity: csr_array) -> KnnGraph:
 
 def measure_components(affinity: csr_array) -> tuple[int, ...]:
     """Return the sizes of the components of a graph (N, N), descending."""
-    return _sort_sizes(connected_components(affinity, connection="strong")[1])
+    return _sort_sizes(find_graph_components(affinity))
 
 
 def drop_loops(affinity: csr_array) -> csr_array:

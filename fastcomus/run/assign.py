@@ -110,7 +110,8 @@ def assign(
     for name, column in found.items():
         table = table.append_column(name, make_column(column))
     if names.given:
-        table = table.append_column("name", make_text_column([names.get_name(one) for one in labels]))
+        called = make_text_column([names.get_name(cluster) for cluster in range(manifest["k"])])
+        table = table.append_column("name", called.take(make_column(labels)))
     target.write_table("assigned.parquet", table)
     at.folder.remove(_STAGE)
     used, outliers = len(np.unique(found["cluster"])), int(found["is_outlier"].sum())

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array, random_array
 
 from fastcomus.backends import sparse_operator
 from fastcomus.backends.sparse_operator import SparseOperator, open_operator
+from fastcomus.backends.threads import Threads
 
 
 @settings(max_examples=60, deadline=None)
@@ -29,7 +30,7 @@ def test_products_are_scipys_for_any_number_of_threads(
     matrix = csr_array(random_array((n, n), density=density, format="csr", dtype=np.float32, random_state=rng))
     block = rng.standard_normal((n, 5)).astype(kind)
     with ThreadPoolExecutor(3) as pool:
-        found = SparseOperator(matrix, pool, parts) @ block
+        found = SparseOperator(matrix, Threads(parts, pool)) @ block
     expected = matrix @ block
     assert found.dtype == kind and found.tobytes() == expected.tobytes()
 
