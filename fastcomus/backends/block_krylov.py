@@ -8,19 +8,23 @@ is computed on the host, in float64. On the host threads take slices of the vect
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from fastcomus.backends.filtered_operator import FilteredOperator, Operator, PlainOperator
 from fastcomus.backends.placed import InKind, Rows, fetch, get_namespace, make_contiguous, put_beside
 
 _BLOCK = 16  # vectors in a product
 _LEAST_SPARE = 96  # columns beyond 2 k; a basis of 60 columns for k = 20 stagnated
 _LEAST_CONDITION = 1e-3  # below it rounding (1e-7) would be enlarged until the rows lean on the basis
 _MOST_CORRECTIONS = 3
-_CLOSE = 300  # times the tolerance: from there on the residual is looked at after every block
+_MOST_LOOKS = 9  # at the residual, while the basis is filled
+_LEAST_LOOKED_AT = 1.5  # times k columns; before, the residual is large
+_BLOCKS_TO_CHOOSE = 5  # of the matrix itself, to choose its polynomial
+_COUNTED_ABOVE = 2.5  # times k eigenvalues stand out: the count is rough, and too many cost little
+_BELOW_LEAST = 0.2  # what may be below the least eigenvalue of a short basis
 _KEPT_SHARE = 0.4  # of the basis beyond k, at a restart
 _COLUMNS_AT_ONCE = 4_096
 
@@ -37,16 +41,6 @@ class Eigenpairs:
     vectors: Any
     residual: float
     restarts: int
-
-
-class Operator(Protocol):
-    """A symmetric matrix (n, n), and how the work on its vectors is divided."""
-
-    def __matmul__(self, block: Any) -> Any:
-        """Multiply a block of vectors (n, b)."""
-
-    def map_slices(self, function: Callable[[slice], Any], length: int) -> list[Any]:
-        """Apply a function to slices that together are [0, length); results in order."""
 
 
 def draw_first_block(n: int, seed: int) -> np.ndarray:
@@ -71,22 +65,63 @@ def find_largest_eigenpairs(
     assert n >= columns + _BLOCK, (n, columns)
     xp = get_namespace(first)
     basis = xp.empty((columns + _BLOCK, n), dtype=xp.float32, device=first.device)  # a vector a row: contiguous
-    projected = np.zeros((columns + _BLOCK, columns + _BLOCK))
+    filtered, start = _choose_filter(operator, first, count, basis)
+    found = _solve(filtered, start, count, tolerance, max_restarts, basis)
+    if found is None:
+        found = _solve(PlainOperator(operator), start, count, tolerance, max_restarts, basis)
+        assert found is not None
+    return found
+
+
+def _choose_filter(operator: Operator, first: Any, count: int, basis: Any) -> tuple[PlainOperator, Any]:
+    """Choose a polynomial that is small below the largest eigenvalues, somewhat more than are wanted.
+
+    A short Krylov basis tells how many there are above each of its own: the first block is random, so that the squares
+    of its shares in them add up to a share of n. (Lin, Saad and Yang, "Approximating spectral densities of large
+    matrices", SIAM Review 58, 2016.)
+
+    Returns:
+        The polynomial and the first block without its share below; the matrix itself where most of it is wanted.
+    """
+    size = _BLOCKS_TO_CHOOSE * _BLOCK
+    projected = np.zeros((size, size))
     basis[:_BLOCK] = _orthonormalise(operator, first, basis[:0])[0]
-    size, overlapped, restarts, is_close = _BLOCK, 0, 0, False
+    for known in range(_BLOCK, size, _BLOCK):
+        added = _expand_basis(operator, basis, projected, known, max(0, known - 2 * _BLOCK))
+        _add_block(basis, projected, known, *added)
+    _expand_basis(operator, basis, projected, size, size - 2 * _BLOCK)
+    values, rotation = _find_ritz_pairs(projected)
+    counts = np.cumsum((rotation[:_BLOCK] ** 2).sum(axis=0)) * first.shape[1] / _BLOCK
+    place = int(np.searchsorted(counts, _COUNTED_ABOVE * count))
+    lower = max(-1.0, float(values[-1]) - _BELOW_LEAST)
+    if place >= size - 1 or values[place] - lower < _BELOW_LEAST:
+        return PlainOperator(operator), first
+    above = rotation[:, : max(place + 1, _BLOCK)]  # not fewer, or the block would be dependent
+    weights: Any = put_beside(basis, np.ascontiguousarray(above[:_BLOCK] @ above.T, np.float32))
+    return FilteredOperator(operator, lower, float(values[place])), weights @ basis[:size]
+
+
+def _solve(
+    operator: PlainOperator, first: Any, count: int, tolerance: float, max_restarts: int, basis: Any
+) -> Eigenpairs | None:
+    """Find the eigenpairs; None where some seem to be below what the polynomial lets stand out."""
+    columns = len(basis) - _BLOCK
+    projected = np.zeros((len(basis), len(basis)))
+    basis[:_BLOCK] = _orthonormalise(operator, first, basis[:0])[0]
+    size, overlapped, restarts = _BLOCK, 0, 0
+    blocks_between = max(1, columns // (_MOST_LOOKS * _BLOCK))  # each look solves for all of `projected`
     while True:
         following, coupling = _expand_basis(operator, basis, projected, size, overlapped)
         is_full = size + _BLOCK > columns
-        if is_full or is_close:
-            block = projected[:size, :size]
-            values, rotation = np.linalg.eigh((block + block.T) / 2)
-            values, rotation = values[::-1], rotation[:, ::-1]
+        if is_full or (size > _LEAST_LOOKED_AT * count and size // _BLOCK % blocks_between == 0):
+            values, rotation = _find_ritz_pairs(projected[:size, :size])
             residuals = np.linalg.norm(coupling @ rotation[size - _BLOCK :], axis=0)
-            residual = float(residuals[:count].max())
+            residual = float(operator.limit_residuals(residuals[:count], values[:count]).max())
+            if is_full and not values[count - 1] > operator.floor:
+                return None
             if residual < tolerance or (is_full and restarts == max_restarts):
                 _rotate(operator, basis[:size], rotation[:, :count])
-                return Eigenpairs(values[:count].copy(), basis[:count].T, residual, restarts)
-            is_close = residual < _CLOSE * tolerance
+                return Eigenpairs(operator.find_eigenvalues(values[:count]), basis[:count].T, residual, restarts)
         if is_full:
             kept = min(count + int((size - count) * _KEPT_SHARE), size - 2 * _BLOCK)
             _rotate(operator, basis[:size], rotation[:, :kept])
@@ -96,10 +131,7 @@ def find_largest_eigenpairs(
             size, overlapped, restarts = kept, 0, restarts + 1
         else:
             overlapped = size - _BLOCK
-        coupled = slice(size - coupling.shape[1], size)
-        basis[size : size + _BLOCK] = following
-        projected[size : size + _BLOCK, coupled] = coupling
-        projected[coupled, size : size + _BLOCK] = coupling.T
+        _add_block(basis, projected, size, following, coupling)
         size += _BLOCK
 
 
@@ -127,6 +159,20 @@ def _expand_basis(
     projected[:size, size - _BLOCK : size] = fetch(inner)
     projected[size - _BLOCK : size, :size] = projected[:size, size - _BLOCK : size].T
     return _orthonormalise(operator, product, basis[:size])
+
+
+def _add_block(basis: Any, projected: np.ndarray, size: int, following: Any, coupling: np.ndarray) -> None:
+    """Add the next block (b, n), which the matrix couples (b, m) to the last m rows of the basis."""
+    coupled, added = slice(size - coupling.shape[1], size), slice(size, size + _BLOCK)
+    basis[added] = following
+    projected[added, coupled] = coupling
+    projected[coupled, added] = coupling.T
+
+
+def _find_ritz_pairs(projected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the eigenvalues of a projected matrix, descending, and its eigenvectors in the columns."""
+    values, rotation = np.linalg.eigh((projected + projected.T) / 2)
+    return values[::-1], rotation[:, ::-1]
 
 
 def _remove_share(operator: Operator, rows: Any, basis: Any) -> Any:

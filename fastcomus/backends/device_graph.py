@@ -72,7 +72,7 @@ class DeviceGraph:
 
 
 class DeviceOperator:
-    """A graph's matrix (N, N), which multiplies blocks of vectors on its device; see `block_krylov.Operator`."""
+    """A graph's matrix (N, N), which multiplies blocks of vectors on its device; see `filtered_operator.Operator`."""
 
     def __init__(self, graph: DeviceGraph) -> None:
         self._matrix = graph.build_operator(torch.float32)

@@ -17,7 +17,7 @@ _SLICE = 8_192  # entries of a vector; a fixed number, so that sums do not depen
 
 
 class SparseOperator:
-    """A sparse matrix (n, n) that multiplies blocks of vectors; see `block_krylov.Operator`.
+    """A sparse matrix (n, n) that multiplies blocks of vectors; see `filtered_operator.Operator`.
 
     Each thread multiplies a part of its rows. Results do not depend on the number of threads.
     """

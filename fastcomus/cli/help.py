@@ -1,4 +1,4 @@
-"""Help in two lengths: `--help` shows what most need, `--help-all` everything; commands stand as they are used."""
+"""Commands as they are used, quick to start; `--help` shows what most need, `--help-all` everything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ class OrderedGroup(TyperGroup):
 
 
 class ShortHelpCommand(TyperCommand):
-    """A command whose `--help` leaves out what few need."""
+    """A command whose `--help` leaves out what few need, and that takes no time for options that are not given."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for parameter in self.params:
+            _skip_where_absent(parameter)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """See `TyperCommand.format_help`."""
@@ -51,6 +56,19 @@ class ShortHelpCommand(TyperCommand):
         if len(options) <= _SHOWN_AT_MOST:
             return []
         return [one for one in options if one.name not in _FIRST and (one.name in _RARELY_USED or _is_shared(one))]
+
+
+def _skip_where_absent(parameter: Any) -> None:
+    """Leave out what Typer does to find that None stays None: of forty options that is a fifth of a second."""
+    process = parameter.process_value
+
+    def process_given(ctx: Any, value: Any) -> Any:
+        is_list = parameter.multiple or parameter.nargs == -1
+        return (
+            None if value is None and not (parameter.required or is_list or parameter.callback) else process(ctx, value)
+        )
+
+    parameter.process_value = process_given
 
 
 def _is_shared(option: Any) -> bool:

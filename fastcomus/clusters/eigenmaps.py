@@ -13,6 +13,7 @@ from fastcomus.backends.interface import Backend
 from fastcomus.backends.placed import Graph, Rows, fetch, get_namespace, make_contiguous, put_beside
 from fastcomus.backends.sparse_operator import open_operator
 from fastcomus.clusters.graph import FEW_ROWS, KnnGraph, drop_loops
+from fastcomus.clusters.sample_size import step_up
 from fastcomus.errors import InputError
 
 if TYPE_CHECKING:
@@ -114,14 +115,6 @@ def require_eigenmaps(graph: KnnGraph, count: int, seed: int, backend: Backend) 
 
     maps = solve() if graph.keeper is None else graph.keeper.find_maps(solved, solve)
     return maps if solved == count else maps.take_first(count)
-
-
-def step_up(count: int) -> int:
-    """Return the next of 16, 24, 32, 48, 64, 96, 128, ... that is not below `count`."""
-    step = 16
-    while step < count:
-        step = step * 3 // 2 if step & (step - 1) == 0 else step * 4 // 3
-    return step
 
 
 def extend_eigenmaps(

@@ -100,13 +100,20 @@ def build_knn_graph(
     affinity = backend.join_neighbors(indices)
     del indices
     sizes = _sort_sizes(backend.find_components(affinity))
+    if isinstance(affinity, csr_array) and n > FEW_ROWS and (np.diff(order) == 1).all():
+        order = _find_order(affinity)  # the search needed none
     return KnnGraph(affinity, sizes, reached, order, n_neighbors, groups is not None, nearest)
 
 
 def take_graph(affinity: csr_array) -> KnnGraph:
     """Take a graph of the user's own, (N, N) as `store.graphs.check_graph` returns it."""
-    order = reverse_cuthill_mckee(csr_matrix(affinity), symmetric_mode=True).astype(np.int64)
-    return KnnGraph(affinity, measure_components(affinity), 1.0, order, 0, False)
+    return KnnGraph(affinity, measure_components(affinity), 1.0, _find_order(affinity), 0, False)
+
+
+def _find_order(affinity: csr_array) -> np.ndarray:
+    """Find an order (N,) int64 of the nodes that keeps linked ones close together."""
+    order: np.ndarray = reverse_cuthill_mckee(csr_matrix(affinity), symmetric_mode=True).astype(np.int64)
+    return order
 
 
 def measure_components(affinity: csr_array) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ import logging
 import os
 from pathlib import Path
 
-from fastcomus.clusters.eigenmaps import step_up
 from fastcomus.config import ClusterConfig
 from fastcomus.errors import InputError
 
@@ -15,6 +14,14 @@ log = logging.getLogger("fastcomus")
 _GRAPH_BYTES, _BYTES_PER_MAP = 5_600, 33  # of a whole fit, for each row and eigenvector (docs/scale.md)
 _BEARABLE = 0.8  # of the memory
 _STEP = 100_000  # to which a sample is rounded that memory bounds
+
+
+def step_up(count: int) -> int:
+    """Return how many eigenmaps are computed where `count` are wanted: the next of 16, 24, 32, 48, 64, 96, 128, ..."""
+    step = 16
+    while step < count:
+        step = step * 3 // 2 if step & (step - 1) == 0 else step * 4 // 3
+    return step
 
 
 def choose_sample_size(config: ClusterConfig, rows: int, memory_bytes: int | None = None) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from functools import cache
 
 from PIL import Image
 
@@ -31,40 +32,41 @@ _BESIDE = (
 _MOST_ENDINGS = 8  # in a sentence
 
 
+@cache  # looked for when a name is asked about: Pillow's plugins take a tenth of a second to import
 def _find_endings() -> dict[str, str]:
     """Return Pillow's format by ending, without dot, of all that is read."""
     if importlib.util.find_spec("pillow_heif") is not None:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-    known = Image.registered_extensions()  # this loads all plugins, so that no thread has to
+    known = Image.registered_extensions()
     can_open = {*Image.OPEN, "MPO"} - {*_NOT_DECODED}  # MPO is opened as JPEG
     return {ending.removeprefix("."): kind for ending, kind in known.items() if kind in can_open}
 
 
-_FORMAT_OF_ENDING = _find_endings()
-# Those that Pillow does not tell by their first bytes are tried for files of their endings alone.
-_TOLD_BY_BYTES = tuple(
-    dict.fromkeys((*_COMMON, *(kind for kind in _FORMAT_OF_ENDING.values() if kind != "MPO" and Image.OPEN[kind][1])))
-)
+@cache
+def _find_told_by_bytes() -> tuple[str, ...]:
+    """Return the formats that Pillow tells by a file's first bytes; others are tried for files of their endings."""
+    told = (kind for kind in _find_endings().values() if kind != "MPO" and Image.OPEN[kind][1])
+    return tuple(dict.fromkeys((*_COMMON, *told)))
 
 
 def has_image_ending(name: str) -> bool:
     """Whether a file is taken for an image by its name."""
     stem, _, ending = name.rpartition(".")
-    return bool(stem) and ending.lower() in _FORMAT_OF_ENDING
+    return bool(stem) and ending.lower() in _find_endings()
 
 
 def list_formats(name: str) -> tuple[str, ...]:
     """Return the formats of Pillow that a file of this name may have, whatever its ending promises."""
-    own = _FORMAT_OF_ENDING.get(name.rpartition(".")[2].lower())
-    return (*_TOLD_BY_BYTES, own) if own and own != "MPO" and own not in _TOLD_BY_BYTES else _TOLD_BY_BYTES
+    own, told = _find_endings().get(name.rpartition(".")[2].lower()), _find_told_by_bytes()
+    return (*told, own) if own and own != "MPO" and own not in told else told
 
 
 def explain_no_decoder(name: str) -> str:
     """Return what to do about a file that looks like a picture and is not read; "" for every other file."""
     ending = name.rpartition(".")[2].lower()
-    if ending in _FORMAT_OF_ENDING or "." not in name:
+    if ending in _find_endings() or "." not in name:
         return ""
     if ending in _HEIC:
         return "run pip install pillow-heif"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -216,6 +217,9 @@ def _take_rows(
     size = choose_sample_size(config, blocks.count) if blocks.count >= 2 else blocks.count
     if size < blocks.count:
         return GivenRows(None, blocks=blocks, sample=size)
-    rows, source = read()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        import fastcomus.clusters.cluster  # noqa: F401 - SciPy takes as long to import as rows to be read
+    rows, source = reading.result()
     check_count(config, rows)
     return GivenRows(rows, source=source)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastcomus import Run, cluster
-from fastcomus.clusters.eigenmaps import step_up
+from fastcomus.clusters.sample_size import step_up
 
 SEARCHED = ("graph", "eigenmaps-16")
 

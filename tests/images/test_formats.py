@@ -61,7 +61,7 @@ OTHERS = ("film.MP4", "sub/film.mp4", "a.CR2", "b.nef", "drawing.svg", "notes", 
 def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder from a camera on a machine without pillow-heif."""
     for ending in formats._HEIC:
-        monkeypatch.delitem(formats._FORMAT_OF_ENDING, ending, raising=False)
+        monkeypatch.delitem(formats._find_endings(), ending, raising=False)
     folder = tmp_path / "camera"
     (folder / "sub").mkdir(parents=True)
     for name in ("0.jpg", "c.jfif", "e.jp2"):
