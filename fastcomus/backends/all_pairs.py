@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from threading import Lock, local
+from threading import local
 
 import numpy as np
 
 from fastcomus.backends.centred_rows import CentredRows
-from fastcomus.backends.neighbor_lists import NeighborLists
+from fastcomus.backends.nearest_rows import NearestRows, add_norms, count_rows_at_once, rank_by_differences
 from fastcomus.backends.threads import Threads
 
-_TILE = 768  # rows whose pairs with as many others are one product
+_ROUNDING = 1e-5  # of the squared lengths: distances that differ by less may stand in the wrong order
 
 
 def search_all_pairs(rows: CentredRows, count: int, threads: Threads) -> np.ndarray:
-    """Find the nearest other rows, (N, count) int32, -1 for none; each product serves both of its rows.
+    """Find the nearest other rows, (N, count) int32; each product serves both of its rows.
 
     Args:
         rows: N rows.
-        count: Other rows to find.
+        count: Other rows to find, at most N - 1.
         threads: Compute the products.
     """
-    n, vectors = len(rows), rows[:]
-    lists, squared = NeighborLists(n, count), np.einsum("ij,ij->i", vectors, vectors)
-    starts = range(0, n, _TILE)
-    locks, own = [Lock() for _ in starts], local()
+    n, at_once = len(rows), count_rows_at_once(len(rows))
+    looking, others = add_norms(rows[:])
+    parts = [slice(start, min(start + at_once, n)) for start in range(0, n, at_once)]
+    lists, own = [NearestRows(part.stop - part.start, count, n) for part in parts], local()
 
     def compare(pair: tuple[int, int]) -> None:
         if not hasattr(own, "products"):  # new memory for each tile takes as long as a fifth of its products
-            own.products = np.empty(_TILE * _TILE, np.float32)
-        one, other = (vectors[starts[place] : starts[place] + _TILE] for place in pair)
-        products = own.products[: len(one) * len(other)].reshape(len(one), len(other))
-        np.matmul(one, other.T, out=products)
-        with locks[pair[0]], locks[pair[1]] if pair[0] != pair[1] else nullcontext():
-            lists.take_tile(products, starts[pair[0]], starts[pair[1]], squared)
+            own.products, own.flags = np.empty(at_once**2, np.float32), np.empty(at_once**2, bool)
+        one, other = (parts[place] for place in pair)
+        shape = one.stop - one.start, other.stop - other.start
+        products = own.products[: shape[0] * shape[1]].reshape(shape)
+        np.matmul(looking[one], others[other].T, out=products)
+        if one == other:
+            np.fill_diagonal(products, -np.inf)
+            lists[pair[0]].set_limits(products)
+        else:
+            lists[pair[1]].offer(products, one.start, own.flags, by_column=True)
+        lists[pair[0]].offer(products, other.start, own.flags)
 
     # By diagonals: two tiles that follow one another have no rows in common.
-    threads.map(compare, [(i, i + apart) for apart in range(len(starts)) for i in range(len(starts) - apart)])
-    return lists.rank_nearest(rows, np.arange(n), count, threads)
+    threads.map(compare, [(i, i + apart) for apart in range(len(parts)) for i in range(len(parts) - apart)])
+    found, lengths = np.empty((n, count), np.int32), others[:, -1] * np.float32(-2)
+
+    def rank(place: int) -> None:
+        part = parts[place]
+        ids, squared = lists[place].collect()
+        scale = lengths[part, None] + lengths[ids].max(axis=1, keepdims=True)
+        unsure = np.flatnonzero((np.diff(squared, axis=1) <= _ROUNDING * scale).any(axis=1))
+        ids[unsure] = rank_by_differences(rows, rows[part.start + unsure], ids[unsure])[0]
+        found[part] = ids
+
+    threads.map(rank, range(len(parts)))
+    return found

@@ -33,8 +33,8 @@ _COLUMNS_AT_ONCE = 4_096
 class Eigenpairs:
     """The k largest eigenpairs of a matrix.
 
-    `values`: (k,) float64, descending. `vectors`: (n, k) float32, orthonormal. `residual`: the largest |A v - mu v|,
-    estimated. `restarts`: How often the basis was compressed.
+    `values`: (k,) float64, descending. `vectors`: (n, k) float32, orthonormal. `residual`: a bound of all |A v - mu v|,
+    but for rounding. `restarts`: How often the basis was compressed.
     """
 
     values: np.ndarray

@@ -98,9 +98,14 @@ class FilteredOperator(PlainOperator):
         return found
 
     def limit_residuals(self, residuals: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """See `PlainOperator`; p rises to each value at least as fast as from `floor` at the interval's start."""
-        bounds = np.full(len(values), np.inf)
+        """See `PlainOperator`.
+
+        To every other eigenvalue y, |x - y| is at most so many times |p(x) - p(y)|: y is at least `lower` where |p(y)|
+        is at most `floor`, and at least -1 where p(y) is below -`floor`; above x, p is steeper still.
+        """
+        limits = np.full(len(values), np.inf)
         risen = values > self.floor
-        rise = self.find_eigenvalues(values[risen]) - self._lower
-        bounds[risen] = residuals[risen] * rise / (values[risen] - self.floor)
-        return bounds
+        found, known = self.find_eigenvalues(values[risen]), values[risen]
+        most = np.maximum((found - self._lower) / (known - self.floor), (found + 1) / (known + self.floor))
+        limits[risen] = residuals[risen] * most
+        return limits

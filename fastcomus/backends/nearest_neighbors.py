@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from threading import local
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastcomus.backends.centred_rows import CentredRows
 from fastcomus.backends.interface import Neighbors
+from fastcomus.backends.nearest_rows import NearestRows, add_norms, count_rows_at_once, rank_by_differences
 from fastcomus.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ def search_neighbors(
     Returns:
         The neighbours and their measured recall, which may fall short of the one asked for.
     """
-    # numba takes half a second to import, torch two.
     from fastcomus.backends.all_pairs import search_all_pairs
     from fastcomus.backends.threads import start_threads
 
@@ -93,32 +94,30 @@ def search_by_products(
     Returns:
         Squared distances (M, count) float32, computed from differences, and indices (M, count) int64, nearest first.
     """
-    from fastcomus.backends.neighbor_lists import NeighborLists
-
-    lists = NeighborLists(len(queries), count)
-    step = max(1, min(_QUERIES_AT_ONCE, -(-len(queries) // threads.count)))
-    parts = [np.arange(start, min(start + step, len(queries))) for start in range(0, len(queries), step)]
+    at_once = min(_QUERIES_AT_ONCE, count_rows_at_once(len(rows)), -(-len(queries) // threads.count) or 1)
+    parts = [slice(start, min(start + at_once, len(queries))) for start in range(0, len(queries), at_once)]
+    lists = [NearestRows(part.stop - part.start, count, len(rows)) for part in parts]
+    looking, own = add_norms(queries)[0], local()
     for first, block in rows.iterate_blocks():
-        norms = np.einsum("ij,ij->i", block, block)
+        others = add_norms(block)[1]
 
-        def compare(part: np.ndarray, first: int = first, block: np.ndarray = block, norms: np.ndarray = norms) -> None:
-            some = queries[part]
-            for start in range(0, len(block), _ROWS_AT_ONCE):
-                run = slice(start, start + _ROWS_AT_ONCE)
-                lists.take_run(some @ block[run].T, part, first + start, norms[run])
+        def compare(place: int, first: int = first, others: np.ndarray = others) -> None:
+            if not hasattr(own, "flags"):
+                own.flags = np.empty(at_once * _ROWS_AT_ONCE, bool)
+            for start in range(0, len(others), _ROWS_AT_ONCE):
+                products = looking[parts[place]] @ others[start : start + _ROWS_AT_ONCE].T
+                if first == start == 0:
+                    lists[place].set_limits(products)
+                lists[place].offer(products, first + start, own.flags)
 
-        threads.map(compare, parts)
+        threads.map(compare, range(len(parts)))
     squared, found = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)
 
-    def measure(part: np.ndarray) -> None:
-        # Again by differences: a difference of squares has too few digits for rows that lie close together.
-        near = np.sort(lists.ids[part], axis=1)  # of equally near rows the first one comes first
-        differences = rows[near.ravel()].reshape(len(part), count, -1) - queries[part, None]
-        lengths = np.einsum("ijk,ijk->ij", differences, differences)
-        order = np.argsort(lengths, axis=1, kind="stable")
-        squared[part], found[part] = (np.take_along_axis(one, order, axis=1) for one in (lengths, near))
+    def measure(place: int) -> None:
+        part = parts[place]
+        found[part], squared[part] = rank_by_differences(rows, queries[part], lists[place].collect()[0])
 
-    threads.map(measure, parts)
+    threads.map(measure, range(len(parts)))
     return squared, found
 
 

@@ -62,24 +62,6 @@ class NeighborLists:
 
             threads.map(take, range(threads.count))
 
-    def take_tile(self, products: np.ndarray, first: int, other: int, squared: np.ndarray) -> None:
-        """Offer each other all pairs of two runs of rows, which may be the same one, in one thread.
-
-        Of equally near rows the first is kept, so that the lists do not depend on the order of the tiles; none is
-        offered twice. Threads may call it at once where their tiles have no rows in common.
-
-        Args:
-            products: (R, C) float32, scalar products.
-            first: Number of the first of R rows.
-            other: Number of the first of C rows.
-            squared: (N,) float32, squared norms of all rows.
-        """
-        rows = np.arange(first, min(first + len(products), len(self.ids)))
-        state = self.ids, self.scores, self._bounds
-        _offer_to_rows(products, rows, other, squared[other : other + products.shape[1]], first == other, *state)
-        if first != other:
-            _offer_to_columns(products, first, other, squared, *state)
-
     def take_run(self, products: np.ndarray, targets: np.ndarray, first: int, squared: np.ndarray) -> None:
         """Offer a run of other rows to some of those that have lists, in one thread.
 
@@ -92,7 +74,7 @@ class NeighborLists:
             first: Number of the first of C rows.
             squared: (C,) float32, their squared norms.
         """
-        _offer_to_rows(products, targets, first, squared, False, self.ids, self.scores, self._bounds)
+        _offer_to_rows(products, targets, first, squared, self.ids, self.scores, self._bounds)
 
     def find_linking_rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find for each row up to `count` others that list it and are not in its own list.
@@ -166,7 +148,7 @@ def _offer(products, targets, candidates, squared, ids, scores, fresh, bounds, o
 
 
 @compile_function
-def _offer_to_rows(products, targets, first, squared, may_be_own, ids, scores, bounds):  # type: ignore[no-untyped-def]
+def _offer_to_rows(products, targets, first, squared, ids, scores, bounds):  # type: ignore[no-untyped-def]
     columns = products.shape[1]
     flags = np.zeros(-(-columns // _WORD) * _WORD, np.uint8)
     words = flags.view(np.uint64)
@@ -179,27 +161,9 @@ def _offer_to_rows(products, targets, first, squared, may_be_own, ids, scores, b
             if words[word]:
                 for column in range(word * _WORD, min(word * _WORD + _WORD, columns)):
                     score = squared[column] - _TWO * near[column]
-                    if score <= bound and not (may_be_own and first + column == target):
+                    if score <= bound:
                         _insert(target, first + column, score, ids, scores, bounds)
                         bound = bounds[target]
-
-
-@compile_function
-def _offer_to_columns(products, first, other, squared, ids, scores, bounds):  # type: ignore[no-untyped-def]
-    columns = min(products.shape[1], ids.shape[0] - other)
-    flags = np.zeros(-(-columns // _WORD) * _WORD, np.uint8)
-    words = flags.view(np.uint64)
-    its_bounds = bounds[other : other + columns]
-    for row in range(min(products.shape[0], ids.shape[0] - first)):
-        own, near = squared[first + row], products[row]
-        for column in range(columns):  # without a branch: many at once
-            flags[column] = own - _TWO * near[column] <= its_bounds[column]
-        for word in range(words.shape[0]):
-            if words[word]:
-                for column in range(word * _WORD, min(word * _WORD + _WORD, columns)):
-                    if flags[column]:
-                        score = own - _TWO * near[column]
-                        _insert(other + column, first + row, score, ids, scores, bounds)
 
 
 @compile_function

@@ -28,7 +28,7 @@ def list_operations(on_gpu: bool, has: Callable[[str], bool] = is_installed) -> 
         return [
             _name_networks_on_cpu(has),
             Operation("JPEG files, objects, crops, class maps", "torchvision, Pillow, NumPy", ""),
-            Operation("neighbours", "NumPy and numba; torch and FAISS among many rows", "exact up to 40,000 rows"),
+            Operation("neighbours", "NumPy; numba, torch and FAISS among many rows", "exact up to 40,000 rows"),
             Operation("eigenvectors", "SciPy and NumPy; torch beyond 100,000 rows", ""),
             Operation("k-means; QR, filter", "scikit-learn; NumPy", ""),
             Operation("confusion", "NumPy", ""),
