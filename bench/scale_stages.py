@@ -20,6 +20,7 @@ from scipy.sparse import load_npz, save_npz
 
 from bench import harness
 from fastcomus.backends.choose import select
+from fastcomus.backends.cpu import CpuBackend
 from fastcomus.cli.demo.scenes import make_scenes
 from fastcomus.clusters.eigenmaps import Eigenmaps, compute_eigenmaps
 from fastcomus.clusters.files import write_clusters
@@ -140,7 +141,10 @@ def make_rows(folder: Path, count: int) -> None:
 
 
 def build_graph(folder: Path) -> None:
-    made = build_knn_graph(np.load(folder / "rows.npy"), 30, "euclidean", ClusterConfig().recall, 0, select("cpu"))
+    rows = np.load(folder / "rows.npy")
+    if len(rows) < min(ROWS) // 2:  # the small folder: what many rows are searched by is loaded, too
+        build_knn_graph(rows, 30, "euclidean", ClusterConfig().recall, 0, CpuBackend(all_pairs_rows=1_000))
+    made = build_knn_graph(rows, 30, "euclidean", ClusterConfig().recall, 0, select("cpu"))
     if not (folder / "graph.npz").exists():
         save_npz(folder / "graph.npz", made.affinity, compressed=False)
         np.save(folder / "order.npy", made.order)

@@ -7,7 +7,7 @@ from threading import local
 import numpy as np
 
 from fastcomus.backends.centred_rows import CentredRows
-from fastcomus.backends.nearest_rows import NearestRows, add_norms, count_rows_at_once, rank_by_differences
+from fastcomus.backends.nearest_rows import NearestRows, add_norms, count_rows_at_once, rank_by_differences, turn_norms
 from fastcomus.backends.threads import Threads
 
 _ROUNDING = 1e-5  # of the squared lengths: distances that differ by less may stand in the wrong order
@@ -22,7 +22,8 @@ def search_all_pairs(rows: CentredRows, count: int, threads: Threads) -> np.ndar
         threads: Compute the products.
     """
     n, at_once = len(rows), count_rows_at_once(len(rows))
-    looking, others = add_norms(rows[:])
+    others = add_norms(rows.rows, rows)
+    looking = turn_norms(others)
     parts = [slice(start, min(start + at_once, n)) for start in range(0, n, at_once)]
     lists, own = [NearestRows(part.stop - part.start, count, n) for part in parts], local()
 

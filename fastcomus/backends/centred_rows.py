@@ -35,9 +35,9 @@ class CentredRows:
     def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
         return self.transform(self.rows[chosen])
 
-    def transform(self, others: np.ndarray) -> np.ndarray:
-        """Apply the mean and scale of the rows to `others` (M, D) float32; gives (M, D) float32."""
-        result: np.ndarray = np.multiply(others, np.float32(self.scale), dtype=np.float32)
+    def transform(self, others: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
+        """Apply the mean and scale of the rows to `others` (M, D) float32; gives (M, D) float32, which may be given."""
+        result: np.ndarray = np.multiply(others, np.float32(self.scale), out=into, dtype=np.float32)
         result -= self.shift
         return result
 

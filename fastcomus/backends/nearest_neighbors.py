@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastcomus.backends.centred_rows import CentredRows
+from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.interface import Neighbors
-from fastcomus.backends.nearest_rows import NearestRows, add_norms, count_rows_at_once, rank_by_differences
+from fastcomus.backends.nearest_rows import NearestRows, add_norms, count_rows_at_once, rank_by_differences, turn_norms
 from fastcomus.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,15 +97,16 @@ def search_by_products(
     at_once = min(_QUERIES_AT_ONCE, count_rows_at_once(len(rows)), -(-len(queries) // threads.count) or 1)
     parts = [slice(start, min(start + at_once, len(queries))) for start in range(0, len(queries), at_once)]
     lists = [NearestRows(part.stop - part.start, count, len(rows)) for part in parts]
-    looking, own = add_norms(queries)[0], local()
-    for first, block in rows.iterate_blocks():
-        others = add_norms(block)[1]
+    own = local()
+    for first in range(0, len(rows), BLOCK_ROWS):
+        others = add_norms(rows.rows[first : first + BLOCK_ROWS], rows)
 
         def compare(place: int, first: int = first, others: np.ndarray = others) -> None:
             if not hasattr(own, "flags"):
                 own.flags = np.empty(at_once * _ROWS_AT_ONCE, bool)
+            looking = turn_norms(add_norms(queries[parts[place]]))
             for start in range(0, len(others), _ROWS_AT_ONCE):
-                products = looking[parts[place]] @ others[start : start + _ROWS_AT_ONCE].T
+                products = looking @ others[start : start + _ROWS_AT_ONCE].T
                 if first == start == 0:
                     lists[place].set_limits(products)
                 lists[place].offer(products, first + start, own.flags)

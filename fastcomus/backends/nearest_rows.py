@@ -25,21 +25,31 @@ def count_rows_at_once(others: int) -> int:
     return min(_MOST_ROWS, 1 << (_DISTANCE_BITS - others.bit_length()))
 
 
-def add_norms(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add to rows (N, D) float32 two columns each time, so that products of the results are closeness.
+def add_norms(rows: np.ndarray, centring: CentredRows | None = None) -> np.ndarray:
+    """Add to rows x, (N, D) float32, the columns 1 and -|x|^2 / 2: (N, D + 2) float32.
 
-    Closeness is minus half the squared distance: x.y - |x|^2 / 2 - |y|^2 / 2.
+    Products of these with what `turn_norms` makes of such are closeness, minus half of the squared distance:
+    x.y - |x|^2 / 2 - |y|^2 / 2.
 
-    Returns:
-        (N, D + 2) float32 for the rows that look for others, and for those others.
+    Args:
+        rows: The rows.
+        centring: Centres them on the way; None where they are.
     """
-    n, dimension = vectors.shape
-    looking, found = (np.empty((n, dimension + 2), np.float32) for _ in range(2))
-    looking[:, :dimension] = found[:, :dimension] = vectors
-    halves = np.einsum("ij,ij->i", vectors, vectors) * np.float32(-0.5)
-    looking[:, -2], looking[:, -1] = halves, 1
-    found[:, -2], found[:, -1] = 1, halves
-    return looking, found
+    added = np.empty((len(rows), rows.shape[1] + 2), np.float32)
+    vectors = added[:, :-2]
+    if centring is None:
+        vectors[:] = rows
+    else:
+        centring.transform(rows, into=vectors)
+    added[:, -2], added[:, -1] = 1, np.einsum("ij,ij->i", vectors, vectors) * np.float32(-0.5)
+    return added
+
+
+def turn_norms(added: np.ndarray) -> np.ndarray:
+    """Return the other factor of closeness: a copy with the last two columns exchanged."""
+    turned = added.copy()
+    turned[:, -2:] = added[:, :-3:-1]
+    return turned
 
 
 class NearestRows:

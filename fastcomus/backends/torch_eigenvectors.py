@@ -82,7 +82,7 @@ def solve_component(
 
 def count_bytes(nodes: int, links: int, vectors: int) -> int:
     """Count the bytes of a device that the search for so many eigenvectors takes, the graph included."""
-    return links * _BYTES_PER_LINK + 4 * nodes * (count_basis_columns(vectors) + 2 * vectors + 48)
+    return links * _BYTES_PER_LINK + 4 * nodes * (count_basis_columns(vectors) + 2 * vectors + 96)
 
 
 def _fix_signs(vectors: torch.Tensor) -> torch.Tensor:

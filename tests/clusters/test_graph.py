@@ -180,5 +180,6 @@ def test_blocks_of_rows_find_what_all_rows_at_once_find(monkeypatch: pytest.Monk
 
     at_once = found()
     monkeypatch.setattr(centred_rows, "BLOCK_ROWS", 300)
+    monkeypatch.setattr(nearest_neighbors, "BLOCK_ROWS", 300)
     assert all((one == other).all() for one, other in zip(at_once, found(), strict=True))
     assert rows.min() < -1e3 and rows.mean() != 0  # they are left as they were
