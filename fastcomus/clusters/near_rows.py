@@ -17,7 +17,6 @@ import numpy as np
 
 from fastcomus.backends.interface import Backend
 from fastcomus.backends.nearest_neighbors import import_faiss
-from fastcomus.backends.neighbor_lists import NeighborLists
 from fastcomus.backends.placed import Rows
 from fastcomus.backends.threads import start_threads
 
@@ -88,6 +87,8 @@ class NearRows:
         return {name: value for name, value in self.__dict__.items() if name != "placed"}
 
     def _search_block(self, queries: np.ndarray, count: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        from fastcomus.backends.neighbor_lists import NeighborLists  # numba takes half a second to load
+
         wanted = import_faiss().knn(queries, self.centres, self.probes)[1]
         lists, squared = NeighborLists(len(queries), count), self.squared
 

@@ -102,11 +102,11 @@ def test_work_without_networks_waits_for_no_torchvision(line: str, loaded: dict[
 
 @pytest.mark.parametrize("line", [CLUSTERS, FEW, ASSIGNED])
 @pytest.mark.skipif(has_gpu_driver(), reason="with a GPU's driver, torch is asked for the GPU")
-def test_clusters_are_made_without_torch_and_scikit_learn(line: str, loaded: dict[str, set]) -> None:
-    assert not loaded[line] & (TORCH | {"sklearn", "scipy.stats", "faiss", "pandas"})
+def test_clusters_are_made_without_torch_numba_and_scikit_learn(line: str, loaded: dict[str, set]) -> None:
+    assert not loaded[line] & (TORCH | {"sklearn", "scipy.stats", "numba", "faiss", "pandas"})
 
 
 @pytest.mark.parametrize("line", MIDDLE)
 @pytest.mark.skipif(has_gpu_driver(), reason="with a GPU's driver, torch is asked for the GPU")
 def test_what_has_been_found_is_scored_and_shown_without_torch(line: str, loaded: dict[str, set]) -> None:
-    assert not loaded[line] & TORCH
+    assert not loaded[line] & (TORCH | {"numba"})
