@@ -36,13 +36,13 @@ def search_all_pairs(rows: CentredRows, count: int, threads: Threads) -> np.ndar
         np.matmul(looking[one], others[other].T, out=products)
         if one == other:
             np.fill_diagonal(products, -np.inf)
-            lists[pair[0]].set_limits(products)
         else:
             lists[pair[1]].offer(products, one.start, own.flags, by_column=True)
         lists[pair[0]].offer(products, other.start, own.flags)
 
-    # By diagonals: two tiles that follow one another have no rows in common.
-    threads.map(compare, [(i, i + apart) for apart in range(len(parts)) for i in range(len(parts) - apart)])
+    # First rows of the same part: they are near one another where rows lie in an order, and limit what is taken then.
+    numbers = range(len(parts))
+    threads.map(compare, [*((i, i) for i in numbers), *((i, j) for i in numbers for j in numbers[i + 1 :])])
     found, lengths = np.empty((n, count), np.int32), others[:, -1] * np.float32(-2)
 
     def rank(place: int) -> None:

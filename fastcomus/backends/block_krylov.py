@@ -18,12 +18,16 @@ from fastcomus.backends.placed import InKind, Rows, fetch, get_namespace, make_c
 
 _BLOCK = 16  # vectors in a product
 _LEAST_SPARE = 96  # columns beyond 2 k; a basis of 60 columns for k = 20 stagnated
+_GOOD_CONDITION = 0.1  # below it what rows share with the basis by rounding is removed once more
 _LEAST_CONDITION = 1e-3  # below it rounding (1e-7) would be enlarged until the rows lean on the basis
+_NEARLY_ORTHONORMAL = 0.1  # what deviates by less is orthonormal after another turn
 _MOST_CORRECTIONS = 3
 _MOST_LOOKS = 9  # at the residual, while the basis is filled
 _LEAST_LOOKED_AT = 1.5  # times k columns; before, the residual is large
 _BLOCKS_TO_CHOOSE = 5  # of the matrix itself, to choose its polynomial
 _COUNTED_ABOVE = 2.5  # times k eigenvalues stand out: the count is rough, and too many cost little
+_BESIDE = 0.03  # an interval that ended at an eigenvalue would let its vectors stand out by rounding alone
+_CLEARLY = 1.2  # times the floor, what is wanted stands out
 _BELOW_LEAST = 0.2  # what may be below the least eigenvalue of a short basis
 _KEPT_SHARE = 0.4  # of the basis beyond k, at a restart
 _COLUMNS_AT_ONCE = 4_096
@@ -98,7 +102,7 @@ def _choose_filter(operator: Operator, first: Any, count: int, basis: Any) -> tu
         return PlainOperator(operator), first
     above = rotation[:, : max(place + 1, _BLOCK)]  # not fewer, or the block would be dependent
     weights: Any = put_beside(basis, np.ascontiguousarray(above[:_BLOCK] @ above.T, np.float32))
-    return FilteredOperator(operator, lower, float(values[place])), weights @ basis[:size]
+    return FilteredOperator(operator, lower, float(values[place]) - _BESIDE), weights @ basis[:size]
 
 
 def _solve(
@@ -117,7 +121,7 @@ def _solve(
             values, rotation = _find_ritz_pairs(projected[:size, :size])
             residuals = np.linalg.norm(coupling @ rotation[size - _BLOCK :], axis=0)
             residual = float(operator.limit_residuals(residuals[:count], values[:count]).max())
-            if is_full and not values[count - 1] > operator.floor:
+            if is_full and not values[count - 1] > _CLEARLY * operator.floor:
                 return None
             if residual < tolerance or (is_full and restarts == max_restarts):
                 _rotate(operator, basis[:size], rotation[:, :count])
@@ -199,13 +203,19 @@ def _orthonormalise(operator: Operator, rows: InKind, basis: InKind) -> tuple[In
     total = np.eye(len(rows))
     result: Any = rows
     try:
-        for _ in range(2):
+        for _ in range(_MOST_CORRECTIONS + 1):
             gram = fetch(_multiply_turned(operator, result, result)).astype(np.float64)
             factor = np.linalg.cholesky(gram + 1e-10 * np.trace(gram) * np.eye(len(gram)))
             if factor.diagonal().min() < _LEAST_CONDITION * factor.diagonal().max():
                 raise np.linalg.LinAlgError
             result = put_beside(rows, np.linalg.inv(factor).astype(np.float32)) @ result
             total = factor.T @ total
+            if np.abs(gram - np.eye(len(gram))).max() < _NEARLY_ORTHONORMAL:
+                break
+            if len(basis) and factor.diagonal().min() < _GOOD_CONDITION * factor.diagonal().max():
+                _remove_share(operator, result, basis)
+        else:
+            raise np.linalg.LinAlgError
     except np.linalg.LinAlgError:
         # Dependent rows, as of equal objects: QR puts arbitrary directions for them, which have no share in R.
         xp = get_namespace(rows)

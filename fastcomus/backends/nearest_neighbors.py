@@ -107,8 +107,6 @@ def search_by_products(
             looking = turn_norms(add_norms(queries[parts[place]]))
             for start in range(0, len(others), _ROWS_AT_ONCE):
                 products = looking @ others[start : start + _ROWS_AT_ONCE].T
-                if first == start == 0:
-                    lists[place].set_limits(products)
                 lists[place].offer(products, first + start, own.flags)
 
         threads.map(compare, range(len(parts)))

@@ -14,8 +14,9 @@ import numpy as np
 from fastcomus.backends.centred_rows import CentredRows
 
 _MOST_ROWS = 1_024  # of a block
-_HELD = 3  # times the candidates that are kept
+_SPARE = 1 << 17  # candidates that a block holds beyond those that are kept
 _DISTANCE_BITS = 32
+_SIGN = np.uint32(1 << 31)
 _PAIRS_AT_ONCE = 4_096
 _FARTHEST = np.finfo(np.float32).min
 
@@ -55,21 +56,17 @@ def turn_norms(added: np.ndarray) -> np.ndarray:
 class NearestRows:
     """For each of R rows the `count` nearest of N others among those offered so far.
 
-    Of equally near ones the first is kept, so that it does not matter in which order they come. Threads may offer at
-    once. `limits`: (R,) float32, the closeness that a candidate must reach.
+    Of equally near ones the first is kept, so that it does not matter in which order they come; it is quickest where
+    they come in their own. Threads may offer at once. `limits`: (R,) float32, the closeness that is to be reached.
     """
 
     def __init__(self, rows: int, count: int, others: int) -> None:
         assert rows <= count_rows_at_once(others), (rows, others)
         self.limits = np.full(rows, _FARTHEST, np.float32)
+        self._last = np.full(rows, others)  # the candidate that is as close as the limit
         self._count, self._id_bits, self._lock = count, others.bit_length(), Lock()
         self._held: list[np.ndarray] = []
-
-    def set_limits(self, closeness: np.ndarray) -> None:
-        """Set the limits by the first candidates, closeness (R, C) float32, which are still to be offered."""
-        place = closeness.shape[1] - self._count
-        if place > 0:
-            np.maximum(self.limits, np.partition(closeness, place, axis=1)[:, place], out=self.limits)
+        self._most_held = rows * count + min(2 * rows * count, _SPARE)
 
     def offer(self, closeness: np.ndarray, first: int, flags: np.ndarray, by_column: bool = False) -> None:
         """Offer a run of others.
@@ -80,49 +77,77 @@ class NearestRows:
             flags: Memory to work in, bool, at least R * C.
             by_column: Whether the rows are the columns.
         """
+        if not self._held:
+            self._set_limits(closeness.T if by_column else closeness)
+        with self._lock:  # of equally near ones the last one held is kept, unless the others come before it
+            limits = np.where(self._last < first, np.nextafter(self.limits, np.float32(np.inf)), self.limits)
         marked = flags[: closeness.size].reshape(closeness.shape)
-        np.greater_equal(closeness, self.limits if by_column else self.limits[:, None], out=marked)
+        np.greater_equal(closeness, limits if by_column else limits[:, None], out=marked)
         places = np.flatnonzero(marked)
         near = closeness.ravel()[places]
         rows, columns = np.divmod(places, closeness.shape[1])
         rows, others = (columns, rows) if by_column else (rows, columns)
-        squared = near * np.float32(-2)
-        squared[squared <= 0] = 0  # below by rounding
         keys = rows.astype(np.uint64) << np.uint64(_DISTANCE_BITS + self._id_bits)
-        keys |= squared.view(np.uint32).astype(np.uint64) << np.uint64(self._id_bits)
+        keys |= _get_sortable_bits(near * np.float32(-2) + np.float32(0)) << np.uint64(self._id_bits)  # no -0
         keys |= (others + first).astype(np.uint64)
         with self._lock:
             self._held.append(keys)
-            if sum(map(len, self._held)) > _HELD * self._count * len(self.limits):
+            if sum(map(len, self._held)) > self._most_held:
                 self._cut()
 
     def collect(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids (R, count) int32, nearest first, -1 for none; and squared distances (R, count) float32."""
+        """Return ids (R, count) int32, nearest first, -1 for none; and squared distances (R, count) float32.
+
+        By rounding the distances of close rows may be below zero.
+        """
         sizes = self._cut()
         ids = np.full((len(self.limits), self._count), -1, np.int32)
         squared = np.full(ids.shape, np.inf, np.float32)
         filled = np.arange(self._count) < sizes[:, None]
-        ids[filled] = self._held[0] & np.uint64((1 << self._id_bits) - 1)
+        ids[filled] = self._get_ids(self._held[0])
         squared[filled] = self._get_squared(self._held[0])
         return ids, squared
+
+    def _set_limits(self, closeness: np.ndarray) -> None:
+        """Set the limits by the first candidates, closeness (R, C) float32, which are still to be taken."""
+        place = closeness.shape[1] - self._count
+        if place > 0:
+            limits = np.partition(closeness, place, axis=1)[:, place]
+            with self._lock:
+                raised = limits > self.limits
+                self.limits[raised], self._last[raised] = limits[raised], 1 << self._id_bits
 
     def _cut(self) -> np.ndarray:
         """Keep the nearest alone; returns how many there are of each row, (R,) int64."""
         keys = np.concatenate([np.empty(0, np.uint64), *self._held])
         keys.sort()
-        every = np.arange(len(self.limits) + 1, dtype=np.uint64) << np.uint64(_DISTANCE_BITS + self._id_bits)
-        starts = np.searchsorted(keys, every[:-1])
+        every = np.arange(len(self.limits), dtype=np.uint64) << np.uint64(_DISTANCE_BITS + self._id_bits)
+        starts = np.searchsorted(keys, every)
         found = np.diff(starts, append=len(keys))
         keys = keys[np.arange(len(keys)) - np.repeat(starts, found) < self._count]
         sizes: np.ndarray = np.minimum(found, self._count)
         is_full = sizes == self._count
-        self.limits[is_full] = self._get_squared(keys[np.cumsum(sizes)[is_full] - 1]) / np.float32(-2)
+        last = keys[np.cumsum(sizes)[is_full] - 1]
+        self.limits[is_full] = self._get_squared(last) / np.float32(-2)
+        self._last[is_full] = self._get_ids(last)
         self._held = [keys]
         return sizes
 
+    def _get_ids(self, keys: np.ndarray) -> np.ndarray:
+        ids: np.ndarray = (keys & np.uint64((1 << self._id_bits) - 1)).astype(np.int64)
+        return ids
+
     def _get_squared(self, keys: np.ndarray) -> np.ndarray:
-        bits: np.ndarray = (keys >> np.uint64(self._id_bits)).astype(np.uint32)  # the row's fall off
-        return bits.view(np.float32)
+        bits = (keys >> np.uint64(self._id_bits)).astype(np.uint32)  # the row's fall off
+        squared: np.ndarray = np.where(bits & _SIGN, bits ^ _SIGN, ~bits).view(np.float32)
+        return squared
+
+
+def _get_sortable_bits(values: np.ndarray) -> np.ndarray:
+    """Get from float32 values (K,), without -0, numbers (K,) uint64 below 2^32 in the same order."""
+    bits = values.view(np.uint32)
+    sortable: np.ndarray = np.where(bits & _SIGN, ~bits, bits | _SIGN).astype(np.uint64)
+    return sortable
 
 
 def rank_by_differences(rows: CentredRows, looking: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
