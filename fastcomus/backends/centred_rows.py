@@ -36,7 +36,7 @@ class CentredRows:
         return self.transform(self.rows[chosen])
 
     def transform(self, others: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
-        """Apply the mean and scale of the rows to `others` (M, D) float32; gives (M, D) float32, which may be given."""
+        """Apply the mean and scale of the rows to `others` (M, D) float32; gives (M, D) float32: `into`, or new."""
         result: np.ndarray = np.multiply(others, np.float32(self.scale), out=into, dtype=np.float32)
         result -= self.shift
         return result

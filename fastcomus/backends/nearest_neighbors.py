@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from threading import local
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastcomus.backends.all_pairs import search_all_pairs
 from fastcomus.backends.centred_rows import BLOCK_ROWS, CentredRows
 from fastcomus.backends.interface import Neighbors
 from fastcomus.backends.nearest_rows import NearestRows, add_norms, count_rows_at_once, rank_by_differences, turn_norms
+from fastcomus.backends.threads import Threads, start_threads
 from fastcomus.errors import InputError
-
-if TYPE_CHECKING:
-    from fastcomus.backends.threads import Threads
 
 ALL_PAIRS_ROWS = 40_000  # beyond, the search among likely pairs takes less time than that of all pairs
 _SAMPLE = 300  # rows whose neighbours are also found exactly, to measure recall
@@ -38,9 +36,6 @@ def search_neighbors(
     Returns:
         The neighbours and their measured recall, which may fall short of the one asked for.
     """
-    from fastcomus.backends.all_pairs import search_all_pairs
-    from fastcomus.backends.threads import start_threads
-
     rows = CentredRows(embeddings)
     others, order = count - 1, np.arange(len(rows))
     if not others:
@@ -72,8 +67,6 @@ def search_nearest_rows(
     queries: np.ndarray, rows: np.ndarray, count: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """See `Backend.find_nearest`; `threads` search."""
-    from fastcomus.backends.threads import start_threads
-
     centred = CentredRows(rows)
     with start_threads(threads) as workers:
         squared, found = search_by_products(centred.transform(queries), centred, count, workers)

@@ -57,12 +57,12 @@ class NearestRows:
     """For each of R rows the `count` nearest of N others among those offered so far.
 
     Of equally near ones the first is kept, so that it does not matter in which order they come; it is quickest where
-    they come in their own. Threads may offer at once. `limits`: (R,) float32, the closeness that is to be reached.
+    they come in their own. Threads may offer at once.
     """
 
     def __init__(self, rows: int, count: int, others: int) -> None:
         assert rows <= count_rows_at_once(others), (rows, others)
-        self.limits = np.full(rows, _FARTHEST, np.float32)
+        self._limits = np.full(rows, _FARTHEST, np.float32)  # the closeness that a candidate must reach
         self._last = np.full(rows, others)  # the candidate that is as close as the limit
         self._count, self._id_bits, self._lock = count, others.bit_length(), Lock()
         self._held: list[np.ndarray] = []
@@ -79,8 +79,8 @@ class NearestRows:
         """
         if not self._held:
             self._set_limits(closeness.T if by_column else closeness)
-        with self._lock:  # of equally near ones the last one held is kept, unless the others come before it
-            limits = np.where(self._last < first, np.nextafter(self.limits, np.float32(np.inf)), self.limits)
+        with self._lock:  # who comes behind the last one that is kept must be closer; before it, as close is enough
+            limits = np.where(self._last < first, np.nextafter(self._limits, np.float32(np.inf)), self._limits)
         marked = flags[: closeness.size].reshape(closeness.shape)
         np.greater_equal(closeness, limits if by_column else limits[:, None], out=marked)
         places = np.flatnonzero(marked)
@@ -101,7 +101,7 @@ class NearestRows:
         By rounding the distances of close rows may be below zero.
         """
         sizes = self._cut()
-        ids = np.full((len(self.limits), self._count), -1, np.int32)
+        ids = np.full((len(self._limits), self._count), -1, np.int32)
         squared = np.full(ids.shape, np.inf, np.float32)
         filled = np.arange(self._count) < sizes[:, None]
         ids[filled] = self._get_ids(self._held[0])
@@ -114,21 +114,21 @@ class NearestRows:
         if place > 0:
             limits = np.partition(closeness, place, axis=1)[:, place]
             with self._lock:
-                raised = limits > self.limits
-                self.limits[raised], self._last[raised] = limits[raised], 1 << self._id_bits
+                raised = limits > self._limits
+                self._limits[raised], self._last[raised] = limits[raised], 1 << self._id_bits
 
     def _cut(self) -> np.ndarray:
         """Keep the nearest alone; returns how many there are of each row, (R,) int64."""
         keys = np.concatenate([np.empty(0, np.uint64), *self._held])
         keys.sort()
-        every = np.arange(len(self.limits), dtype=np.uint64) << np.uint64(_DISTANCE_BITS + self._id_bits)
+        every = np.arange(len(self._limits), dtype=np.uint64) << np.uint64(_DISTANCE_BITS + self._id_bits)
         starts = np.searchsorted(keys, every)
         found = np.diff(starts, append=len(keys))
         keys = keys[np.arange(len(keys)) - np.repeat(starts, found) < self._count]
         sizes: np.ndarray = np.minimum(found, self._count)
         is_full = sizes == self._count
         last = keys[np.cumsum(sizes)[is_full] - 1]
-        self.limits[is_full] = self._get_squared(last) / np.float32(-2)
+        self._limits[is_full] = self._get_squared(last) / np.float32(-2)
         self._last[is_full] = self._get_ids(last)
         self._held = [keys]
         return sizes

@@ -63,10 +63,10 @@ def _skip_where_absent(parameter: Any) -> None:
     process = parameter.process_value
 
     def process_given(ctx: Any, value: Any) -> Any:
-        is_list = parameter.multiple or parameter.nargs == -1
-        return (
-            None if value is None and not (parameter.required or is_list or parameter.callback) else process(ctx, value)
-        )
+        is_list = parameter.multiple or parameter.nargs == -1  # for which None becomes ()
+        if value is None and not (is_list or parameter.required or parameter.callback):
+            return None
+        return process(ctx, value)
 
     parameter.process_value = process_given
 
